@@ -1,0 +1,105 @@
+"""Filling a ViT from a pretrained file, completely or not at all."""
+
+import math
+from pathlib import Path
+
+import torch
+from mmengine.logging import print_log
+from mmengine.registry import WEIGHT_INITIALIZERS
+from torch import Tensor, nn
+
+from ..models.vit import resize_pos_embed
+from .formats import State, to_timm
+from .read import CheckpointError, read_state_dict
+
+# Weights a pretrained file may hold that a backbone has no use for: MAE's decoder, classification and
+# projection heads, the final norm where the backbone has none, and adapters of our own checkpoints.
+LEFT_OVER = ('decoder_', 'mask_token', 'head.', 'pre_logits.', 'norm.', 'fc_norm.', 'prompt.', 'temperature')
+
+
+@WEIGHT_INITIALIZERS.register_module()
+class PretrainedViT:
+    """``init_cfg`` of :class:`GatedPromptViT`: loads a pretrained ViT strictly.
+
+    Args:
+        checkpoint: A local file in any layout of :mod:`mmseg_gpt.checkpoints.formats`.
+        url: Where to get that file; only shown, to whoever has not got it.
+    """
+
+    def __init__(self, checkpoint: str, url: str | None = None) -> None:
+        self.checkpoint = checkpoint
+        self.url = url
+
+    def __call__(self, module: nn.Module) -> None:
+        load_vit(module, self.checkpoint)
+
+
+def load_vit(backbone: nn.Module, path: str | Path) -> None:
+    """Fills every ViT weight of ``backbone`` from ``path``; prompts, gates and temperatures stay.
+
+    The position embedding is resized (bicubic) where the grid differs, and the log says so.
+
+    Args:
+        backbone: A :class:`GatedPromptViT`.
+        path: A local checkpoint file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        CheckpointError: a key is missing, left over, misshapen or not finite. Nothing is changed then.
+    """
+    try:
+        layout, state = to_timm(read_state_dict(path))
+    except ValueError as error:
+        raise CheckpointError(f'{path} is not a ViT checkpoint I know: {error}') from error
+    wanted = backbone.vit_state()
+    if 'pos_embed' in state:
+        state['pos_embed'] = fit_pos_embed(state['pos_embed'], wanted['pos_embed'], backbone.grid, path)
+    problems = compare(wanted, state)
+    if problems:
+        raise CheckpointError(f'{path} (read as: {layout}) does not fill the backbone. '
+                              f'{likely_cause(wanted, state)}\n' + '\n'.join(problems))
+    with torch.no_grad():
+        for name, parameter in wanted.items():
+            parameter.copy_(state[name])
+    print_log(f'backbone: all {len(wanted)} ViT weights loaded from {path} (read as: {layout})', logger='current')
+
+
+def fit_pos_embed(source: Tensor, target: Tensor, grid: tuple[int, int], path: str | Path) -> Tensor:
+    """Resizes the file's position embedding (1, 1 + n*n, D) to the backbone's grid, if it has another."""
+    if source.shape == target.shape or source.ndim != 3 or source.shape[-1] != target.shape[-1]:
+        return source
+    side = math.isqrt(source.shape[1] - 1)
+    if side < 1 or 1 + side**2 != source.shape[1]:
+        raise CheckpointError(f'{path}: pos_embed has {source.shape[1]} entries, which is not one CLS token and a '
+                              'square grid, so it cannot be resized to the grid of the config')
+    print_log(f'backbone: pos_embed resized from {side}x{side} to {grid[0]}x{grid[1]} patches', logger='current')
+    return resize_pos_embed(source.float(), (side, side), grid)
+
+
+def compare(wanted: State, state: State) -> list[str]:
+    """Lists every reason why ``state`` does not fill ``wanted``, one line for each kind."""
+    kinds = {
+        'missing': [k for k in wanted if k not in state],
+        'unexpected': [k for k in state if k not in wanted and not k.startswith(LEFT_OVER)],
+        'misshapen': [f'{k} (file {tuple(state[k].shape)}, config {tuple(v.shape)})' for k, v in wanted.items()
+                      if k in state and state[k].shape != v.shape],
+        'not finite': [k for k in wanted if k in state and not torch.isfinite(state[k]).all()],
+    }
+    return [f'  {kind} ({len(keys)}): {", ".join(keys[:6])}{", ..." if len(keys) > 6 else ""}'
+            for kind, keys in kinds.items() if keys]
+
+
+def likely_cause(wanted: State, state: State) -> str:
+    """Says in words how the ViT in the file differs from the one in the config."""
+    there, here = describe(state), describe(wanted)
+    return f'The file holds {there}, the config asks for {here}.' if there != here else ''
+
+
+def describe(state: State) -> str:
+    """Names a ViT by what its state dict shows."""
+    weight = state.get('patch_embed.proj.weight')
+    blocks = {k.split('.')[1] for k in state if k.startswith('blocks.')}
+    if weight is None or weight.ndim != 4:
+        return f'no patch embedding and {len(blocks)} blocks'
+    name = {384: 'ViT-S', 768: 'ViT-B', 1024: 'ViT-L', 1280: 'ViT-H'}.get(weight.shape[0], 'a ViT')
+    return f'{name} (width {weight.shape[0]}, {len(blocks)} blocks, patch {weight.shape[-1]})'

@@ -1,0 +1,207 @@
+"""The backbone: a (frozen) ViT that owns its block loop, with prompts carried beside the sequence."""
+
+import torch
+from mmengine.logging import print_log
+from mmengine.model import BaseModule
+from mmengine.registry import MODELS
+from torch import Tensor, nn
+
+from .prompts import DeepPrompt, GatedPrompt, HardGatedPrompt, ShallowPrompt
+from .vit import Block, PatchEmbed, resize_pos_embed
+
+ARCHS = {
+    'small': dict(embed_dims=384, num_layers=12, num_heads=6, mlp_ratio=4),
+    'base': dict(embed_dims=768, num_layers=12, num_heads=12, mlp_ratio=4),
+    'large': dict(embed_dims=1024, num_layers=24, num_heads=16, mlp_ratio=4),
+    'huge': dict(embed_dims=1280, num_layers=32, num_heads=16, mlp_ratio=4),
+}
+OUT_TYPES = ('featmap', 'cls_token', 'mean_patch', 'mean_prompt', 'mean_all')
+
+for strategy in (ShallowPrompt, DeepPrompt, GatedPrompt, HardGatedPrompt):
+    MODELS.register_module(module=strategy)
+
+
+@MODELS.register_module()
+class GatedPromptViT(BaseModule):
+    """ViT adapted by prompts, gates and attention temperatures (arXiv 2306.05067).
+
+    Parameters have timm's names, plus ``prompt.tokens`` (N_p, D), or (L, N_p, D) for deep prompts,
+    ``prompt.gate_prior`` (L-1,) and ``temperature`` (L,). It is registered in mmengine's root registry, so
+    the configs of mmsegmentation and of mmpretrain find it without a prefix.
+
+    Args:
+        arch: 'small', 'base', 'large', 'huge', or a dict of embed_dims, num_layers, num_heads, mlp_ratio.
+        img_size: Side in pixels (or height, width) whose patch grid ``pos_embed`` has. Other sizes work;
+            the position embedding is then resized in every forward.
+        patch_size: Side of a patch in pixels.
+        out_indices: Blocks whose outputs are returned, counted from 0; default the last one. Blocks
+            after the highest are not run.
+        out_type: 'featmap' for (B, D, h, w) patch features without a final norm, as SETR uses them. For
+            classification (B, D), pooled and then normed by ``norm``: 'cls_token', 'mean_patch',
+            'mean_prompt', or 'mean_all', the mean of prompts and patches, which is the authors' MAE pooling.
+        prompt: None, or a config of a prompt strategy such as
+            ``dict(type='GatedPrompt', num_tokens=100, gate_init=10.)``; its type is one of ShallowPrompt,
+            DeepPrompt, GatedPrompt, HardGatedPrompt or any other registered module with their interface.
+        temperature: False, True, or a dict with any of init (1.), min (0.01), max (10.): a learnable
+            attention temperature for each block (equation 9).
+        start_block: Block, counted from 0, from which prompts join the sequence (Figure 1 counts from 1).
+        frozen: True trains prompts, gates and temperatures only. False is full fine-tuning.
+        norm_eps: Epsilon of the layer norms; 1e-6 in all released ViTs.
+        init_cfg: ``dict(type='PretrainedViT', checkpoint=PATH)`` loads a pretrained ViT, strictly.
+
+    Raises:
+        ValueError: an option is out of its range; the message names it.
+    """
+
+    def __init__(self,
+                 arch: str | dict = 'base',
+                 img_size: int | tuple[int, int] = 224,
+                 patch_size: int = 16,
+                 out_indices: tuple[int, ...] | None = None,
+                 out_type: str = 'featmap',
+                 prompt: dict | None = None,
+                 temperature: bool | dict = False,
+                 start_block: int = 0,
+                 frozen: bool = True,
+                 norm_eps: float = 1e-6,
+                 init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        arch = read_arch(arch)
+        dims, depth = arch['embed_dims'], arch['num_layers']
+        check_options(depth, out_indices, out_type, start_block)
+        if out_type == 'mean_prompt' and prompt is None:
+            raise ValueError('out_type "mean_prompt" needs prompts, and prompt is None')
+        self.arch = arch
+        self.out_indices = (depth - 1, ) if out_indices is None else tuple(out_indices)
+        self.out_type = out_type
+        self.start_block = start_block
+        self.frozen = frozen
+        self.temperature_range = (0.01, 10.)
+
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        self.grid = (-(-height // patch_size), -(-width // patch_size))
+        self.patch_embed = PatchEmbed(patch_size, dims)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, dims))
+        self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.grid[0] * self.grid[1], dims))
+        self.blocks = nn.ModuleList(
+            Block(dims, arch['num_heads'], arch['mlp_ratio'], norm_eps) for _ in range(depth))
+        # SETR reads the blocks as they are: its heads have a norm of their own.
+        self.norm = None if out_type == 'featmap' else nn.LayerNorm(dims, eps=norm_eps)
+        nn.init.trunc_normal_(self.cls_token, std=.02)
+        nn.init.trunc_normal_(self.pos_embed, std=.02)
+        if frozen:
+            self.requires_grad_(False)
+
+        # What is declared from here on is trained even when the ViT is frozen.
+        self.prompt = MODELS.build(prompt, default_args=dict(
+            embed_dims=dims, num_layers=depth, patch_size=patch_size)) if prompt else None
+        self.temperature = self._declare_temperature(depth, **temperature) if isinstance(temperature, dict) \
+            else self._declare_temperature(depth) if temperature else None
+
+    def _declare_temperature(self, depth: int, init: float = 1., min: float = 0.01, max: float = 10.) -> nn.Parameter:
+        if not 0 < min <= init <= max:
+            raise ValueError(f'temperature needs 0 < min <= init <= max, got min={min}, init={init}, max={max}')
+        self.temperature_range = (min, max)
+        return nn.Parameter(torch.full((depth, ), float(init)))
+
+    def vit_state(self) -> dict[str, Tensor]:
+        """The weights of the ViT itself, by timm's names: all but prompts, gates and temperatures."""
+        adapters = {id(p) for p in (*(self.prompt.parameters() if self.prompt else ()), self.temperature)}
+        return {name: p for name, p in self.named_parameters() if id(p) not in adapters}
+
+    @property
+    def frozen_children(self) -> list[nn.Module]:
+        """The modules that keep their weights and stay in eval mode, if the ViT is frozen."""
+        return [m for m in (self.patch_embed, self.blocks, self.norm) if m is not None] if self.frozen else []
+
+    def train(self, mode: bool = True) -> 'GatedPromptViT':
+        """Switches to training mode, except for what is frozen."""
+        super().train(mode)
+        for module in self.frozen_children:
+            module.eval()
+        return self
+
+    def init_weights(self) -> None:
+        """Loads the pretrained ViT that ``init_cfg`` names, and warns where frozen weights would be random."""
+        if self.frozen and not self.init_cfg and not self.is_init:
+            print_log('GatedPromptViT: the frozen backbone has RANDOM weights, because init_cfg is not set. Unless a '
+                      'checkpoint is loaded over them, set backbone.init_cfg=dict(type="PretrainedViT", checkpoint=...)',
+                      logger='current', level=30)
+        super().init_weights()
+
+    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Equation 1: (B, 3, H, W) -> CLS and patch tokens (B, 1 + h*w, D), and the grid (h, w)."""
+        patches, grid = self.patch_embed(images)
+        pos_embed = resize_pos_embed(self.pos_embed, self.grid, grid)
+        cls = self.cls_token + pos_embed[:, :1]
+        return torch.cat([cls.expand(len(patches), -1, -1), patches + pos_embed[:, 1:]], dim=1), grid
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """(B, 3, H, W) -> one tensor per out index: (B, D, h, w) for 'featmap', else (B, D).
+
+        ``h = ceil(H / patch_size)``. Prompts stand last in the sequence; they have no position embedding,
+        so their place changes nothing, and patches never move.
+        """
+        x, grid = self.embed(images)
+        temperatures = self._temperatures()
+        prompts = after = None
+        outputs = []
+        for i, block in enumerate(self.blocks[:max(self.out_indices) + 1]):
+            if self.prompt is not None and i == self.start_block:
+                prompts = self.prompt.first(i, len(x))
+            if prompts is None:
+                x = block(x, temperatures[i])
+            else:
+                sequence = torch.cat([x, prompts.to(x.dtype)], dim=1)
+                x, after = block(sequence, temperatures[i]).split([x.shape[1], prompts.shape[1]], dim=1)
+                prompts = self.prompt.next(i, prompts, after)
+            if i in self.out_indices:
+                outputs.append(self._output(x, after, grid))
+        return tuple(outputs)
+
+    def _temperatures(self) -> tuple[Tensor | None, ...]:
+        """One temperature for each block, projected into its range first, as the authors do."""
+        if self.temperature is None:
+            return (None, ) * len(self.blocks)
+        self.temperature.data.clamp_(*self.temperature_range)
+        return self.temperature.unbind()
+
+    def _output(self, x: Tensor, prompts: Tensor | None, grid: tuple[int, int]) -> Tensor:
+        """Shapes (B, 1 + h*w, D) tokens and (B, N_p, D) prompts as ``out_type`` asks."""
+        if self.out_type == 'featmap':
+            return x[:, 1:].transpose(1, 2).unflatten(2, grid)
+        if self.out_type == 'cls_token':
+            return self.norm(x[:, 0])
+        tokens = {'mean_patch': [x[:, 1:]], 'mean_prompt': [prompts], 'mean_all': [prompts, x[:, 1:]]}[self.out_type]
+        return self.norm(torch.cat([t for t in tokens if t is not None], dim=1).mean(dim=1))
+
+
+def read_arch(arch: str | dict) -> dict:
+    """Resolves an architecture name, or checks a dict of its numbers."""
+    if isinstance(arch, str):
+        if arch not in ARCHS:
+            raise ValueError(f'arch "{arch}" is unknown: choose from {list(ARCHS)}, or give a dict of '
+                             'embed_dims, num_layers, num_heads, mlp_ratio')
+        return ARCHS[arch]
+    arch = {'mlp_ratio': 4, **arch}
+    if set(arch) != set(ARCHS['base']):
+        raise ValueError(f'arch needs exactly the keys {sorted(ARCHS["base"])}, got {sorted(arch)}')
+    if arch['num_layers'] < 1:
+        raise ValueError(f'arch: num_layers must be at least 1, got {arch["num_layers"]}')
+    if arch['embed_dims'] % arch['num_heads']:
+        raise ValueError(f'arch: embed_dims {arch["embed_dims"]} is not a multiple of num_heads {arch["num_heads"]}')
+    return arch
+
+
+def check_options(depth: int, out_indices: tuple[int, ...] | None, out_type: str, start_block: int) -> None:
+    """Refuses options that a ViT of ``depth`` blocks cannot have."""
+    if out_type not in OUT_TYPES:
+        raise ValueError(f'out_type "{out_type}" is unknown: choose from {OUT_TYPES}')
+    if not 0 <= start_block < depth:
+        raise ValueError(f'start_block {start_block} is not a block: blocks are counted from 0 to {depth - 1}')
+    if out_indices is None:
+        return
+    if not out_indices or any(not 0 <= i < depth for i in out_indices):
+        raise ValueError(f'out_indices {tuple(out_indices)}: blocks are counted from 0 to {depth - 1}')
+    if list(out_indices) != sorted(set(out_indices)):
+        raise ValueError(f'out_indices {tuple(out_indices)} must be in ascending order, each block once')

@@ -1,0 +1,146 @@
+"""Prompt strategies: which prompt tokens does the next block see?
+
+Source: "Improving Visual Prompt Tuning for Self-supervised Vision Transformers" (ICML 2023,
+arXiv 2306.05067); VPT itself is arXiv 2203.12119. Only torch is needed here.
+
+A strategy answers two questions, and every parameter it owns is trainable:
+
+* ``first(block, batch)``: the prompts given to the first block that has any;
+* ``next(block, before, after)``: the prompts given to the block after ``block``, from what
+  ``block`` was given (``before``) and what it returned in their place (``after``).
+
+Blocks are counted from 0, so the gate of the paper's block ``l`` is ``gate_prior[l - 1]``.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class ShallowPrompt(nn.Module):
+    """VPT-shallow: prompts enter once and then pass through every block (equation 4).
+
+    Prompt tokens are drawn from uniform(-v, v) with ``v = sqrt(6 / (3 * patch_h * patch_w + D))``
+    and carry no position embedding.
+
+    Args:
+        embed_dims: Width D of the ViT.
+        num_layers: Number L of its blocks.
+        patch_size: Side of a patch in pixels, only used for the initialisation.
+        num_tokens: Number N_p of prompts, at least 1.
+        dropout: Dropout on the prompts where they enter; the authors use 0.1.
+
+    Raises:
+        ValueError: ``num_tokens`` is below 1.
+    """
+
+    def __init__(self, embed_dims: int, num_layers: int, patch_size: int = 16, num_tokens: int = 100,
+                 dropout: float = 0.1) -> None:
+        super().__init__()
+        if num_tokens < 1:
+            raise ValueError(f'{type(self).__name__}: num_tokens must be at least 1, got {num_tokens}; '
+                             'for no prompts set prompt=None')
+        self.num_layers = num_layers
+        self.tokens = nn.Parameter(torch.empty(*self.token_sets, num_tokens, embed_dims))
+        bound = math.sqrt(6 / (3 * patch_size**2 + embed_dims))
+        nn.init.uniform_(self.tokens, -bound, bound)
+        self.dropout = nn.Dropout(dropout)
+
+    @property
+    def token_sets(self) -> tuple[int, ...]:
+        """Leading shape of ``tokens``: one set for all blocks, here."""
+        return ()
+
+    def enter(self, tokens: Tensor, batch: int) -> Tensor:
+        """Gives each image its own dropout of the same tokens: (N_p, D) -> (B, N_p, D)."""
+        return self.dropout(tokens.expand(batch, -1, -1))
+
+    def first(self, block: int, batch: int) -> Tensor:
+        """Prompts for ``block``, the first one with prompts: (B, N_p, D)."""
+        return self.enter(self.tokens, batch)
+
+    def next(self, block: int, before: Tensor, after: Tensor) -> Tensor:
+        """Prompts for block ``block + 1``: here simply what ``block`` returned."""
+        return after
+
+
+class DeepPrompt(ShallowPrompt):
+    """VPT-deep: each block gets prompts of its own, and its prompt outputs are dropped (equation 5).
+
+    ``num_tokens`` counts the prompts of one block. Arguments as in :class:`ShallowPrompt`.
+    """
+
+    @property
+    def token_sets(self) -> tuple[int, ...]:
+        return (self.num_layers, )
+
+    def first(self, block: int, batch: int) -> Tensor:
+        return self.enter(self.tokens[block], batch)
+
+    def next(self, block: int, before: Tensor, after: Tensor) -> Tensor:
+        last = block == self.num_layers - 1
+        return after if last else self.enter(self.tokens[block + 1], len(after))
+
+
+class GatedPrompt(ShallowPrompt):
+    """Gated Prompt Tuning: a learnable gate per block mixes prompts before and after it (equations 6-7).
+
+    The last block has no gate. Gates and the mix are computed in float32 at least: in bfloat16 a gate
+    of 4.5e-5 would vanish beside 1, and a gate near 1 would have no gradient.
+
+    Args:
+        gate_init: The gate prior starts at ``gamma = -gate_init``. This is the sign the authors' code
+            uses, so the paper's "GATE INIT. 10" starts the gates almost closed, g = 4.5e-5.
+            Read literally (``gate_init=-10``) the method would start as VPT-shallow.
+        **kwargs: See :class:`ShallowPrompt`.
+
+    Raises:
+        ValueError: the ViT has fewer than 2 blocks, so there is no gate to learn.
+    """
+
+    def __init__(self, *args, gate_init: float = 10., **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        if self.num_layers < 2:
+            raise ValueError(f'{type(self).__name__} needs a ViT of at least 2 blocks, got {self.num_layers}: '
+                             'the last block has no gate')
+        self.gate_prior = nn.Parameter(torch.full((self.num_layers - 1, ), -float(gate_init)))
+
+    def gate(self, block: int) -> Tensor:
+        """The gate g of ``block``: equation 6, a scalar."""
+        return at_least_float32(self.gate_prior[block]).sigmoid()
+
+    def next(self, block: int, before: Tensor, after: Tensor) -> Tensor:
+        if block == self.num_layers - 1:
+            return after
+        g = self.gate(block)
+        return g * at_least_float32(after) + (1 - g) * at_least_float32(before)  # equation 7
+
+
+class HardGatedPrompt(GatedPrompt):
+    """Hard gates by Gumbel-sigmoid with a straight-through gradient (Table 4).
+
+    In training each forward draws one 0/1 gate per block, 1 with probability sigmoid(gamma), and the
+    gradient is that of the soft sample. In evaluation a block is open where gamma > 0.
+
+    Args:
+        gumbel_temperature: Temperature of the soft sample behind the gradient.
+        **kwargs: See :class:`GatedPrompt`.
+    """
+
+    def __init__(self, *args, gumbel_temperature: float = 1., **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.gumbel_temperature = gumbel_temperature
+
+    def gate(self, block: int) -> Tensor:
+        gamma = at_least_float32(self.gate_prior[block])
+        if not self.training:
+            return (gamma > 0).to(gamma.dtype)
+        uniform = torch.rand_like(gamma).clamp(1e-6, 1 - 1e-6)
+        soft = ((gamma + uniform.logit()) / self.gumbel_temperature).sigmoid()
+        return (soft > 0.5).to(soft.dtype) + soft - soft.detach()
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Raises half precision to float32 and leaves float32 and float64 alone."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
