@@ -1,6 +1,8 @@
 """Reading pretrained files safely, recognising their layout, and filling the backbone strictly."""
 
+from .compare import differences
 from .load import PretrainedViT, load_vit
 from .read import CheckpointError, read_state_dict
+from .sources import source_of
 
-__all__ = ['CheckpointError', 'PretrainedViT', 'load_vit', 'read_state_dict']
+__all__ = ['CheckpointError', 'PretrainedViT', 'differences', 'load_vit', 'read_state_dict', 'source_of']

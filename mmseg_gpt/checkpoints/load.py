@@ -9,6 +9,7 @@ from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import Tensor, nn
 
 from ..models.vit import resize_pos_embed
+from .compare import differences
 from .formats import State, to_timm
 from .read import CheckpointError, read_state_dict
 
@@ -23,12 +24,10 @@ class PretrainedViT:
 
     Args:
         checkpoint: A local file in any layout of :mod:`mmseg_gpt.checkpoints.formats`.
-        url: Where to get that file; only shown, to whoever has not got it.
     """
 
-    def __init__(self, checkpoint: str, url: str | None = None) -> None:
+    def __init__(self, checkpoint: str) -> None:
         self.checkpoint = checkpoint
-        self.url = url
 
     def __call__(self, module: nn.Module) -> None:
         load_vit(module, self.checkpoint)
@@ -54,7 +53,7 @@ def load_vit(backbone: nn.Module, path: str | Path) -> None:
     wanted = backbone.vit_state()
     if 'pos_embed' in state:
         state['pos_embed'] = fit_pos_embed(state['pos_embed'], wanted['pos_embed'], backbone.grid, path)
-    problems = compare(wanted, state)
+    problems = differences(wanted, state, may_be_left_over=LEFT_OVER)
     if problems:
         raise CheckpointError(f'{path} (read as: {layout}) does not fill the backbone. '
                               f'{likely_cause(wanted, state)}\n' + '\n'.join(problems))
@@ -74,19 +73,6 @@ def fit_pos_embed(source: Tensor, target: Tensor, grid: tuple[int, int], path: s
                               'square grid, so it cannot be resized to the grid of the config')
     print_log(f'backbone: pos_embed resized from {side}x{side} to {grid[0]}x{grid[1]} patches', logger='current')
     return resize_pos_embed(source.float(), (side, side), grid)
-
-
-def compare(wanted: State, state: State) -> list[str]:
-    """Lists every reason why ``state`` does not fill ``wanted``, one line for each kind."""
-    kinds = {
-        'missing': [k for k in wanted if k not in state],
-        'unexpected': [k for k in state if k not in wanted and not k.startswith(LEFT_OVER)],
-        'misshapen': [f'{k} (file {tuple(state[k].shape)}, config {tuple(v.shape)})' for k, v in wanted.items()
-                      if k in state and state[k].shape != v.shape],
-        'not finite': [k for k in wanted if k in state and not torch.isfinite(state[k]).all()],
-    }
-    return [f'  {kind} ({len(keys)}): {", ".join(keys[:6])}{", ..." if len(keys) > 6 else ""}'
-            for kind, keys in kinds.items() if keys]
 
 
 def likely_cause(wanted: State, state: State) -> str:

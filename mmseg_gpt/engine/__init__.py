@@ -1,0 +1,11 @@
+"""Running: config and command line, precision, processes, hooks, checks before a run."""
+
+from .config import add_common_arguments, read_config, set_resume
+from .hooks import ParameterTableHook, SafeCheckpointHook
+from .precision import Bf16OptimWrapper, set_precision
+from .preflight import check_files, check_paramwise
+
+__all__ = [
+    'Bf16OptimWrapper', 'ParameterTableHook', 'SafeCheckpointHook', 'add_common_arguments', 'check_files',
+    'check_paramwise', 'read_config', 'set_precision', 'set_resume'
+]

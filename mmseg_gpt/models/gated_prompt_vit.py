@@ -1,5 +1,7 @@
 """The backbone: a (frozen) ViT that owns its block loop, with prompts carried beside the sequence."""
 
+import logging
+
 import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
@@ -125,8 +127,8 @@ class GatedPromptViT(BaseModule):
         """Loads the pretrained ViT that ``init_cfg`` names, and warns where frozen weights would be random."""
         if self.frozen and not self.init_cfg and not self.is_init:
             print_log('GatedPromptViT: the frozen backbone has RANDOM weights, because init_cfg is not set. Unless a '
-                      'checkpoint is loaded over them, set backbone.init_cfg=dict(type="PretrainedViT", checkpoint=...)',
-                      logger='current', level=30)
+                      'checkpoint is loaded over them, set init_cfg=dict(type="PretrainedViT", checkpoint=...)',
+                      logger='current', level=logging.WARNING)
         super().init_weights()
 
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:

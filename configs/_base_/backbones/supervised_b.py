@@ -1,0 +1,5 @@
+# ViT-B/16, supervised, ImageNet-21K.
+_base_ = '../models/setr_pup.py'
+model = dict(
+    backbone=dict(
+        init_cfg=dict(type='PretrainedViT', checkpoint='pretrained/ViT-B_16.npz')))

@@ -1,0 +1,9 @@
+# SETR-PUP on ADE20K, MAE ViT-B/16. Hard gates by Gumbel-sigmoid (Table 4 has them on CUB and Flowers).
+# Nobody has published a number for this.
+_base_ = [
+    '_base_/backbones/mae_b.py',
+    '_base_/datasets/ade20k.py',
+    '_base_/schedules/sgd_160k.py',
+    '_base_/runtime_seg.py',
+]
+model = dict(backbone=dict(prompt=dict(type='HardGatedPrompt', num_tokens=100, gate_init=10.), temperature=True))

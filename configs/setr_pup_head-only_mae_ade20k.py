@@ -1,0 +1,9 @@
+# SETR-PUP on ADE20K, MAE ViT-B/16. Baseline: only the heads are trained.
+# Nobody has published a number for this.
+_base_ = [
+    '_base_/backbones/mae_b.py',
+    '_base_/datasets/ade20k.py',
+    '_base_/schedules/sgd_160k.py',
+    '_base_/runtime_seg.py',
+]
+model = dict(backbone=dict(prompt=None))

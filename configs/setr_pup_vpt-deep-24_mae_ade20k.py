@@ -1,0 +1,9 @@
+# SETR-PUP on ADE20K, MAE ViT-B/16. VPT-deep, 24 prompts in all, 2 for each of 12 blocks (Table 6).
+# The paper reports mIoU 37.03 / 38.25 (single-scale / multi-scale).
+_base_ = [
+    '_base_/backbones/mae_b.py',
+    '_base_/datasets/ade20k.py',
+    '_base_/schedules/sgd_160k.py',
+    '_base_/runtime_seg.py',
+]
+model = dict(backbone=dict(prompt=dict(type='DeepPrompt', num_tokens=2)))

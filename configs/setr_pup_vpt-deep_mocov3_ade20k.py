@@ -1,0 +1,9 @@
+# SETR-PUP on ADE20K, MoCo v3 ViT-B/16. VPT-deep, 10 prompts for each of 12 blocks (Table 3).
+# The paper reports mIoU 35.50 / 37.15 (single-scale / multi-scale).
+_base_ = [
+    '_base_/backbones/mocov3_b.py',
+    '_base_/datasets/ade20k.py',
+    '_base_/schedules/sgd_160k.py',
+    '_base_/runtime_seg.py',
+]
+model = dict(backbone=dict(prompt=dict(type='DeepPrompt', num_tokens=10)))

@@ -1,0 +1,19 @@
+"""Where the released checkpoints are published, by file name."""
+
+from pathlib import Path
+
+SOURCES = {
+    'mae_pretrain_vit_base.pth': 'https://dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_base.pth',
+    'mae_pretrain_vit_large.pth': 'https://dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_large.pth',
+    'mae_pretrain_vit_huge.pth': 'https://dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_huge.pth',
+    'linear-vit-b-300ep.pth.tar': 'https://dl.fbaipublicfiles.com/moco-v3/vit-b-300ep/linear-vit-b-300ep.pth.tar',
+    'linear-vit-s-300ep.pth.tar': 'https://dl.fbaipublicfiles.com/moco-v3/vit-s-300ep/linear-vit-s-300ep.pth.tar',
+    'ViT-B_16.npz': 'https://storage.googleapis.com/vit_models/imagenet21k/ViT-B_16.npz',
+    'dino_vitbase16_pretrain.pth':
+    'https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth',
+}
+
+
+def source_of(path: str | Path) -> str | None:
+    """The address a released checkpoint can be downloaded from, or None for a file of the user's own."""
+    return SOURCES.get(Path(path).name)

@@ -1,0 +1,60 @@
+"""From command line arguments to a config the runner can start: shared by the tools."""
+
+import argparse
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.runner import find_latest_checkpoint
+
+from .distributed import LAUNCHERS, set_launcher
+
+OPTIONS_HELP = ('override settings of the config, as KEY=VALUE pairs with dots for levels: train_cfg.max_iters=100 '
+                'optim_wrapper.optimizer.lr=0.01. Lists are written [a,b]; quote them and leave no spaces.')
+
+
+def add_common_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the arguments that training and testing share, with the names OpenMMLab users know."""
+    parser.add_argument('--work-dir', metavar='DIR', help='where to write (default: work_dirs/NAME_OF_CONFIG)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=OPTIONS_HELP)
+    parser.add_argument('--launcher', choices=LAUNCHERS, help='how several processes are started (default: pytorch '
+                        'under torchrun, else none)')
+    # Old launchers pass it; torchrun sets the environment variable instead.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def read_config(args: argparse.Namespace) -> Config:
+    """Reads ``args.config`` and applies the arguments of :func:`add_common_arguments`.
+
+    Raises:
+        SystemExit: there is no such config.
+    """
+    if not Path(args.config).is_file():
+        raise SystemExit(f'there is no config {args.config}; they are in configs/')
+    cfg = Config.fromfile(args.config)
+    if args.cfg_options:
+        cfg.merge_from_dict(args.cfg_options)
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
+    set_launcher(cfg, args.launcher)
+    return cfg
+
+
+def set_resume(cfg: Config, resume: str | bool) -> None:
+    """Makes ``cfg`` resume from a checkpoint: a path, or True for the newest in the work directory.
+
+    Raises:
+        SystemExit: the path is not a file, or the work directory has checkpoints but does not say which
+            is the newest; MMEngine would then silently start from 0 and overwrite them.
+    """
+    if not resume:
+        return
+    cfg.resume = True
+    if resume is not True:
+        if not Path(resume).is_file():
+            raise SystemExit(f'--resume: there is no checkpoint {resume}')
+        cfg.load_from = resume
+        return
+    cfg.load_from = find_latest_checkpoint(cfg.work_dir)
+    present = sorted(Path(cfg.work_dir).glob('*.pth'))
+    if cfg.load_from is None and present:
+        raise SystemExit(f'--resume: {cfg.work_dir} has checkpoints but no file last_checkpoint that names the newest. '
+                         f'Say which to resume: --resume {present[-1]}')

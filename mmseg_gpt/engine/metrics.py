@@ -1,0 +1,28 @@
+"""mmsegmentation's IoU metric, with the per-class numbers kept instead of only printed."""
+
+from collections import OrderedDict
+
+import numpy as np
+from mmseg.evaluation import IoUMetric
+from mmseg.registry import METRICS
+
+
+@METRICS.register_module()
+class PerClassIoUMetric(IoUMetric):
+    """IoUMetric whose ``per_class`` holds, after ``evaluate``, the IoU in percent by class name.
+
+    A class that occurs neither in the labels nor in the predictions has None. All else is as in
+    ``mmseg.evaluation.IoUMetric``.
+    """
+
+    per_class: dict[str, float | None]
+
+    def compute_metrics(self, results: list) -> OrderedDict:
+        """Computes the summary as upstream does, and keeps the IoU of each class."""
+        self.per_class = {}
+        if not self.format_only:
+            intersect, union, *_ = (sum(area) for area in zip(*results))
+            iou = (100 * intersect / union).numpy().astype(np.float64)
+            self.per_class = {name: None if np.isnan(value) else round(float(value), 2)
+                              for name, value in zip(self.dataset_meta['classes'], iou)}
+        return super().compute_metrics(results)

@@ -1,0 +1,42 @@
+"""Mixed precision for training, on CUDA and on CPU."""
+
+from contextlib import contextmanager
+
+import torch
+from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.optim import OptimWrapper
+from mmengine.registry import OPTIM_WRAPPERS
+from torch import nn
+
+
+@OPTIM_WRAPPERS.register_module()
+class Bf16OptimWrapper(OptimWrapper):
+    """Runs the forward under bfloat16 autocast; it needs no loss scaling and works on a CPU too.
+
+    MMEngine's own AmpOptimWrapper refuses to run without a GPU.
+    """
+
+    @contextmanager
+    def optim_context(self, model: nn.Module):
+        with super().optim_context(model), torch.autocast(get_device(), dtype=torch.bfloat16):
+            yield
+
+
+def set_precision(cfg: Config, amp: str | None) -> None:
+    """Changes the optimiser wrapper of ``cfg`` for ``--amp bf16`` or ``--amp fp16``; None changes nothing.
+
+    Raises:
+        SystemExit: fp16 without a GPU, or a config whose wrapper is not the plain one.
+    """
+    if amp is None:
+        return
+    wanted = {'bf16': 'Bf16OptimWrapper', 'fp16': 'AmpOptimWrapper'}[amp]
+    present = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    if present not in ('OptimWrapper', wanted):
+        raise SystemExit(f'--amp {amp} cannot replace the optim_wrapper "{present}" of this config')
+    if amp == 'fp16' and get_device() == 'cpu':
+        raise SystemExit('--amp fp16 needs a GPU, and none is visible; on a CPU use --amp bf16')
+    cfg.optim_wrapper.type = wanted
+    if amp == 'fp16':
+        cfg.optim_wrapper.update(loss_scale='dynamic', dtype='float16')

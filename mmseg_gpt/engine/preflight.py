@@ -1,0 +1,77 @@
+"""Checks before a run starts, so that what is missing is said in one screen and not after a traceback."""
+
+import os.path as osp
+from pathlib import Path
+
+from mmengine.config import Config, ConfigDict
+from torch import nn
+
+from ..checkpoints import source_of
+
+ADE20K = """\
+        get:   http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip  (923 MB)
+        put:   unzip it into data/ade, which gives
+               data/ade/ADEChallengeData2016/images/{training,validation}/*.jpg
+               data/ade/ADEChallengeData2016/annotations/{training,validation}/*.png
+        or:    keep it elsewhere and link it:  ln -s /your/ADEChallengeData2016 data/ade/ADEChallengeData2016"""
+DATASETS = {'ADE20KDataset': ('ADE20K', ADE20K)}
+
+
+def check_files(cfg: Config, loaders: tuple[str, ...], pretrained: bool) -> None:
+    """Stops where a dataset or the pretrained ViT is missing.
+
+    Args:
+        cfg: The whole config.
+        loaders: Which data loaders will be used, such as ``('train_dataloader', 'val_dataloader')``.
+        pretrained: Whether the backbone will be filled from ``init_cfg``.
+
+    Raises:
+        SystemExit: something is missing; the message says what, where it was looked for, where to get
+            it and where to put it.
+    """
+    missing = [say for loader in loaders if cfg.get(loader) for say in missing_folders(cfg[loader].dataset)]
+    if pretrained:
+        missing += missing_checkpoint(cfg.model.get('backbone', {}).get('init_cfg'))
+    if missing:
+        raise SystemExit('Nothing was started, because this is missing:\n\n' + '\n\n'.join(dict.fromkeys(missing)) +
+                         f'\n\nPaths are relative to the current folder, {Path.cwd()}.')
+
+
+def missing_folders(dataset: ConfigDict) -> list[str]:
+    """Says which folder of an mmsegmentation dataset config is not there, or empty."""
+    root = dataset.get('data_root', '')
+    folders = [osp.join(root, folder) for folder in dataset.get('data_prefix', {}).values() if folder]
+    absent = [f for f in folders if not Path(f).is_dir() or not any(Path(f).iterdir())]
+    if not absent:
+        return []
+    name, how = DATASETS.get(dataset.type, (f'The dataset ({dataset.type})', f'        set:   {root and "data_root"}'))
+    if dataset.type not in DATASETS:
+        how = '        set:   data_root in the config, or --cfg-options LOADER.dataset.data_root=PATH'
+    return [f'  * {name}\n        no images in:  {Path(root or ".").resolve()}\n{how}']
+
+
+def missing_checkpoint(init_cfg: ConfigDict | None) -> list[str]:
+    """Says that the pretrained ViT named by ``init_cfg`` is not there."""
+    path = init_cfg.get('checkpoint') if init_cfg else None
+    if path is None or Path(path).is_file():
+        return []
+    source = source_of(path) or '(not a published file: its place is set by model.backbone.init_cfg.checkpoint)'
+    return [f'  * The pretrained ViT, {Path(path).name}\n        no file:  {Path(path).resolve()}\n'
+            f'        get:   {source}\n        put:   {path}\n'
+            '        or:    --cfg-options model.backbone.init_cfg.checkpoint=/your/file']
+
+
+def check_paramwise(cfg: Config, model: nn.Module) -> None:
+    """Stops where a key of ``paramwise_cfg.custom_keys`` matches no trained parameter.
+
+    MMEngine would silently scale nothing.
+
+    Raises:
+        SystemExit: naming the key.
+    """
+    keys = cfg.optim_wrapper.get('paramwise_cfg', {}).get('custom_keys', {})
+    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    for key in keys:
+        if not any(key in name for name in trained):
+            raise SystemExit(f'optim_wrapper.paramwise_cfg.custom_keys: "{key}" is in no trained parameter\'s name; '
+                             f'their names begin with {sorted({n.split(".")[0] for n in trained})}')

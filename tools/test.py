@@ -1,0 +1,63 @@
+"""Evaluates a checkpoint: single-scale, or multi-scale with flip (--tta), with a table of all classes."""
+
+import argparse
+import json
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.dist import is_main_process
+from mmengine.runner import Runner
+
+import mmseg_gpt  # noqa: F401  registers everything
+from mmseg_gpt.engine import add_common_arguments, check_files, read_config
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, epilog='The numbers are also written to metrics.json '
+                                     '(metrics_tta.json with --tta) in the work directory.')
+    parser.add_argument('config', help='the config the checkpoint was trained with')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--tta', action='store_true', help='multi-scale and flip, by the config\'s tta_pipeline')
+    parser.add_argument('--out', metavar='DIR', help='save the predicted label maps there, as PNG')
+    parser.add_argument('--show-dir', metavar='DIR', help='save pictures there: image with labels and with predictions')
+    add_common_arguments(parser)
+    return parser.parse_args()
+
+
+def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
+    """Changes ``cfg`` as the arguments of this tool ask."""
+    if not Path(args.checkpoint).is_file():
+        raise SystemExit(f'there is no checkpoint {args.checkpoint}')
+    cfg.load_from = args.checkpoint
+    if args.tta:
+        cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
+        cfg.model = dict(cfg.tta_model, module=cfg.model)
+    if args.out:
+        cfg.test_evaluator.output_dir = args.out
+    if args.show_dir:
+        cfg.default_hooks.visualization.update(draw=True, interval=1)
+        cfg.visualizer.save_dir = args.show_dir
+
+
+def write_metrics(runner: Runner, metrics: dict, tta: bool) -> None:
+    """Writes the summary and, for segmentation, the IoU of each class beside it."""
+    per_class = {name: iou for metric in runner.test_loop.evaluator.metrics
+                 for name, iou in getattr(metric, 'per_class', {}).items()}
+    path = Path(runner.work_dir) / ('metrics_tta.json' if tta else 'metrics.json')
+    path.write_text(json.dumps({**metrics, 'per_class': per_class}, indent=2) + '\n')
+    print(f'written: {path}')
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = read_config(args)
+    apply_arguments(cfg, args)
+    check_files(cfg, ('test_dataloader', ), pretrained=False)
+    runner = Runner.from_cfg(cfg)
+    metrics = runner.test()
+    if is_main_process():
+        write_metrics(runner, metrics, args.tta)
+
+
+if __name__ == '__main__':
+    main()
