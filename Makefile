@@ -1,0 +1,53 @@
+# `make help` lists the targets. Each one makes the environment it needs; another Python: make test PYTHON=python3.12
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Where pip gets a CPU build of torch from is a setting of pip's own (its environment variables or configuration).
+TORCH := torch==2.13.0 torchvision==0.28.0
+
+define CHECK_PYTHON
+import sys
+if not (3, 10) <= sys.version_info < (3, 14):
+    sys.exit('Python 3.10 to 3.13 is needed (mmengine does not run on 3.14); %s is %s.\n'
+             'Name another one: make setup PYTHON=python3.13' % (sys.executable, sys.version.split()[0]))
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.exit('%s cannot make virtual environments. On Debian and Ubuntu: sudo apt install python3-venv' % sys.executable)
+endef
+export CHECK_PYTHON
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-slow lint clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+
+setup: $(READY)  ## make .venv with the tested versions (again only after a change of what it is made from)
+
+demo: $(READY)  ## run the demo
+	$(BIN)/python tools/demo.py
+
+test: $(READY)  ## run the tests, without the slow ones
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: $(READY)  ## run all tests
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## run ruff
+	$(BIN)/ruff check
+
+clean:  ## remove .venv
+	rm -rf $(VENV)
+
+# --clear: nothing is left of an interrupted or older installation. The stamp comes last.
+# torch goes first and with its dependencies, which differ between its builds. The rest is listed whole.
+$(READY): Makefile setup.py constraints.txt
+	@$(PYTHON) -c "$$CHECK_PYTHON"
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/python -m pip install -c constraints.txt $(TORCH)
+	$(BIN)/python -m pip install --no-deps -r constraints.txt
+	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
+	@$(BIN)/python -c 'import mmseg_gpt'
+	@touch $@
