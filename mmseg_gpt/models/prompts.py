@@ -126,10 +126,15 @@ class HardGatedPrompt(GatedPrompt):
     Args:
         gumbel_temperature: Temperature of the soft sample behind the gradient.
         **kwargs: See :class:`GatedPrompt`.
+
+    Raises:
+        ValueError: ``gumbel_temperature`` is not positive.
     """
 
     def __init__(self, *args, gumbel_temperature: float = 1., **kwargs) -> None:
         super().__init__(*args, **kwargs)
+        if gumbel_temperature <= 0:
+            raise ValueError(f'{type(self).__name__}: gumbel_temperature must be positive, got {gumbel_temperature}')
         self.gumbel_temperature = gumbel_temperature
 
     def gate(self, block: int) -> Tensor:
@@ -138,7 +143,7 @@ class HardGatedPrompt(GatedPrompt):
             return (gamma > 0).to(gamma.dtype)
         uniform = torch.rand_like(gamma).clamp(1e-6, 1 - 1e-6)
         soft = ((gamma + uniform.logit()) / self.gumbel_temperature).sigmoid()
-        return (soft > 0.5).to(soft.dtype) + soft - soft.detach()
+        return (soft > 0.5).to(soft.dtype) + (soft - soft.detach())  # the bracket is exactly 0
 
 
 def at_least_float32(x: Tensor) -> Tensor:

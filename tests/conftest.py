@@ -1,0 +1,78 @@
+"""Fixtures for all tests: a tiny ViT, mmengine's log, and data that lies beside the checkout and may be absent."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.logging import MMLogger
+from torch import nn
+
+from mmseg_gpt.models import GatedPromptViT
+
+TINY = dict(embed_dims=32, num_layers=4, num_heads=4, mlp_ratio=4)
+BESIDE = Path(__file__).parents[1].parent / 'shared'
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture
+def tiny_vit() -> Callable[..., GatedPromptViT]:
+    """A factory of float64 ViTs of 4 blocks, width 32 and 4x4 patches, in eval mode.
+
+    All weights are drawn at random, norms, biases and gates too, so that none of them is without effect.
+    """
+
+    def make(**options) -> GatedPromptViT:
+        vit = GatedPromptViT(**{**dict(arch=TINY, img_size=32, patch_size=8), **options}).double().eval()
+        return randomise(vit)
+
+    return make
+
+
+def randomise(vit: nn.Module) -> nn.Module:
+    """Draws all weights anew, at a scale where attention is neither uniform nor one-hot."""
+    with torch.no_grad():
+        for name, parameter in vit.named_parameters():
+            if 'norm' in name and name.endswith('weight') or name == 'temperature':
+                parameter.uniform_(0.5, 1.5)
+            elif name != 'prompt.gate_prior' and parameter.ndim > 1:
+                parameter.normal_(std=0.3)
+            else:
+                parameter.normal_()
+    return vit
+
+
+@pytest.fixture
+def log() -> Iterator[list[logging.LogRecord]]:
+    """The records that mmengine's current logger gets during the test."""
+    records = []
+    handler = logging.Handler()
+    handler.emit = records.append
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(handler)
+    yield records
+    logger.removeHandler(handler)
+
+
+@pytest.fixture(scope='session')
+def golden_file() -> Path:
+    """The authors' numbers. They are not part of this project."""
+    path = Path(os.environ.get('MMSEG_GPT_GOLDEN', BESIDE / 'golden/authors_mae.npz'))
+    if not path.is_file():
+        pytest.skip(f"the authors' numbers are not at {path}; set MMSEG_GPT_GOLDEN to where they are")
+    return path
+
+
+@pytest.fixture(scope='session')
+def layouts_folder() -> Path:
+    """Names and shapes of released checkpoints, as JSON files. They are not part of this project."""
+    path = Path(os.environ.get('MMSEG_GPT_LAYOUTS', BESIDE / 'facts/checkpoint_layouts'))
+    if not path.is_dir():
+        pytest.skip(f'the layouts of released checkpoints are not at {path}; set MMSEG_GPT_LAYOUTS to where they are')
+    return path
