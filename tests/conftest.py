@@ -39,7 +39,7 @@ def randomise(vit: nn.Module) -> nn.Module:
     """Draws all weights anew, at a scale where attention is neither uniform nor one-hot."""
     with torch.no_grad():
         for name, parameter in vit.named_parameters():
-            if 'norm' in name and name.endswith('weight') or name == 'temperature':
+            if ('norm' in name and name.endswith('weight')) or name == 'temperature':
                 parameter.uniform_(0.5, 1.5)
             elif name != 'prompt.gate_prior' and parameter.ndim > 1:
                 parameter.normal_(std=0.3)

@@ -70,11 +70,12 @@ class GatedPromptViT(BaseModule):
         super().__init__(init_cfg)
         arch = read_arch(arch)
         dims, depth = arch['embed_dims'], arch['num_layers']
-        check_options(depth, out_indices, out_type, start_block)
-        if out_type == 'mean_prompt' and prompt is None:
-            raise ValueError('out_type "mean_prompt" needs prompts, and prompt is None')
+        out_indices = (depth - 1, ) if out_indices is None else tuple(out_indices)
+        check_sizes(img_size, patch_size)
+        check_outputs(depth, out_indices, out_type)
+        check_adapters(depth, out_indices, out_type, prompt, temperature, start_block)
         self.arch = arch
-        self.out_indices = (depth - 1, ) if out_indices is None else tuple(out_indices)
+        self.out_indices = out_indices
         self.out_type = out_type
         self.start_block = start_block
         self.frozen = frozen
@@ -96,7 +97,7 @@ class GatedPromptViT(BaseModule):
 
         # What is declared from here on is trained even when the ViT is frozen.
         self.prompt = MODELS.build(prompt, default_args=dict(
-            embed_dims=dims, num_layers=depth, patch_size=patch_size)) if prompt else None
+            embed_dims=dims, num_layers=depth, patch_size=patch_size)) if prompt is not None else None
         self.temperature = self._declare_temperature(depth, **temperature) if isinstance(temperature, dict) \
             else self._declare_temperature(depth) if temperature else None
 
@@ -188,22 +189,43 @@ def read_arch(arch: str | dict) -> dict:
     arch = {'mlp_ratio': 4, **arch}
     if set(arch) != set(ARCHS['base']):
         raise ValueError(f'arch needs exactly the keys {sorted(ARCHS["base"])}, got {sorted(arch)}')
-    if arch['num_layers'] < 1:
-        raise ValueError(f'arch: num_layers must be at least 1, got {arch["num_layers"]}')
+    for name in ('embed_dims', 'num_layers', 'num_heads'):
+        if arch[name] < 1:
+            raise ValueError(f'arch: {name} must be at least 1, got {arch[name]}')
     if arch['embed_dims'] % arch['num_heads']:
         raise ValueError(f'arch: embed_dims {arch["embed_dims"]} is not a multiple of num_heads {arch["num_heads"]}')
     return arch
 
 
-def check_options(depth: int, out_indices: tuple[int, ...] | None, out_type: str, start_block: int) -> None:
-    """Refuses options that a ViT of ``depth`` blocks cannot have."""
+def check_sizes(img_size: int | tuple[int, int], patch_size: int) -> None:
+    """Refuses images and patches of no size."""
+    sides = [img_size] if isinstance(img_size, int) else img_size
+    if min(sides) < 1:
+        raise ValueError(f'img_size {img_size} must be positive')
+    if patch_size < 1:
+        raise ValueError(f'patch_size {patch_size} must be positive')
+
+
+def check_outputs(depth: int, out_indices: tuple[int, ...], out_type: str) -> None:
+    """Refuses outputs that a ViT of ``depth`` blocks has not."""
     if out_type not in OUT_TYPES:
         raise ValueError(f'out_type "{out_type}" is unknown: choose from {OUT_TYPES}')
+    if not out_indices or any(not 0 <= i < depth for i in out_indices):
+        raise ValueError(f'out_indices {out_indices}: blocks are counted from 0 to {depth - 1}, and one is needed')
+    if list(out_indices) != sorted(set(out_indices)):
+        raise ValueError(f'out_indices {out_indices} must be in ascending order, each block once')
+
+
+def check_adapters(depth: int, out_indices: tuple[int, ...], out_type: str, prompt: dict | None,
+                   temperature: bool | dict, start_block: int) -> None:
+    """Refuses prompts that no output would see, and a temperature that would be taken for True or False."""
     if not 0 <= start_block < depth:
         raise ValueError(f'start_block {start_block} is not a block: blocks are counted from 0 to {depth - 1}')
-    if out_indices is None:
-        return
-    if not out_indices or any(not 0 <= i < depth for i in out_indices):
-        raise ValueError(f'out_indices {tuple(out_indices)}: blocks are counted from 0 to {depth - 1}')
-    if list(out_indices) != sorted(set(out_indices)):
-        raise ValueError(f'out_indices {tuple(out_indices)} must be in ascending order, each block once')
+    if prompt is not None and start_block > max(out_indices):
+        raise ValueError(f'start_block {start_block} comes after the last block of out_indices {out_indices}, '
+                         'so the prompts would never be used')
+    if out_type == 'mean_prompt' and (prompt is None or start_block > min(out_indices)):
+        raise ValueError(f'out_type "mean_prompt" needs prompts in each block of out_indices {out_indices}, got '
+                         f'prompt={prompt}, start_block={start_block}')
+    if not isinstance(temperature, (bool, dict)):
+        raise ValueError(f'temperature must be True, False or a dict of init, min, max, got {temperature}')
