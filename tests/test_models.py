@@ -542,13 +542,3 @@ def test_it_is_found_unprefixed_from_either_scope(scope):
                 vit = registry.build(config)
                 assert type(vit) is GatedPromptViT
                 assert vit.prompt.tokens.shape == (2, 8)
-
-
-def test_frozen_random_weights_are_warned_of(log):
-    def warned(**options) -> bool:
-        log.clear()
-        GatedPromptViT(arch=SMALL, img_size=16, patch_size=8, **options).init_weights()
-        return any(r.levelname == 'WARNING' and 'RANDOM' in r.getMessage() for r in log)
-
-    assert warned()
-    assert not warned(frozen=False)

@@ -47,28 +47,41 @@ def load_vit(backbone: nn.Module, path: str | Path) -> None:
         CheckpointError: a key is missing, left over, misshapen or not finite. Nothing is changed then.
     """
     try:
-        layout, state = to_timm(read_state_dict(path))
+        content = read_state_dict(path)
+        layout, state = to_timm(content)
     except ValueError as error:
         raise CheckpointError(f'{path} is not a ViT checkpoint I know: {error}') from error
     wanted = backbone.vit_state()
     if 'pos_embed' in state:
-        state['pos_embed'] = fit_pos_embed(state['pos_embed'], wanted['pos_embed'], backbone.grid, path)
+        state['pos_embed'] = fit_pos_embed(state['pos_embed'], wanted['pos_embed'], backbone.grid, path,
+                                           may_be_oblong=layout.name == 'mmseg_gpt')
     problems = differences(wanted, state, may_be_left_over=LEFT_OVER)
+    heads, file_heads = backbone.arch['num_heads'], layout.num_heads(content)
+    if file_heads not in (None, heads):
+        problems.append(f'  num_heads (file {file_heads}, config {heads}): set it in arch, which can be a dict')
     if problems:
-        raise CheckpointError(f'{path} (read as: {layout}) does not fill the backbone. '
+        raise CheckpointError(f'{path} (read as: {layout.name}) does not fill the backbone. '
                               f'{likely_cause(wanted, state)}\n' + '\n'.join(problems))
     with torch.no_grad():
         for name, parameter in wanted.items():
             parameter.copy_(state[name])
-    print_log(f'backbone: all {len(wanted)} ViT weights loaded from {path} (read as: {layout})', logger='current')
+    print_log(f'backbone: all {len(wanted)} ViT weights loaded from {path} (read as: {layout.name})', logger='current')
 
 
-def fit_pos_embed(source: Tensor, target: Tensor, grid: tuple[int, int], path: str | Path) -> Tensor:
-    """Resizes the file's position embedding (1, 1 + n*n, D) to the backbone's grid, if it has another."""
-    if source.shape == target.shape or source.ndim != 3 or source.shape[-1] != target.shape[-1]:
+def fit_pos_embed(source: Tensor, target: Tensor, grid: tuple[int, int], path: str | Path,
+                  may_be_oblong: bool) -> Tensor:
+    """Resizes the file's position embedding (1, 1 + n*n, D) to the backbone's grid, if it has another.
+
+    As many patches need not mean the same grid: 196 are 14x14 in a published file, and 7x28 in an oblong
+    config. Only our own files are taken to be oblong (``may_be_oblong``) where they could be square.
+    """
+    if source.ndim != 3 or source.shape[1] < 2 or source.shape[-1] != target.shape[-1]:
         return source
     side = math.isqrt(source.shape[1] - 1)
-    if side < 1 or 1 + side**2 != source.shape[1]:
+    is_square = 1 + side**2 == source.shape[1]
+    if source.shape == target.shape and (may_be_oblong or not is_square or grid == (side, side)):
+        return source
+    if not is_square:
         raise CheckpointError(f'{path}: pos_embed has {source.shape[1]} entries, which is not one CLS token and a '
                               'square grid, so it cannot be resized to the grid of the config')
     print_log(f'backbone: pos_embed resized from {side}x{side} to {grid[0]}x{grid[1]} patches', logger='current')
