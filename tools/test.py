@@ -1,11 +1,11 @@
 """Evaluates a checkpoint: single-scale, or multi-scale with flip (--tta), with a table of all classes."""
 
 import argparse
-import json
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
+from mmengine.fileio import dump
 from mmengine.runner import Runner
 
 import mmseg_gpt  # noqa: F401  registers everything
@@ -44,7 +44,7 @@ def write_metrics(runner: Runner, metrics: dict, tta: bool) -> None:
     per_class = {name: iou for metric in runner.test_loop.evaluator.metrics
                  for name, iou in getattr(metric, 'per_class', {}).items()}
     path = Path(runner.work_dir) / ('metrics_tta.json' if tta else 'metrics.json')
-    path.write_text(json.dumps({**metrics, 'per_class': per_class}, indent=2) + '\n')
+    dump({**metrics, 'per_class': per_class}, path, indent=2)
     print(f'written: {path}')
 
 

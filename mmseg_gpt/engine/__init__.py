@@ -2,10 +2,11 @@
 
 from .config import add_common_arguments, read_config, set_resume
 from .hooks import ParameterTableHook, SafeCheckpointHook
+from .optimizer import TrainedPartsConstructor
 from .precision import Bf16OptimWrapper, set_precision
 from .preflight import check_files, check_paramwise
 
 __all__ = [
-    'Bf16OptimWrapper', 'ParameterTableHook', 'SafeCheckpointHook', 'add_common_arguments', 'check_files',
-    'check_paramwise', 'read_config', 'set_precision', 'set_resume'
+    'Bf16OptimWrapper', 'ParameterTableHook', 'SafeCheckpointHook', 'TrainedPartsConstructor', 'add_common_arguments',
+    'check_files', 'check_paramwise', 'read_config', 'set_precision', 'set_resume'
 ]

@@ -1,6 +1,5 @@
 """Checks before a run starts, so that what is missing is said in one screen and not after a traceback."""
 
-import os.path as osp
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
@@ -9,11 +8,12 @@ from torch import nn
 from ..checkpoints import source_of
 
 ADE20K = """\
-        get:   http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip  (923 MB)
-        put:   unzip it into data/ade, which gives
-               data/ade/ADEChallengeData2016/images/{training,validation}/*.jpg
-               data/ade/ADEChallengeData2016/annotations/{training,validation}/*.png
-        or:    keep it elsewhere and link it:  ln -s /your/ADEChallengeData2016 data/ade/ADEChallengeData2016"""
+        get:        http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip  (923 MB)
+        put:        unzip it into data/ade, which gives
+                    data/ade/ADEChallengeData2016/images/{training,validation}/*.jpg
+                    data/ade/ADEChallengeData2016/annotations/{training,validation}/*.png
+        or:         keep it elsewhere and link it:  ln -s /your/ADEChallengeData2016 data/ade/ADEChallengeData2016"""
+OWN_DATASET = '        set:        data_root and data_prefix of the data loaders in the config'
 DATASETS = {'ADE20KDataset': ('ADE20K', ADE20K)}
 
 
@@ -29,25 +29,28 @@ def check_files(cfg: Config, loaders: tuple[str, ...], pretrained: bool) -> None
         SystemExit: something is missing; the message says what, where it was looked for, where to get
             it and where to put it.
     """
-    missing = [say for loader in loaders if cfg.get(loader) for say in missing_folders(cfg[loader].dataset)]
+    missing = missing_datasets([cfg[loader].dataset for loader in loaders if cfg.get(loader)])
     if pretrained:
         missing += missing_checkpoint(cfg.model.get('backbone', {}).get('init_cfg'))
     if missing:
-        raise SystemExit('Nothing was started, because this is missing:\n\n' + '\n\n'.join(dict.fromkeys(missing)) +
+        raise SystemExit('Nothing was started, because this is missing:\n\n' + '\n\n'.join(missing) +
                          f'\n\nPaths are relative to the current folder, {Path.cwd()}.')
 
 
-def missing_folders(dataset: ConfigDict) -> list[str]:
-    """Says which folder of an mmsegmentation dataset config is not there, or empty."""
-    root = dataset.get('data_root', '')
-    folders = [osp.join(root, folder) for folder in dataset.get('data_prefix', {}).values() if folder]
-    absent = [f for f in folders if not Path(f).is_dir() or not any(Path(f).iterdir())]
-    if not absent:
-        return []
-    name, how = DATASETS.get(dataset.type, (f'The dataset ({dataset.type})', f'        set:   {root and "data_root"}'))
-    if dataset.type not in DATASETS:
-        how = '        set:   data_root in the config, or --cfg-options LOADER.dataset.data_root=PATH'
-    return [f'  * {name}\n        no images in:  {Path(root or ".").resolve()}\n{how}']
+def missing_datasets(datasets: list[ConfigDict]) -> list[str]:
+    """Says which folders of mmsegmentation dataset configs are not there or empty, once for each root."""
+    absent: dict[tuple[str, str], list[str]] = {}
+    for dataset in datasets:
+        root = dataset.get('data_root', '')
+        for folder in filter(None, dataset.get('data_prefix', {}).values()):
+            path = Path(root, folder)
+            if not path.is_dir() or not any(path.iterdir()):
+                absent.setdefault((dataset.type, root), []).append(folder)
+    said = []
+    for (kind, root), folders in absent.items():
+        name, how = DATASETS.get(kind, (f'The dataset ({kind})', OWN_DATASET))
+        said.append(f'  * {name}: no files in {", ".join(folders)}\n        looked in:  {Path(root).resolve()}\n{how}')
+    return said
 
 
 def missing_checkpoint(init_cfg: ConfigDict | None) -> list[str]:
@@ -56,9 +59,9 @@ def missing_checkpoint(init_cfg: ConfigDict | None) -> list[str]:
     if path is None or Path(path).is_file():
         return []
     source = source_of(path) or '(not a published file: its place is set by model.backbone.init_cfg.checkpoint)'
-    return [f'  * The pretrained ViT, {Path(path).name}\n        no file:  {Path(path).resolve()}\n'
-            f'        get:   {source}\n        put:   {path}\n'
-            '        or:    --cfg-options model.backbone.init_cfg.checkpoint=/your/file']
+    return [f'  * The pretrained ViT, {Path(path).name}\n        looked in:  {Path(path).resolve().parent}\n'
+            f'        get:        {source}\n        put:        {path}\n'
+            '        or:         --cfg-options model.backbone.init_cfg.checkpoint=/your/file']
 
 
 def check_paramwise(cfg: Config, model: nn.Module) -> None:

@@ -1,6 +1,7 @@
 # ADE20K, 150 classes. The scales are those of the published protocol: single-scale short side 512,
 # multi-scale ratios of (2048, 512). mmsegmentation 1.x's own TTA scales the original image instead.
 data_root = 'data/ade/ADEChallengeData2016'
+# Also what mmseg.apis runs on a single image.
 test_pipeline = [
     dict(type='LoadImageFromFile'),
     dict(type='Resize', scale=(2048, 512), keep_ratio=True),
@@ -50,4 +51,3 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(type='PerClassIoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
-del test_pipeline

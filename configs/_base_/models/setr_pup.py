@@ -1,4 +1,5 @@
-# SETR-PUP on a frozen ViT-B/16 (the backbone's default): decode head on block 12, auxiliary heads on blocks 5 and 9 (paper, 5.1).
+# SETR-PUP on a frozen ViT-B/16, which is the backbone's default: decode head on block 12, auxiliary
+# heads on blocks 5 and 9 (paper, section 5.1).
 # Heads as in mmsegmentation's setr_vit-l_pup ADE20K config; the backbone has no final norm.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 auxiliary_head = dict(
