@@ -30,11 +30,24 @@ class MissingOps:
         return missing_op
 
 
+def check_opencv() -> None:
+    """Says what to do where opencv-python, which mmengine asks for, finds no libGL on a machine without a display.
+
+    Raises:
+        ImportError: cv2 is missing or does not load.
+    """
+    try:
+        import cv2  # noqa: F401
+    except ImportError as error:
+        raise ImportError(f'OpenCV does not load ({error}). Without libGL: pip uninstall -y opencv-python, then '
+                          'pip install --force-reinstall --no-deps opencv-python-headless') from error
+
+
 def allow_mmcv_without_ops() -> bool:
     """Lets ``mmcv.ops`` be imported with mmcv-lite, which mmseg 1.2.2 does without a guard.
 
-    ``mmengine.utils.mmcv_full_available()`` stays False. Can go when mmsegmentation guards its
-    ``mmcv.ops`` imports (the onedl-mmsegmentation forks do not need it where onedl-mmcv has its ops).
+    ``mmengine.utils.dl_utils.mmcv_full_available()`` stays False. Not needed with onedl-mmsegmentation
+    (1.3 and later), which guards these imports; can go with the support of mmsegmentation 1.2.
 
     Returns:
         bool: True if the shim was needed and is in place.
@@ -46,6 +59,10 @@ def allow_mmcv_without_ops() -> bool:
         raise ImportError('mmcv is missing. Install it with: pip install "mmcv-lite==2.1.0" '
                           '(no compiler needed), or the full mmcv==2.1.0.')
     if importlib.util.find_spec('mmcv._ext') is not None:
+        return False
+    import mmseg  # imports no part of itself
+    from mmengine.utils import digit_version
+    if digit_version(mmseg.__version__) >= digit_version('1.3.0'):
         return False
     from mmcv.utils import ext_loader
     load_ext = ext_loader.load_ext
@@ -66,7 +83,7 @@ def allow_mmcv_without_ops() -> bool:
 def allow_torchvision_beside_cpu_torch() -> bool:
     """Declares the op schemas torchvision's Python needs where its binary does not fit a CPU torch.
 
-    The index that serves a CUDA build of torchvision has no CPU one, and ``import torchvision`` then
+    An index that serves a CUDA build of torchvision may have no CPU one, and ``import torchvision`` then
     fails with ``operator torchvision::nms does not exist``. A binary that loads is used as it is.
     Can go when torchvision (0.28.0 here) imports without its binary.
 
@@ -86,11 +103,12 @@ def allow_torchvision_beside_cpu_torch() -> bool:
         torch.ops.load_library(str(binaries[0]))
         return False
     except OSError:
-        _torchvision_library = torch.library.Library('torchvision', 'DEF')
+        _torchvision_library = torch.library.Library('torchvision', 'FRAGMENT')
         for op in ('nms', 'qnms'):
             _torchvision_library.define(f'{op}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor')
         return True
 
 
+check_opencv()
 allow_mmcv_without_ops()
 allow_torchvision_beside_cpu_torch()

@@ -1,0 +1,77 @@
+"""Each shim is there where the plain import fails without it, and nowhere else."""
+
+import importlib.util
+import subprocess
+import sys
+
+import pytest
+import torch
+from mmengine.utils.dl_utils import mmcv_full_available
+
+from mmseg_gpt import compat
+
+WITHOUT_OPS = compat.allow_mmcv_without_ops()
+WITHOUT_TORCHVISION_BINARY = compat.allow_torchvision_beside_cpu_torch()
+needs_torchvision = pytest.mark.skipif(importlib.util.find_spec('torchvision') is None, reason='no torchvision')
+
+
+def check_shim(is_there: bool, module: str, error: str) -> None:
+    """The import works here, and fails in an interpreter without the shims exactly where one says it is needed."""
+    importlib.import_module(module)
+    bare = subprocess.run([sys.executable, '-c', f'import {module}'], capture_output=True, text=True, timeout=300)
+    assert (bare.returncode != 0) == is_there, bare.stderr
+    if is_there:
+        assert error in bare.stderr
+
+
+def test_mmseg_imports_with_or_without_ops():
+    check_shim(WITHOUT_OPS, 'mmseg.models', "No module named 'mmcv._ext'")
+
+
+@needs_torchvision
+def test_torchvision_imports_beside_this_torch():
+    check_shim(WITHOUT_TORCHVISION_BINARY, 'torchvision', 'operator torchvision::nms does not exist')
+
+
+@pytest.mark.skipif(not WITHOUT_OPS, reason='this mmcv has its ops, or this mmseg guards their imports')
+def test_a_missing_op_fails_only_when_called():
+    from mmcv.ops import nms
+
+    boxes = torch.tensor([[0., 0., 1., 1.]])
+    with pytest.raises(RuntimeError, match='compiled mmcv op "nms" is not there'):
+        nms(boxes, torch.ones(1), iou_threshold=0.5)
+    assert not mmcv_full_available()
+    assert importlib.util.find_spec('mmcv._ext') is None
+
+
+@needs_torchvision
+def test_torchvision_ops_run_or_say_that_they_cannot():
+    from torchvision.ops import nms
+
+    boxes = torch.tensor([[0., 0., 1., 1.], [0., 0., 1., 1.]])
+    if WITHOUT_TORCHVISION_BINARY:
+        with pytest.raises(RuntimeError, match="Couldn't load custom C\\+\\+ ops"):
+            nms(boxes, torch.tensor([1., 0.5]), 0.5)
+    else:
+        assert nms(boxes, torch.tensor([1., 0.5]), 0.5).tolist() == [0]
+
+
+def test_a_shim_is_applied_once():
+    from mmcv.utils import ext_loader
+
+    load_ext = ext_loader.load_ext
+    assert compat.allow_mmcv_without_ops() == WITHOUT_OPS
+    assert compat.allow_torchvision_beside_cpu_torch() == WITHOUT_TORCHVISION_BINARY
+    assert ext_loader.load_ext is load_ext
+
+
+def test_missing_mmcv_is_named_in_one_line(monkeypatch):
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(ImportError, match=r'^mmcv is missing\. .*pip install "mmcv-lite==2\.1\.0".*$'):
+        compat.allow_mmcv_without_ops()
+
+
+def test_unloadable_opencv_names_the_way_out(monkeypatch):
+    monkeypatch.setitem(sys.modules, 'cv2', None)
+    with pytest.raises(ImportError, match='opencv-python-headless'):
+        compat.check_opencv()
