@@ -496,6 +496,8 @@ PROMPT = dict(type='GatedPrompt', num_tokens=2)
     ('num_tokens must be at least 1, got -5', dict(prompt=dict(type='DeepPrompt', num_tokens=-5))),
     ('at least 2 blocks', dict(prompt=PROMPT, arch={**SMALL, 'num_layers': 1})),
     ('dropout', dict(prompt=dict(type='ShallowPrompt', dropout=1.5))),
+    ('init_cfg of type "Pretrained" .*"PretrainedViT"', dict(init_cfg=dict(type='Pretrained', checkpoint='mae.pth'))),
+    ('init_cfg of type "Pretrained" .*"PretrainedViT"', dict(init_cfg=[dict(type='Pretrained', checkpoint='a.pth')])),
 ])
 def test_an_option_out_of_its_range_raises_naming_it(message, options):
     with pytest.raises(ValueError, match=message):

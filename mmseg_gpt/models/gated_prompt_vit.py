@@ -4,7 +4,7 @@ import logging
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import BaseModule
+from mmengine.model import BaseModule, PretrainedInit
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
@@ -68,6 +68,7 @@ class GatedPromptViT(BaseModule):
                  norm_eps: float = 1e-6,
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
+        check_init_cfg(init_cfg)
         arch = read_arch(arch)
         dims, depth = arch['embed_dims'], arch['num_layers']
         out_indices = (depth - 1, ) if out_indices is None else tuple(out_indices)
@@ -195,6 +196,14 @@ def read_arch(arch: str | dict) -> dict:
     if arch['embed_dims'] % arch['num_heads']:
         raise ValueError(f'arch: embed_dims {arch["embed_dims"]} is not a multiple of num_heads {arch["num_heads"]}')
     return arch
+
+
+def check_init_cfg(init_cfg: dict | list[dict] | None) -> None:
+    """Refuses mmengine's own loader, which leaves what a file does not fill at random, and goes on."""
+    for cfg in [init_cfg] if isinstance(init_cfg, dict) else init_cfg or []:
+        if cfg.get('type') in ('Pretrained', PretrainedInit):
+            raise ValueError('init_cfg of type "Pretrained" does not check that the file fills the backbone: '
+                             'use dict(type="PretrainedViT", checkpoint=...)')
 
 
 def check_sizes(img_size: int | tuple[int, int], patch_size: int) -> None:
