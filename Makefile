@@ -3,8 +3,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# Where pip gets a CPU build of torch from is a setting of pip's own (its environment variables or configuration).
-TORCH := torch==2.13.0 torchvision==0.28.0
 
 define CHECK_PYTHON
 import sys
@@ -42,11 +40,12 @@ clean:  ## remove .venv
 	rm -rf $(VENV)
 
 # --clear: nothing is left of an interrupted or older installation. The stamp comes last.
-# torch goes first and with its dependencies, which differ between its builds. The rest is listed whole.
+# torch goes first and with its dependencies, which differ between its builds; the rest is listed whole. Named
+# together, so that torchvision does not ask for another torch. Where pip gets a CPU build from is a setting of pip's.
 $(READY): Makefile setup.py constraints.txt
 	@$(PYTHON) -c "$$CHECK_PYTHON"
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/python -m pip install -c constraints.txt $(TORCH)
+	$(BIN)/python -m pip install -c constraints.txt torch torchvision
 	$(BIN)/python -m pip install --no-deps -r constraints.txt
 	$(BIN)/python -m pip install --no-deps --no-build-isolation -e .
 	@$(BIN)/python -c 'import mmseg_gpt'
