@@ -1,0 +1,114 @@
+"""What the demo leaves to be read: a table of its numbers and a picture of its predictions."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .dataset import image_path, label_path
+from .scenes import CLASSES, PALETTE
+
+
+def read_labels(path: Path) -> np.ndarray:
+    """A label map (H, W) uint8 as it is in the file: 0 is "other"."""
+    labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if labels is None or labels.ndim != 2:
+        raise OSError(f'{path} is not a gray label map; draw the dataset or test again')
+    return labels
+
+
+def read_sample(root: Path, predictions: Path, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """RGB image (H, W, 3), labels (H, W) and prediction (H, W) of a validation image, all uint8."""
+    path = image_path(root, 'validation', index)
+    image = cv2.imread(str(path))
+    if image is None:
+        raise OSError(f'{path} is not an image; draw the dataset again')
+    labels = read_labels(label_path(root, 'validation', index))
+    return image[..., ::-1], labels, read_labels(predictions / f'{path.stem}.png')
+
+
+def majority_iou(root: Path, counts: dict[str, int]) -> tuple[str, float]:
+    """What the class that is most frequent in training scores if it is predicted everywhere.
+
+    Args:
+        root: Folder of the dataset.
+        counts: Number of images to look at in 'training' and in 'validation'.
+
+    Returns:
+        tuple: The class, and its IoU on the validation images in percent. All other classes score 0.
+    """
+    pixels = {split: sum(np.bincount(read_labels(label_path(root, split, i)).ravel(), minlength=len(CLASSES) + 1)
+                         for i in range(count))[1:] for split, count in counts.items()}  # "other" is not scored
+    winner = int(pixels['training'].argmax())
+    return CLASSES[winner], float(100 * pixels['validation'][winner] / pixels['validation'].sum())
+
+
+def results_table(results: dict) -> str:
+    """Formats the demo's results as Markdown.
+
+    Args:
+        results: ``single_scale``, ``multi_scale``, ``untrained`` and ``majority`` hold mIoU, the first two also
+            per_class and the last also class; ``parameters`` holds trained, prompts and total, ``seconds``
+            those of each step, ``versions`` those of packages; and there are ``seed`` and ``cpus``.
+    """
+    single, multi, majority = results['single_scale'], results['multi_scale'], results['majority']
+    untrained = results['untrained']
+    trained, total = results['parameters']['trained'], results['parameters']['total']
+    rows = [('', 'single scale', 'multi scale'), ('---', '---:', '---:'),
+            ('**mIoU**', f'**{single["mIoU"]:.2f}**', f'**{multi["mIoU"]:.2f}**'),
+            *((f'IoU {name}', show_iou(single, name), show_iou(multi, name)) for name in CLASSES),
+            ('mIoU before adaptation', f'{untrained["mIoU"]:.2f}', ''),
+            (f'mIoU of "{majority["class"]}" everywhere', f'{majority["mIoU"]:.2f}', '')]
+    lines = ['# Gated Prompt Tuning on the drawn sample dataset', '',
+             *(f'| {" | ".join(row)} |' for row in rows), '',
+             f'Trained: {trained:,} of {total:,} parameters ({trained / total:.1%}), of them '
+             f'{results["parameters"]["prompts"]:,} in prompts, gates and temperatures and the rest in the heads.', '',
+             '| step | seconds |', '| --- | ---: |',
+             *(f'| {name} | {seconds:.0f} |' for name, seconds in results['seconds'].items()),
+             f'| in all | {sum(results["seconds"].values()):.0f} |', '',
+             f'Seed {results["seed"]}; {results["cpus"]} CPUs; '
+             + ', '.join(f'{name} {version}' for name, version in results['versions'].items()) + '.', '']
+    return '\n'.join(lines)
+
+
+def show_iou(metrics: dict, name: str) -> str:
+    """The IoU of a class, which there is none of where the class does not occur."""
+    iou = metrics['per_class'][name]
+    return '-' if iou is None else f'{iou:.2f}'
+
+
+def colourise(labels: np.ndarray) -> np.ndarray:
+    """Label map (H, W) with values 0 to 9 to RGB (H, W, 3) uint8; "other" is light gray."""
+    return np.array([(221, 221, 221), *PALETTE], np.uint8)[labels]
+
+
+def plot_predictions(samples: list[tuple[np.ndarray, np.ndarray, np.ndarray]], out: Path) -> None:
+    """Draws rows of image, ground truth and prediction, two samples in a row, over a legend of the classes.
+
+    Args:
+        samples: RGB image (H, W, 3), label map (H, W) and predicted label map (H, W) of each.
+        out: A PNG file.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, no global state
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+    rows = -(-len(samples) // 2)
+    figure = Figure(figsize=(12, 2 * rows + 0.9), dpi=100)
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, 6, squeeze=False)
+    for axis in axes.flat:
+        axis.axis('off')
+    for i, (image, labels, prediction) in enumerate(samples):
+        for j, (title, picture) in enumerate((('image', image), ('ground truth', colourise(labels)),
+                                              ('prediction', colourise(prediction)))):
+            axis = axes[i // 2, i % 2 * 3 + j]
+            axis.imshow(picture, interpolation='nearest')
+            if i < 2:
+                axis.set_title(title, fontsize=11)
+    patches = [Patch(facecolor=np.array(c) / 255, label=name)
+               for name, c in zip((*CLASSES, 'other'), (*PALETTE, (221, 221, 221)))]
+    figure.legend(handles=patches, loc='lower center', ncols=len(patches), frameon=False, fontsize=10,
+                  handlelength=1.2, columnspacing=1.2)
+    figure.subplots_adjust(left=0.01, right=0.99, top=1 - 0.35 / (2 * rows + 0.9), bottom=0.5 / (2 * rows + 0.9),
+                           wspace=0.04, hspace=0.04)
+    figure.savefig(out)
