@@ -116,6 +116,12 @@ def test_strict_load_from_timm_with_adapters_leaves_only_them_missing(tiny_vit):
     assert set(ours.vit_state()) == set(theirs.state_dict())
 
 
+@pytest.mark.parametrize('mlp_ratio, hidden', [(2, 16), (3.5, 28), (None, 32)])
+def test_the_mlp_is_as_wide_as_its_ratio_says(mlp_ratio, hidden):
+    arch = dict(embed_dims=8, num_layers=1, num_heads=2) | (dict(mlp_ratio=mlp_ratio) if mlp_ratio else {})
+    assert GatedPromptViT(arch=arch).blocks[0].mlp.fc1.weight.shape == (hidden, 8)
+
+
 @pytest.mark.parametrize('arch, patch_size, millions, depth', [
     ('small', 16, 21.665664, 12), ('base', 16, 85.798656, 12), ('large', 16, 303.301632, 24),
     ('huge', 14, 630.7648, 32)])
