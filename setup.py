@@ -11,8 +11,10 @@ version = re.search(r"^__version__ = '(.+)'", (root / 'mmseg_gpt/__init__.py').r
 
 # Without these files, `import mmcv` fails. Not a hard requirement: it would overwrite the files of a full mmcv.
 lite = ['mmcv-lite==2.1.0']
-# mmpretrain imports torchvision but does not declare it; name the one that fits an installed torch beside this.
-classification = ['mmpretrain>=1.2.0,<2', 'torchvision']
+# mmpretrain also imports torchvision, without declaring it. Nor is it here: each release asks for one torch, so pip
+# would replace an installed torch to suit the newest torchvision. Install the two together, before this package.
+classification = ['mmpretrain>=1.2.0,<2']
+# timm asks for torchvision: the same holds.
 test = ['pytest', 'ruff', 'safetensors', 'timm']
 
 setup(
