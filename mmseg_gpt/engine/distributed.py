@@ -48,8 +48,8 @@ def share_batch(train_dataloader: ConfigDict, processes: int) -> None:
 def use_gloo(cfg: Config) -> None:
     """Starts the processes on a machine without CUDA, where MMEngine 0.10.7 would call torch.cuda."""
     torch.distributed.init_process_group('gloo')
-    # Given a wrapper config, the runner passes no device_ids, which CPU modules must not have.
-    cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=True)
+    # CPU modules must not have device_ids, and the runner sets them where they are not given.
+    cfg.model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=True)
     replace_sync_bn(cfg.model)
 
 

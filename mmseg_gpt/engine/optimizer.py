@@ -7,10 +7,10 @@ from torch import nn
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class TrainedPartsConstructor(DefaultOptimWrapperConstructor):
-    """MMEngine's constructor, without the modules that train nothing.
+    """MMEngine's constructor, without looking into modules that train nothing.
 
-    The stock one makes a group for every frozen parameter, each with a warning in the log and a share in
-    every scheduler step and checkpoint. All its ``paramwise_cfg`` options work as they do there.
+    The stock one warns about every frozen parameter, some 150 lines that hide the log's real warnings. All
+    its ``paramwise_cfg`` options work as they do there.
     """
 
     def add_params(self, params: list[dict], module: nn.Module, prefix: str = '', is_dcn_module=None) -> None:

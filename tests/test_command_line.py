@@ -1,0 +1,168 @@
+"""The main job through the real command line, on two real ADE20K images: train, resume, test, infer.
+
+The images are not part of the project. They are looked for in ``shared/ade20k_sample`` beside the checkout, or
+where MMSEG_GPT_ADE20K points, in ADE20K's layout (``images/validation``, ``annotations/validation``).
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from shrink import SIZE, shrink
+
+ROOT = Path(__file__).parents[1]
+ADE20K = Path(os.environ.get('MMSEG_GPT_ADE20K', ROOT.parent / 'shared/ade20k_sample'))
+IMAGES = sorted((ADE20K / 'images/validation').glob('*.jpg'))
+pytestmark = pytest.mark.skipif(not IMAGES, reason=f'no ADE20K images in {ADE20K}')
+
+
+def run(folder: Path, *command: str | Path) -> str:
+    """Runs ``python COMMAND...`` in ``folder`` and returns what it printed; fails the test if it fails."""
+    done = subprocess.run([sys.executable, *map(str, command)], cwd=folder, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, env={**os.environ, 'OMP_NUM_THREADS': '1'}, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
+    return done.stdout
+
+
+def iterations(printed: str) -> list[int]:
+    """The training iterations that a log reports."""
+    return [int(i) for i in re.findall(r'Iter\(train\) *\[ *(\d+)/', printed)]
+
+
+def weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path)['state_dict']  # torch's default, safe load
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory) -> Path:
+    """A folder with ADE20K's layout at its usual place, a pretrained ViT and a small version of the main config."""
+    folder = tmp_path_factory.mktemp('run')
+    for kind in ('images', 'annotations'):
+        place = folder / 'data/ade/ADEChallengeData2016' / kind
+        place.mkdir(parents=True)
+        for split in ('training', 'validation'):
+            (place / split).symlink_to((ADE20K / kind / 'validation').resolve())
+    cfg = shrink(Config.fromfile(ROOT / 'configs/setr_pup_gpt_mae_ade20k.py'))
+    # At the paper's -10 the gate priors cannot move in float32: three updates are far below its resolution there.
+    cfg.model.backbone.prompt.gate_init = 1.
+    cfg.train_cfg.update(max_iters=3, val_interval=3)
+    cfg.default_hooks.logger.interval = cfg.default_hooks.checkpoint.interval = 1
+    cfg.dump(folder / 'small.py')
+
+    from mmseg_gpt.models import GatedPromptViT
+    torch.manual_seed(0)
+    vit = GatedPromptViT(arch=cfg.model.backbone.arch, img_size=SIZE)
+    (folder / 'pretrained').mkdir()
+    torch.save(dict(model=vit.state_dict()), folder / cfg.model.backbone.init_cfg.checkpoint)
+    return folder
+
+
+@pytest.fixture(scope='module')
+def trained(folder) -> str:
+    """Trains 3 iterations and returns what was printed."""
+    return run(folder, ROOT / 'tools/train.py', 'small.py')
+
+
+@pytest.fixture(scope='module')
+def tested(folder, trained) -> dict:
+    """Tests the trained checkpoint at a single scale and returns metrics.json."""
+    run(folder, ROOT / 'tools/test.py', 'small.py', 'work_dirs/small/iter_3.pth', '--out', 'maps', '--show-dir', 'shown')
+    return json.loads((folder / 'work_dirs/small/metrics.json').read_text())
+
+
+def test_training_moves_adapters_and_heads_only(folder, trained):
+    assert iterations(trained) == [1, 2, 3] and 'eta:' in trained
+    before = torch.load(folder / 'pretrained/mae_pretrain_vit_base.pth')['model']
+    first, last = (weights(folder / f'work_dirs/small/iter_{i}.pth') for i in (1, 3))
+    for name, value in before.items():
+        assert torch.equal(value, last[f'backbone.{name}']), f'{name} is frozen'
+    for name in ('backbone.prompt.tokens', 'backbone.prompt.gate_prior', 'backbone.temperature',
+                 'decode_head.conv_seg.weight', 'auxiliary_head.1.conv_seg.weight'):
+        assert not torch.equal(first[name], last[name]), f'{name} is trained'
+
+
+def test_the_log_shows_what_is_trained_once(trained):
+    assert len(re.findall(r'\| part +\| +trained', trained)) == 1
+    assert trained.count('requires_grad=False') <= 2, 'a warning for each frozen parameter'
+    assert 'ViT weights loaded from pretrained/mae_pretrain_vit_base.pth' in trained
+
+
+def test_resume_goes_on_where_it_stopped(folder, trained):
+    for resume, work_dir in (['--resume'], 'work_dirs/small'), (['--resume', 'work_dirs/small/iter_3.pth'], 'other'):
+        printed = run(folder, ROOT / 'tools/train.py', 'small.py', *resume, '--work-dir', work_dir,
+                      '--amp', '--cfg-options', 'train_cfg.max_iters=4')
+        assert iterations(printed) == [4]
+        optimizer = torch.load(folder / work_dir / 'iter_4.pth')['optimizer']
+        assert optimizer['state'], 'the momentum is kept'
+    for name in ('iter_4.pth', 'last_checkpoint'):  # leave the folder as the other tests expect it
+        (folder / 'work_dirs/small' / name).unlink()
+
+
+def test_testing_gives_the_score_of_validation(trained, tested):
+    validated = float(re.findall(r'Iter\(val\).*mIoU: ([\d.]+)', trained)[-1])
+    assert tested['mIoU'] == pytest.approx(validated, abs=0.005)
+    assert len(tested['per_class']) == 150
+    scores = [iou for iou in tested['per_class'].values() if iou is not None]
+    assert np.mean(scores) == pytest.approx(tested['mIoU'], abs=0.01)
+
+
+def test_predictions_and_pictures_are_written(folder, tested):
+    for image in IMAGES:
+        size = cv2.imread(str(image)).shape[:2]
+        labels = cv2.imread(str(folder / 'maps' / f'{image.stem}.png'), cv2.IMREAD_UNCHANGED)
+        assert labels.shape == size and 1 <= labels.min() and labels.max() <= 150
+        picture, = (folder / 'shown').rglob(f'*{image.stem}*.png')
+        assert cv2.imread(str(picture)).std() > 10
+
+
+def test_multi_scale_test(folder, tested):
+    run(folder, ROOT / 'tools/test.py', 'small.py', 'work_dirs/small/iter_3.pth', '--tta')
+    multi = json.loads((folder / 'work_dirs/small/metrics_tta.json').read_text())
+    assert 0 <= multi['mIoU'] <= 100 and multi['per_class'] != tested['per_class']
+
+
+def test_a_pretrained_file_is_not_taken_for_a_checkpoint(folder, trained):
+    done = subprocess.run([sys.executable, ROOT / 'tools/test.py', 'small.py', 'pretrained/mae_pretrain_vit_base.pth'],
+                          cwd=folder, text=True, capture_output=True, check=False)
+    assert done.returncode != 0
+    for words in ('does not fit the model', 'missing', 'nothing was loaded', 'init_cfg'):
+        assert words in done.stderr
+
+
+def test_stock_inference_api(folder, trained, monkeypatch):
+    monkeypatch.chdir(folder)
+    from mmseg.apis import MMSegInferencer, inference_model, init_model
+    image = str(IMAGES[0])
+    model = init_model('small.py', 'work_dirs/small/iter_3.pth', device='cpu')
+    labels = inference_model(model, image).pred_sem_seg.data
+    assert labels.shape[1:] == cv2.imread(image).shape[:2]
+    assert model.dataset_meta['classes'][0] == 'wall'
+    inferencer = MMSegInferencer('small.py', 'work_dirs/small/iter_3.pth', device='cpu')
+    again = inferencer(image, return_datasamples=True).pred_sem_seg.data
+    assert torch.equal(labels, again)
+
+
+def test_plot_gates(folder, trained):
+    run(folder, ROOT / 'tools/plot_gates.py', *(f'work_dirs/small/iter_{i}.pth' for i in (1, 3)), '--out', 'gates.png')
+    numbers = json.loads((folder / 'gates.json').read_text())
+    assert list(numbers) == ['small/iter_1', 'small/iter_3']
+    assert sum(numbers['small/iter_3']['selection_ratio']) == pytest.approx(1)
+    assert numbers['small/iter_3']['gates'] == pytest.approx([0.2689] * 11, abs=1e-3)
+    assert cv2.imread(str(folder / 'gates.png')).std() > 10
+
+
+def test_two_processes_on_cpu_share_the_batch(folder, trained):
+    printed = run(folder, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-port', '0', '--standalone',
+                  ROOT / 'tools/train.py', 'small.py', '--work-dir', 'two', '--cfg-options', 'train_cfg.max_iters=2',
+                  'train_cfg.val_interval=2')
+    assert '1 in each of 2 processes' in printed and iterations(printed) == [1, 2]
+    assert re.search(r'Iter\(val\).*mIoU', printed)
+    assert weights(folder / 'two/iter_2.pth').keys() == weights(folder / 'work_dirs/small/iter_3.pth').keys()

@@ -1,0 +1,236 @@
+"""The runner's guards: what is missing, precision, resume, batch shares, parameter groups, checkpoints."""
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import HistoryBuffer
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS
+from torch import nn
+
+import mmseg_gpt.engine as engine
+from mmseg_gpt.checkpoints import CheckpointError
+from mmseg_gpt.engine.distributed import replace_sync_bn, set_launcher, share_batch
+from mmseg_gpt.engine.hooks import from_plain, parameter_table, to_plain
+
+ROOT = Path(__file__).parents[1]
+MAIN = ROOT / 'configs/setr_pup_gpt_mae_ade20k.py'
+
+
+class TinySegmentor(nn.Module):
+    """A frozen prompted backbone and a head, with the names the configs rely on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = MODELS.build(dict(
+            type='GatedPromptViT', arch=dict(embed_dims=8, num_layers=3, num_heads=2), img_size=32,
+            prompt=dict(type='GatedPrompt', num_tokens=2), temperature=True))
+        self.decode_head = nn.Conv2d(8, 4, 1)
+
+
+# --- what is missing -------------------------------------------------------------------------------
+
+
+def test_missing_data_and_checkpoint_are_said_in_one_screen(tmp_path):
+    done = subprocess.run([sys.executable, ROOT / 'tools/train.py', MAIN], cwd=tmp_path, capture_output=True, text=True)
+    said = done.stderr
+    assert done.returncode != 0 and 'Traceback' not in said
+    for words in ('images/training', 'annotations/validation', 'ADEChallengeData2016.zip', 'unzip', str(tmp_path),
+                  'mae_pretrain_vit_base.pth', 'https://', 'pretrained', 'Nothing was started'):
+        assert words in said
+    assert len(said.splitlines()) < 24
+    assert not list(tmp_path.iterdir()), 'something was written before the check'
+
+
+def test_nothing_missing_passes(tmp_path):
+    for folder in ('images', 'labels'):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / 'a.png').touch()
+    (tmp_path / 'vit.pth').touch()
+    dataset = dict(type='BaseSegDataset', data_root=str(tmp_path),
+                   data_prefix=dict(img_path='images', seg_map_path='labels'))
+    init_cfg = dict(type='PretrainedViT', checkpoint=str(tmp_path / 'vit.pth'))
+    cfg = Config(dict(train_dataloader=dict(dataset=dataset), model=dict(backbone=dict(init_cfg=init_cfg))))
+    engine.check_files(cfg, ('train_dataloader', 'val_dataloader'), pretrained=True)
+    (tmp_path / 'labels/a.png').unlink()
+    with pytest.raises(SystemExit, match='labels'):
+        engine.check_files(cfg, ('train_dataloader', ), pretrained=True)
+
+
+def test_resumed_run_does_not_ask_for_the_pretrained_file(tmp_path):
+    cfg = Config(dict(model=dict(backbone=dict(init_cfg=dict(type='PretrainedViT', checkpoint='absent.pth')))))
+    engine.check_files(cfg, (), pretrained=False)
+    with pytest.raises(SystemExit, match='absent'):
+        engine.check_files(cfg, (), pretrained=True)
+
+
+def test_paramwise_key_that_matches_nothing_is_refused():
+    cfg = Config(dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys={'head': dict(lr_mult=10.)}))))
+    engine.check_paramwise(cfg, TinySegmentor())
+    cfg.optim_wrapper.paramwise_cfg.custom_keys = {'blocks': dict(lr_mult=.1)}  # there, but frozen
+    with pytest.raises(SystemExit, match='"blocks"'):
+        engine.check_paramwise(cfg, TinySegmentor())
+
+
+# --- command line -> config ------------------------------------------------------------------------
+
+
+def arguments(config, **kwargs) -> argparse.Namespace:
+    return argparse.Namespace(**{**dict(config=str(config), work_dir=None, cfg_options=None, launcher='none'), **kwargs})
+
+
+def test_read_config_sets_the_work_dir_and_options():
+    cfg = engine.read_config(arguments(MAIN, cfg_options={'train_cfg.max_iters': 7}))
+    assert Path(cfg.work_dir) == Path('work_dirs/setr_pup_gpt_mae_ade20k') and cfg.train_cfg.max_iters == 7
+    assert engine.read_config(arguments(MAIN, work_dir='elsewhere')).work_dir == 'elsewhere'
+    with pytest.raises(SystemExit, match='no config'):
+        engine.read_config(arguments('configs/setr_pup_gtp.py'))
+
+
+def test_resume_path_must_be_there(tmp_path):
+    with pytest.raises(SystemExit, match='iter_9.pth'):
+        engine.set_resume(Config(dict(work_dir=str(tmp_path))), str(tmp_path / 'iter_9.pth'))
+
+
+def test_resume_never_restarts_silently_over_a_run(tmp_path):
+    cfg = Config(dict(work_dir=str(tmp_path)))
+    engine.set_resume(cfg, True)
+    assert cfg.load_from is None  # nothing there: a first start
+    (tmp_path / 'iter_5.pth').touch()
+    with pytest.raises(SystemExit, match='iter_5.pth'):
+        engine.set_resume(cfg, True)
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_5.pth'))
+    engine.set_resume(cfg, True)
+    assert cfg.resume and cfg.load_from == str(tmp_path / 'iter_5.pth')
+
+
+def test_no_resume_leaves_the_config_alone():
+    cfg = Config(dict(load_from='weights.pth'))
+    engine.set_resume(cfg, False)
+    assert cfg.load_from == 'weights.pth' and 'resume' not in cfg
+
+
+# --- precision -------------------------------------------------------------------------------------
+
+
+def test_bf16_runs_the_forward_in_bfloat16_on_this_device():
+    cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1))))
+    engine.set_precision(cfg, 'bf16')
+    model = nn.Linear(3, 3)
+    wrapper = build_optim_wrapper(model, cfg.optim_wrapper)
+    with wrapper.optim_context(model):
+        out = model(torch.ones(1, 3))
+    assert out.dtype == torch.bfloat16
+    before = model.weight.clone()
+    wrapper.update_params(out.float().sum())
+    assert not torch.equal(model.weight, before) and model.weight.dtype == torch.float32
+
+
+def test_no_amp_changes_nothing():
+    cfg = Config(dict(optim_wrapper=dict(type='OptimWrapper')))
+    engine.set_precision(cfg, None)
+    assert cfg.optim_wrapper == dict(type='OptimWrapper')
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='needs a machine without a GPU')
+def test_fp16_without_a_gpu_is_refused():
+    with pytest.raises(SystemExit, match='bf16'):
+        engine.set_precision(Config(dict(optim_wrapper=dict(type='OptimWrapper'))), 'fp16')
+
+
+# --- several processes -----------------------------------------------------------------------------
+
+
+def test_the_batch_is_shared_among_processes():
+    loader = ConfigDict(batch_size=16)
+    share_batch(loader, 4)
+    assert loader.batch_size == 4
+    with pytest.raises(SystemExit, match='divided among 3'):
+        share_batch(ConfigDict(batch_size=16), 3)
+
+
+def test_one_process_keeps_the_batch(monkeypatch):
+    for variable in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'):
+        monkeypatch.delenv(variable, raising=False)
+    cfg = Config(dict(train_dataloader=dict(batch_size=16)))
+    set_launcher(cfg, None)
+    assert cfg.launcher == 'none' and cfg.train_dataloader.batch_size == 16
+
+
+def test_sync_bn_is_replaced_everywhere():
+    model = ConfigDict(head=dict(norm_cfg=dict(type='SyncBN', requires_grad=True)), aux=[dict(norm_cfg=dict(type='SyncBN'))])
+    replace_sync_bn(model)
+    assert model.head.norm_cfg == dict(type='BN', requires_grad=True) and model.aux[0].norm_cfg.type == 'BN'
+
+
+# --- what is trained -------------------------------------------------------------------------------
+
+
+def test_optimiser_has_the_trained_parameters_with_their_learning_rates():
+    model = TinySegmentor()
+    wrapper = build_optim_wrapper(model, ConfigDict(
+        type='OptimWrapper', constructor='TrainedPartsConstructor', optimizer=dict(type='SGD', lr=0.1),
+        paramwise_cfg=dict(custom_keys={'head': dict(lr_mult=10.)})))
+    rates = {id(p): group['lr'] for group in wrapper.optimizer.param_groups for p in group['params']}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            assert rates[id(parameter)] == pytest.approx(1. if 'head' in name else 0.1), name
+    frozen_groups = [id(p) for p in model.backbone.blocks.parameters() if id(p) in rates]
+    assert not frozen_groups
+
+
+def test_parameter_table_counts_each_part():
+    model = TinySegmentor()
+    rows = {row[0]: row[1:] for row in parameter_table(model).rows}
+    assert rows['backbone.prompt'] == ['18', '0']  # 2 tokens of 8, and 2 gates
+    assert rows['backbone.temperature'] == ['3', '0']
+    assert rows['decode_head'] == ['36', '0']
+    assert rows['backbone.blocks'][0] == '0'
+    assert rows['in all'][0].startswith('57 (')
+
+
+# --- checkpoints -----------------------------------------------------------------------------------
+
+
+def test_message_hub_survives_as_plain_types(tmp_path):
+    buffer = HistoryBuffer()
+    for value in range(5):
+        buffer.update(float(value), 2)
+    hub = dict(log_scalars=dict(loss=buffer), runtime_info=dict(iter=5), resumed_keys=dict(loss=True))
+    torch.save(to_plain(hub), tmp_path / 'hub.pth')
+    back = from_plain(torch.load(tmp_path / 'hub.pth'))  # torch's default, safe load
+    assert back['runtime_info'] == dict(iter=5) and back['resumed_keys'] == dict(loss=True)
+    for ours, theirs in zip(back['log_scalars']['loss'].data, buffer.data):
+        assert ours.tolist() == theirs.tolist()
+    assert back['log_scalars']['loss'].mean(3) == buffer.mean(3)
+
+
+def test_stock_message_hub_does_not_load_safely(tmp_path):
+    """The reason for the shim: it can go when this fails."""
+    torch.save(dict(hub=HistoryBuffer([1.], [1.])), tmp_path / 'hub.pth')
+    with pytest.raises(Exception, match='[Ww]eights.only'):
+        torch.load(tmp_path / 'hub.pth')
+
+
+class FakeRunner:
+    model = TinySegmentor()
+
+
+@pytest.mark.parametrize('damage, message', [
+    (lambda s: s.pop('backbone.prompt.gate_prior'), r'missing \(1\): backbone.prompt.gate_prior'),
+    (lambda s: s.update(other=torch.ones(1)), r'unexpected \(1\): other'),
+    (lambda s: s.update({'decode_head.bias': torch.ones(5)}), r'misshapen \(1\): decode_head.bias'),
+    (lambda s: s.update({'decode_head.bias': torch.full((4, ), torch.nan)}), r'not finite \(1\): decode_head.bias'),
+])
+def test_a_checkpoint_that_does_not_fit_is_refused(damage, message):
+    state = {k: v.clone() for k, v in FakeRunner.model.state_dict().items()}
+    hook = engine.SafeCheckpointHook()
+    hook.after_load_checkpoint(FakeRunner, dict(state_dict=dict(state)))  # as it is, it fits
+    damage(state)
+    with pytest.raises(CheckpointError, match=message):
+        hook.after_load_checkpoint(FakeRunner, dict(state_dict=state))
