@@ -81,7 +81,7 @@ def test_paramwise_key_that_matches_nothing_is_refused():
 
 
 def arguments(config, **kwargs) -> argparse.Namespace:
-    return argparse.Namespace(**{**dict(config=str(config), work_dir=None, cfg_options=None, launcher='none'), **kwargs})
+    return argparse.Namespace(**dict(config=str(config), work_dir=None, cfg_options=None, launcher='none') | kwargs)
 
 
 def test_read_config_sets_the_work_dir_and_options():
@@ -93,7 +93,7 @@ def test_read_config_sets_the_work_dir_and_options():
 
 
 def test_resume_path_must_be_there(tmp_path):
-    with pytest.raises(SystemExit, match='iter_9.pth'):
+    with pytest.raises(SystemExit, match=r'iter_9\.pth'):
         engine.set_resume(Config(dict(work_dir=str(tmp_path))), str(tmp_path / 'iter_9.pth'))
 
 
@@ -102,7 +102,7 @@ def test_resume_never_restarts_silently_over_a_run(tmp_path):
     engine.set_resume(cfg, True)
     assert cfg.load_from is None  # nothing there: a first start
     (tmp_path / 'iter_5.pth').touch()
-    with pytest.raises(SystemExit, match='iter_5.pth'):
+    with pytest.raises(SystemExit, match=r'iter_5\.pth'):
         engine.set_resume(cfg, True)
     (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'iter_5.pth'))
     engine.set_resume(cfg, True)
@@ -163,7 +163,8 @@ def test_one_process_keeps_the_batch(monkeypatch):
 
 
 def test_sync_bn_is_replaced_everywhere():
-    model = ConfigDict(head=dict(norm_cfg=dict(type='SyncBN', requires_grad=True)), aux=[dict(norm_cfg=dict(type='SyncBN'))])
+    sync_bn = dict(type='SyncBN', requires_grad=True)
+    model = ConfigDict(head=dict(norm_cfg=sync_bn), aux=[dict(norm_cfg=sync_bn)])
     replace_sync_bn(model)
     assert model.head.norm_cfg == dict(type='BN', requires_grad=True) and model.aux[0].norm_cfg.type == 'BN'
 
@@ -213,7 +214,7 @@ def test_message_hub_survives_as_plain_types(tmp_path):
 def test_stock_message_hub_does_not_load_safely(tmp_path):
     """The reason for the shim: it can go when this fails."""
     torch.save(dict(hub=HistoryBuffer([1.], [1.])), tmp_path / 'hub.pth')
-    with pytest.raises(Exception, match='[Ww]eights.only'):
+    with pytest.raises(Exception, match=r'[Ww]eights.only'):
         torch.load(tmp_path / 'hub.pth')
 
 
