@@ -7,7 +7,8 @@ from setuptools import find_packages, setup
 
 root = Path(__file__).parent
 # Read, not imported: importing needs torch.
-version = re.search(r"^__version__ = '(.+)'", (root / 'mmseg_gpt/__init__.py').read_text(), re.MULTILINE)[1]
+source = (root / 'mmseg_gpt/__init__.py').read_text(encoding='utf-8')
+version = re.search(r"^__version__ = '(.+)'", source, re.MULTILINE)[1]
 
 # Without these files, `import mmcv` fails. Not a hard requirement: it would overwrite the files of a full mmcv.
 lite = ['mmcv-lite==2.1.0']
@@ -21,7 +22,7 @@ setup(
     name='mmseg_gpt',
     version=version,
     description='Gated Prompt Tuning of frozen vision transformers for semantic segmentation, in OpenMMLab',
-    long_description=(root / 'README.md').read_text() if (root / 'README.md').exists() else '',
+    long_description=(root / 'README.md').read_text(encoding='utf-8') if (root / 'README.md').exists() else '',
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     packages=find_packages(include=['mmseg_gpt', 'mmseg_gpt.*']),
