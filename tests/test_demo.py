@@ -1,0 +1,79 @@
+"""The whole demo through its command line, with few images and iterations."""
+
+import json
+import os
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+
+ROOT = Path(__file__).parent.parent
+demo = runpy.run_path(str(ROOT / 'tools/demo.py'))
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess:
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    return subprocess.run([sys.executable, ROOT / 'tools/demo.py', *arguments], env=environment, capture_output=True,
+                          text=True, cwd='/', timeout=600)
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory) -> tuple[Path, str]:
+    work_dir = tmp_path_factory.mktemp('demo')
+    result = run('--quick', '--work-dir', work_dir)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-1000:]
+    return work_dir, result.stdout
+
+
+def test_shows_each_command_and_the_table(finished):
+    work_dir, printed = finished
+    for tool in ('make_sample_dataset', 'train', 'test', 'plot_gates'):
+        assert f'$ python tools/{tool}.py' in printed
+    assert '[1/7]' in printed and 'left in all' in printed
+    assert (work_dir / 'results.md').read_text() in printed
+
+
+def test_learns_something_even_so(finished):
+    results = json.loads((finished[0] / 'results.json').read_text())
+    reached = results['single_scale']['mIoU']
+    assert reached > 2 * results['majority']['mIoU'] and reached > results['untrained']['mIoU'] + 2
+    assert results['multi_scale']['mIoU'] > results['majority']['mIoU']
+    assert set(results['single_scale']['per_class']) == set(results['multi_scale']['per_class'])
+
+
+def test_counts_parameters(finished):
+    parameters = json.loads((finished[0] / 'results.json').read_text())['parameters']
+    # 10 prompts of width 128, 11 gates, 12 temperatures.
+    assert parameters['prompts'] == 10 * 128 + 11 + 12
+    assert parameters['prompts'] < parameters['trained'] < parameters['total']
+
+
+def test_pictures_are_not_blank(finished):
+    predictions, gates = (cv2.imread(str(finished[0] / f'{name}.png')) for name in ('predictions', 'gates'))
+    assert predictions.shape == (890, 1200, 3) and predictions.std() > 30
+    assert gates.std() > 5
+
+
+def test_finished_steps_are_skipped(finished):
+    again = run('--quick', '--work-dir', finished[0])
+    assert again.returncode == 0 and again.stdout.count('skipped') == 7 and '$ python' not in again.stdout
+
+
+def test_a_failed_step_names_its_log(tmp_path):
+    step = demo['Step']('broken', 'fail', ['python', '-c', 'raise SystemExit("because")'], [], (1, 1))
+    with pytest.raises(SystemExit, match=r'because(.|\n)*exit status 1.*broken\.log'):
+        demo['run_step'](step, tmp_path / 'broken.log', demo['Progress']([1]))
+
+
+@pytest.mark.parametrize('line, shown', [
+    ('11/22 - mmengine - INFO - Iter(train) [ 40/300]  lr: 2e-03  eta: 0:01:19  time: 0.5  loss: 0.8716',
+     'train 40/300, eta 0:01:19, loss 0.8716'),
+    ('INFO - Iter(val) [10/10]    aAcc: 90.0  mIoU: 80.1  mAcc: 85.2', 'val 10/10, mIoU 80.1'),
+    ('250/1600 scenes drawn', '250/1600 scenes drawn'),
+    ('INFO - Checkpoints will be saved to x', None),
+])
+def test_condenses_log_lines(line, shown):
+    assert demo['condense'](line) == shown
