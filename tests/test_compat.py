@@ -18,7 +18,8 @@ needs_torchvision = pytest.mark.skipif(importlib.util.find_spec('torchvision') i
 def check_shim(is_there: bool, module: str, error: str, before: str = '') -> None:
     """The import works here, and fails in an interpreter without the shims exactly where one says it is needed."""
     importlib.import_module(module)
-    bare = subprocess.run([sys.executable, '-c', f'{before}import {module}'], capture_output=True, text=True, timeout=300)
+    code = f'{before}import {module}'
+    bare = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, timeout=300)
     assert (bare.returncode != 0) == is_there, bare.stderr
     if is_there:
         assert error in bare.stderr
