@@ -112,3 +112,11 @@ def test_backbone_names_a_published_file(backbone):
 @pytest.mark.parametrize('name', ADE20K)
 def test_config_is_short(name):
     assert len((CONFIGS / f'{name}.py').read_text().splitlines()) <= 15
+
+
+def test_model_zoo_lists_every_config_and_backbone():
+    zoo = (CONFIGS.parent / 'MODEL_ZOO.md').read_text()
+    for name in ADE20K:
+        assert f'(configs/{name}.py)' in zoo
+    for backbone in BACKBONES:
+        assert f'`{backbone}`' in zoo
