@@ -32,7 +32,7 @@ class Preset(NamedTuple):
     batch: int
 
 
-FULL, QUICK = Preset(1500, 100, 300, 200, 0), Preset(48, 12, 4, 24, 8)
+FULL, QUICK = Preset(1500, 100, 300, 400, 0), Preset(48, 12, 4, 24, 8)
 
 
 class Step(NamedTuple):
