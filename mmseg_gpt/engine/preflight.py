@@ -58,7 +58,8 @@ def missing_checkpoint(init_cfg: ConfigDict | None) -> list[str]:
     path = init_cfg.get('checkpoint') if init_cfg else None
     if path is None or Path(path).is_file():
         return []
-    source = source_of(path) or '(not a published file: its place is set by model.backbone.init_cfg.checkpoint)'
+    source = path if '://' in str(path) else source_of(path) or '(not a published file: see the config)'
+    path = path if '://' not in str(path) else f'pretrained/{Path(path).name}'
     return [f'  * The pretrained ViT, {Path(path).name}\n        looked in:  {Path(path).resolve().parent}\n'
             f'        get:        {source}\n        put:        {path}\n'
             '        or:         --cfg-options model.backbone.init_cfg.checkpoint=/your/file']

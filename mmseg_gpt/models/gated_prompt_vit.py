@@ -186,7 +186,7 @@ def read_arch(arch: str | dict) -> dict:
         if arch not in ARCHS:
             raise ValueError(f'arch "{arch}" is unknown: choose from {list(ARCHS)}, or give a dict of '
                              'embed_dims, num_layers, num_heads, mlp_ratio')
-        return ARCHS[arch]
+        return dict(ARCHS[arch])
     arch = {'mlp_ratio': 4, **arch}
     if set(arch) != set(ARCHS['base']):
         raise ValueError(f'arch needs exactly the keys {sorted(ARCHS["base"])}, got {sorted(arch)}')
