@@ -62,6 +62,20 @@ def test_nothing_missing_passes(tmp_path):
         engine.check_files(cfg, ('train_dataloader', ), pretrained=True)
 
 
+@pytest.mark.parametrize('dataset, missing', [
+    (dict(type='CustomDataset', data_root='/absent', data_prefix='train'), 'train'),  # mmpretrain's short form
+    (dict(type='CustomDataset', data_root=None, data_prefix='/absent/train'), '/absent/train'),
+    (dict(type='ConcatDataset', datasets=[]), None),
+])
+def test_other_dataset_configs(dataset, missing):
+    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
+    if missing is None:
+        engine.check_files(cfg, ('train_dataloader', ), pretrained=False)
+    else:
+        with pytest.raises(SystemExit, match=f'CustomDataset.*no files in {missing}'):
+            engine.check_files(cfg, ('train_dataloader', ), pretrained=False)
+
+
 def test_resumed_run_does_not_ask_for_the_pretrained_file(tmp_path):
     cfg = Config(dict(model=dict(backbone=dict(init_cfg=dict(type='PretrainedViT', checkpoint='absent.pth')))))
     engine.check_files(cfg, (), pretrained=False)

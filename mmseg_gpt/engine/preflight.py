@@ -38,11 +38,14 @@ def check_files(cfg: Config, loaders: tuple[str, ...], pretrained: bool) -> None
 
 
 def missing_datasets(datasets: list[ConfigDict]) -> list[str]:
-    """Says which folders of mmsegmentation dataset configs are not there or empty, once for each root."""
+    """Says which folders of dataset configs are not there or empty, once for each root.
+
+    Knows the ``data_root`` and ``data_prefix`` of mmsegmentation and mmpretrain; wrapped datasets pass.
+    """
     absent: dict[tuple[str, str], list[str]] = {}
     for dataset in datasets:
-        root = dataset.get('data_root', '')
-        for folder in filter(None, dataset.get('data_prefix', {}).values()):
+        root, prefix = dataset.get('data_root') or '', dataset.get('data_prefix') or {}
+        for folder in filter(None, [prefix] if isinstance(prefix, str) else prefix.values()):
             path = Path(root, folder)
             if not path.is_dir() or not any(path.iterdir()):
                 absent.setdefault((dataset.type, root), []).append(folder)
