@@ -32,7 +32,7 @@ class Preset(NamedTuple):
     batch: int
 
 
-FULL, QUICK = Preset(1500, 100, 300, 400, 0), Preset(48, 12, 4, 24, 8)
+FULL, QUICK = Preset(1500, 100, 240, 400, 0), Preset(48, 12, 4, 24, 8)
 
 
 class Step(NamedTuple):
@@ -90,23 +90,23 @@ def make_steps(work_dir: Path, preset: Preset) -> list[Step]:
                     preset.validation, '--seed', SEED), [data / 'manifest.json'], (14, 6)),
         Step('mae', 'pretrain a small ViT on its images, without labels (MAE, mmpretrain)',
              python('train', MAE, '--work-dir', work_dir / 'mae', *options(('train', ), *shorter_mae)),
-             [mae], (180, 10)),
+             [mae], (175, 10)),
         Step('untrained', 'how good are untrained prompts and heads? One iteration with learning rate 0',
              python('train', GPT, '--work-dir', work_dir / 'untrained', '--cfg-options', *fitting,
                     'train_cfg.max_iters=1', 'train_cfg.val_interval=1', 'optim_wrapper.optimizer.lr=0'),
              [work_dir / 'untrained/adapted.pth'], (16, 10)),
         Step('adapt', 'freeze the ViT; train gated prompts, temperatures and SETR-PUP heads',
              python('train', GPT, '--work-dir', work_dir / 'adapted', *options(('train', 'val'), *weights, *shorter)),
-             [adapted], (130, 20)),
+             [adapted], (190, 20)),
         Step('test', 'evaluate on the validation images, single-scale',
              python('test', GPT, adapted, '--work-dir', work_dir / 'test', '--out', work_dir / 'predictions',
                     *options(('test', ))), [work_dir / 'test/metrics.json'], (14, 9)),
         Step('test_tta', 'evaluate at four scales with flip',
              python('test', GPT, adapted, '--tta', '--work-dir', work_dir / 'test', *options(('test', ))),
-             [work_dir / 'test/metrics_tta.json'], (35, 10)),
+             [work_dir / 'test/metrics_tta.json'], (32, 10)),
         Step('gates', 'draw what the gates learnt',
              python('plot_gates', work_dir / 'untrained/adapted.pth', adapted, '--names', 'untrained', 'adapted',
-                    '--out', work_dir / 'gates.png'), [work_dir / 'gates.png'], (8, 6)),
+                    '--out', work_dir / 'gates.png'), [work_dir / 'gates.png'], (5, 6)),
     ]
 
 

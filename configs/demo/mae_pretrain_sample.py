@@ -2,7 +2,7 @@
 # Small enough for two CPU cores: 12 blocks as in ViT-B, but 96x96 images in 144 patches and width 128.
 default_scope = 'mmpretrain'
 custom_imports = dict(imports=['mmseg_gpt'], allow_failed_imports=False)
-max_iters = 300
+max_iters = 240
 size, patch_size, width = 96, 8, 128
 model = dict(
     type='MAE',
@@ -10,7 +10,7 @@ model = dict(
         type='SelfSupDataPreprocessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True),
     backbone=dict(
         type='MAEViT',
-        arch=dict(embed_dims=width, num_layers=12, num_heads=4, feedforward_channels=2 * width),
+        arch=dict(embed_dims=width, num_layers=12, num_heads=2, feedforward_channels=2 * width),
         img_size=size,
         patch_size=patch_size,
         mask_ratio=0.75),

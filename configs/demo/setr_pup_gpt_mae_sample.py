@@ -12,7 +12,7 @@ auxiliary_head = dict(
 model = dict(
     data_preprocessor=dict(size=(size, size)),
     backbone=dict(
-        arch=dict(embed_dims=width, num_layers=12, num_heads=4, mlp_ratio=2),
+        arch=dict(embed_dims=width, num_layers=12, num_heads=2, mlp_ratio=2),
         img_size=size,
         patch_size=patch_size,
         # The paper's gates start almost closed, at a prior of -10, where a few hundred iterations do not move

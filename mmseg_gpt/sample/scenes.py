@@ -1,8 +1,8 @@
 """Drawing one scene and its labels from a seed. Only NumPy and OpenCV are needed here.
 
 A scene has a far half (sky or a brick wall), a near half (grass, water, paving, or two of them) and
-objects that stand on it and hide one another. Colours are drawn at random and shared between classes, and each
-scene has a light of its own, so that a class is known by its texture and shape rather than by a colour.
+objects that stand on it and hide one another. Colours vary as they do outdoors and are shared between classes (grass
+and trees, water and sky, bricks and roofs), and each scene has a light of its own, so colour alone does not tell a class.
 """
 
 import math
@@ -80,12 +80,12 @@ def draw_background(rng: Generator, size: int, horizon: float) -> list[Layer]:
 
 
 def draw_objects(rng: Generator, size: int, horizon: float) -> list[Layer]:
-    """Two to four objects on the ground, farthest first, each after its shadow."""
+    """Two or three objects on the ground, farthest first, each after its shadow."""
     layers = []
-    count = rng.integers(2, 5)
+    count = rng.integers(2, 4)
     for foot in np.sort(rng.uniform(horizon + 0.06 * size, 0.98 * size, count)):
         nearness = (foot - horizon) / (size - horizon)
-        height = size * (0.28 + 0.32 * nearness) * rng.uniform(0.85, 1.15)
+        height = size * (0.38 + 0.34 * nearness) * rng.uniform(0.85, 1.15)
         centre = rng.uniform(0.1, 0.9) * size
         name = rng.choice(['tree', 'ball', 'house', 'zebra', 'rock'], p=[0.25, 0.23, 0.22, 0.22, 0.08])
         layers.append(OBJECTS[name](rng, size, centre, foot, height))
@@ -124,7 +124,7 @@ def water(rng: Generator, size: int) -> np.ndarray:
     """Flat ripples, closer together far away."""
     y = np.mgrid[:size, :size][0] / size
     waves = np.sin(2 * math.pi * rng.uniform(9, 14) * np.sqrt(y) * 1.3 + 7 * noise(rng, size, 6, 4))
-    base = colour(rng, (0.3, 0.65), (0.3, 0.7), (0.3, 0.65))
+    base = colour(rng, (0.42, 0.64), (0.3, 0.7), (0.3, 0.65))
     return blend(0.5 + 0.5 * waves, base, base * 0.5 + 0.4)
 
 
@@ -132,7 +132,7 @@ def grass(rng: Generator, size: int) -> np.ndarray:
     """Fine upright blades on patches of shade."""
     blades = noise(rng, size, size // 5, size)
     shade = noise(rng, size, 5, 5)
-    base = colour(rng, (0.1, 0.4), (0.35, 0.75), (0.4, 0.7))
+    base = colour(rng, (0.18, 0.38), (0.35, 0.75), (0.4, 0.7))
     return blend(0.75 * blades + 0.25 * shade, base * 0.45, base * 1.25)
 
 
@@ -152,7 +152,7 @@ def paving(rng: Generator, size: int) -> np.ndarray:
     """Round cobbles in dark joints."""
     step = size / rng.uniform(11, 14)
     image = np.zeros((size, size, 3), np.float32)
-    base = colour(rng, (0.0, 0.7), (0.03, 0.3), (0.5, 0.8))
+    base = colour(rng, (0.0, 0.7), (0.02, 0.15), (0.5, 0.8))
     image[:] = base * 0.35
     for row in range(-1, int(size / step) + 2):
         for column in range(-1, int(size / step) + 2):
@@ -214,7 +214,7 @@ def tree(rng: Generator, size: int, centre: float, foot: float, height: float) -
         angle, radius = rng.uniform(0, 2 * math.pi), rng.uniform(0, 0.16)
         canvas.disc(radius * math.cos(angle), 0.68 + radius * math.sin(angle), rng.uniform(0.16, 0.22))
     leaves = blend((noise(rng, size, size // 3, size // 3) - 0.5) * 1.6 + 0.5,
-                   (base := colour(rng, (0.05, 0.42), (0.4, 0.85), (0.4, 0.7))) * 0.35, base * 1.3)
+                   (base := colour(rng, (0.1, 0.42), (0.4, 0.85), (0.4, 0.7))) * 0.35, base * 1.3)
     bark = np.ones((size, size, 1)) * colour(rng, (0.04, 0.1), (0.3, 0.6), (0.25, 0.45))
     texture = np.where(canvas.mask[..., None] > 0.3, leaves, bark)
     return Layer(np.maximum(canvas.mask, trunk.mask), texture, LABELS['tree'])
@@ -229,8 +229,8 @@ def ball(rng: Generator, size: int, centre: float, foot: float, height: float) -
     angle = np.arctan2(y - radius - y0, x - x0) + rng.uniform(0, 2 * math.pi)
     wedges = (np.floor(angle / (math.pi / 3)) % 2)
     shade = 1.15 - 0.55 * np.hypot(x + 0.1, y - radius - 0.1) / radius
-    first = colour(rng, (0, 1), (0.5, 0.9), (0.6, 0.95))
-    second = np.full(3, 0.95) if rng.random() < 0.6 else colour(rng, (0, 1), (0.5, 0.9), (0.6, 0.95))
+    first = colour(rng, (0, 1), (0.75, 1.0), (0.7, 1.0))
+    second = np.full(3, 0.95) if rng.random() < 0.6 else colour(rng, (0, 1), (0.75, 1.0), (0.7, 1.0))
     return Layer(canvas.mask, blend(wedges, first, second) * shade[..., None].clip(0.4, 1.2), LABELS['ball'])
 
 
@@ -242,7 +242,7 @@ def house(rng: Generator, size: int, centre: float, foot: float, height: float) 
     roof.polygon((-half - 0.08, 0.53), (half + 0.08, 0.53), (0, 0.95))
     holes.box(-0.07, 0, 0.07, 0.3).box(-half + 0.07, 0.24, -half + 0.2, 0.42).box(half - 0.2, 0.24, half - 0.07, 0.42)
     planks = 0.5 + 0.5 * np.sin(canvas.grid()[1] * 2 * math.pi * 9)
-    wall = colour(rng, (-0.05, 0.65), (0.1, 0.6), (0.6, 0.95))
+    wall = colour(rng, (0.05, 0.18), (0.15, 0.6), (0.65, 0.95))
     texture = blend(planks, wall * 0.75, wall)
     texture = blend(holes.mask, texture, colour(rng, (0.5, 0.7), (0.1, 0.5), (0.15, 0.35)))
     texture = blend(roof.mask, texture, colour(rng, (-0.06, 0.08), (0.4, 0.8), (0.3, 0.6)))
@@ -261,8 +261,8 @@ def zebra(rng: Generator, size: int, centre: float, foot: float, height: float) 
     x, y = canvas.grid()
     warp = 0.12 * noise(rng, size, 6, 6)
     stripes = np.sin(2 * math.pi * rng.uniform(7, 9) * (x + way * 0.3 * y + warp))
-    light = colour(rng, (0.02, 0.2), (0.0, 0.5), (0.8, 1.0))
-    dark = colour(rng, (0.0, 1.0), (0.1, 0.5), (0.05, 0.25))
+    light = colour(rng, (0.02, 0.2), (0.0, 0.2), (0.85, 1.0))
+    dark = colour(rng, (0.0, 1.0), (0.1, 0.4), (0.03, 0.15))
     return Layer(canvas.mask, blend(stripes * 2 + 0.5, dark, light), LABELS['zebra'])
 
 
