@@ -56,7 +56,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--work-dir', type=Path, metavar='DIR', help='where everything goes, the dataset too '
                         f'(default: {HOME}, with --quick {HOME}_quick)')
-    parser.add_argument('--quick', action='store_true', help='a few images and iterations: shows in under a minute '
+    parser.add_argument('--quick', action='store_true', help='a few images and iterations: shows in a minute or two '
                         'that every step works, and learns next to nothing')
     parser.add_argument('--fresh', action='store_true', help='run finished steps again')
     args = parser.parse_args()

@@ -1,8 +1,8 @@
 """Drawing one scene and its labels from a seed. Only NumPy and OpenCV are needed here.
 
 A scene has a far half (sky or a brick wall), a near half (grass, water, paving, or two of them) and
-objects that stand on it and hide one another. Colours vary as they do outdoors and are shared between classes (grass
-and trees, water and sky, bricks and roofs), and each scene has a light of its own, so colour alone does not tell a class.
+objects that stand on it and hide one another. Colours vary as they do outdoors and are shared between classes
+(grass and trees, water and sky, bricks and roofs), and each scene has a light of its own: colour alone tells no class.
 """
 
 import math
