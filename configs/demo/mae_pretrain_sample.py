@@ -62,9 +62,10 @@ default_hooks = dict(
     sampler_seed=dict(type='DistSamplerSeedHook'))
 custom_hooks = [dict(type='ParameterTableHook'), dict(type='SafeCheckpointHook')]
 env_cfg = dict(mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict(backend='nccl'))
-vis_backends = [dict(type='LocalVisBackend')]
-visualizer = dict(type='UniversalVisualizer', vis_backends=vis_backends)
+visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 log_processor = dict(by_epoch=False, window_size=10)
 randomness = dict(seed=0)
 load_from = None
 resume = False
+# Not settings: changing them from the command line would change nothing.
+del max_iters, size, patch_size, width

@@ -83,4 +83,5 @@ default_hooks = dict(
     # One checkpoint, at the end.
     checkpoint=dict(interval=10**6, save_optimizer=False, max_keep_ckpts=-1, filename_tmpl='adapted.pth'))
 log_processor = dict(window_size=20)
-del norm_cfg, auxiliary_head, metainfo, dataset, labels
+# Not settings: changing them from the command line would change nothing.
+del data_root, max_iters, size, patch_size, width, num_classes, norm_cfg, auxiliary_head, metainfo, dataset, labels
