@@ -8,6 +8,8 @@ import numpy as np
 from .dataset import image_path, label_path
 from .scenes import CLASSES, PALETTE
 
+OTHER_COLOUR = (221, 221, 221)  # light gray
+
 
 def read_labels(path: Path) -> np.ndarray:
     """A label map (H, W) uint8 as it is in the file: 0 is "other"."""
@@ -78,8 +80,8 @@ def show_iou(metrics: dict, name: str) -> str:
 
 
 def colourise(labels: np.ndarray) -> np.ndarray:
-    """Label map (H, W) with values 0 to 9 to RGB (H, W, 3) uint8; "other" is light gray."""
-    return np.array([(221, 221, 221), *PALETTE], np.uint8)[labels]
+    """Label map (H, W) with values 0 to 9 to RGB (H, W, 3) uint8; "other" has its own colour."""
+    return np.array([OTHER_COLOUR, *PALETTE], np.uint8)[labels]
 
 
 def plot_predictions(samples: list[tuple[np.ndarray, np.ndarray, np.ndarray]], out: Path) -> None:
@@ -106,7 +108,7 @@ def plot_predictions(samples: list[tuple[np.ndarray, np.ndarray, np.ndarray]], o
             if i < 2:
                 axis.set_title(title, fontsize=11)
     patches = [Patch(facecolor=np.array(c) / 255, label=name)
-               for name, c in zip((*CLASSES, 'other'), (*PALETTE, (221, 221, 221)))]
+               for name, c in zip((*CLASSES, 'other'), (*PALETTE, OTHER_COLOUR))]
     figure.legend(handles=patches, loc='lower center', ncols=len(patches), frameon=False, fontsize=10,
                   handlelength=1.2, columnspacing=1.2)
     figure.subplots_adjust(left=0.01, right=0.99, top=1 - 0.35 / (2 * rows + 0.9), bottom=0.5 / (2 * rows + 0.9),

@@ -80,7 +80,7 @@ def draw_background(rng: Generator, size: int, horizon: float) -> list[Layer]:
 
 
 def draw_objects(rng: Generator, size: int, horizon: float) -> list[Layer]:
-    """Two or three objects on the ground, farthest first, each after its shadow."""
+    """Two or three objects on the ground, farthest first."""
     layers = []
     count = rng.integers(2, 4)
     for foot in np.sort(rng.uniform(horizon + 0.06 * size, 0.98 * size, count)):
