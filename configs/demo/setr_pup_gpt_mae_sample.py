@@ -46,7 +46,7 @@ train_dataloader = dict(
             dict(type='PackSegInputs')
         ]))
 val_dataloader = dict(
-    batch_size=10,
+    batch_size=5,
     num_workers=1,
     persistent_workers=True,
     sampler=dict(type='DefaultSampler', shuffle=False),
@@ -79,7 +79,7 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters, val_interval=ma
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
 default_hooks = dict(
-    logger=dict(interval=20),
+    logger=dict(interval=5),
     # One checkpoint, at the end.
     checkpoint=dict(interval=10**6, save_optimizer=False, max_keep_ckpts=-1, filename_tmpl='adapted.pth'))
 log_processor = dict(window_size=20)
