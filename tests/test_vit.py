@@ -132,3 +132,19 @@ def test_parameter_counts_are_those_of_timm(arch, patch_size, millions, depth):
     assert len(vit.blocks) == depth
     # A head is 64 wide in all released ViTs but ViT-H, where it is 80.
     assert vit.blocks[0].attn.qkv.in_features // vit.blocks[0].attn.num_heads == (80 if arch == 'huge' else 64)
+
+
+@pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(
+    not torch.cuda.is_available(), reason='needs a GPU'))])
+def test_temperature_divides_a_half_precision_query_in_float32(monkeypatch, device):
+    """CUDA would otherwise round the temperature to bfloat16, 1.02 to 1.0234, before it divides."""
+    queries = []
+    attend = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(torch.nn.functional, 'scaled_dot_product_attention',
+                        lambda q, k, v: queries.append(q) or attend(q, k, v))
+    attention = Attention(16, 2).to(device, torch.bfloat16)
+    x = torch.randn(1, 50, 16, device=device, dtype=torch.bfloat16)
+    attention(x)
+    attention(x, torch.tensor(1.02, device=device))
+    plain, divided = queries
+    assert divided.dtype == torch.bfloat16 and torch.equal(divided, (plain.float() / 1.02).bfloat16())

@@ -97,10 +97,10 @@ class GatedPromptViT(BaseModule):
             self.requires_grad_(False)
 
         # What is declared from here on is trained even when the ViT is frozen.
-        self.prompt = MODELS.build(prompt, default_args=dict(
-            embed_dims=dims, num_layers=depth, patch_size=patch_size)) if prompt is not None else None
-        self.temperature = self._declare_temperature(depth, **temperature) if isinstance(temperature, dict) \
-            else self._declare_temperature(depth) if temperature else None
+        sizes = dict(embed_dims=dims, num_layers=depth, patch_size=patch_size)
+        self.prompt = None if prompt is None else MODELS.build(prompt, default_args=sizes)
+        options = temperature if isinstance(temperature, dict) else {}
+        self.temperature = None if temperature is False else self._declare_temperature(depth, **options)
 
     def _declare_temperature(self, depth: int, init: float = 1., min: float = 0.01, max: float = 10.) -> nn.Parameter:
         if not 0 < min <= init <= max:
@@ -110,7 +110,7 @@ class GatedPromptViT(BaseModule):
 
     def vit_state(self) -> dict[str, Tensor]:
         """The weights of the ViT itself, by timm's names: all but prompts, gates and temperatures."""
-        adapters = {id(p) for p in (*(self.prompt.parameters() if self.prompt else ()), self.temperature)}
+        adapters = {id(p) for p in (*(self.prompt.parameters() if self.prompt is not None else ()), self.temperature)}
         return {name: p for name, p in self.named_parameters() if id(p) not in adapters}
 
     @property

@@ -17,6 +17,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .vit import at_least_float32
+
 
 class ShallowPrompt(nn.Module):
     """VPT-shallow: prompts enter once and then pass through every block (equation 4).
@@ -144,8 +146,3 @@ class HardGatedPrompt(GatedPrompt):
         uniform = torch.rand_like(gamma).clamp(1e-6, 1 - 1e-6)
         soft = ((gamma + uniform.logit()) / self.gumbel_temperature).sigmoid()
         return (soft > 0.5).to(soft.dtype) + (soft - soft.detach())  # the bracket is exactly 0
-
-
-def at_least_float32(x: Tensor) -> Tensor:
-    """Raises half precision to float32 and leaves float32 and float64 alone."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -48,7 +48,8 @@ class Attention(nn.Module):
         batch, length, dim = x.shape
         q, k, v = self.qkv(x).reshape(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # (B, heads, N, d)
         if temperature is not None:
-            q = q / temperature
+            # In float32 at least: CUDA would round a bfloat16 model's temperature of 1.003 to 1 first.
+            q = (at_least_float32(q) / temperature).to(q.dtype)
         x = F.scaled_dot_product_attention(q, k, v)
         return self.proj(x.transpose(1, 2).reshape(batch, length, dim))
 
@@ -84,7 +85,8 @@ class Block(nn.Module):
 def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:
     """Resizes a position embedding to another patch grid: (1, 1 + h*w, D) -> (1, 1 + h'*w', D).
 
-    Bicubic with ``align_corners=False``, as mmsegmentation and mmpretrain resize it; the CLS entry is kept.
+    Bicubic with ``align_corners=False``, the default of mmsegmentation's and mmpretrain's ViT (mmsegmentation's
+    SETR configs ask for bilinear; the paper does not say). The CLS entry is kept.
     """
     if grid == new_grid:
         return pos_embed
@@ -92,3 +94,8 @@ def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], new_grid: tuple[i
     patches = patches.unflatten(1, grid).permute(0, 3, 1, 2)  # (1, D, h, w)
     patches = F.interpolate(patches, new_grid, mode='bicubic', align_corners=False)
     return torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Raises half precision to float32 and leaves float32 and float64 alone."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
