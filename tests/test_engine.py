@@ -15,8 +15,8 @@ from torch import nn
 
 import mmseg_gpt.engine as engine
 from mmseg_gpt.checkpoints import CheckpointError
-from mmseg_gpt.engine.distributed import replace_sync_bn, set_launcher, share_batch
 from mmseg_gpt.engine.hooks import from_plain, parameter_table, to_plain
+from mmseg_gpt.engine.runner import share_batch
 
 ROOT = Path(__file__).parents[1]
 MAIN = ROOT / 'configs/setr_pup_gpt_mae_ade20k.py'
@@ -76,9 +76,13 @@ def test_other_dataset_configs(dataset, missing):
             engine.check_files(cfg, ('train_dataloader', ), pretrained=False)
 
 
-def test_resumed_run_does_not_ask_for_the_pretrained_file(tmp_path):
+def test_of_many_processes_one_says_what_is_missing(monkeypatch):
     cfg = Config(dict(model=dict(backbone=dict(init_cfg=dict(type='PretrainedViT', checkpoint='absent.pth')))))
-    engine.check_files(cfg, (), pretrained=False)
+    monkeypatch.setenv('RANK', '1')
+    with pytest.raises(SystemExit) as stopped:
+        engine.check_files(cfg, (), pretrained=True)
+    assert stopped.value.code == 1
+    monkeypatch.setenv('RANK', '0')
     with pytest.raises(SystemExit, match='absent'):
         engine.check_files(cfg, (), pretrained=True)
 
@@ -114,7 +118,10 @@ def test_resume_path_must_be_there(tmp_path):
 def test_resume_never_restarts_silently_over_a_run(tmp_path):
     cfg = Config(dict(work_dir=str(tmp_path)))
     engine.set_resume(cfg, True)
-    assert cfg.load_from is None  # nothing there: a first start
+    assert not cfg.resume and cfg.load_from is None  # nothing there: a first start
+    cfg.load_from = 'weights.pth'
+    engine.set_resume(cfg, True)
+    assert not cfg.resume and cfg.load_from == 'weights.pth'
     (tmp_path / 'iter_5.pth').touch()
     with pytest.raises(SystemExit, match=r'iter_5\.pth'):
         engine.set_resume(cfg, True)
@@ -162,25 +169,23 @@ def test_fp16_without_a_gpu_is_refused():
 
 def test_the_batch_is_shared_among_processes():
     loader = ConfigDict(batch_size=16)
-    share_batch(loader, 4)
-    assert loader.batch_size == 4
+    assert share_batch(loader, 4).batch_size == 4
+    assert loader.batch_size == 16, 'the config that is saved must keep the whole batch'
     with pytest.raises(SystemExit, match='divided among 3'):
-        share_batch(ConfigDict(batch_size=16), 3)
+        share_batch(loader, 3)
 
 
-def test_one_process_keeps_the_batch(monkeypatch):
+@pytest.mark.parametrize('asked', [None, 'none', 'pytorch', 'slurm'])
+@pytest.mark.parametrize('torchrun', [False, True])
+def test_launcher(monkeypatch, asked, torchrun):
     for variable in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'):
-        monkeypatch.delenv(variable, raising=False)
-    cfg = Config(dict(train_dataloader=dict(batch_size=16)))
-    set_launcher(cfg, None)
-    assert cfg.launcher == 'none' and cfg.train_dataloader.batch_size == 16
-
-
-def test_sync_bn_is_replaced_everywhere():
-    sync_bn = dict(type='SyncBN', requires_grad=True)
-    model = ConfigDict(head=dict(norm_cfg=sync_bn), aux=[dict(norm_cfg=sync_bn)])
-    replace_sync_bn(model)
-    assert model.head.norm_cfg == dict(type='BN', requires_grad=True) and model.aux[0].norm_cfg.type == 'BN'
+        monkeypatch.setenv(variable, '0') if torchrun else monkeypatch.delenv(variable, raising=False)
+    if asked == 'pytorch' and not torchrun:
+        with pytest.raises(SystemExit, match='torchrun'):
+            engine.read_config(arguments(MAIN, launcher=asked))
+    else:
+        expected = asked or ('pytorch' if torchrun else 'none')
+        assert engine.read_config(arguments(MAIN, launcher=asked)).launcher == expected
 
 
 # --- what is trained -------------------------------------------------------------------------------

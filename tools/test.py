@@ -6,10 +6,9 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.fileio import dump
-from mmengine.runner import Runner
 
 import mmseg_gpt  # noqa: F401  registers everything
-from mmseg_gpt.engine import add_common_arguments, check_files, read_config
+from mmseg_gpt.engine import Runner, add_common_arguments, check_files, read_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,6 +29,8 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
         raise SystemExit(f'there is no checkpoint {args.checkpoint}')
     cfg.load_from = args.checkpoint
     if args.tta:
+        if 'tta_pipeline' not in cfg or 'tta_model' not in cfg:
+            raise SystemExit(f'--tta: {args.config} has no tta_pipeline and tta_model')
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(cfg.tta_model, module=cfg.model)
     if args.out:
@@ -39,12 +40,13 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
         cfg.visualizer.save_dir = args.show_dir
 
 
-def write_metrics(runner: Runner, metrics: dict, tta: bool) -> None:
-    """Writes the summary and, for segmentation, the IoU of each class beside it."""
+def write_metrics(runner: Runner, metrics: dict, args: argparse.Namespace) -> None:
+    """Writes what was tested, the summary and, for segmentation, the IoU of each class."""
     per_class = {name: iou for metric in runner.test_loop.evaluator.metrics
                  for name, iou in getattr(metric, 'per_class', {}).items()}
-    path = Path(runner.work_dir) / ('metrics_tta.json' if tta else 'metrics.json')
-    dump({**metrics, 'per_class': per_class}, path, indent=2)
+    path = Path(runner.work_dir) / ('metrics_tta.json' if args.tta else 'metrics.json')
+    rounded = {name: round(float(value), 4) for name, value in metrics.items()}
+    dump({'checkpoint': args.checkpoint, **rounded, 'per_class': per_class}, path, indent=2)
     print(f'written: {path}')
 
 
@@ -56,7 +58,7 @@ def main() -> None:
     runner = Runner.from_cfg(cfg)
     metrics = runner.test()
     if is_main_process():
-        write_metrics(runner, metrics, args.tta)
+        write_metrics(runner, metrics, args)
 
 
 if __name__ == '__main__':

@@ -2,10 +2,16 @@
 
 import argparse
 
-from mmengine.runner import Runner
-
 import mmseg_gpt  # noqa: F401  registers everything
-from mmseg_gpt.engine import add_common_arguments, check_files, check_paramwise, read_config, set_precision, set_resume
+from mmseg_gpt.engine import (
+    Runner,
+    add_common_arguments,
+    check_files,
+    check_paramwise,
+    read_config,
+    set_precision,
+    set_resume,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,7 +32,7 @@ def main() -> None:
     cfg = read_config(args)
     set_precision(cfg, args.amp)
     set_resume(cfg, args.resume)
-    check_files(cfg, ('train_dataloader', 'val_dataloader'), pretrained=cfg.get('load_from') is None)
+    check_files(cfg, ('train_dataloader', 'val_dataloader'), pretrained=True)
     runner = Runner.from_cfg(cfg)
     check_paramwise(cfg, runner.model)
     runner.train()

@@ -1,6 +1,6 @@
 """Gates, selection ratios and temperatures of a trained model: the numbers first, the figure last.
 
-Source: equations 6 and 8 to 11 of arXiv 2306.05067. Only NumPy is needed for the numbers.
+Source: equations 6 and 8 to 11 of arXiv 2306.05067.
 """
 
 from pathlib import Path
@@ -45,6 +45,8 @@ def selection_ratio(gates: np.ndarray) -> np.ndarray:
 
 def read_gates(state: dict[str, Tensor], name: str) -> GateReport:
     """Reads gates and temperatures out of the state dict of a model or of its backbone.
+
+    Of hard gates these are the probabilities to be open, sigmoid(gamma); they are 0 or 1 when used.
 
     Raises:
         ValueError: the state dict has neither.

@@ -5,8 +5,9 @@ from .hooks import ParameterTableHook, SafeCheckpointHook
 from .optimizer import TrainedPartsConstructor
 from .precision import Bf16OptimWrapper, set_precision
 from .preflight import check_files, check_paramwise
+from .runner import Runner
 
 __all__ = [
-    'Bf16OptimWrapper', 'ParameterTableHook', 'SafeCheckpointHook', 'TrainedPartsConstructor', 'add_common_arguments',
-    'check_files', 'check_paramwise', 'read_config', 'set_precision', 'set_resume'
+    'Bf16OptimWrapper', 'ParameterTableHook', 'Runner', 'SafeCheckpointHook', 'TrainedPartsConstructor',
+    'add_common_arguments', 'check_files', 'check_paramwise', 'read_config', 'set_precision', 'set_resume'
 ]

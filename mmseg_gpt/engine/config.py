@@ -1,12 +1,13 @@
 """From command line arguments to a config the runner can start: shared by the tools."""
 
 import argparse
+import os
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
 from mmengine.runner import find_latest_checkpoint
 
-from .distributed import LAUNCHERS, set_launcher
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 OPTIONS_HELP = ('override settings of the config, as KEY=VALUE pairs with dots for levels: train_cfg.max_iters=100 '
                 'optim_wrapper.optimizer.lr=0.01. Lists are written [a,b]; quote them and leave no spaces.')
@@ -26,7 +27,7 @@ def read_config(args: argparse.Namespace) -> Config:
     """Reads ``args.config`` and applies the arguments of :func:`add_common_arguments`.
 
     Raises:
-        SystemExit: there is no such config.
+        SystemExit: there is no such config, or ``--launcher pytorch`` without torchrun.
     """
     if not Path(args.config).is_file():
         raise SystemExit(f'there is no config {args.config}; they are in configs/')
@@ -34,8 +35,21 @@ def read_config(args: argparse.Namespace) -> Config:
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
-    set_launcher(cfg, args.launcher)
+    cfg.launcher = find_launcher(args.launcher)
     return cfg
+
+
+def find_launcher(launcher: str | None) -> str:
+    """The launcher that was asked for; where none was, 'pytorch' under torchrun and else 'none'.
+
+    Raises:
+        SystemExit: 'pytorch' was asked for, but torchrun did not start this process.
+    """
+    under_torchrun = {'RANK', 'LOCAL_RANK', 'WORLD_SIZE'} <= os.environ.keys()
+    if launcher == 'pytorch' and not under_torchrun:
+        raise SystemExit('--launcher pytorch: start the tool with torchrun, as in torchrun --nproc-per-node 8 '
+                         'tools/train.py CONFIG')
+    return launcher or ('pytorch' if under_torchrun else 'none')
 
 
 def set_resume(cfg: Config, resume: str | bool) -> None:
@@ -47,14 +61,15 @@ def set_resume(cfg: Config, resume: str | bool) -> None:
     """
     if not resume:
         return
-    cfg.resume = True
     if resume is not True:
         if not Path(resume).is_file():
             raise SystemExit(f'--resume: there is no checkpoint {resume}')
-        cfg.load_from = resume
+        cfg.update(resume=True, load_from=resume)
         return
-    cfg.load_from = find_latest_checkpoint(cfg.work_dir)
+    newest = find_latest_checkpoint(cfg.work_dir)
     present = sorted(Path(cfg.work_dir).glob('*.pth'))
-    if cfg.load_from is None and present:
+    if newest is None and present:
         raise SystemExit(f'--resume: {cfg.work_dir} has checkpoints but no file last_checkpoint that names the newest. '
                          f'Say which to resume: --resume {present[-1]}')
+    cfg.load_from = newest or cfg.get('load_from')
+    cfg.resume = newest is not None

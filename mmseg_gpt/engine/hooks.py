@@ -49,8 +49,10 @@ class SafeCheckpointHook(Hook):
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside a data-parallel or test-time-augmentation wrapper."""
-    return model.module if is_model_wrapper(model) or isinstance(model, BaseTTAModel) else model
+    """The model inside data-parallel and test-time-augmentation wrappers, of which there can be two."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
 
 
 def parameter_table(model: nn.Module) -> PrettyTable:

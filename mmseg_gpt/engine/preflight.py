@@ -1,11 +1,13 @@
 """Checks before a run starts, so that what is missing is said in one screen and not after a traceback."""
 
+import os
 from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from ..checkpoints import source_of
+from .hooks import unwrap
 
 ADE20K = """\
         get:        http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip  (923 MB)
@@ -33,8 +35,9 @@ def check_files(cfg: Config, loaders: tuple[str, ...], pretrained: bool) -> None
     if pretrained:
         missing += missing_checkpoint(cfg.model.get('backbone', {}).get('init_cfg'))
     if missing:
-        raise SystemExit('Nothing was started, because this is missing:\n\n' + '\n\n'.join(missing) +
-                         f'\n\nPaths are relative to the current folder, {Path.cwd()}.')
+        said = 'Nothing was started, because this is missing:\n\n' + '\n\n'.join(missing)
+        said += f'\n\nPaths are relative to the current folder, {Path.cwd()}.'
+        raise SystemExit(said if os.environ.get('RANK', '0') == '0' else 1)  # of many processes, one says it
 
 
 def missing_datasets(datasets: list[ConfigDict]) -> list[str]:
@@ -58,7 +61,7 @@ def missing_datasets(datasets: list[ConfigDict]) -> list[str]:
 
 def missing_checkpoint(init_cfg: ConfigDict | None) -> list[str]:
     """Says that the pretrained ViT named by ``init_cfg`` is not there."""
-    path = init_cfg.get('checkpoint') if init_cfg else None
+    path = init_cfg.get('checkpoint') if isinstance(init_cfg, dict) else None
     if path is None or Path(path).is_file():
         return []
     source = path if '://' in str(path) else source_of(path) or '(not a published file: see the config)'
@@ -76,8 +79,8 @@ def check_paramwise(cfg: Config, model: nn.Module) -> None:
     Raises:
         SystemExit: naming the key.
     """
-    keys = cfg.optim_wrapper.get('paramwise_cfg', {}).get('custom_keys', {})
-    trained = [name for name, p in model.named_parameters() if p.requires_grad]
+    keys = (cfg.optim_wrapper.get('paramwise_cfg') or {}).get('custom_keys', {})
+    trained = [name for name, p in unwrap(model).named_parameters() if p.requires_grad]
     for key in keys:
         if not any(key in name for name in trained):
             raise SystemExit(f'optim_wrapper.paramwise_cfg.custom_keys: "{key}" is in no trained parameter\'s name; '
