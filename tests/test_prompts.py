@@ -51,7 +51,7 @@ def test_only_deep_prompts_drop_out_between_blocks():
     # Dropout is applied once, where prompts enter; deep prompts enter at every block.
     enters_again = {strategy: (strategy(**SIZES, dropout=0.9).train().next(0, before, after) == 0).any().item()
                     for strategy in STRATEGIES}
-    assert enters_again == {ShallowPrompt: False, DeepPrompt: True, GatedPrompt: False, HardGatedPrompt: False}
+    assert enters_again == {strategy: strategy is DeepPrompt for strategy in STRATEGIES}
 
 
 def test_shallow_passes_the_outputs_on():

@@ -1,4 +1,4 @@
-# ViT-B/16, supervised, ImageNet-21K.
+# ViT-B/16, supervised, ImageNet-21K. It was trained with mean and std 0.5; as in VPT, ImageNet's are used.
 _base_ = '../models/setr_pup.py'
 model = dict(
     backbone=dict(
