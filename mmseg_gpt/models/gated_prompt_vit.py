@@ -4,19 +4,13 @@ import logging
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import BaseModule, PretrainedInit
+from mmengine.model import PretrainedInit
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from .prompts import DeepPrompt, GatedPrompt, HardGatedPrompt, ShallowPrompt
-from .vit import Block, PatchEmbed, resize_pos_embed
+from .vit import VisionTransformer
 
-ARCHS = {
-    'small': dict(embed_dims=384, num_layers=12, num_heads=6, mlp_ratio=4),
-    'base': dict(embed_dims=768, num_layers=12, num_heads=12, mlp_ratio=4),
-    'large': dict(embed_dims=1024, num_layers=24, num_heads=16, mlp_ratio=4),
-    'huge': dict(embed_dims=1280, num_layers=32, num_heads=16, mlp_ratio=4),
-}
 OUT_TYPES = ('featmap', 'cls_token', 'mean_patch', 'mean_prompt', 'mean_all')
 
 for strategy in (ShallowPrompt, DeepPrompt, GatedPrompt, HardGatedPrompt):
@@ -24,7 +18,7 @@ for strategy in (ShallowPrompt, DeepPrompt, GatedPrompt, HardGatedPrompt):
 
 
 @MODELS.register_module()
-class GatedPromptViT(BaseModule):
+class GatedPromptViT(VisionTransformer):
     """ViT adapted by prompts, gates and attention temperatures (arXiv 2306.05067).
 
     Parameters have timm's names, plus ``prompt.tokens`` (N_p, D), or (L, N_p, D) for deep prompts,
@@ -67,32 +61,18 @@ class GatedPromptViT(BaseModule):
                  frozen: bool = True,
                  norm_eps: float = 1e-6,
                  init_cfg: dict | None = None) -> None:
-        super().__init__(init_cfg)
         check_init_cfg(init_cfg)
-        arch = read_arch(arch)
-        dims, depth = arch['embed_dims'], arch['num_layers']
+        # SETR reads the blocks as they are: its heads have a norm of their own.
+        super().__init__(arch, img_size, patch_size, norm_eps, final_norm=out_type != 'featmap', init_cfg=init_cfg)
+        dims, depth = self.arch['embed_dims'], self.arch['num_layers']
         out_indices = (depth - 1, ) if out_indices is None else tuple(out_indices)
-        check_sizes(img_size, patch_size)
         check_outputs(depth, out_indices, out_type)
         check_adapters(depth, out_indices, out_type, prompt, temperature, start_block)
-        self.arch = arch
         self.out_indices = out_indices
         self.out_type = out_type
         self.start_block = start_block
         self.frozen = frozen
         self.temperature_range = (0.01, 10.)
-
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        self.grid = (-(-height // patch_size), -(-width // patch_size))
-        self.patch_embed = PatchEmbed(patch_size, dims)
-        self.cls_token = nn.Parameter(torch.empty(1, 1, dims))
-        self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.grid[0] * self.grid[1], dims))
-        self.blocks = nn.ModuleList(
-            Block(dims, arch['num_heads'], arch['mlp_ratio'], norm_eps) for _ in range(depth))
-        # SETR reads the blocks as they are: its heads have a norm of their own.
-        self.norm = None if out_type == 'featmap' else nn.LayerNorm(dims, eps=norm_eps)
-        nn.init.trunc_normal_(self.cls_token, std=.02)
-        nn.init.trunc_normal_(self.pos_embed, std=.02)
         if frozen:
             self.requires_grad_(False)
 
@@ -132,13 +112,6 @@ class GatedPromptViT(BaseModule):
                       'checkpoint is loaded over them, set init_cfg=dict(type="PretrainedViT", checkpoint=...)',
                       logger='current', level=logging.WARNING)
         super().init_weights()
-
-    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Equation 1: (B, 3, H, W) -> CLS and patch tokens (B, 1 + h*w, D), and the grid (h, w)."""
-        patches, grid = self.patch_embed(images)
-        pos_embed = resize_pos_embed(self.pos_embed, self.grid, grid)
-        cls = self.cls_token + pos_embed[:, :1]
-        return torch.cat([cls.expand(len(patches), -1, -1), patches + pos_embed[:, 1:]], dim=1), grid
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """(B, 3, H, W) -> one tensor per out index: (B, D, h, w) for 'featmap', else (B, D).
@@ -180,39 +153,12 @@ class GatedPromptViT(BaseModule):
         return self.norm(torch.cat([t for t in tokens if t is not None], dim=1).mean(dim=1))
 
 
-def read_arch(arch: str | dict) -> dict:
-    """Resolves an architecture name, or checks a dict of its numbers."""
-    if isinstance(arch, str):
-        if arch not in ARCHS:
-            raise ValueError(f'arch "{arch}" is unknown: choose from {list(ARCHS)}, or give a dict of '
-                             'embed_dims, num_layers, num_heads, mlp_ratio')
-        return dict(ARCHS[arch])
-    arch = {'mlp_ratio': 4, **arch}
-    if set(arch) != set(ARCHS['base']):
-        raise ValueError(f'arch needs exactly the keys {sorted(ARCHS["base"])}, got {sorted(arch)}')
-    for name in ('embed_dims', 'num_layers', 'num_heads'):
-        if arch[name] < 1:
-            raise ValueError(f'arch: {name} must be at least 1, got {arch[name]}')
-    if arch['embed_dims'] % arch['num_heads']:
-        raise ValueError(f'arch: embed_dims {arch["embed_dims"]} is not a multiple of num_heads {arch["num_heads"]}')
-    return arch
-
-
 def check_init_cfg(init_cfg: dict | list[dict] | None) -> None:
     """Refuses mmengine's own loader, which leaves what a file does not fill at random, and goes on."""
     for cfg in [init_cfg] if isinstance(init_cfg, dict) else init_cfg or []:
         if cfg.get('type') in ('Pretrained', PretrainedInit):
             raise ValueError('init_cfg of type "Pretrained" does not check that the file fills the backbone: '
                              'use dict(type="PretrainedViT", checkpoint=...)')
-
-
-def check_sizes(img_size: int | tuple[int, int], patch_size: int) -> None:
-    """Refuses images and patches of no size."""
-    sides = [img_size] if isinstance(img_size, int) else img_size
-    if min(sides) < 1:
-        raise ValueError(f'img_size {img_size} must be positive')
-    if patch_size < 1:
-        raise ValueError(f'patch_size {patch_size} must be positive')
 
 
 def check_outputs(depth: int, out_indices: tuple[int, ...], out_type: str) -> None:

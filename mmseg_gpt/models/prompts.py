@@ -1,7 +1,7 @@
 """Prompt strategies: which prompt tokens does the next block see?
 
 Source: "Improving Visual Prompt Tuning for Self-supervised Vision Transformers" (ICML 2023,
-arXiv 2306.05067); VPT itself is arXiv 2203.12119. Only torch is needed here.
+arXiv 2306.05067); VPT itself is arXiv 2203.12119.
 
 A strategy answers two questions, and every parameter it owns is trainable:
 

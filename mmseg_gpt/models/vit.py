@@ -1,12 +1,19 @@
-"""The plain Vision Transformer block, with timm's parameter names and a temperature in attention.
+"""The plain Vision Transformer, with timm's parameter names and a temperature in attention.
 
-Source: arXiv 2010.11929 for the ViT, equation 9 of arXiv 2306.05067 for the temperature. Only torch
-is needed here.
+Source: arXiv 2010.11929 for the ViT, equation 9 of arXiv 2306.05067 for the temperature.
 """
 
 import torch
 import torch.nn.functional as F
+from mmengine.model import BaseModule
 from torch import Tensor, nn
+
+ARCHS = {
+    'small': dict(embed_dims=384, num_layers=12, num_heads=6, mlp_ratio=4),
+    'base': dict(embed_dims=768, num_layers=12, num_heads=12, mlp_ratio=4),
+    'large': dict(embed_dims=1024, num_layers=24, num_heads=16, mlp_ratio=4),
+    'huge': dict(embed_dims=1280, num_layers=32, num_heads=16, mlp_ratio=4),
+}
 
 
 class PatchEmbed(nn.Module):
@@ -80,6 +87,74 @@ class Block(nn.Module):
     def forward(self, x: Tensor, temperature: Tensor | None = None) -> Tensor:
         x = x + self.attn(self.norm1(x), temperature)
         return x + self.mlp(self.norm2(x))
+
+
+class VisionTransformer(BaseModule):
+    """The ViT itself: patch embedding, CLS token, position embedding, blocks, and a final norm or none.
+
+    How the blocks are run is up to the subclass.
+
+    Args:
+        arch: 'small', 'base', 'large', 'huge', or a dict of embed_dims, num_layers, num_heads, mlp_ratio.
+        img_size: Side in pixels (or height, width) whose patch grid ``pos_embed`` has.
+        patch_size: Side of a patch in pixels.
+        norm_eps: Epsilon of the layer norms.
+        final_norm: Whether there is a norm after the last block; ``norm`` is None if not.
+        init_cfg: As in mmengine's BaseModule.
+
+    Raises:
+        ValueError: a size is out of its range; the message names it.
+    """
+
+    def __init__(self, arch: str | dict, img_size: int | tuple[int, int], patch_size: int, norm_eps: float,
+                 final_norm: bool, init_cfg: dict | None = None) -> None:
+        super().__init__(init_cfg)
+        self.arch = read_arch(arch)
+        check_sizes(img_size, patch_size)
+        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+        self.grid = (-(-height // patch_size), -(-width // patch_size))
+        dims, heads, mlp_ratio = (self.arch[key] for key in ('embed_dims', 'num_heads', 'mlp_ratio'))
+        self.patch_embed = PatchEmbed(patch_size, dims)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, dims))
+        self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.grid[0] * self.grid[1], dims))
+        self.blocks = nn.ModuleList(Block(dims, heads, mlp_ratio, norm_eps) for _ in range(self.arch['num_layers']))
+        self.norm = nn.LayerNorm(dims, eps=norm_eps) if final_norm else None
+        nn.init.trunc_normal_(self.cls_token, std=.02)
+        nn.init.trunc_normal_(self.pos_embed, std=.02)
+
+    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Equation 1: (B, 3, H, W) -> CLS and patch tokens (B, 1 + h*w, D), and the grid (h, w)."""
+        patches, grid = self.patch_embed(images)
+        pos_embed = resize_pos_embed(self.pos_embed, self.grid, grid)
+        cls = self.cls_token + pos_embed[:, :1]
+        return torch.cat([cls.expand(len(patches), -1, -1), patches + pos_embed[:, 1:]], dim=1), grid
+
+
+def read_arch(arch: str | dict) -> dict:
+    """Resolves an architecture name, or checks a dict of its numbers."""
+    if isinstance(arch, str):
+        if arch not in ARCHS:
+            raise ValueError(f'arch "{arch}" is unknown: choose from {list(ARCHS)}, or give a dict of '
+                             'embed_dims, num_layers, num_heads, mlp_ratio')
+        return dict(ARCHS[arch])
+    arch = {'mlp_ratio': 4, **arch}
+    if set(arch) != set(ARCHS['base']):
+        raise ValueError(f'arch needs exactly the keys {sorted(ARCHS["base"])}, got {sorted(arch)}')
+    for name in ('embed_dims', 'num_layers', 'num_heads'):
+        if arch[name] < 1:
+            raise ValueError(f'arch: {name} must be at least 1, got {arch[name]}')
+    if arch['embed_dims'] % arch['num_heads']:
+        raise ValueError(f'arch: embed_dims {arch["embed_dims"]} is not a multiple of num_heads {arch["num_heads"]}')
+    return arch
+
+
+def check_sizes(img_size: int | tuple[int, int], patch_size: int) -> None:
+    """Refuses images and patches of no size."""
+    sides = [img_size] if isinstance(img_size, int) else img_size
+    if min(sides) < 1:
+        raise ValueError(f'img_size {img_size} must be positive')
+    if patch_size < 1:
+        raise ValueError(f'patch_size {patch_size} must be positive')
 
 
 def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:
