@@ -10,14 +10,16 @@ from pathlib import Path
 import cv2
 import pytest
 
+from mmseg_gpt.sample.steps import Progress, Step, condense, run_step
+
 ROOT = Path(__file__).parent.parent
 demo = runpy.run_path(str(ROOT / 'tools/demo.py'))
 
 
-def run(*arguments: str | Path) -> subprocess.CompletedProcess:
+def run(*arguments: str | Path, timeout: int = 600) -> subprocess.CompletedProcess:
     environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
     return subprocess.run([sys.executable, ROOT / 'tools/demo.py', *arguments], env=environment, capture_output=True,
-                          text=True, cwd='/', timeout=600)
+                          text=True, cwd='/', timeout=timeout)
 
 
 @pytest.fixture(scope='module')
@@ -32,7 +34,7 @@ def test_shows_each_command_and_the_table(finished):
     work_dir, printed = finished
     for tool in ('make_sample_dataset', 'train', 'test', 'plot_gates'):
         assert f'$ python tools/{tool}.py' in printed
-    assert '[1/7]' in printed and 'left in all' in printed
+    assert '[1/7]' in printed and 'left in all' in printed and 'CPUs: ' in printed
     assert (work_dir / 'results.md').read_text() in printed
 
 
@@ -62,10 +64,15 @@ def test_finished_steps_are_skipped(finished):
     assert again.returncode == 0 and again.stdout.count('skipped') == 7 and '$ python' not in again.stdout
 
 
+def test_says_something_before_it_imports_what_takes_seconds():
+    code = f'import runpy, sys; runpy.run_path({str(ROOT / "tools/demo.py")!r}); assert "torch" not in sys.modules'
+    subprocess.run([sys.executable, '-c', code], check=True)
+
+
 def test_a_failed_step_names_its_log(tmp_path):
-    step = demo['Step']('broken', 'fail', ['python', '-c', 'raise SystemExit("because")'], [], (1, 1))
+    step = Step('broken', 'fail', ['python', '-c', 'raise SystemExit("because")'], [], 1)
     with pytest.raises(SystemExit, match=r'because(.|\n)*exit status 1.*broken\.log'):
-        demo['run_step'](step, tmp_path / 'broken.log', demo['Progress']([1]))
+        run_step(step, tmp_path / 'broken.log', Progress([1]))
 
 
 @pytest.mark.parametrize('line, shown', [
@@ -76,4 +83,4 @@ def test_a_failed_step_names_its_log(tmp_path):
     ('INFO - Checkpoints will be saved to x', None),
 ])
 def test_condenses_log_lines(line, shown):
-    assert demo['condense'](line) == shown
+    assert condense(line) == shown

@@ -1,5 +1,6 @@
 """What the demo leaves to be read: a table of its numbers and a picture of its predictions."""
 
+import json
 from pathlib import Path
 
 import cv2
@@ -43,6 +44,27 @@ def majority_iou(root: Path, counts: dict[str, int]) -> tuple[str, float]:
                          for i in range(count))[1:] for split, count in counts.items()}  # "other" is not scored
     winner = int(pixels['training'].argmax())
     return CLASSES[winner], float(100 * pixels['validation'][winner] / pixels['validation'].sum())
+
+
+def write_report(work_dir: Path, results: dict, validation: int) -> None:
+    """Writes results.json, results.md and predictions.png, and prints the table and what there is to look at.
+
+    Args:
+        work_dir: Where the demo's steps left their files.
+        results: The numbers, as :func:`results_table` takes them.
+        validation: Number of validation images; the first of them are drawn.
+    """
+    (work_dir / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
+    table = results_table(results)
+    (work_dir / 'results.md').write_text(table)
+    shown = [read_sample(work_dir / 'data', work_dir / 'predictions', i) for i in range(min(8, validation))]
+    plot_predictions(shown, work_dir / 'predictions.png')
+    print(f'{table}\nLeft for you in {work_dir}:')
+    for name, what in (('results.md', 'this table (results.json: with all digits)'),
+                       ('predictions.png', 'validation images, ground truth and prediction'),
+                       ('gates.png', 'what the gates learnt'), ('adapted/adapted.pth', 'the adapted model'),
+                       ('logs/', 'the full output of every step')):
+        print(f'  {work_dir / name}  {what}')
 
 
 def results_table(results: dict) -> str:
