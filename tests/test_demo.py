@@ -69,6 +69,12 @@ def test_says_something_before_it_imports_what_takes_seconds():
     subprocess.run([sys.executable, '-c', code], check=True)
 
 
+@pytest.mark.parametrize('prefix, said', [(ROOT / '.venv', True), ('/usr', False), ('/elsewhere/.venv', False)])
+def test_says_how_to_activate_our_environment_and_no_other(monkeypatch, prefix, said):
+    monkeypatch.setattr('sys.prefix', str(prefix))
+    assert ('.venv/bin/activate' in demo['introduction'](Path('work_dirs/demo'))) == said
+
+
 def test_a_failed_step_names_its_log(tmp_path):
     step = Step('broken', 'fail', ['python', '-c', 'raise SystemExit("because")'], [], 1)
     with pytest.raises(SystemExit, match=r'because(.|\n)*exit status 1.*broken\.log'):

@@ -7,6 +7,7 @@ run again, so an interrupted demo goes on where it stopped; --fresh begins from 
 import argparse
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -102,6 +103,8 @@ def make_steps(work_dir: Path, preset: Preset) -> list['Step']:
 def introduction(work_dir: Path) -> str:
     """What to know before the first step."""
     lines = [f'Demo in {work_dir}. The steps are the commands shown; their output goes to {work_dir / "logs"}/.']
+    if Path(sys.prefix).resolve() == (ROOT / '.venv').resolve():  # as with `make demo`, which activates nothing
+        lines.append('(To run one of these yourself: . .venv/bin/activate)')
     return '\n'.join(lines)
 
 
