@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from mmseg_gpt.sample.steps import Progress, Step, condense, run_step
+from mmseg_gpt.sample.steps import Progress, Step, condense, run_step, run_steps
 
 ROOT = Path(__file__).parent.parent
 demo = runpy.run_path(str(ROOT / 'tools/demo.py'))
@@ -79,6 +79,42 @@ def test_a_failed_step_names_its_log(tmp_path):
     step = Step('broken', 'fail', ['python', '-c', 'raise SystemExit("because")'], [], 1)
     with pytest.raises(SystemExit, match=r'because(.|\n)*exit status 1.*broken\.log'):
         run_step(step, tmp_path / 'broken.log', Progress([1]))
+
+
+COUNT = 'import sys; open(sys.argv[1], "a").write("x")'
+
+
+def chain(folder: Path) -> list[Step]:
+    """Two steps, each with a config, that add a letter to a file whenever they are run."""
+    for name in ('first', 'second'):
+        (folder / f'{name}.py').write_text('a = 1')
+    return [Step(name, name, ['python', '-c', COUNT, str(folder / name), str(folder / f'{name}.py')], [folder / name],
+                 1) for name in ('first', 'second')]
+
+
+def runs(folder: Path) -> tuple[int, int]:
+    return tuple(len((folder / name).read_text()) for name in ('first', 'second'))
+
+
+def test_an_edited_config_is_run_again_with_what_follows(tmp_path):
+    steps = chain(tmp_path)
+    for _ in range(2):
+        run_steps(steps, tmp_path)
+    assert runs(tmp_path) == (1, 1)
+    (tmp_path / 'second.py').write_text('a = 2')
+    run_steps(steps, tmp_path)
+    assert runs(tmp_path) == (1, 2)
+    (tmp_path / 'first.py').write_text('a = 2')
+    run_steps(steps, tmp_path)
+    assert runs(tmp_path) == (2, 3)
+
+
+def test_another_version_of_the_package_runs_again(tmp_path, monkeypatch):
+    steps = chain(tmp_path)
+    run_steps(steps, tmp_path)
+    monkeypatch.setattr('mmseg_gpt.sample.steps.__version__', 'another')
+    run_steps(steps, tmp_path)
+    assert runs(tmp_path) == (2, 2)
 
 
 @pytest.mark.parametrize('line, shown', [

@@ -1,5 +1,6 @@
 """Running commands one after the other, with progress, an estimate of the time left, and a record of what is done."""
 
+import hashlib
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+from .. import __version__
 from .dataset import available_cpus
 
 
@@ -75,6 +77,14 @@ def duration(seconds: float) -> str:
     return f'{seconds:.0f} s' if seconds < 60 else f'{int(seconds) // 60} min {int(seconds) % 60} s'
 
 
+def inputs(step: Step) -> dict:
+    """What decides the result of a step: one that was done with the same is not done again."""
+    digest = hashlib.sha256(__version__.encode())
+    for config in (Path(word) for word in step.command[2:] if word.endswith('.py')):
+        digest.update(config.read_bytes() if config.is_file() else b'')  # its absence is for the command to report
+    return dict(command=step.command, hash=digest.hexdigest())
+
+
 def run_step(step: Step, log: Path, progress: Progress) -> float:
     """Runs a command with its output in ``log``, and returns its seconds.
 
@@ -105,8 +115,8 @@ def run_steps(steps: list[Step], work_dir: Path, fresh: bool = False) -> dict[st
     """Runs what is not done yet, and returns the seconds of every step by its name.
 
     Args:
-        steps: In order. A step is done if ``work_dir/steps.json`` says so for the same command and its
-            outputs are there; whatever follows one that is run is run as well.
+        steps: In order. A step is done if ``work_dir/steps.json`` says so for the same command, config files and
+            version of this package, and its outputs are there; whatever follows one that is run is run as well.
         work_dir: Where the record and the logs are written.
         fresh: Run everything.
     """
@@ -124,18 +134,19 @@ def run_steps(steps: list[Step], work_dir: Path, fresh: bool = False) -> dict[st
             print(f'{head}: done before, skipped (--fresh runs it again)', flush=True)
             continue
         print(f'{head}   (about {progress.left()} left in all)\n    $ {" ".join(step.command)}', flush=True)
+        wanted = inputs(step)  # before it runs: a config that is edited meanwhile is not the one that was read
         seconds = run_step(step, logs / f'{step.name}.log', progress)
         progress.finish(seconds)
-        records[step.name] = dict(command=step.command, seconds=round(seconds, 1))
+        records[step.name] = dict(wanted, seconds=round(seconds, 1))
         write_record(record_file, records)
     return {step.name: records[step.name]['seconds'] for step in steps}
 
 
 def is_done(step: Step, record: dict) -> bool:
     """Whether ``record`` is of this very step and its outputs are still there."""
-    return record.get('command') == step.command and all(path.exists() for path in step.outputs)
+    return inputs(step).items() <= record.items() and all(path.exists() for path in step.outputs)
 
 
 def write_record(file: Path, records: dict[str, dict]) -> None:
-    """Writes steps.json: by step, its command and how long it took."""
+    """Writes steps.json: by step, its inputs and how long it took."""
     file.write_text(json.dumps(records, indent=2) + '\n')
