@@ -117,6 +117,16 @@ def test_another_version_of_the_package_runs_again(tmp_path, monkeypatch):
     assert runs(tmp_path) == (2, 2)
 
 
+def test_what_runs_again_is_not_done_before_it_has_finished(tmp_path):
+    steps = chain(tmp_path)
+    run_steps(steps, tmp_path)
+    broken = steps[0]._replace(command=['python', '-c', 'raise SystemExit(1)'])
+    with pytest.raises(SystemExit, match='failed'):
+        run_steps([broken, steps[1]], tmp_path)
+    run_steps(steps, tmp_path)
+    assert runs(tmp_path) == (2, 2)
+
+
 @pytest.mark.parametrize('line, shown', [
     ('11/22 - mmengine - INFO - Iter(train) [ 40/300]  lr: 2e-03  eta: 0:01:19  time: 0.5  loss: 0.8716',
      'train 40/300, eta 0:01:19, loss 0.8716'),

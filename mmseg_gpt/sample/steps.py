@@ -127,6 +127,7 @@ def run_steps(steps: list[Step], work_dir: Path, fresh: bool = False) -> dict[st
     while done < len(steps) and is_done(steps[done], records.get(steps[done].name, {})):
         done += 1
     records = {step.name: records[step.name] for step in steps[:done]}
+    write_record(record_file, records)  # should this be stopped, what is run again must not count as done
     progress = Progress([step.seconds for step in steps[done:]])
     for i, step in enumerate(steps):
         head = f'[{i + 1}/{len(steps)}] {step.title}'
