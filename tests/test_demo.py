@@ -64,6 +64,16 @@ def test_finished_steps_are_skipped(finished):
     assert again.returncode == 0 and again.stdout.count('skipped') == 7 and '$ python' not in again.stdout
 
 
+@pytest.mark.slow
+def test_the_whole_demo_learns(tmp_path):
+    result = run('--work-dir', tmp_path, timeout=3600)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-1000:]
+    results = json.loads((tmp_path / 'results.json').read_text())
+    assert results['single_scale']['mIoU'] > 60
+    assert results['multi_scale']['mIoU'] > results['single_scale']['mIoU']
+    assert results['untrained']['mIoU'] < 10
+
+
 def test_says_something_before_it_imports_what_takes_seconds():
     code = f'import runpy, sys; runpy.run_path({str(ROOT / "tools/demo.py")!r}); assert "torch" not in sys.modules'
     subprocess.run([sys.executable, '-c', code], check=True)
