@@ -39,12 +39,12 @@ FULL = Preset(
     dict(training=1500, validation=100),
     dict(dataset=14, mae=175, untrained=16, adapt=190, test=14, test_tta=32, gates=5))
 QUICK = Preset(
-    dict(training=48, validation=12),
-    dict(dataset=6, mae=10, untrained=10, adapt=20, test=9, test_tta=10, gates=6),
+    dict(training=48, validation=8),
+    dict(dataset=5, mae=8, untrained=10, adapt=16, test=9, test_tta=11, gates=6),
     mae=('train_dataloader.batch_size=8', 'train_cfg.max_iters=4', 'param_scheduler.0.end=2',
          'param_scheduler.1.begin=2', 'param_scheduler.1.end=4'),
-    gpt=('train_dataloader.batch_size=8', 'train_cfg.max_iters=24', 'train_cfg.val_interval=24',
-         'param_scheduler.0.end=24'))
+    gpt=('train_dataloader.batch_size=4', 'train_cfg.max_iters=20', 'train_cfg.val_interval=20',
+         'param_scheduler.0.end=20'))
 
 
 def parse_args() -> argparse.Namespace:
