@@ -124,4 +124,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:  # between the steps; a running step is stopped where it was started
+        sys.exit('\nstopped')
