@@ -69,6 +69,7 @@ test_evaluator = val_evaluator
 # not 160,000.
 optim_wrapper = dict(
     type='OptimWrapper',
+    constructor='TrainedPartsConstructor',
     optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.01),
     paramwise_cfg=dict(custom_keys={
         'prompt.tokens': dict(lr_mult=2., decay_mult=0.),

@@ -2,7 +2,7 @@
 
 import json
 import re
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 from .dataset import available_cpus
@@ -30,7 +30,13 @@ def collect(work_dir: Path, counts: dict[str, int], seconds: dict[str, float], s
         majority={'class': winner, 'mIoU': iou / len(CLASSES)},
         parameters=count_parameters((work_dir / 'logs/adapt.log').read_text()),
         seconds=seconds, seed=seed, cpus=available_cpus(),
-        versions={name: version(name) for name in ('torch', 'mmengine', 'mmsegmentation', 'mmpretrain')})
+        versions=installed_versions('torch', 'mmengine', 'mmseg', 'mmpretrain'))
+
+
+def installed_versions(*modules: str) -> dict[str, str]:
+    """Versions of what brought these modules, by its name, which forks of OpenMMLab have their own."""
+    installed = packages_distributions()
+    return {name: version(name) for module in modules for name in installed[module]}
 
 
 def last_miou(log: str) -> float:
