@@ -1,6 +1,7 @@
 """Evaluates a checkpoint: single-scale, or multi-scale with flip (--tta), with a table of all classes."""
 
 import argparse
+from numbers import Real
 from pathlib import Path
 
 from mmengine.config import Config
@@ -45,7 +46,7 @@ def write_metrics(runner: Runner, metrics: dict, args: argparse.Namespace) -> No
     per_class = {name: iou for metric in runner.test_loop.evaluator.metrics
                  for name, iou in getattr(metric, 'per_class', {}).items()}
     path = Path(runner.work_dir) / ('metrics_tta.json' if args.tta else 'metrics.json')
-    rounded = {name: round(float(value), 4) for name, value in metrics.items()}
+    rounded = {name: round(float(v), 4) if isinstance(v, Real) else v for name, v in metrics.items()}
     dump({'checkpoint': args.checkpoint, **rounded, 'per_class': per_class}, path, indent=2)
     print(f'written: {path}')
 
