@@ -59,13 +59,12 @@ def parameter_table(model: nn.Module) -> PrettyTable:
     """Counts parameters by part: the backbone's children and parameters, and the model's other children."""
     table = PrettyTable(['part', 'trained', 'frozen'], align='r')
     table.align['part'] = 'l'
-    for part, parameters in parameters_by_part(model).items():
+    in_all = {'in all': list(model.parameters())}
+    for part, parameters in (parameters_by_part(model) | in_all).items():
         trained = sum(p.numel() for p in parameters if p.requires_grad)
-        table.add_row([part, f'{trained:,}', f'{sum(p.numel() for p in parameters) - trained:,}'])
-    everything = list(model.parameters())
-    trained = sum(p.numel() for p in everything if p.requires_grad)
-    total = sum(p.numel() for p in everything)
-    table.add_row(['in all', f'{trained:,} ({trained / total:.2%})', f'{total - trained:,}'])
+        total = sum(p.numel() for p in parameters)
+        share = f' ({trained / total:.2%})' if part in in_all else ''
+        table.add_row([part, f'{trained:,}{share}', f'{total - trained:,}'])
     return table
 
 

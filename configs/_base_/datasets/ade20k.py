@@ -51,3 +51,5 @@ val_dataloader = dict(
 test_dataloader = val_dataloader
 val_evaluator = dict(type='PerClassIoUMetric', iou_metrics=['mIoU'])
 test_evaluator = val_evaluator
+# Not a setting: changing it from the command line would change nothing. Each loader has its own data_root.
+del data_root
