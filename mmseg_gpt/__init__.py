@@ -5,7 +5,7 @@ Importing this package applies the shims and registers everything, so
 ``mmseg`` or ``mmpretrain``.
 """
 
+__version__ = '0.1.0'
+
 from . import compat  # isort: skip  # noqa: F401  must come first
 from . import checkpoints, engine, models  # noqa: F401
-
-__version__ = '0.1.0'

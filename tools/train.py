@@ -21,6 +21,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file, such as configs/setr_pup_gpt_mae_ade20k.py')
     parser.add_argument('--resume', nargs='?', const=True, default=False, metavar='PATH',
                         help='go on from a checkpoint; without PATH, from the newest in the work directory')
+    parser.add_argument('--overwrite', action='store_true', help='start over where the work directory holds a run')
     parser.add_argument('--amp', nargs='?', const='bf16', choices=['bf16', 'fp16'],
                         help='mixed precision; bf16 where nothing follows (fp16 needs a GPU)')
     add_common_arguments(parser)
@@ -31,7 +32,7 @@ def main() -> None:
     args = parse_args()
     cfg = read_config(args)
     set_precision(cfg, args.amp)
-    set_resume(cfg, args.resume)
+    set_resume(cfg, args.resume, args.overwrite)
     check_files(cfg, ('train_dataloader', 'val_dataloader'), pretrained=True)
     runner = Runner.from_cfg(cfg)
     check_paramwise(cfg, runner.model)

@@ -60,7 +60,7 @@ default_hooks = dict(
     checkpoint=dict(
         type='CheckpointHook', by_epoch=False, interval=10**6, save_optimizer=False, filename_tmpl='mae.pth'),
     sampler_seed=dict(type='DistSamplerSeedHook'))
-custom_hooks = [dict(type='ParameterTableHook'), dict(type='SafeCheckpointHook')]
+custom_hooks = [dict(type='ParameterTableHook')]
 env_cfg = dict(mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0), dist_cfg=dict(backend='nccl'))
 visualizer = dict(type='UniversalVisualizer', vis_backends=[dict(type='LocalVisBackend')])
 log_processor = dict(by_epoch=False, window_size=10)

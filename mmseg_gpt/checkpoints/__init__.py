@@ -2,7 +2,7 @@
 
 from .compare import differences
 from .load import PretrainedViT, load_vit
-from .read import CheckpointError, read_state_dict
+from .read import CheckpointError, read_file, read_state_dict
 from .sources import source_of
 
-__all__ = ['CheckpointError', 'PretrainedViT', 'differences', 'load_vit', 'read_state_dict', 'source_of']
+__all__ = ['CheckpointError', 'PretrainedViT', 'differences', 'load_vit', 'read_file', 'read_state_dict', 'source_of']

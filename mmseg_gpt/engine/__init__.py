@@ -1,13 +1,17 @@
 """Running: config and command line, precision, processes, hooks, checks before a run."""
 
+from .checkpointing import AtomicCheckpointHook
 from .config import add_common_arguments, read_config, set_resume
-from .hooks import ParameterTableHook, SafeCheckpointHook
+from .guards import NonFiniteHook, RunStopped, SameBuffersHook, StopOnSignalHook
+from .hooks import ParameterTableHook
 from .optimizer import TrainedPartsConstructor
 from .precision import Bf16OptimWrapper, set_precision
 from .preflight import check_files, check_paramwise
+from .reproducible import SeedIterationHook
 from .runner import Runner
 
 __all__ = [
-    'Bf16OptimWrapper', 'ParameterTableHook', 'Runner', 'SafeCheckpointHook', 'TrainedPartsConstructor',
-    'add_common_arguments', 'check_files', 'check_paramwise', 'read_config', 'set_precision', 'set_resume'
+    'AtomicCheckpointHook', 'Bf16OptimWrapper', 'NonFiniteHook', 'ParameterTableHook', 'RunStopped', 'Runner',
+    'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'TrainedPartsConstructor', 'add_common_arguments',
+    'check_files', 'check_paramwise', 'read_config', 'set_precision', 'set_resume'
 ]

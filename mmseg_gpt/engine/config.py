@@ -5,7 +5,9 @@ import os
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
-from mmengine.runner import find_latest_checkpoint
+
+from ..checkpoints import CheckpointError
+from .resume import POINTER, newest_checkpoint
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
@@ -52,24 +54,24 @@ def find_launcher(launcher: str | None) -> str:
     return launcher or ('pytorch' if under_torchrun else 'none')
 
 
-def set_resume(cfg: Config, resume: str | bool) -> None:
-    """Makes ``cfg`` resume from a checkpoint: a path, or True for the newest in the work directory.
+def set_resume(cfg: Config, resume: str | bool, overwrite: bool = False) -> None:
+    """Makes ``cfg`` resume from a checkpoint: a path, or True for the newest whole one in the work directory.
 
     Raises:
-        SystemExit: the path is not a file, or the work directory has checkpoints but does not say which
-            is the newest; MMEngine would then silently start from 0 and overwrite them.
+        SystemExit: the path is not a file; no checkpoint of the run is whole; or a new run would overwrite the
+            checkpoints of an earlier one.
     """
-    if not resume:
-        return
-    if resume is not True:
+    if isinstance(resume, str):
         if not Path(resume).is_file():
             raise SystemExit(f'--resume: there is no checkpoint {resume}')
         cfg.update(resume=True, load_from=resume)
-        return
-    newest = find_latest_checkpoint(cfg.work_dir)
-    present = sorted(Path(cfg.work_dir).glob('*.pth'))
-    if newest is None and present:
-        raise SystemExit(f'--resume: {cfg.work_dir} has checkpoints but no file last_checkpoint that names the newest. '
-                         f'Say which to resume: --resume {present[-1]}')
-    cfg.load_from = newest or cfg.get('load_from')
-    cfg.resume = newest is not None
+    elif resume:
+        try:
+            newest = newest_checkpoint(cfg.work_dir)
+        except CheckpointError as error:
+            raise SystemExit(f'--resume: {error}') from error
+        cfg.load_from = str(newest) if newest else cfg.get('load_from')
+        cfg.resume = newest is not None
+    elif not cfg.get('resume') and not overwrite and Path(cfg.work_dir, POINTER).exists():
+        raise SystemExit(f'{cfg.work_dir} holds the checkpoints of an earlier run, which this one would overwrite. '
+                         '--resume goes on with that run, --work-dir DIR writes elsewhere, --overwrite starts over')

@@ -7,7 +7,7 @@ from mmengine.config import Config, ConfigDict
 from torch import nn
 
 from ..checkpoints import source_of
-from .hooks import unwrap
+from ..checkpoints.adapters import unwrap
 
 ADE20K = """\
         get:        http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip  (923 MB)

@@ -1,0 +1,127 @@
+"""Loading a checkpoint into a model completely or not at all; and checkpoints without the frozen ViT.
+
+An adapter-only checkpoint holds what was trained, and the buffers: a few MB instead of hundreds. Its
+``meta['frozen']`` says which pretrained file the rest came from, and the SHA-256 of the frozen weights themselves, so
+that another copy of the same weights is accepted and anything else refused.
+"""
+
+import hashlib
+from pathlib import Path
+
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from torch import Tensor, nn
+
+from ..models import GatedPromptViT
+from .compare import differences
+from .load import load_vit
+from .read import CheckpointError
+from .seal import file_sha256
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside data-parallel and test-time-augmentation wrappers, of which there can be two."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+def load_model_state(model: nn.Module, checkpoint: dict, path: str | Path) -> None:
+    """Fills ``model`` from a checkpoint of our own: every tensor in name, shape and kind, and finite.
+
+    The frozen ViT of an adapter-only checkpoint is read from the pretrained file that the config names.
+
+    Args:
+        model: The model of the config, possibly wrapped.
+        checkpoint: The content of a file, or a bare state dict.
+        path: Its name, for messages.
+
+    Raises:
+        CheckpointError: it does not fit. Nothing is changed then, but for the frozen ViT of an adapter-only one.
+    """
+    model = unwrap(model)
+    state = checkpoint.get('state_dict', checkpoint)
+    frozen = checkpoint.get('meta', {}).get('frozen')
+    if frozen:
+        refill_frozen(model, frozen, path)
+        state = {**frozen_state(model), **state}
+    problems = differences(model.state_dict(), state)
+    if problems:
+        raise CheckpointError(
+            f'the checkpoint {path} does not fit the model of this config, so nothing was loaded:\n' +
+            '\n'.join(problems) + '\nUse the config the checkpoint was trained with. A pretrained ViT belongs into '
+            'model.backbone.init_cfg=dict(type="PretrainedViT", checkpoint=...), not into load_from.')
+    model.load_state_dict(state)
+
+
+def frozen_state(model: nn.Module) -> dict[str, Tensor]:
+    """The frozen ViT weights of ``model`` by their names in its state dict; empty if nothing is frozen."""
+    return {f'{prefix}.{name}' if prefix else name: weight
+            for prefix, backbone in frozen_backbones(model).items() for name, weight in backbone.vit_state().items()}
+
+
+def frozen_backbones(model: nn.Module) -> dict[str, GatedPromptViT]:
+    """The frozen backbones in ``model``, by name."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, GatedPromptViT) and m.frozen}
+
+
+def frozen_source(model: nn.Module) -> dict:
+    """What an adapter-only checkpoint says of the frozen weights that are not in it.
+
+    Returns:
+        dict: ``source`` and ``sha256`` of the pretrained file, and ``weights_sha256``.
+
+    Raises:
+        CheckpointError: nothing is frozen, or no pretrained file is named, or the frozen weights are not what that
+            file holds, so that the checkpoint could never be loaded again.
+    """
+    backbones = frozen_backbones(model)
+    if len(backbones) != 1:
+        raise CheckpointError(f'adapter_only needs one frozen GatedPromptViT, this model has {len(backbones)}; without '
+                              'adapter_only the whole model is saved')
+    (backbone, ) = backbones.values()
+    path = source_path(backbone)
+    before = weights_sha256(backbone)
+    state = {name: weight.clone() for name, weight in backbone.vit_state().items()}
+    load_vit(backbone, path)
+    same = weights_sha256(backbone) == before
+    for name, weight in backbone.vit_state().items():
+        weight.data.copy_(state[name])
+    if not same:
+        raise CheckpointError(f'adapter_only: the frozen ViT is not the one in {path} (was another one loaded over it '
+                              'by load_from?), so a checkpoint without it could not be loaded again')
+    return dict(source=Path(path).name, sha256=file_sha256(path), weights_sha256=before)
+
+
+def refill_frozen(model: nn.Module, frozen: dict, path: str | Path) -> None:
+    """Fills the frozen ViT from the file the config names, and refuses any other than the checkpoint ``path`` needs."""
+    backbones = frozen_backbones(model)
+    if len(backbones) != 1:
+        raise CheckpointError(f'{path} holds adapters only, and needs a model with one frozen GatedPromptViT; this '
+                              f'config has {len(backbones)}')
+    (backbone, ) = backbones.values()
+    source = source_path(backbone, needed_by=path)
+    load_vit(backbone, source)
+    # Either will do: other files hold the same weights, and a resized position embedding may differ in its last bits
+    # from machine to machine.
+    if file_sha256(source) != frozen['sha256'] and weights_sha256(backbone) != frozen['weights_sha256']:
+        raise CheckpointError(f'{path} holds adapters of another ViT than {source}: they were trained on '
+                              f'{frozen["source"]} (SHA-256 {frozen["sha256"]}). Set '
+                              'model.backbone.init_cfg.checkpoint to that file')
+
+
+def source_path(backbone: GatedPromptViT, needed_by: str | Path = 'adapter_only') -> str:
+    """The pretrained file that the backbone's config names."""
+    init_cfg = backbone.init_cfg
+    if not isinstance(init_cfg, dict) or 'checkpoint' not in init_cfg:
+        raise CheckpointError(f'{needed_by}: the frozen ViT is read from the file in '
+                              'model.backbone.init_cfg=dict(type="PretrainedViT", checkpoint=...), which is not set')
+    return init_cfg['checkpoint']
+
+
+def weights_sha256(backbone: GatedPromptViT) -> str:
+    """The SHA-256 of the ViT's weights, as they are in memory: names and float32 values in the order of names."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(backbone.vit_state().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,91 @@
+"""Writing a checkpoint so that the file of its name is at every moment whole: the old one or the new one."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .plain import to_plain
+from .read import CheckpointError
+from .seal import seal
+
+UNFINISHED = '.unfinished'
+
+
+def write_checkpoint(content: dict, path: str | Path) -> None:
+    """Saves ``content``, as plain types and sealed, under the name ``path``, or leaves what is there as it was.
+
+    It is written beside ``path`` and renamed when all of it is on the disk. What a killed process left unfinished
+    is removed by the next write under that name.
+
+    Args:
+        content: With tensors, plain types and what :func:`mmseg_gpt.checkpoints.plain.to_plain` makes plain.
+        path: A local file, in any folder; the folder is made.
+
+    Raises:
+        CheckpointError: a weight is not finite, or the file cannot be written; the message says why.
+    """
+    path = Path(path)
+    content = to_plain(content)
+    refuse_non_finite(content.get('state_dict', {}), path)
+    unfinished = path.with_name(path.name + UNFINISHED)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(unfinished, 'wb') as file:
+            torch.save(content, file)
+        seal(unfinished)
+        sync(unfinished)
+        os.replace(unfinished, path)
+        sync(path.parent)
+    # torch turns the operating system's errors into RuntimeErrors of its own.
+    except (OSError, RuntimeError, ValueError) as error:
+        remove_quietly(unfinished)
+        raise CheckpointError(f'{path} could not be written: {cause_of(error)}. The checkpoints written before are '
+                              'intact: make room or set the permissions, then go on with --resume') from error
+
+
+def refuse_non_finite(state: dict[str, Tensor], path: Path) -> None:
+    """Raises a CheckpointError that names the tensors with a NaN or an infinity."""
+    broken = [name for name, value in state.items() if isinstance(value, Tensor) and not torch.isfinite(value).all()]
+    if broken:
+        raise CheckpointError(f'{path} was not written, because {len(broken)} of its weights are not finite: '
+                              f'{", ".join(broken[:6])}{", ..." if len(broken) > 6 else ""}')
+
+
+def write_text(text: str, path: str | Path) -> None:
+    """Writes a small text file the same way.
+
+    Raises:
+        OSError: it cannot be written; what was there is there still.
+    """
+    path = Path(path)
+    unfinished = path.with_name(path.name + UNFINISHED)
+    unfinished.write_text(text)
+    sync(unfinished)
+    os.replace(unfinished, path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk itself."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove_quietly(path: Path) -> None:
+    """Removes a file if that is possible."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
+def cause_of(error: BaseException) -> str:
+    """The operating system's words, if they are behind ``error``, else its first line."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, OSError):
+        cause = cause.__cause__ or cause.__context__
+    return (cause.strerror or str(cause)) if cause is not None else str(error).splitlines()[0]

@@ -1,0 +1,177 @@
+"""Hooks that stop a run before it goes wrong silently, or when it is asked to stop."""
+
+import signal
+import threading
+from collections import deque
+
+import torch
+from mmengine.dist import all_reduce, broadcast, get_world_size
+from mmengine.hooks import Hook
+from mmengine.optim import AmpOptimWrapper, OptimWrapperDict
+from mmengine.registry import HOOKS
+
+from ..checkpoints.adapters import unwrap
+from .checkpointing import AtomicCheckpointHook
+
+
+class RunStopped(RuntimeError):
+    """A guard has ended the run; the message says why, and what to do."""
+
+
+@HOOKS.register_module()
+class NonFiniteHook(Hook):
+    """Stops the run at the first loss or gradient that is not finite, before the weights are touched.
+
+    MMEngine goes on with NaN in nearly every weight, lets good checkpoints rotate away, and prints an mIoU. With
+    float16 loss scaling, where infinite gradients now and then are normal and their steps are skipped, it is too many
+    skipped steps in a row that end the run.
+
+    Args:
+        max_skipped_steps: How many steps in a row loss scaling may skip.
+
+    Raises:
+        RunStopped: naming the iteration, the parameters and the images.
+    """
+
+    def __init__(self, max_skipped_steps: int = 50) -> None:
+        self.max_skipped_steps = max_skipped_steps
+        self.skipped = 0
+        self.handles: list = []
+
+    def before_train(self, runner) -> None:
+        wrapper = runner.optim_wrapper
+        self.wrappers = list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+        self.scaled = any(isinstance(w, AmpOptimWrapper) and w.loss_scaler.is_enabled() for w in self.wrappers)
+        self.accumulated = max(w._accumulative_counts for w in self.wrappers)
+        self.batches = deque(maxlen=self.accumulated)
+        self.names = {id(p): name for name, p in unwrap(runner.model).named_parameters()}
+        for w in self.wrappers:
+            self.handles.append(w.optimizer.register_step_pre_hook(
+                lambda optimizer, args, kwargs: self.check_gradients(runner, optimizer)))
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        self.batches.append(data_batch)
+
+    def check_gradients(self, runner, optimizer: torch.optim.Optimizer) -> None:
+        """Looks at the gradients just before a step; loss scaling does not come here with infinite ones."""
+        self.skipped = -1  # after_train_iter counts this iteration
+        gradients = {id(p): p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None}
+        # The maximum cannot overflow, and a NaN in it stays one.
+        if not gradients or torch.nn.utils.get_total_norm(list(gradients.values()), torch.inf).isfinite():
+            return
+        broken = [self.names.get(key, '?') for key, gradient in gradients.items() if not gradient.isfinite().all()]
+        self.stop(runner, f'the gradient is not finite in {len(broken)} of {len(gradients)} trained tensors '
+                  f'({", ".join(broken[:4])}{", ..." if len(broken) > 4 else ""})')
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
+                         outputs: dict | None = None) -> None:
+        self.skipped += 1
+        if self.scaled:
+            if self.skipped > self.max_skipped_steps * self.accumulated:
+                self.stop(runner, f'loss scaling has skipped more than {self.max_skipped_steps} steps in a row')
+            return
+        broken = {k: float(v) for k, v in (outputs or {}).items() if torch.is_tensor(v) and not v.isfinite().all()}
+        if broken:
+            self.stop(runner, f'not finite: {broken}')
+
+    def release(self, runner) -> None:
+        """Undoes what :meth:`before_train` did, also after an error."""
+        for handle in self.handles:
+            handle.remove()
+        self.handles.clear()
+
+    def stop(self, runner, reason: str) -> None:
+        """Raises, with all that helps to find the cause."""
+        images = [image for batch in self.batches for image in image_files(batch)]
+        saved = runner.message_hub.runtime_info.get('last_ckpt')
+        raise RunStopped(
+            f'stopped at iteration {runner.iter + 1}: {reason}.\nImages of this step: '
+            f'{", ".join(images) or "unknown"}\n'
+            f'The last checkpoint is {saved or "none: the run had not saved yet"}.\nLook at these images and labels; '
+            'then try a smaller learning rate, clipping (optim_wrapper.clip_grad=dict(max_norm=1.)), or --amp bf16 '
+            'instead of fp16.')
+
+
+@HOOKS.register_module()
+class SameBuffersHook(Hook):
+    """Gives every process the buffers of the first before a validation, as a checkpoint saves them.
+
+    The running statistics of plain BN differ between processes, so that the reported mIoU would be that of no
+    checkpoint.
+    """
+
+    def before_val_epoch(self, runner) -> None:
+        for buffer in runner.model.buffers() if get_world_size() > 1 else ():
+            broadcast(buffer, src=0)
+
+
+@HOOKS.register_module()
+class StopOnSignalHook(Hook):
+    """Saves and ends the run when the process gets SIGTERM or SIGINT (Ctrl-C), as schedulers expect.
+
+    All processes stop at the same iteration, and with the exit status 128 + signal, so that a scheduler does not take
+    the run for finished. In a single process, a second signal ends it at once.
+    """
+
+    priority = 'LOWEST'  # after the checkpoint hook
+    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+    def __init__(self) -> None:
+        self.received = 0
+        self.former: dict = {}
+
+    def before_train(self, runner) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            return  # Python lets only the main thread handle signals
+
+        def handle(number: int, frame: object) -> None:
+            self.received = number
+            runner.logger.warning(f'{signal.Signals(number).name}: saving after this iteration'
+                                  + ('' if runner.distributed else '; the same again stops at once'))
+            if not runner.distributed:  # torchrun passes on what a terminal has sent to all already
+                self.release()
+
+        self.former = {number: signal.signal(number, handle) for number in self.SIGNALS}
+
+    def release(self, runner=None) -> None:
+        """Puts the former handlers back, also after an error."""
+        for number, handler in self.former.items():
+            signal.signal(number, handler)
+        self.former = {}
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
+                         outputs: dict | None = None) -> None:
+        if number := self.received_anywhere(runner):
+            self.save_and_stop(runner, number, done=runner.iter + 1)
+
+    def after_val_iter(self, runner, batch_idx: int, data_batch: dict | None = None, outputs: object = None) -> None:
+        # Between processes a validation is not in step: there it is finished first.
+        if self.received and not runner.distributed:
+            runner.logger.warning('the validation is not finished; tools/test.py repeats it from the checkpoint')
+            self.save_and_stop(runner, self.received, done=runner.iter)
+
+    def received_anywhere(self, runner) -> int:
+        """The signal that any process has got, or 0: the same answer in all of them."""
+        if not runner.distributed:
+            return self.received
+        received = torch.tensor(self.received)
+        all_reduce(received, 'max')
+        return int(received)
+
+    def save_and_stop(self, runner, number: int, done: int) -> None:
+        """Writes a checkpoint that can be resumed, closes the logs, and leaves."""
+        name = signal.Signals(number).name
+        for hook in runner.hooks:
+            if isinstance(hook, AtomicCheckpointHook):
+                hook.save_now(runner, done)
+                runner.logger.warning(f'stopped by {name} after iteration {done}, saved in {hook.last_ckpt}; '
+                                      '--resume goes on from there')
+        self.release()
+        runner.call_hook('after_run')
+        raise SystemExit(128 + number)
+
+
+def image_files(batch: dict | None) -> list[str]:
+    """The image files of a batch of mmsegmentation's or mmpretrain's data samples."""
+    samples = batch.get('data_samples') or [] if isinstance(batch, dict) else []
+    return [path for sample in samples if (path := getattr(sample, 'img_path', None))]

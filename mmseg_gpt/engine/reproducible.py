@@ -1,0 +1,164 @@
+"""Randomness as a function of the place in the run, not of its history.
+
+Before each sample and each iteration the random generators are seeded from the run's seed and the place of that sample
+or iteration in the run. So nothing but the seed and the iteration has to be saved: a resumed run draws the same
+images, augmentations, dropout masks and hard gates as one that was never interrupted, with any number of workers, and
+without reading the data again.
+"""
+
+import random
+from collections.abc import Iterator, Sized
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from mmengine.dataset import InfiniteSampler
+from mmengine.dist import get_rank, get_world_size
+from mmengine.hooks import Hook
+from mmengine.registry import DATA_SAMPLERS, DATASETS, HOOKS
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+SAMPLE, ITERATION = 0, 1  # so that a sample and an iteration of the same number differ
+
+
+def seed_generators(*place: int) -> None:
+    """Seeds Python's, NumPy's and torch's generators from non-negative numbers, well apart for any two places.
+
+    In a worker process torch's CUDA generators, which it cannot have, are left alone.
+    """
+    words = np.random.SeedSequence(place).generate_state(4, np.uint64).tolist()
+    random.seed(words[0])
+    np.random.seed(words[1] % 2**32)
+    torch.default_generator.manual_seed(words[2])
+    if torch.cuda.is_initialized() and torch.utils.data.get_worker_info() is None:
+        torch.cuda.manual_seed_all(words[3])
+
+
+class Place(NamedTuple):
+    """A sample's place in a run, and which sample of the dataset it is."""
+    epoch: int
+    position: int  # within the epoch, over all processes
+    index: int
+
+
+@DATA_SAMPLERS.register_module()
+class PlaceSampler(Sampler):
+    """Says of each sample of another sampler where in the run it stands.
+
+    Args:
+        sampler: Config of a sampler whose processes take turns, as all of MMEngine's do.
+        dataset: What is sampled.
+        seed: For ``sampler``.
+    """
+
+    def __init__(self, sampler: dict, dataset: Sized, seed: int) -> None:
+        self.sampler = DATA_SAMPLERS.build(sampler, default_args=dict(dataset=dataset, seed=seed))
+        self.epoch = self.skipped = 0
+
+    def __iter__(self) -> Iterator[Place]:
+        rank, processes = get_rank(), get_world_size()
+        for i, index in islice(enumerate(self.sampler), self.skipped, None):
+            yield Place(self.epoch, i * processes + rank, index)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Goes to the beginning of a later epoch; MMEngine's iteration loop starts with 0 even where it resumes."""
+        if epoch > self.epoch:
+            self.skip_to(epoch, 0)
+
+    def skip_to(self, epoch: int, samples: int) -> None:
+        """Starts the next iterator inside ``epoch``, after ``samples`` of this process."""
+        self.epoch, self.skipped = epoch, samples
+        self.sampler.set_epoch(epoch)
+
+
+@DATASETS.register_module()
+class SeededDataset(Dataset):
+    """A dataset whose augmentations depend only on the run's seed and the sample's place.
+
+    Args:
+        dataset: Config of a dataset, or the dataset.
+        seed: The run's seed.
+    """
+
+    def __init__(self, dataset: dict | Dataset, seed: int) -> None:
+        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
+        self.seed = seed
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, place: Place) -> dict:
+        seed_generators(self.seed, SAMPLE, place.epoch, place.position)
+        return self.dataset[place.index]
+
+    def __getattr__(self, name: str) -> object:
+        if name.startswith('__') or name == 'dataset':  # so that copies and pickles of it work
+            raise AttributeError(name)
+        return getattr(self.dataset, name)
+
+
+@HOOKS.register_module()
+class SeedIterationHook(Hook):
+    """Seeds each training iteration, for what is drawn on this device: dropout, hard gates, mixing of images."""
+
+    priority = 'HIGHEST'
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        seed_generators(runner.seed, ITERATION, runner.iter, get_rank())
+
+
+def seeded(train_dataloader: dict, seed: int) -> dict:
+    """The config of a data loader, with its samples seeded one by one.
+
+    A loader with a batch sampler of its own is left as it is; resuming then reads the data again, as in MMEngine.
+    """
+    if train_dataloader.get('batch_sampler') is not None:
+        return train_dataloader
+    loader = train_dataloader.copy()
+    loader['dataset'] = dict(type='SeededDataset', dataset=loader['dataset'], seed=seed)
+    loader['sampler'] = dict(type='PlaceSampler', sampler=loader['sampler'])
+    return loader
+
+
+def skip_iterations(loader: DataLoader, iterations: int) -> bool:
+    """Lets ``loader`` begin where a run stands, without reading what comes before.
+
+    Args:
+        loader: Built from a :func:`seeded` config, and not iterated yet.
+        iterations: How many the run has done, since its first epoch.
+
+    Returns:
+        Whether it could; else the loop must read and drop.
+    """
+    sampler = loader.sampler
+    if not isinstance(sampler, PlaceSampler):
+        return False
+    endless = isinstance(sampler.sampler, InfiniteSampler)
+    epoch, iterations = (0, iterations) if endless else divmod(iterations, len(loader))
+    sampler.skip_to(epoch, iterations * loader.batch_size)
+    return True
+
+
+class AlreadySkipped:
+    """An endless iterator for MMEngine's loop, which drops as many batches as iterations are done: they cost nothing.
+
+    Args:
+        batches: The batches from there on.
+        skipped: How many the loop will drop.
+    """
+
+    def __init__(self, batches: Iterator, skipped: int) -> None:
+        self.batches, self.skipped = batches, skipped
+
+    def __iter__(self) -> Iterator:
+        return self
+
+    def __next__(self) -> dict | None:
+        if self.skipped:
+            self.skipped -= 1
+            return None
+        return next(self.batches)
