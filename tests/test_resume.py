@@ -1,37 +1,53 @@
 """A resumed run is the run that was not interrupted, bit for bit; and what cannot be resumed is refused."""
 
 import logging
+import os
 import shutil
+import signal
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from tiny_run import differing, run, saved, tiny_config
+from tiny_run import At, differing, run, saved, tiny_config
 
-from mmseg_gpt.checkpoints import CheckpointError
+import mmseg_gpt.engine as engine
+from mmseg_gpt.checkpoints import CheckpointError, read_file
+from mmseg_gpt.checkpoints.write import write_checkpoint
+from mmseg_gpt.engine.reproducible import PlaceSampler, SeededDataset, seed_generators
+from mmseg_gpt.engine.resume import newest_checkpoint
+
+EPOCHS = dict(  # 3 iterations each
+    train_cfg=dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=2, val_interval=100),
+    train_dataloader__sampler=dict(_delete_=True, type='DefaultSampler', shuffle=True),
+    default_hooks__checkpoint__by_epoch=True, log_processor__by_epoch=True)
+FINITE = dict(train_dataloader__sampler=EPOCHS['train_dataloader__sampler'])  # restarted every 3 iterations
 
 
 @pytest.fixture(scope='module')
-def whole(tmp_path_factory):
+def whole(tmp_path_factory) -> Path:
     """A folder with a run of 6 iterations."""
     folder = tmp_path_factory.mktemp('whole')
     run(tiny_config(folder))
     return folder
 
 
-def resumed(source, tmp_path, **options):
-    """Copies a run up to iteration 4, resumes it and returns its last checkpoint."""
-    shutil.copytree(source, tmp_path / 'copy')
-    folder = tmp_path / 'copy'
-    (folder / 'run/iter_6.pth').unlink()
-    (folder / 'run/last_checkpoint').write_text(str(folder / 'run/iter_4.pth'))
-    run(tiny_config(folder, resume=True, **options))
-    return saved(folder, 6)
+@pytest.fixture
+def part(whole, tmp_path) -> Path:
+    """A copy of it, interrupted after iteration 4."""
+    shutil.copytree(whole, tmp_path / 'copy')
+    (tmp_path / 'copy/run/iter_6.pth').unlink()
+    (tmp_path / 'copy/run/last_checkpoint').write_text(str(tmp_path / 'copy/run/iter_4.pth'))
+    return tmp_path / 'copy'
+
+
+# --- bit for bit -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize('workers', [0, 2])
-def test_resumed_equals_uninterrupted(whole, tmp_path, workers):
-    again = resumed(whole, tmp_path, train_dataloader__num_workers=workers)
-    assert differing(saved(whole, 6), again) == []
+def test_resumed_equals_uninterrupted(whole, part, workers):
+    run(tiny_config(part, resume=True, train_dataloader__num_workers=workers))
+    assert differing(saved(whole, 6), saved(part, 6)) == []
 
 
 def test_the_last_iterations_changed_something(whole):
@@ -39,3 +55,202 @@ def test_the_last_iterations_changed_something(whole):
     changed = differing(saved(whole, 4), saved(whole, 6))
     assert {'state_dict.backbone.prompt.tokens', 'state_dict.decode_head.conv_seg.weight'} <= set(changed)
     assert any(name.startswith('optimizer') for name in changed)
+
+
+def stop_and_go(folder: Path, **options) -> list[str]:
+    """Trains, trains again with SIGTERM in iteration 4, resumes, and says in what the two ends differ."""
+    kind, last = ('epoch', 2) if options.get('default_hooks__checkpoint__by_epoch') else ('iter', 6)
+    seed = run(tiny_config(folder, work_dir=str(folder / 'whole'), **options)).seed
+    for going_on in (False, True):
+        # Without a seed in the config, the second run draws one of its own; for the comparison it gets the first's.
+        again = tiny_config(folder, resume=going_on, **({} if going_on else dict(randomness__seed=seed)), **options)
+        if going_on:
+            run(again)
+        else:
+            with pytest.raises(SystemExit) as stopped:
+                run(again, At(4, lambda runner, batch: os.kill(os.getpid(), signal.SIGTERM)))
+            assert stopped.value.code == 128 + signal.SIGTERM
+            assert (folder / 'run/last_checkpoint').read_text() == str(folder / 'run/iter_4.pth')
+            assert saved(folder, 4)['meta']['iter'] == 4
+    one, other = (read_file(folder / where / f'{kind}_{last}.pth') for where in ('whole', 'run'))
+    return differing(one, other)
+
+
+@pytest.mark.parametrize('options', [
+    dict(optim_wrapper__optimizer=dict(_delete_=True, type='AdamW', lr=1e-3)),
+    dict(model__backbone__prompt__type='HardGatedPrompt', model__backbone__prompt__gate_init=0.),
+    dict(FINITE, train_dataloader__num_workers=1),
+    EPOCHS,
+], ids=['AdamW', 'hard gates', 'finite sampler', 'inside an epoch'])
+def test_stopped_by_a_signal_and_resumed(tmp_path, options):
+    assert stop_and_go(tmp_path, **options) == []
+
+
+def test_resumed_without_a_seed_in_the_config(tmp_path):
+    folder = tmp_path
+    no_seed = dict(randomness__seed=None)
+    run(tiny_config(folder, **no_seed))
+    end = saved(folder, 6)
+    for name in ('iter_6.pth', 'last_checkpoint'):
+        (folder / 'run' / name).unlink()
+    runner = run(tiny_config(folder, resume=True, **no_seed))
+    assert runner.seed == end['meta']['seed']
+    assert differing(end, saved(folder, 6)) == []
+
+
+def test_another_seed_draws_something_else(whole, tmp_path):
+    run(tiny_config(tmp_path, randomness__seed=1))
+    assert differing(saved(whole, 2), saved(tmp_path, 2))
+
+
+def test_resuming_reads_no_data_again(part, monkeypatch):
+    read = []
+    original = SeededDataset.__getitem__
+    monkeypatch.setattr(SeededDataset, '__getitem__', lambda self, place: read.append(place) or original(self, place))
+    run(tiny_config(part, resume=True))
+    assert [place.position for place in read] == [8, 9, 10, 11]  # iterations 5 and 6 of two images
+
+
+class Numbers(torch.utils.data.Dataset):
+    """A dataset of random numbers, as an augmentation draws them."""
+
+    def __len__(self) -> int:
+        return 5
+
+    def __getitem__(self, index: int) -> tuple:
+        import random
+        return index, random.random(), np.random.rand(), torch.rand(()).item()
+
+
+def numbers(workers: int, skipped: int = 0, count: int = 12) -> list[tuple]:
+    """The first samples of a loader over :class:`Numbers` after those skipped."""
+    sampler = PlaceSampler(dict(type='InfiniteSampler'), Numbers(), seed=3)
+    sampler.skip_to(0, skipped)
+    loader = torch.utils.data.DataLoader(SeededDataset(Numbers(), 3), 2, sampler=sampler, num_workers=workers,
+                                         collate_fn=list)
+    batches = iter(loader)
+    return [sample for _ in range(count // 2) for sample in next(batches)]
+
+
+def test_samples_depend_on_their_place_alone():
+    expected = numbers(workers=0)
+    assert numbers(workers=3) == expected
+    assert numbers(workers=2, skipped=4, count=8) == expected[4:]
+    drawn = [value for sample in expected for value in sample[1:]]
+    assert len(set(drawn)) == len(drawn), 'a number was drawn twice'
+
+
+def test_neighbouring_places_are_independent():
+    first = []
+    for place in range(2000):
+        seed_generators(0, 1, place)
+        first.append((np.random.rand(), torch.rand(()).item()))
+    first = np.array(first)
+    assert np.abs(first.mean(0) - 0.5).max() < 0.03 and np.abs(first.std(0) - 12**-0.5).max() < 0.02
+    assert abs(np.corrcoef(first[:-1, 0], first[1:, 0])[0, 1]) < 0.08
+    assert abs(np.corrcoef(first.T)[0, 1]) < 0.08
+
+
+# --- from which checkpoint -------------------------------------------------------------------------
+
+
+def damage(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize('change, expected', [
+    (lambda run: None, 'iter_6'),
+    (lambda run: (run / 'last_checkpoint').unlink(), 'iter_6'),
+    (lambda run: (run / 'last_checkpoint').write_text(''), 'iter_6'),
+    (lambda run: (run / 'last_checkpoint').write_bytes(b'\0\xff\0'), 'iter_6'),
+    (lambda run: (run / 'last_checkpoint').write_text('/gone/iter_8.pth'), 'iter_6'),
+    (lambda run: (run / 'last_checkpoint').write_text('elsewhere/iter_4.pth'), 'iter_6'),  # killed before the pointer
+    (lambda run: damage(run / 'iter_6.pth'), 'iter_4'),
+    (lambda run: (run / 'iter_6.pth').write_bytes(b''), 'iter_4'),
+    (lambda run: [damage(run / f'iter_{i}.pth') for i in (4, 6)], 'iter_2'),
+    (lambda run: shutil.copy(run / 'iter_6.pth', run / 'best_mIoU_iter_9.pth'), 'iter_6'),
+])
+def test_the_newest_whole_checkpoint_is_found(whole, tmp_path, log, change, expected):
+    place = shutil.copytree(whole / 'run', tmp_path / 'run')
+    change(place)
+    assert newest_checkpoint(place).stem == expected
+    warned = [r.getMessage() for r in log if r.levelno == logging.WARNING]
+    assert bool(warned) == (expected != 'iter_6' or not (place / 'last_checkpoint').exists()
+                            or b'iter_' not in (place / 'last_checkpoint').read_bytes()
+                            or b'gone' in (place / 'last_checkpoint').read_bytes())
+
+
+def test_an_older_run_with_higher_numbers_is_not_taken(whole, tmp_path):
+    place = shutil.copytree(whole / 'run', tmp_path / 'run')
+    shutil.copy(place / 'iter_6.pth', place / 'iter_900.pth')
+    os.utime(place / 'iter_900.pth', (1, 1))
+    assert newest_checkpoint(place).stem == 'iter_6'
+
+
+def test_no_checkpoint_is_a_first_start_and_none_whole_is_an_error(whole, tmp_path):
+    assert newest_checkpoint(tmp_path) is None
+    place = shutil.copytree(whole / 'run', tmp_path / 'run')
+    for i in (2, 4, 6):
+        damage(place / f'iter_{i}.pth')
+    with pytest.raises(CheckpointError, match=r'(?s)no checkpoint in .*iter_6.pth is damaged.*iter_2.pth is damaged'):
+        newest_checkpoint(place)
+    cfg = tiny_config(whole, work_dir=str(place))
+    with pytest.raises(SystemExit, match='no checkpoint'):
+        engine.set_resume(cfg, True)
+
+
+def test_a_pretrained_file_cannot_be_resumed(whole):
+    with pytest.raises(CheckpointError, match=r'lacks .*optimizer.*load_from'):
+        run(tiny_config(whole, resume=True, load_from=str(whole / 'vit.pth')))
+
+
+def test_a_new_run_does_not_overwrite_an_old_one(whole):
+    cfg = tiny_config(whole)
+    with pytest.raises(SystemExit, match=r'earlier run.*--resume.*--overwrite'):
+        engine.set_resume(cfg, False)
+    engine.set_resume(cfg, False, overwrite=True)
+    assert not cfg.resume
+
+
+# --- with another config ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('options, named', [
+    (dict(optim_wrapper__optimizer__lr=0.5), r'optim_wrapper\.optimizer\.lr: 0\.001 -> 0\.5'),
+    (dict(train_dataloader__batch_size=3), r'train_dataloader\.batch_size: 2 -> 3'),
+    (dict(param_scheduler__0__power=1.), r'param_scheduler\.0\.power: 0\.9 -> 1\.0'),
+    (dict(optim_wrapper__optimizer=dict(_delete_=True, type='AdamW', lr=1e-3)), r'type: "SGD" -> "AdamW"'),
+    (dict(model__backbone__arch__num_layers=11, model__backbone__out_indices=(4, 8, 10)), r'num_layers: 12 -> 11'),
+    (dict(model__backbone__prompt__num_tokens=5), r'num_tokens: 4 -> 5'),
+    (dict(model__decode_head__num_classes=151), r'decode_head\.num_classes: 150 -> 151'),
+    (dict(model__decode_head__dropout_ratio=0.), r'dropout_ratio: 0\.1 -> 0\.0'),
+    (dict(optim_wrapper__clip_grad=dict(max_norm=1.)), r'clip_grad\.max_norm: null -> 1\.0'),
+], ids=str)
+def test_settings_that_cannot_change_within_a_run(part, options, named):
+    with pytest.raises(CheckpointError, match=f'(?s)cannot be resumed with this config.*{named}.*load_from'):
+        run(tiny_config(part, resume=True, **options))
+
+
+def test_other_classes_are_refused(part):
+    with pytest.raises(CheckpointError, match=r'cannot be resumed: its run had 150 classes.* has 2 classes'):
+        run(tiny_config(part, resume=True, train_dataloader__dataset__metainfo=dict(classes=('wall', 'sky'))))
+
+
+def test_other_changes_are_said(part, capsys):
+    run(tiny_config(part, resume=True, default_hooks__checkpoint__interval=3, train_cfg__max_iters=5))
+    said = capsys.readouterr().out
+    assert 'default_hooks.checkpoint.interval: 2 -> 3' in said and 'train_cfg.max_iters: 6 -> 5' in said
+    assert saved(part, 5)['meta']['iter'] == 5
+
+
+def test_a_checkpoint_runs_no_code_of_its_meta(part, monkeypatch):
+    """MMEngine 0.10.7 executes ``meta['config']`` when it resumes."""
+    canary = part / 'canary'
+    checkpoint = saved(part, 4)
+    checkpoint['meta']['config'] = checkpoint['meta']['cfg'] = f'open({str(canary)!r}, "w")'
+    write_checkpoint(checkpoint, part / 'run/iter_4.pth')
+    monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
+    run(tiny_config(part, resume=True))
+    assert saved(part, 6) and not canary.exists()

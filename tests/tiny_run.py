@@ -1,10 +1,13 @@
 """Runs of the main config in small, in this process: a ViT of width 24, drawn images of 64 pixels, few iterations."""
 
+import copy
 import itertools
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.hooks import Hook
 from shrink import SIZE, shrink
 
 from mmseg_gpt.checkpoints import read_file
@@ -38,17 +41,36 @@ def tiny_config(folder: Path, **options) -> Config:
         'default_hooks.checkpoint.interval': 2, 'default_hooks.checkpoint.max_keep_ckpts': -1,
         'model.backbone.init_cfg.checkpoint': str(folder / 'vit.pth'), 'model.backbone.prompt.num_tokens': 4,
         'model.decode_head.dropout_ratio': 0.1, 'log_level': 'WARNING'})
-    cfg.merge_from_dict({key.replace('__', '.'): value for key, value in options.items()})
+    cfg.merge_from_dict({key.replace('__', '.'): copy.deepcopy(value) for key, value in options.items()})
     return cfg
 
 
-def run(cfg: Config) -> Runner:
-    """Trains, and returns the runner."""
+def run(cfg: Config, *hooks: Hook) -> Runner:
+    """Trains with further hooks, and returns the runner."""
     cfg = cfg.copy()
     cfg.experiment_name = next(names)
     runner = Runner.from_cfg(cfg)
+    for hook in hooks:
+        runner.register_hook(hook)
     runner.train()
     return runner
+
+
+class At(Hook):
+    """Does something before one training iteration, counted from 1.
+
+    Args:
+        iteration: Which one.
+        action: Gets the runner and the batch.
+    """
+    priority = 'VERY_HIGH'
+
+    def __init__(self, iteration: int, action: Callable[[Runner, dict], object]) -> None:
+        self.iteration, self.action = iteration, action
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        if runner.iter + 1 == self.iteration:
+            self.action(runner, data_batch)
 
 
 def saved(folder: Path, iteration: int) -> dict:
