@@ -16,7 +16,12 @@ from mmseg_gpt.models import GatedPromptViT
 from mmseg_gpt.sample import make_dataset
 
 MAIN = Path(__file__).parents[1] / 'configs/setr_pup_gpt_mae_ade20k.py'
-names = (f'tiny-{i}' for i in itertools.count())  # MMEngine keeps one log for each name
+count = itertools.count()
+
+
+def next_name() -> str:
+    """A name for a run: MMEngine keeps one log for each."""
+    return f'tiny-{next(count)}'
 
 
 def tiny_config(folder: Path, **options) -> Config:
@@ -48,7 +53,7 @@ def tiny_config(folder: Path, **options) -> Config:
 def run(cfg: Config, *hooks: Hook) -> Runner:
     """Trains with further hooks, and returns the runner."""
     cfg = cfg.copy()
-    cfg.experiment_name = next(names)
+    cfg.experiment_name = next_name()
     runner = Runner.from_cfg(cfg)
     for hook in hooks:
         runner.register_hook(hook)

@@ -1,7 +1,5 @@
 """When a run saves: MMEngine's checkpoint hook, which removes old checkpoints only after the new one is written."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.dist import is_main_process
@@ -9,7 +7,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
 from ..checkpoints.adapters import frozen_source, unwrap
-from ..checkpoints.write import write_text
+from ..checkpoints.write import UNFINISHED, write_text
 from .resume import POINTER
 
 
@@ -34,6 +32,11 @@ class AtomicCheckpointHook(CheckpointHook):
 
     def before_train(self, runner) -> None:
         super().before_train(runner)
+        self.kept = list(runner.message_hub.runtime_info.get('kept_checkpoints', []))
+        self._prune()  # what a killed run had not come to remove
+        if is_main_process():
+            for unfinished in Path(self.out_dir).glob(f'*{UNFINISHED}'):
+                unfinished.unlink()
         if self.adapter_only:
             runner.frozen_source = frozen_source(unwrap(runner.model))
 
@@ -41,45 +44,50 @@ class AtomicCheckpointHook(CheckpointHook):
         """Saves outside the schedule, so that the run can be resumed after ``done`` iterations."""
         if self.saved_at == done and self.save_optimizer:
             return
-        meta, step = dict(epoch=runner.epoch, iter=done), done
+        meta = dict(epoch=runner.epoch, iter=done)
         # An epoch that is not over: named by iteration, like those of an iteration-based run.
         template = 'iter_{}.pth' if self.by_epoch or '{}' not in self.filename_tmpl else self.filename_tmpl
         settings = dict(by_epoch=False, filename_tmpl=template, save_optimizer=True, save_param_scheduler=True)
         kept = {name: getattr(self, name) for name in settings}
         vars(self).update(settings)
         try:
-            self._save_checkpoint_with_step(runner, step, meta)
+            self._save_checkpoint_with_step(runner, done, meta)
         finally:
             vars(self).update(kept)
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
-        with self._removing_later():
-            super()._save_checkpoint_with_step(runner, step, meta)
-            self.saved_at = meta['iter']
+        name = self.filename_tmpl.format(step)
+        if name not in self.kept:
+            self.kept.append(name)
+        self.last_ckpt = str(Path(self.out_dir, name))
+        # With those that are about to be removed: should the run be killed before, it does so when it is resumed.
+        runner.message_hub.update_info('kept_checkpoints', list(self.kept))
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir, name, save_optimizer=self.save_optimizer, save_param_scheduler=self.save_param_scheduler,
+            meta=meta, by_epoch=self.by_epoch, **self.args)
+        self.saved_at = meta['iter']
+        if is_main_process():
+            write_text(self.last_ckpt, Path(runner.work_dir, POINTER))
+        self._prune()
+
+    def _prune(self) -> None:
+        """Removes the oldest checkpoints beyond ``max_keep_ckpts``."""
+        while 0 < self.max_keep_ckpts < len(self.kept):
+            old = Path(self.out_dir, self.kept.pop(0))
             if is_main_process():
-                # MMEngine has written it too, but not so that a power cut leaves it whole.
-                write_text(self.last_ckpt, Path(runner.work_dir, POINTER))
+                old.unlink(missing_ok=True)
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:
-        with self._removing_later():
-            super()._save_best_checkpoint(runner, metrics)
-
-    @contextmanager
-    def _removing_later(self) -> Iterator[None]:
-        """Runs its body, then the removals it asked for; none of them if it fails."""
         backend = self.file_backend
-        if isinstance(backend, LateRemoval):  # inside another call already
-            yield
-            return
         self.file_backend = late = LateRemoval(backend)
         try:
-            yield
+            super()._save_best_checkpoint(runner, metrics)
         finally:
             self.file_backend = backend
-        best = getattr(self, 'best_ckpt_path_dict', {}).values()
-        newest = {self.last_ckpt, getattr(self, 'best_ckpt_path', None), *best}
+        best = {getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()}
         for path in late.asked:
-            if path not in newest:
+            if path not in best:
                 backend.remove(path)
 
 

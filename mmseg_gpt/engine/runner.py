@@ -1,6 +1,7 @@
 """MMEngine's runner, with what a run of 160,000 iterations needs to be trusted."""
 
 import time
+from functools import cached_property
 from pathlib import Path
 
 import mmengine
@@ -157,6 +158,11 @@ class Runner(mmengine.runner.Runner):
 
     # --- saving ---
 
+    @cached_property
+    def recorded_config(self) -> dict[str, str]:
+        """The config as a checkpoint holds it: to be compared, and to be read. Formatting it takes a while."""
+        return dict(settings=settings_of(self.cfg), cfg=self.cfg.pretty_text)
+
     @master_only
     def save_checkpoint(self, out_dir: str, filename: str, file_client_args: dict | None = None,
                         save_optimizer: bool = True, save_param_scheduler: bool = True, meta: dict | None = None,
@@ -170,7 +176,7 @@ class Runner(mmengine.runner.Runner):
         model = unwrap(self.model)
         checkpoint = dict(
             meta=dict(
-                done, **(meta or {}), seed=self.seed, settings=settings_of(self.cfg), cfg=self.cfg.pretty_text,
+                done, **(meta or {}), seed=self.seed, **self.recorded_config,
                 experiment_name=self.experiment_name, time=time.strftime('%Y%m%d_%H%M%S'),
                 mmengine_version=mmengine.__version__, mmseg_gpt_version=__version__,
                 dataset_meta=getattr(self.train_dataloader.dataset, 'metainfo', None)),

@@ -1,0 +1,145 @@
+"""The hooks that end a run before it goes wrong, or when it is asked to stop."""
+
+import os
+import shutil
+import signal
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from tiny_run import At, run, saved, tiny_config
+
+from mmseg_gpt.engine import NonFiniteHook, RunStopped, StopOnSignalHook
+from mmseg_gpt.engine.resume import newest_checkpoint
+
+# --- non-finite ------------------------------------------------------------------------------------
+
+
+def spoil_image(runner, batch: dict) -> None:
+    batch['inputs'][1] = batch['inputs'][1].float()
+    batch['inputs'][1][0, 0, 0] = torch.nan
+
+
+def spoil_gradient(runner, batch: dict) -> None:
+    def spoil(gradient: torch.Tensor) -> torch.Tensor:
+        gradient[0] = torch.inf
+        return gradient
+
+    runner.model.decode_head.conv_seg.bias.register_hook(spoil)
+
+
+@pytest.mark.parametrize('spoil, named', [
+    (spoil_image, 'backbone.prompt.tokens'),
+    (spoil_gradient, r'1 of \d+ trained tensors \(decode_head.conv_seg.bias\)'),
+])
+def test_the_first_gradient_that_is_not_finite_ends_the_run(tmp_path, spoil, named):
+    weights = {}
+
+    def remember(runner, batch: dict) -> None:
+        weights['before'] = {k: v.clone() for k, v in runner.model.named_parameters()}
+        weights['files'] = [sample.img_path for sample in batch['data_samples']]
+        weights['runner'] = runner
+
+    with pytest.raises(RunStopped, match=f'(?s)stopped at iteration 4: the gradient is not finite.*{named}') as stopped:
+        run(tiny_config(tmp_path), At(4, remember), At(4, spoil))
+    assert all(file in str(stopped.value) for file in weights['files']) and 'iter_2.pth' in str(stopped.value)
+    for name, parameter in weights['runner'].model.named_parameters():
+        assert torch.equal(parameter, weights['before'][name]), 'a step was made'
+    assert newest_checkpoint(tmp_path / 'run').name == 'iter_2.pth'
+
+
+def test_a_loss_that_is_not_finite_but_has_no_gradient_ends_the_run(tmp_path):
+    def spoil(runner, batch: dict) -> None:
+        original = runner.model.decode_head.loss
+        runner.model.decode_head.loss = lambda *a: {**original(*a), 'loss_extra': torch.tensor(torch.nan)}
+
+    with pytest.raises(RunStopped, match=r'stopped at iteration 3: not finite: .*loss_extra'):
+        run(tiny_config(tmp_path), At(3, spoil))
+
+
+def scaled_hook(max_skipped_steps: int, accumulated: int) -> tuple[NonFiniteHook, SimpleNamespace, torch.optim.SGD]:
+    """The hook on an optimizer whose steps loss scaling skips."""
+    parameter = torch.nn.Parameter(torch.ones(2))
+    optimizer = torch.optim.SGD([parameter], lr=0.1)
+    model = torch.nn.ParameterList([parameter])
+    wrapper = SimpleNamespace(optimizer=optimizer, _accumulative_counts=accumulated)
+    runner = SimpleNamespace(optim_wrapper=wrapper, model=model, iter=0,
+                             message_hub=SimpleNamespace(runtime_info={}))
+    hook = NonFiniteHook(max_skipped_steps)
+    hook.before_train(runner)
+    hook.scaled = True  # MMEngine's own wrapper cannot be made without a GPU
+    return hook, runner, optimizer
+
+
+def test_loss_scaling_may_skip_a_number_of_steps_in_a_row():
+    hook, runner, optimizer = scaled_hook(max_skipped_steps=3, accumulated=2)
+    infinite = dict(loss=torch.tensor(torch.inf))
+
+    def iterate(times: int) -> None:
+        for _ in range(times):
+            hook.before_train_iter(runner, 0, {})
+            hook.after_train_iter(runner, 0, {}, infinite)
+
+    iterate(6)
+    optimizer.param_groups[0]['params'][0].grad = torch.ones(2)
+    optimizer.step()  # a step that is made starts the count anew
+    iterate(7)
+    with pytest.raises(RunStopped, match='more than 3 steps in a row'):
+        iterate(1)
+
+
+# --- signals ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_ends_the_run(tmp_path, number):
+    former = signal.getsignal(number)
+    with pytest.raises(SystemExit) as stopped:
+        run(tiny_config(tmp_path), At(3, lambda runner, batch: os.kill(os.getpid(), number)))
+    assert stopped.value.code == 128 + number
+    checkpoint = saved(tmp_path, 3)
+    assert checkpoint['meta']['iter'] == 3 and 'optimizer' in checkpoint
+    assert newest_checkpoint(tmp_path / 'run').name == 'iter_3.pth'
+    assert signal.getsignal(number) is former
+
+
+def test_a_second_signal_ends_the_run_at_once(tmp_path):
+    def twice(runner, batch: dict) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_config(tmp_path), At(3, twice))
+    assert newest_checkpoint(tmp_path / 'run').name == 'iter_2.pth'
+
+
+def test_the_handlers_are_restored_after_an_error(tmp_path):
+    former = signal.getsignal(signal.SIGTERM)
+
+    def fail(runner, batch: dict) -> None:
+        assert signal.getsignal(signal.SIGTERM) is not former
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run(tiny_config(tmp_path), At(2, fail))
+    assert signal.getsignal(signal.SIGTERM) is former
+
+
+class SignalInValidation(Hook):
+    def before_val_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_in_a_validation(tmp_path):
+    with pytest.raises(SystemExit) as stopped:
+        run(tiny_config(tmp_path, train_cfg__val_interval=3), SignalInValidation())
+    assert stopped.value.code == 128 + signal.SIGTERM and saved(tmp_path, 3)['meta']['iter'] == 3
+    shutil.rmtree(tmp_path / 'run')
+
+
+def test_guards_are_always_there_and_take_options(tmp_path):
+    cfg = tiny_config(tmp_path, train_cfg__max_iters=1, custom_hooks=[dict(type='NonFiniteHook', max_skipped_steps=7)])
+    hooks = run(cfg).hooks
+    assert [h.max_skipped_steps for h in hooks if isinstance(h, NonFiniteHook)] == [7]
+    assert sum(isinstance(h, StopOnSignalHook) for h in hooks) == 1
