@@ -1,12 +1,17 @@
 """From command line arguments to a config the runner can start: shared by the tools."""
 
 import argparse
+import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
+from mmengine.logging import print_log
 
 from ..checkpoints import CheckpointError
+from .guards import RunStopped
 from .resume import POINTER, newest_checkpoint
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
@@ -52,6 +57,16 @@ def find_launcher(launcher: str | None) -> str:
         raise SystemExit('--launcher pytorch: start the tool with torchrun, as in torchrun --nproc-per-node 8 '
                          'tools/train.py CONFIG')
     return launcher or ('pytorch' if under_torchrun else 'none')
+
+
+@contextmanager
+def errors_in_words() -> Iterator[None]:
+    """Ends the process with an error's message instead of a traceback where the message says all: also in the log."""
+    try:
+        yield
+    except (CheckpointError, RunStopped) as error:
+        print_log(str(error), logger='current', level=logging.ERROR)
+        raise SystemExit(1) from None
 
 
 def set_resume(cfg: Config, resume: str | bool, overwrite: bool = False) -> None:

@@ -56,10 +56,11 @@ class NonFiniteHook(Hook):
         """Looks at the gradients just before a step; loss scaling does not come here with infinite ones."""
         self.skipped = -1  # after_train_iter counts this iteration
         gradients = {id(p): p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None}
-        # The maximum cannot overflow, and a NaN in it stays one.
-        if not gradients or torch.nn.utils.get_total_norm(list(gradients.values()), torch.inf).isfinite():
+        if not gradients or torch.nn.utils.get_total_norm(list(gradients.values())).isfinite():
             return
         broken = [self.names.get(key, '?') for key, gradient in gradients.items() if not gradient.isfinite().all()]
+        if not broken:
+            return  # large numbers, whose squares overflow
         self.stop(runner, f'the gradient is not finite in {len(broken)} of {len(gradients)} trained tensors '
                   f'({", ".join(broken[:4])}{", ..." if len(broken) > 4 else ""})')
 
