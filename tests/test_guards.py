@@ -58,6 +58,29 @@ def test_a_loss_that_is_not_finite_but_has_no_gradient_ends_the_run(tmp_path):
         run(tiny_config(tmp_path), At(3, spoil))
 
 
+def test_large_gradients_are_not_infinite(tmp_path):
+    """Their squares overflow float32, and with them the norm."""
+
+    def enlarge(runner, batch: dict) -> None:
+        runner.model.decode_head.conv_seg.bias.register_hook(lambda gradient: torch.full_like(gradient, 1e30))
+
+    run(tiny_config(tmp_path, train_cfg__max_iters=1), At(1, enlarge))
+    assert saved(tmp_path, 1)['state_dict']['decode_head.conv_seg.bias'].abs().max() > 1e25
+
+
+def test_a_batch_without_a_label_ends_the_run(tmp_path):
+    def ignore(runner, batch: dict) -> None:
+        for sample in batch['data_samples']:
+            sample.gt_sem_seg.data.fill_(255)
+
+    def label_one_pixel(runner, batch: dict) -> None:
+        ignore(runner, batch)
+        batch['data_samples'][1].gt_sem_seg.data[0, 0, 0] = 3
+
+    with pytest.raises(RunStopped, match=r'iteration 3: every pixel .*Images: \S+\.jpg, \S+\.jpg'):
+        run(tiny_config(tmp_path), At(2, label_one_pixel), At(3, ignore))
+
+
 def scaled_hook(max_skipped_steps: int, accumulated: int) -> tuple[NonFiniteHook, SimpleNamespace, torch.optim.SGD]:
     """The hook on an optimizer whose steps loss scaling skips."""
     parameter = torch.nn.Parameter(torch.ones(2))

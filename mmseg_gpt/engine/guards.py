@@ -11,6 +11,7 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapperDict
 from mmengine.registry import HOOKS
 
 from ..checkpoints.adapters import unwrap
+from ..data import batch_is_ignored
 from .checkpointing import AtomicCheckpointHook
 
 
@@ -94,6 +95,27 @@ class NonFiniteHook(Hook):
 
 
 @HOOKS.register_module()
+class IgnoredBatchHook(Hook):
+    """Stops the run at a batch of which, over all processes, no pixel is labelled: its loss is 0, and teaches nothing.
+
+    Raises:
+        RunStopped: naming the images.
+    """
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
+        ignored = torch.tensor(int(batch_is_ignored(samples or [])))
+        if get_world_size() > 1:
+            all_reduce(ignored, 'min')
+        if ignored:
+            raise RunStopped(
+                f'stopped at iteration {runner.iter + 1}: every pixel of this batch is ignored, so there is nothing to '
+                f'learn from it. Images: {", ".join(image_files(data_batch))}\nAre the label maps the right ones, and '
+                'reduce_zero_label as they need? If such images are normal here, use larger batches, or '
+                'RandomCrop(cat_max_ratio=0.75), which tries again.')
+
+
+@HOOKS.register_module()
 class SameBuffersHook(Hook):
     """Gives every process the buffers of the first before a validation, as a checkpoint saves them.
 
@@ -153,10 +175,9 @@ class StopOnSignalHook(Hook):
 
     def received_anywhere(self, runner) -> int:
         """The signal that any process has got, or 0: the same answer in all of them."""
-        if not runner.distributed:
-            return self.received
         received = torch.tensor(self.received)
-        all_reduce(received, 'max')
+        if runner.distributed:
+            all_reduce(received, 'max')
         return int(received)
 
     def save_and_stop(self, runner, number: int, done: int) -> None:

@@ -21,7 +21,7 @@ from ..checkpoints.write import write_checkpoint
 from .reproducible import AlreadySkipped, seeded, skip_iterations
 from .resume import check_classes, check_resumable_file, check_settings, newest_checkpoint, settings_of
 
-GUARDS = ('SeedIterationHook', 'NonFiniteHook', 'SameBuffersHook', 'StopOnSignalHook')
+GUARDS = ('SeedIterationHook', 'IgnoredBatchHook', 'NonFiniteHook', 'SameBuffersHook', 'StopOnSignalHook')
 
 
 class Runner(mmengine.runner.Runner):
@@ -135,6 +135,8 @@ class Runner(mmengine.runner.Runner):
                 scheduler.load_state_dict(state)
         self._has_loaded = True
         self.logger.info(f'resumed from {filename} at iteration {self.iter} (epoch {self.epoch})')
+        if self.iter >= self.max_iters:
+            self.logger.warning(f'this run has done all its {self.max_iters} iterations; tools/test.py evaluates it')
 
     def load_checkpoint(self, filename: str, map_location: str = 'cpu', strict: bool = True,
                         revise_keys: list | None = None) -> dict:
