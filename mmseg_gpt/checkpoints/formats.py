@@ -7,6 +7,7 @@ One pure function for each layout, from state dict to state dict. To add a layou
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -21,8 +22,8 @@ class Layout(NamedTuple):
     Attributes:
         name: What error messages and the log call it.
         mark: A regular expression for a whole name that files of this layout have and those below have not.
-        convert: From the file's state dict to timm's names; what is no part of a ViT keeps a name of its own.
-        left_over: What else these files may hold, after ``convert``; a name that ends in '.' or '_' is a prefix.
+        convert: From the file's state dict to timm's names.
+        left_over: What else these files may hold, as ``convert`` names it; what ends in '.' or '_' is a prefix.
         num_heads: From the file's state dict to its number of attention heads, None where it does not tell.
     """
     name: str
@@ -48,40 +49,36 @@ def rename(state: State, *rules: tuple[str, str]) -> State:
     return renamed
 
 
-def renamer(*rules: tuple[str, str]) -> Callable[[State], State]:
-    """Makes a converter that is :func:`rename` with ``rules``."""
-    return lambda state: rename(state, *rules)
+def under(prefix: str, state: State) -> State:
+    """Drops a prefix from the names that have it; the others get a '/', and none is taken for a weight of the ViT."""
+    return {k.removeprefix(prefix) if k.startswith(prefix) else f'/{k}': v for k, v in state.items()}
+
+
+def strip(pattern: str) -> Callable[[State], State]:
+    """Makes a converter that takes what is :func:`under` the prefix of ``cls_token``.
+
+    Args:
+        pattern: A regular expression for that prefix.
+    """
+
+    def convert(state: State) -> State:
+        found = [k for k in state if re.fullmatch(f'{pattern}cls_token', k)]
+        if len(found) != 1:
+            raise ValueError(f'it has {len(found)} names for cls_token, where one is needed: {found}')
+        return under(found[0].removesuffix('cls_token'), state)
+
+    return convert
 
 
 def from_openmmlab(prefix: str) -> Callable[[State], State]:
     """Makes a converter of the names of mmpretrain's and mmsegmentation's VisionTransformer under ``prefix``."""
-    old, start = re.escape(prefix), f'^{re.escape(prefix)}'
-    return renamer(
-        (rf'{start}ln1\.', f'{prefix}norm.'), (rf'{start}patch_embed\.projection\.', f'{prefix}patch_embed.proj.'),
-        (rf'^({old}layers\.\d+)\.ln([12])\.', r'\1.norm\2.'), (rf'^({old}layers\.\d+)\.attn\.gamma1\.weight$',
-                                                              r'\1.ls1.gamma'),
-        (rf'^({old}layers\.\d+)\.ffn\.gamma2\.weight$', r'\1.ls2.gamma'),
-        (rf'^({old}layers\.\d+)\.ffn\.layers\.0\.0\.', r'\1.mlp.fc1.'),
-        (rf'^({old}layers\.\d+)\.ffn\.layers\.1\.', r'\1.mlp.fc2.'),
-        (rf'^({old}layers\.\d+)\.attn\.attn\.in_proj_', r'\1.attn.qkv.'),
-        (rf'^({old}layers\.\d+)\.attn\.attn\.out_proj\.', r'\1.attn.proj.'),
-        (rf'{start}layers\.', f'{prefix}blocks.'), (start, ''))
-
-
-def strip(inner: str) -> Callable[[State], State]:
-    """Makes a converter that drops what stands before ``cls_token``, from the names that begin with it.
-
-    Args:
-        inner: A regular expression for what may stand there.
-    """
-
-    def convert(state: State) -> State:
-        found = [k for k in state if re.fullmatch(f'{inner}cls_token', k)]
-        if len(found) != 1:
-            raise ValueError(f'it has {len(found)} names for cls_token, where one is needed: {found}')
-        return rename(state, (f'^{re.escape(found[0].removesuffix("cls_token"))}', ''))
-
-    return convert
+    layer = r'^(layers\.\d+)\.'
+    rules = ((r'^ln1\.', 'norm.'), (r'^patch_embed\.projection\.', 'patch_embed.proj.'),
+             (rf'{layer}ln([12])\.', r'\1.norm\2.'), (rf'{layer}attn\.gamma1\.weight$', r'\1.ls1.gamma'),
+             (rf'{layer}ffn\.gamma2\.weight$', r'\1.ls2.gamma'), (rf'{layer}ffn\.layers\.0\.0\.', r'\1.mlp.fc1.'),
+             (rf'{layer}ffn\.layers\.1\.', r'\1.mlp.fc2.'), (rf'{layer}attn\.attn\.in_proj_', r'\1.attn.qkv.'),
+             (rf'{layer}attn\.attn\.out_proj\.', r'\1.attn.proj.'), (r'^layers\.', 'blocks.'))
+    return lambda state: rename(under(prefix, state), *rules)
 
 
 def from_dinov2(prefix: str) -> Callable[[State], State]:
@@ -91,8 +88,8 @@ def from_dinov2(prefix: str) -> Callable[[State], State]:
     """
 
     def convert(state: State) -> State:
-        state = rename(state, (f'^{re.escape(prefix)}', ''), (r'^register_tokens$', 'reg_token'))
-        chunked = {tuple(match.groups()) for match in (re.match(r'blocks\.(\d+)\.(\d+)\.', k) for k in state) if match}
+        state = rename(under(prefix, state), (r'^register_tokens$', 'reg_token'))
+        chunked = {match.groups() for match in (re.match(r'blocks\.(\d+)\.(\d+)\.', k) for k in state) if match}
         if len({block for _, block in chunked}) < len(chunked):
             raise ValueError(f'one of its blocks is in two chunks: {sorted(chunked)}')
         return rename(state, (r'^blocks\.\d+\.(\d+)\.', r'blocks.\1.'))
@@ -122,14 +119,13 @@ def from_huggingface(state: State) -> State:
         ValueError: two names become one.
     """
     layer = r'^encoder\.layer\.(\d+)\.'
-    embeddings = r'^(?:vit\.|dinov2\.|dinov2_with_registers\.)?embeddings\.'
-    prefix = next(k for k in state if re.fullmatch(f'{embeddings}cls_token', k)).removesuffix('embeddings.cls_token')
+    prefix = next(k for k in state if re.fullmatch(HUGGING_FACE, k)).removesuffix('embeddings.cls_token')
     state = rename(
-        state, (f'^{re.escape(prefix)}', ''), (r'^embeddings\.patch_embeddings\.projection\.', 'patch_embed.proj.'),
+        under(prefix, state), (r'^embeddings\.patch_embeddings\.projection\.', 'patch_embed.proj.'),
         (r'^embeddings\.position_embeddings$', 'pos_embed'), (r'^embeddings\.register_tokens$', 'reg_token'),
         (r'^embeddings\.(cls_token|mask_token)$', r'\1'), (r'^layernorm\.', 'norm.'),
-        (rf'{layer}attention\.attention\.', r'blocks.\1.attn.'), (rf'{layer}attention\.output\.dense\.',
-                                                                  r'blocks.\1.attn.proj.'),
+        (rf'{layer}attention\.attention\.', r'blocks.\1.attn.'),
+        (rf'{layer}attention\.output\.dense\.', r'blocks.\1.attn.proj.'),
         (rf'{layer}intermediate\.dense\.', r'blocks.\1.mlp.fc1.'), (rf'{layer}output\.dense\.', r'blocks.\1.mlp.fc2.'),
         (rf'{layer}layernorm_before\.', r'blocks.\1.norm1.'), (rf'{layer}layernorm_after\.', r'blocks.\1.norm2.'),
         (rf'{layer}layer_scale([12])\.lambda1$', r'blocks.\1.ls\2.gamma'), (layer, r'blocks.\1.'))
@@ -217,29 +213,30 @@ def moco_heads(state: State) -> int | None:
 
 
 # Parts of OpenMMLab's segmentors, classifiers and self-supervised models beside the backbone.
-OPENMMLAB_PARTS = ('decode_head.', 'auxiliary_head.', 'neck.', 'head.', 'data_preprocessor.', 'momentum_encoder.',
-                   'target_generator.')
+OPENMMLAB_PARTS = ('/decode_head.', '/auxiliary_head.', '/neck.', '/head.', '/data_preprocessor.', '/momentum_encoder.',
+                   '/target_generator.')
 ADAPTERS = ('prompt.', 'temperature')
 TIMM_HEADS = ('head.', 'fc_norm.', 'pre_logits.')
+HUGGING_FACE = r'((vit|dinov2|dinov2_with_registers)\.)?embeddings\.cls_token'
 
 LAYOUTS = (
     Layout('MoCo v3 pretraining', r'module\.base_encoder\.cls_token', strip(r'module\.base_encoder\.'),
-           ('head.', 'module.momentum_encoder.', 'module.predictor.'), moco_heads),
+           ('head.', '/module.momentum_encoder.', '/module.predictor.'), moco_heads),
     Layout('MoCo v3 linear probe', r'module\.cls_token', strip(r'module\.'), ('head.', ), moco_heads),
     Layout('JAX ViT (.npz)', 'embedding/kernel', from_jax, ('pre_logits.', 'head.'), jax_heads),
-    Layout('Hugging Face ViT or Dinov2', r'((vit|dinov2|dinov2_with_registers)\.)?embeddings\.cls_token',
-           from_huggingface, ('mask_token', 'decoder.', 'classifier.', 'pooler.')),
+    Layout('Hugging Face ViT or Dinov2', HUGGING_FACE, from_huggingface,
+           ('mask_token', 'pooler.', '/decoder.', '/classifier.')),
     Layout('mmpretrain or mmsegmentation', r'backbone\.layers\.0\.ln1\.weight', from_openmmlab('backbone.'),
            OPENMMLAB_PARTS),
     Layout('mmpretrain or mmsegmentation backbone', r'layers\.0\.ln1\.weight', from_openmmlab('')),
     Layout('DINO training', r'(module\.)?head\.(mlp|last_layer)\..+|module\.backbone\.cls_token',
-           strip(r'(module\.)?backbone\.'), ('head.', 'module.head.')),
+           strip(r'(module\.)?backbone\.'), ('/head.', '/module.head.')),
     Layout('DINOv2 training', r'teacher\.backbone\.cls_token', from_dinov2('teacher.backbone.'),
-           ('mask_token', 'student.', 'teacher.', 'dino_loss.', 'ibot_patch_loss.')),
+           ('mask_token', '/student.', '/teacher.', '/dino_loss.', '/ibot_patch_loss.')),
     Layout('DINOv2 training, teacher', r'dino_head\..+|backbone\.(mask_token|blocks\.\d+\.\d+\.norm1\.weight)',
-           from_dinov2('backbone.'), ('mask_token', 'dino_head.', 'ibot_head.')),
-    Layout('mmseg_gpt', r'backbone\.blocks\.0\.norm1\.weight', renamer((r'^backbone\.', '')),
-           (*OPENMMLAB_PARTS, *ADAPTERS)),
+           from_dinov2('backbone.'), ('mask_token', '/dino_head.', '/ibot_head.')),
+    Layout('mmseg_gpt', r'backbone\.blocks\.0\.norm1\.weight', partial(under, 'backbone.'),
+           (*ADAPTERS, *OPENMMLAB_PARTS)),
     Layout('mmseg_gpt backbone', r'prompt\..+|temperature', dict, ADAPTERS),
     Layout('MAE pretraining', r'decoder_embed\.weight', dict, ('decoder_', 'mask_token')),
     Layout('DINOv2', r'mask_token|register_tokens|blocks\.\d+\.\d+\.norm1\.weight', from_dinov2(''),
