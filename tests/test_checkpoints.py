@@ -483,7 +483,7 @@ def test_only_the_namespace_is_allowed_beside_plain_types(vit, tmp_path, monkeyp
 
 # --- Mutations: none may pass ---
 
-MUTATIONS = 750  # of each of the 15 layouts
+MUTATIONS = 405  # of each of the 25 layouts
 
 
 def mutate(file: State, names: list[str], dice: random.Random) -> tuple[State, str]:

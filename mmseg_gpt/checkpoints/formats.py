@@ -39,10 +39,11 @@ def rename(state: State, *rules: tuple[str, str]) -> State:
     Raises:
         ValueError: two names become one.
     """
+    compiled = [(re.compile(pattern), new) for pattern, new in rules]
     renamed = {}
     for name, value in state.items():
-        for pattern, new in rules:
-            name = re.sub(pattern, new, name)
+        for pattern, new in compiled:
+            name = pattern.sub(new, name)
         if name in renamed:
             raise ValueError(f'two of its names both mean {name}')
         renamed[name] = value
@@ -256,7 +257,7 @@ def to_timm(state: State) -> tuple[Layout, State]:
         ValueError: no known layout, or one that is broken, or a ViT with SwiGLU; the message shows some of the names.
     """
     for layout in LAYOUTS:
-        if any(re.fullmatch(layout.mark, name) for name in state):
+        if any(map(re.compile(layout.mark).fullmatch, state)):
             converted = layout.convert(state)
             refuse_swiglu(converted)
             return layout, converted
