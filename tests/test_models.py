@@ -254,7 +254,7 @@ def test_the_place_of_the_prompts_in_the_sequence_changes_nothing(tiny_vit):
 def test_patches_do_not_move_when_prompts_are_added(tiny_vit, strategy):
     # Blocks that do nothing show where each token comes out.
     plain, prompted = tiny_vit(), tiny_vit(prompt=config_of(strategy))
-    prompted.load_state_dict(plain.state_dict(), strict=False)
+    prompted.load_state_dict({**prompted.state_dict(), **plain.state_dict()})
     for vit in (plain, prompted):
         for block in vit.blocks:
             for layer in (block.attn.proj, block.mlp.fc2):
@@ -471,6 +471,7 @@ PROMPT = dict(type='GatedPrompt', num_tokens=2)
     ('img_size .* must be positive', dict(img_size=0)),
     ('img_size .* must be positive', dict(img_size=(32, -32))),
     ('patch_size .* must be positive', dict(patch_size=0)),
+    ('num_registers must be at least 0, got -1', dict(num_registers=-1)),
     (r'out_indices \(\)', dict(out_indices=())),
     (r'out_indices \(-1,\)', dict(out_indices=(-1, ))),
     (r'out_indices \(3,\)', dict(out_indices=(3, ))),

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mmseg_gpt.checkpoints import CheckpointError
 from mmseg_gpt.models import GatedPromptViT
 from mmseg_gpt.models.vit import Attention, PatchEmbed, resize_pos_embed
 
@@ -106,14 +107,16 @@ def test_same_names_and_same_numbers_as_timm(tiny_vit, out_type, global_pool):
     torch.testing.assert_close(ours(images)[0], expected, rtol=1e-12, atol=1e-12)
 
 
-def test_strict_load_from_timm_with_adapters_leaves_only_them_missing(tiny_vit):
+def test_a_part_from_timm_is_merged_before_it_is_loaded(tiny_vit):
     timm = pytest.importorskip('timm.models.vision_transformer')
     theirs = timm.VisionTransformer(img_size=32, patch_size=8, embed_dim=32, depth=4, num_heads=4, num_classes=0)
     ours = tiny_vit(out_type='cls_token', prompt=dict(type='GatedPrompt', num_tokens=2), temperature=True)
-    result = ours.load_state_dict(theirs.state_dict(), strict=False)
-    assert sorted(result.missing_keys) == ['prompt.gate_prior', 'prompt.tokens', 'temperature']
-    assert result.unexpected_keys == []
-    assert set(ours.vit_state()) == set(theirs.state_dict())
+    part = theirs.state_dict()
+    with pytest.raises(CheckpointError, match=r'missing \(3\): temperature, prompt.tokens, prompt.gate_prior'):
+        ours.load_state_dict(part, strict=False)
+    ours.load_state_dict({**ours.state_dict(), **part})
+    assert all(torch.equal(ours.get_parameter(name), value.double()) for name, value in part.items())
+    assert set(ours.vit_state()) == set(part)
 
 
 @pytest.mark.parametrize('mlp_ratio, hidden', [(2, 16), (3.5, 28), (None, 32)])

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..models import GatedPromptViT
 from .compare import differences
+from .fetch import fetch
 from .load import load_vit
 from .read import CheckpointError
 from .seal import file_sha256
@@ -89,7 +90,7 @@ def frozen_source(model: nn.Module) -> dict:
     if not same:
         raise CheckpointError(f'adapter_only: the frozen ViT is not the one in {path} (was another one loaded over it '
                               'by load_from?), so a checkpoint without it could not be loaded again')
-    return dict(source=Path(path).name, sha256=file_sha256(path), weights_sha256=before)
+    return dict(source=path.name, sha256=file_sha256(path), weights_sha256=before)
 
 
 def refill_frozen(model: nn.Module, frozen: dict, path: str | Path) -> None:
@@ -109,13 +110,13 @@ def refill_frozen(model: nn.Module, frozen: dict, path: str | Path) -> None:
                               'model.backbone.init_cfg.checkpoint to that file')
 
 
-def source_path(backbone: GatedPromptViT, needed_by: str | Path = 'adapter_only') -> str:
-    """The pretrained file that the backbone's config names."""
+def source_path(backbone: GatedPromptViT, needed_by: str | Path = 'adapter_only') -> Path:
+    """The pretrained file that the backbone's config names, on this machine."""
     init_cfg = backbone.init_cfg
     if not isinstance(init_cfg, dict) or 'checkpoint' not in init_cfg:
         raise CheckpointError(f'{needed_by}: the frozen ViT is read from the file in '
                               'model.backbone.init_cfg=dict(type="PretrainedViT", checkpoint=...), which is not set')
-    return init_cfg['checkpoint']
+    return fetch(init_cfg['checkpoint'], init_cfg.get('sha256'))
 
 
 def weights_sha256(backbone: GatedPromptViT) -> str:

@@ -4,8 +4,10 @@ One pure function for each layout, from state dict to state dict. To add a layou
 :class:`Layout` to ``LAYOUTS``: the first whose ``mark`` is among the names is taken.
 """
 
+import math
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -19,43 +21,139 @@ class Layout(NamedTuple):
 
     Attributes:
         name: What error messages and the log call it.
-        mark: A name that files of this layout have and others have not.
+        mark: A regular expression for a whole name that files of this layout have and those below have not.
         convert: From the file's state dict to timm's names.
+        left_over: What else these files may hold, as ``convert`` names it; what ends in '.' or '_' is a prefix.
         num_heads: From the file's state dict to its number of attention heads, None where it does not tell.
     """
     name: str
     mark: str
     convert: Callable[[State], State]
+    left_over: tuple[str, ...] = ()
     num_heads: Callable[[State], int | None] = lambda state: None
 
 
-def strip(prefix: str) -> Callable[[State], State]:
-    """Makes a converter that keeps the names under ``prefix``, without it."""
+def rename(state: State, *rules: tuple[str, str]) -> State:
+    """Replaces regular expressions in the names, one after the other.
+
+    Raises:
+        ValueError: two names become one.
+    """
+    compiled = [(re.compile(pattern), new) for pattern, new in rules]
+    renamed = {}
+    for name, value in state.items():
+        for pattern, new in compiled:
+            name = pattern.sub(new, name)
+        if name in renamed:
+            raise ValueError(f'two of its names both mean {name}')
+        renamed[name] = value
+    return renamed
+
+
+def under(prefix: str, state: State) -> State:
+    """Drops a prefix from the names that have it; the others get a '/', and none is taken for a weight of the ViT."""
+    return {k.removeprefix(prefix) if k.startswith(prefix) else f'/{k}': v for k, v in state.items()}
+
+
+def strip(pattern: str) -> Callable[[State], State]:
+    """Makes a converter that takes what is :func:`under` the prefix of ``cls_token``.
+
+    Args:
+        pattern: A regular expression for that prefix.
+    """
 
     def convert(state: State) -> State:
-        return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+        found = [k for k in state if re.fullmatch(f'{pattern}cls_token', k)]
+        if len(found) != 1:
+            raise ValueError(f'it has {len(found)} names for cls_token, where one is needed: {found}')
+        return under(found[0].removesuffix('cls_token'), state)
 
     return convert
 
 
 def from_openmmlab(prefix: str) -> Callable[[State], State]:
     """Makes a converter of the names of mmpretrain's and mmsegmentation's VisionTransformer under ``prefix``."""
-    renames = (('layers.', 'blocks.'), ('.ln1.', '.norm1.'), ('.ln2.', '.norm2.'), ('.ffn.layers.0.0.', '.mlp.fc1.'),
-               ('.ffn.layers.1.', '.mlp.fc2.'), ('patch_embed.projection.', 'patch_embed.proj.'),
-               ('.attn.attn.in_proj_', '.attn.qkv.'), ('.attn.attn.out_proj.', '.attn.proj.'))
+    layer = r'^(layers\.\d+)\.'
+    rules = ((r'^ln1\.', 'norm.'), (r'^patch_embed\.projection\.', 'patch_embed.proj.'),
+             (rf'{layer}ln([12])\.', r'\1.norm\2.'), (rf'{layer}attn\.gamma1\.weight$', r'\1.ls1.gamma'),
+             (rf'{layer}ffn\.gamma2\.weight$', r'\1.ls2.gamma'), (rf'{layer}ffn\.layers\.0\.0\.', r'\1.mlp.fc1.'),
+             (rf'{layer}ffn\.layers\.1\.', r'\1.mlp.fc2.'), (rf'{layer}attn\.attn\.in_proj_', r'\1.attn.qkv.'),
+             (rf'{layer}attn\.attn\.out_proj\.', r'\1.attn.proj.'), (r'^layers\.', 'blocks.'))
+    return lambda state: rename(under(prefix, state), *rules)
+
+
+def from_dinov2(prefix: str) -> Callable[[State], State]:
+    """Makes a converter of the names of DINOv2's own code under ``prefix``.
+
+    Its training puts the blocks into chunks, and ``blocks.1.3`` is block 3 there.
+    """
 
     def convert(state: State) -> State:
-        converted = {}
-        for name, value in strip(prefix)(state).items():
-            name = re.sub(r'^ln1\.', 'norm.', name)
-            for old, new in renames:
-                name = name.replace(old, new, 1)
-            if name in converted:
-                raise ValueError(f'two of its names both mean {name}')
-            converted[name] = value
-        return converted
+        state = rename(under(prefix, state), (r'^register_tokens$', 'reg_token'))
+        chunked = {match.groups() for match in (re.match(r'blocks\.(\d+)\.(\d+)\.', k) for k in state) if match}
+        if len({block for _, block in chunked}) < len(chunked):
+            raise ValueError(f'one of its blocks is in two chunks: {sorted(chunked)}')
+        return rename(state, (r'^blocks\.\d+\.(\d+)\.', r'blocks.\1.'))
 
     return convert
+
+
+def from_timm_with_registers(state: State) -> State:
+    """Adds the position of CLS, which timm has merged into the CLS token where there are registers.
+
+    Raises:
+        ValueError: the position embedding is not that of a square grid alone.
+    """
+    pos_embed = state.get('pos_embed')
+    if pos_embed is None or pos_embed.ndim != 3:
+        return state
+    if math.isqrt(pos_embed.shape[1])**2 != pos_embed.shape[1]:
+        raise ValueError(f'pos_embed has {pos_embed.shape[1]} entries, which is not a square grid without CLS, as timm '
+                         'has it beside a reg_token. Names of our own begin with "backbone."')
+    return {**state, 'pos_embed': torch.cat([torch.zeros_like(pos_embed[:, :1]), pos_embed], dim=1)}
+
+
+def from_huggingface(state: State) -> State:
+    """Converts the names of ViT, ViT-MAE, Dinov2 and Dinov2WithRegisters of Hugging Face's transformers.
+
+    Raises:
+        ValueError: two names become one.
+    """
+    layer = r'^encoder\.layer\.(\d+)\.'
+    prefix = next(k for k in state if re.fullmatch(HUGGING_FACE, k)).removesuffix('embeddings.cls_token')
+    state = rename(
+        under(prefix, state), (r'^embeddings\.patch_embeddings\.projection\.', 'patch_embed.proj.'),
+        (r'^embeddings\.position_embeddings$', 'pos_embed'), (r'^embeddings\.register_tokens$', 'reg_token'),
+        (r'^embeddings\.(cls_token|mask_token)$', r'\1'), (r'^layernorm\.', 'norm.'),
+        (rf'{layer}attention\.attention\.', r'blocks.\1.attn.'),
+        (rf'{layer}attention\.output\.dense\.', r'blocks.\1.attn.proj.'),
+        (rf'{layer}intermediate\.dense\.', r'blocks.\1.mlp.fc1.'), (rf'{layer}output\.dense\.', r'blocks.\1.mlp.fc2.'),
+        (rf'{layer}layernorm_before\.', r'blocks.\1.norm1.'), (rf'{layer}layernorm_after\.', r'blocks.\1.norm2.'),
+        (rf'{layer}layer_scale([12])\.lambda1$', r'blocks.\1.ls\2.gamma'), (layer, r'blocks.\1.'))
+    return join_qkv(state)
+
+
+def join_qkv(state: State) -> State:
+    """Joins ``attn.query``, ``attn.key`` and ``attn.value`` to ``attn.qkv``, wherever there are all three of a kind."""
+    joined = dict(state)
+    for name in state:
+        if match := re.fullmatch(r'(blocks\.\d+\.attn\.)query(\.weight|\.bias)', name):
+            parts = [f'{match[1]}{part}{match[2]}' for part in ('query', 'key', 'value')]
+            if all(part in state for part in parts):
+                joined[f'{match[1]}qkv{match[2]}'] = join([joined.pop(part) for part in parts], name)
+    return joined
+
+
+def join(parts: list[Tensor], name: str) -> Tensor:
+    """Joins query, key and value, each (D, ...), to (3D, ...).
+
+    Raises:
+        ValueError: they differ in shape or type, which joining would hide.
+    """
+    if len({(part.shape, part.dtype) for part in parts}) > 1 or not parts[0].ndim:
+        raise ValueError(f'{name}: query, key and value differ in shape or type: '
+                         f'{[(tuple(part.shape), part.dtype) for part in parts]}')
+    return torch.cat(parts)
 
 
 def from_jax(state: State) -> State:
@@ -86,8 +184,8 @@ def from_jax(state: State) -> State:
         attention = f'{source}/MultiHeadDotProductAttention_1'
         qkv = [(take(f'{attention}/{part}/kernel', dims, heads, dims // heads).flatten(1).T,
                 take(f'{attention}/{part}/bias', heads, dims // heads).flatten()) for part in ('query', 'key', 'value')]
-        converted[f'{target}.attn.qkv.weight'] = torch.cat([kernel for kernel, _ in qkv])  # (3D, D)
-        converted[f'{target}.attn.qkv.bias'] = torch.cat([bias for _, bias in qkv])
+        converted[f'{target}.attn.qkv.weight'] = join([kernel for kernel, _ in qkv], f'{attention}/query/kernel')
+        converted[f'{target}.attn.qkv.bias'] = join([bias for _, bias in qkv], f'{attention}/query/bias')
         converted[f'{target}.attn.proj.weight'] = take(
             f'{attention}/out/kernel', heads, dims // heads, dims).flatten(0, 1).T
         converted[f'{target}.attn.proj.bias'] = take(f'{attention}/out/bias', dims)
@@ -112,17 +210,40 @@ def jax_heads(state: State) -> int:
 def moco_heads(state: State) -> int | None:
     """12 for MoCo v3's ViT-S, which everywhere else has 6; nothing in the file shows it."""
     cls_token = state.get('module.base_encoder.cls_token', state.get('module.cls_token'))
-    return 12 if cls_token.shape[-1] == 384 else None
+    return 12 if cls_token.shape[-1:] == (384, ) else None
 
+
+# Parts of OpenMMLab's segmentors, classifiers and self-supervised models beside the backbone.
+OPENMMLAB_PARTS = ('/decode_head.', '/auxiliary_head.', '/neck.', '/head.', '/data_preprocessor.', '/momentum_encoder.',
+                   '/target_generator.')
+ADAPTERS = ('prompt.', 'temperature')
+TIMM_HEADS = ('head.', 'fc_norm.', 'pre_logits.')
+HUGGING_FACE = r'((vit|dinov2|dinov2_with_registers)\.)?embeddings\.cls_token'
 
 LAYOUTS = (
-    Layout('MoCo v3 pretraining', 'module.base_encoder.cls_token', strip('module.base_encoder.'), moco_heads),
-    Layout('MoCo v3 linear probe', 'module.cls_token', strip('module.'), moco_heads),
-    Layout('JAX ViT (.npz)', 'embedding/kernel', from_jax, jax_heads),
-    Layout('mmpretrain or mmsegmentation', 'backbone.layers.0.ln1.weight', from_openmmlab('backbone.')),
-    Layout('mmpretrain or mmsegmentation backbone', 'layers.0.ln1.weight', from_openmmlab('')),
-    Layout('mmseg_gpt', 'backbone.blocks.0.norm1.weight', strip('backbone.')),
-    Layout('timm names (MAE, DINO, timm)', 'blocks.0.norm1.weight', strip('')),
+    Layout('MoCo v3 pretraining', r'module\.base_encoder\.cls_token', strip(r'module\.base_encoder\.'),
+           ('head.', '/module.momentum_encoder.', '/module.predictor.'), moco_heads),
+    Layout('MoCo v3 linear probe', r'module\.cls_token', strip(r'module\.'), ('head.', ), moco_heads),
+    Layout('JAX ViT (.npz)', 'embedding/kernel', from_jax, ('pre_logits.', 'head.'), jax_heads),
+    Layout('Hugging Face ViT or Dinov2', HUGGING_FACE, from_huggingface,
+           ('mask_token', 'pooler.', '/decoder.', '/classifier.')),
+    Layout('mmpretrain or mmsegmentation', r'backbone\.layers\.0\.ln1\.weight', from_openmmlab('backbone.'),
+           OPENMMLAB_PARTS),
+    Layout('mmpretrain or mmsegmentation backbone', r'layers\.0\.ln1\.weight', from_openmmlab('')),
+    Layout('DINO training', r'(module\.)?head\.(mlp|last_layer)\..+|module\.backbone\.cls_token',
+           strip(r'(module\.)?backbone\.'), ('/head.', '/module.head.')),
+    Layout('DINOv2 training', r'teacher\.backbone\.cls_token', from_dinov2('teacher.backbone.'),
+           ('mask_token', '/student.', '/teacher.', '/dino_loss.', '/ibot_patch_loss.')),
+    Layout('DINOv2 training, teacher', r'dino_head\..+|backbone\.(mask_token|blocks\.\d+\.\d+\.norm1\.weight)',
+           from_dinov2('backbone.'), ('mask_token', '/dino_head.', '/ibot_head.')),
+    Layout('mmseg_gpt', r'backbone\.blocks\.0\.norm1\.weight', partial(under, 'backbone.'),
+           (*ADAPTERS, *OPENMMLAB_PARTS)),
+    Layout('mmseg_gpt backbone', r'prompt\..+|temperature', dict, ADAPTERS),
+    Layout('MAE pretraining', r'decoder_embed\.weight', dict, ('decoder_', 'mask_token')),
+    Layout('DINOv2', r'mask_token|register_tokens|blocks\.\d+\.\d+\.norm1\.weight', from_dinov2(''),
+           ('mask_token', )),
+    Layout('timm names, with registers', 'reg_token', from_timm_with_registers, TIMM_HEADS),
+    Layout('timm names (MAE, DINO, timm)', r'blocks\.0\.norm1\.weight', dict, TIMM_HEADS),
 )
 
 
@@ -133,10 +254,26 @@ def to_timm(state: State) -> tuple[Layout, State]:
         tuple: The layout, and the converted state dict, heads and decoders still in it.
 
     Raises:
-        ValueError: no known layout, or one that is broken; the message shows some of the names.
+        ValueError: no known layout, or one that is broken, or a ViT with SwiGLU; the message shows some of the names.
     """
     for layout in LAYOUTS:
-        if layout.mark in state:
-            return layout, layout.convert(state)
-    known = '\n'.join(f'  {layout.name}: {layout.mark}' for layout in LAYOUTS)
+        if any(map(re.compile(layout.mark).fullmatch, state)):
+            converted = layout.convert(state)
+            refuse_swiglu(converted)
+            return layout, converted
+    known = '\n'.join(f'  {layout.name}: {layout.mark}' for layout in LAYOUTS).replace('\\.', '.')
     raise ValueError(f'its first names are {list(state)[:4]}, and none is the mark of a known layout:\n{known}')
+
+
+def refuse_swiglu(state: State) -> None:
+    """Says of DINOv2's giant why it cannot be loaded; timm names its MLP like a plain one of twice the width.
+
+    Raises:
+        ValueError: the MLP of the first block is SwiGLU.
+    """
+    fc1, fc2 = (state.get(f'blocks.0.mlp.{name}.weight') for name in ('fc1', 'fc2'))
+    is_packed = fc1 is not None and fc2 is not None and fc1.ndim == fc2.ndim == 2 and len(fc1) == 2 * fc2.shape[1]
+    named = [k for k in state if re.fullmatch(r'blocks\.0\.mlp\.(w12|w3|weights_in|weights_out|fc1_g)\..+', k)]
+    if is_packed or named:
+        raise ValueError('its MLPs are SwiGLU, as in DINOv2\'s ViT-g, and GatedPromptViT has plain ones only: take '
+                         'DINOv2\'s ViT-S, ViT-B or ViT-L')

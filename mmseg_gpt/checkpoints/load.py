@@ -1,36 +1,41 @@
 """Filling a ViT from a pretrained file, completely or not at all."""
 
-import math
 from pathlib import Path
 
 import torch
 from mmengine.logging import print_log
 from mmengine.registry import WEIGHT_INITIALIZERS
-from torch import Tensor, nn
+from torch import nn
 
-from ..models.vit import resize_pos_embed
 from .compare import differences
-from .formats import State, to_timm
+from .fetch import fetch
+from .formats import to_timm
 from .read import CheckpointError, read_state_dict
+from .shape import VitShape, shape_of
 
-# Weights a pretrained file may hold that a backbone has no use for: MAE's decoder, classification and
-# projection heads, the final norm where the backbone has none, and adapters of our own checkpoints.
-LEFT_OVER = ('decoder_', 'mask_token', 'head.', 'pre_logits.', 'norm.', 'fc_norm.', 'prompt.', 'temperature')
+# The final norm, which the backbone has only for classification.
+FINAL_NORM = ('norm.weight', 'norm.bias')
 
 
 @WEIGHT_INITIALIZERS.register_module()
 class PretrainedViT:
     """``init_cfg`` of :class:`GatedPromptViT`: loads a pretrained ViT strictly.
 
+    Every weight must be there, in the right shape and finite. What this cannot see is two weights of one shape
+    that have changed places, or numbers that were changed: ``sha256`` does.
+
     Args:
-        checkpoint: A local file in any layout of :mod:`mmseg_gpt.checkpoints.formats`.
+        checkpoint: A file in any layout of :mod:`mmseg_gpt.checkpoints.formats`; or the http(s) address of one, or
+            ``timm://NAME`` for a model of timm, which are fetched once into the cache of torch.hub.
+        sha256: What ``sha256sum`` prints for the file; another file is refused.
     """
 
-    def __init__(self, checkpoint: str) -> None:
+    def __init__(self, checkpoint: str, sha256: str | None = None) -> None:
         self.checkpoint = checkpoint
+        self.sha256 = sha256
 
     def __call__(self, module: nn.Module) -> None:
-        load_vit(module, self.checkpoint)
+        load_vit(module, fetch(self.checkpoint, self.sha256))
 
 
 def load_vit(backbone: nn.Module, path: str | Path) -> None:
@@ -52,53 +57,48 @@ def load_vit(backbone: nn.Module, path: str | Path) -> None:
     except ValueError as error:
         raise CheckpointError(f'{path} is not a ViT checkpoint I know: {error}') from error
     wanted = backbone.vit_state()
-    if 'pos_embed' in state:
-        state['pos_embed'] = fit_pos_embed(state['pos_embed'], wanted['pos_embed'], backbone.grid, path,
-                                           may_be_oblong=layout.name == 'mmseg_gpt')
-    problems = differences(wanted, state, may_be_left_over=LEFT_OVER)
+    there, here = shape_of(state), shape_of(wanted)
     heads, file_heads = backbone.arch['num_heads'], layout.num_heads(content)
+    resized_from = to_resize(there, here, backbone.grid, may_be_oblong=layout.name.startswith('mmseg_gpt'))
+    if resized_from and state['pos_embed'].is_floating_point():
+        state['pos_embed'] = backbone.fit_pos_embed(state['pos_embed'], (resized_from, resized_from))
+    problems = differences(wanted, state, (*layout.left_over, *FINAL_NORM))
     if file_heads not in (None, heads):
         problems.append(f'  num_heads (file {file_heads}, config {heads}): set it in arch, which can be a dict')
     if problems:
-        raise CheckpointError(f'{path} (read as: {layout.name}) does not fill the backbone. '
-                              f'{likely_cause(wanted, state)}\n' + '\n'.join(problems))
+        raise CheckpointError('\n'.join([
+            f'{path} (read as: {layout.name}) does not fill the backbone. {likely_cause(there, here)}', *problems]))
     with torch.no_grad():
         for name, parameter in wanted.items():
             parameter.copy_(state[name])
+    if resized_from:
+        print_log(f'backbone: pos_embed resized from {resized_from}x{resized_from} to '
+                  f'{backbone.grid[0]}x{backbone.grid[1]} patches', logger='current')
     print_log(f'backbone: all {len(wanted)} ViT weights loaded from {path} (read as: {layout.name})', logger='current')
 
 
-def fit_pos_embed(source: Tensor, target: Tensor, grid: tuple[int, int], path: str | Path,
-                  may_be_oblong: bool) -> Tensor:
-    """Resizes the file's position embedding (1, 1 + n*n, D) to the backbone's grid, if it has another.
+def to_resize(there: VitShape, here: VitShape, grid: tuple[int, int], may_be_oblong: bool) -> int:
+    """The side of the file's grid if its position embedding must be resized to ``grid``, else 0.
 
     As many patches need not mean the same grid: 196 are 14x14 in a published file, and 7x28 in an oblong
     config. Only our own files are taken to be oblong (``may_be_oblong``) where they could be square.
     """
-    if source.ndim != 3 or source.shape[1] < 2 or source.shape[-1] != target.shape[-1]:
-        return source
-    side = math.isqrt(source.shape[1] - 1)
-    is_square = 1 + side**2 == source.shape[1]
-    if source.shape == target.shape and (may_be_oblong or not is_square or grid == (side, side)):
-        return source
-    if not is_square:
-        raise CheckpointError(f'{path}: pos_embed has {source.shape[1]} entries, which is not one CLS token and a '
-                              'square grid, so it cannot be resized to the grid of the config')
-    print_log(f'backbone: pos_embed resized from {side}x{side} to {grid[0]}x{grid[1]} patches', logger='current')
-    return resize_pos_embed(source.float(), (side, side), grid)
+    if there.positions == here.positions and (may_be_oblong or grid == (there.side, there.side)):
+        return 0
+    return there.side if there.width == here.width else 0
 
 
-def likely_cause(wanted: State, state: State) -> str:
-    """Says in words how the ViT in the file differs from the one in the config."""
-    there, here = describe(state), describe(wanted)
-    return f'The file holds {there}, the config asks for {here}.' if there != here else ''
-
-
-def describe(state: State) -> str:
-    """Names a ViT by what its state dict shows."""
-    weight = state.get('patch_embed.proj.weight')
-    blocks = {k.split('.')[1] for k in state if k.startswith('blocks.')}
-    if weight is None or weight.ndim != 4:
-        return f'no patch embedding and {len(blocks)} blocks'
-    name = {384: 'ViT-S', 768: 'ViT-B', 1024: 'ViT-L', 1280: 'ViT-H'}.get(weight.shape[0], 'a ViT')
-    return f'{name} (width {weight.shape[0]}, {len(blocks)} blocks, patch {weight.shape[-1]})'
+def likely_cause(there: VitShape, here: VitShape) -> str:
+    """Says in words how the ViT in the file differs from the one in the config, and what to set in the config."""
+    said = [f'The file holds {there}, the config asks for {here}.'] if str(there) != str(here) else []
+    advice = [f'{option}={value}' for option, value, other in (
+        ('patch_size', there.patch, here.patch), ('layer_scale', there.layer_scale, here.layer_scale),
+        ('num_registers', there.registers, here.registers)) if value != other]
+    if there.patch and (there.width, there.blocks) != (here.width, here.blocks):
+        advice.insert(0, f'arch (for {there.name}, {there.blocks} blocks)')
+    if advice and there.patch:
+        said.append(f'To use it, set model.backbone: {", ".join(advice)}.')
+    if not there.side and there.positions and there.positions != here.positions:
+        said.append(f'Its pos_embed has {there.positions} entries, which is not one CLS token and a square grid, so it '
+                    'cannot be resized to the grid of the config.')
+    return ' '.join(said)

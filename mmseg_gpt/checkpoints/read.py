@@ -2,12 +2,16 @@
 
 import argparse
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from .compare import kind_of, kind_of_number
+from .inert import HISTORY_BUFFER, OLD_MMENGINE, STAND_INS
 from .seal import check_seal
 
 
@@ -15,18 +19,24 @@ class CheckpointError(RuntimeError):
     """A checkpoint cannot be used; the message names the file, what is wrong and what to do."""
 
 
-# What files wrap around their weights: MAE 'model', MoCo v3 and OpenMMLab 'state_dict'.
-WRAPPERS = ('model', 'state_dict')
+# What files wrap around their weights: MAE 'model', MoCo v3 and OpenMMLab 'state_dict'; DINO and DINOv2 have a
+# 'teacher' beside the 'student', and publish the teacher.
+WRAPPERS = ('model', 'state_dict', 'teacher')
+# Weights do not compress: an archive that grows more than this in reading is made to fill the memory.
+MAX_GROWTH = 20
 
 
-def read_file(path: str | Path) -> object:
+def read_file(path: str | Path, old_mmengine: bool = False) -> object:
     """Reads all that is in a ``.npz``, ``.safetensors`` or torch file (any other suffix).
 
     Torch files are loaded with ``weights_only=True``; besides tensors and plain types only
-    ``argparse.Namespace`` is allowed, which official MAE files hold. ``.npz`` is read without pickle.
+    ``argparse.Namespace`` is allowed, which official MAE files hold. ``.npz`` is read without pickle. A part of a
+    zip archive (torch, ``.npz``) that is damaged is found by its checksum; ``.safetensors`` and torch's format of
+    before 2020 have none, so there only the SHA-256 of the file tells.
 
     Args:
         path: A local file.
+        old_mmengine: Whether to read checkpoints of stock MMEngine too, whose objects become :class:`Inert`.
 
     Returns:
         The content, as it was saved, with its tensors on the CPU.
@@ -38,14 +48,17 @@ def read_file(path: str | Path) -> object:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f'checkpoint {path} does not exist')
-    return READERS.get(path.suffix, read_torch)(path)
+    if reader := READERS.get(path.suffix.lower()):
+        return reader(path)
+    return read_torch(path, (argparse.Namespace, *(STAND_INS if old_mmengine else ())))
 
 
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+def read_state_dict(path: str | Path, old_mmengine: bool = False) -> dict[str, Tensor]:
     """Reads the weights in a file, as :func:`read_file` does.
 
     Args:
         path: A local file.
+        old_mmengine: As in :func:`read_file`.
 
     Returns:
         dict: The innermost mapping of names to CPU tensors, with the names as they are in the file.
@@ -54,51 +67,102 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
         FileNotFoundError: there is no such file.
         CheckpointError: the file is damaged, not a checkpoint, or holds no tensors.
     """
-    content = read_file(path)
+    return weights_in(read_file(path, old_mmengine), path)
+
+
+def weights_in(content: object, path: str | Path) -> dict[str, Tensor]:
+    """Takes the weights out of what a file holds.
+
+    Raises:
+        CheckpointError: it holds no tensors, or some that are not plain arrays of numbers.
+    """
     for wrapper in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
             content = content[wrapper]
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, dict) else {}
+    items = content.items() if isinstance(content, dict) else ()
+    tensors = {k: v.detach() for k, v in items if isinstance(k, str) and isinstance(v, Tensor)}
     if not tensors:
         raise CheckpointError(f'{path} holds no weights: expected names with tensors, or these under '
                               f'{" or ".join(map(repr, WRAPPERS))}')
+    odd = [f'{k} ({kind_of(v)})' for k, v in tensors.items() if kind_of(v) != kind_of_number(v)]
+    if odd:
+        raise CheckpointError(f'{path} holds tensors that are not plain arrays of numbers: {", ".join(odd[:6])}')
     return tensors
 
 
-def read_torch(path: Path) -> object:
+def read_torch(path: Path, allowed: tuple) -> object:
     """Loads a torch file safely; each way it can fail becomes a CheckpointError."""
     try:
         if zipfile.is_zipfile(path):
             check_zip(path)
-        with torch.serialization.safe_globals([argparse.Namespace]):
+        with only_allowed(allowed):
             return torch.load(path, map_location='cpu', weights_only=True)
     except CheckpointError:
         raise
     except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError, KeyError and more
+        if is_old_mmengine(path):
+            raise CheckpointError(
+                f'{path} is a checkpoint of stock MMEngine: beside the weights it holds Python objects '
+                '(HistoryBuffer), which are never loaded because they can run code. Take the weights out of it, once: '
+                f'python tools/convert_checkpoint.py --layout as-is {path} NEW.pth') from error
         raise CheckpointError(f'{path} cannot be loaded as weights. It is truncated, not a checkpoint (a web page '
                               'saved in its place?), or holds Python objects besides tensors, which are never '
                               f'loaded because they can run code. torch says: {error}') from error
 
 
-def check_zip(path: Path) -> None:
-    """Checks what ``torch.load`` does not: the seal of our own files, the checksums of the parts of others."""
+@contextmanager
+def only_allowed(allowed: tuple) -> Iterator[None]:
+    """Makes torch allow these objects only, and not what others may have allowed in this process."""
+    before = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(list(allowed))
     try:
-        if check_seal(path):
-            return
+        yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(before)
+
+
+def is_old_mmengine(path: Path) -> bool:
+    """Whether a torch file holds the objects of a checkpoint of stock MMEngine, and no others."""
+    try:
+        with only_allowed((argparse.Namespace, )):
+            objects = set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except Exception:  # it is no torch file at all
+        return False
+    return HISTORY_BUFFER in objects and objects <= set(OLD_MMENGINE)
+
+
+def check_zip(path: Path) -> None:
+    """Checks what ``torch.load`` does not: sizes, the seal of our own files, the checksums of the parts of others."""
+    try:
+        is_sealed = check_seal(path)
     except ValueError as error:
         raise CheckpointError(f'{path} is damaged: {error}. Copy it again, or take another checkpoint') from error
     with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
+        check_growth(archive, path, 1)  # torch.save compresses nothing
+        damaged = None if is_sealed else archive.testzip()
     if damaged:
         raise CheckpointError(f'{path} is damaged: the checksum of its part "{damaged}" is wrong; '
                               'download or copy it again')
 
 
+def check_growth(archive: zipfile.ZipFile, path: Path, most: int) -> None:
+    """Refuses an archive whose parts would be more than ``most`` times as large as the file."""
+    declared = sum(part.file_size for part in archive.infolist())
+    if declared > most * path.stat().st_size:
+        raise CheckpointError(f'{path} is not a checkpoint: of {path.stat().st_size} bytes it would unpack {declared}')
+
+
 def read_npz(path: Path) -> dict[str, Tensor]:
     """Reads a NumPy archive, as the JAX ViT checkpoints are published."""
     try:
+        with zipfile.ZipFile(path) as archive:
+            check_growth(archive, path, MAX_GROWTH)
         with np.load(path, allow_pickle=False) as archive:
             return {name: torch.from_numpy(archive[name]) for name in archive.files}
+    except CheckpointError:
+        raise
     except Exception as error:  # numpy and zipfile raise more than ten types for a damaged file
         raise CheckpointError(f'{path} cannot be read as a NumPy archive: {error}') from error
 

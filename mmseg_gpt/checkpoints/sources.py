@@ -13,6 +13,10 @@ SOURCES = {
     'https://dl.fbaipublicfiles.com/dino/dino_vitbase16_pretrain/dino_vitbase16_pretrain.pth',
 }
 
+DINOV2 = 'https://dl.fbaipublicfiles.com/dinov2'
+SOURCES |= {f'dinov2_{vit}14{registers}_pretrain.pth': f'{DINOV2}/dinov2_{vit}14/dinov2_{vit}14{registers}_pretrain.pth'
+            for vit in ('vits', 'vitb', 'vitl') for registers in ('', '_reg4')}
+
 
 def source_of(path: str | Path) -> str | None:
     """The address a released checkpoint can be downloaded from, or None for a file of the user's own."""

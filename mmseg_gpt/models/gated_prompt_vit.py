@@ -8,6 +8,8 @@ from mmengine.model import PretrainedInit
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
+from ..checkpoints.compare import differences
+from ..checkpoints.read import CheckpointError
 from .prompts import DeepPrompt, GatedPrompt, HardGatedPrompt, ShallowPrompt
 from .vit import VisionTransformer
 
@@ -43,6 +45,8 @@ class GatedPromptViT(VisionTransformer):
         start_block: Block, counted from 0, from which prompts join the sequence (Figure 1 counts from 1).
         frozen: True trains prompts, gates and temperatures only. False is full fine-tuning.
         norm_eps: Epsilon of the layer norms; 1e-6 in all released ViTs.
+        layer_scale: True for DINOv2, whose blocks scale what they add (``blocks.0.ls1.gamma``).
+        num_registers: 4 for DINOv2 with registers: tokens between CLS and patches, in no output (``reg_token``).
         init_cfg: ``dict(type='PretrainedViT', checkpoint=PATH)`` loads a pretrained ViT, strictly.
 
     Raises:
@@ -60,10 +64,13 @@ class GatedPromptViT(VisionTransformer):
                  start_block: int = 0,
                  frozen: bool = True,
                  norm_eps: float = 1e-6,
+                 layer_scale: bool = False,
+                 num_registers: int = 0,
                  init_cfg: dict | None = None) -> None:
         check_init_cfg(init_cfg)
         # SETR reads the blocks as they are: its heads have a norm of their own.
-        super().__init__(arch, img_size, patch_size, norm_eps, final_norm=out_type != 'featmap', init_cfg=init_cfg)
+        super().__init__(arch, img_size, patch_size, norm_eps, final_norm=out_type != 'featmap',
+                         layer_scale=layer_scale, num_registers=num_registers, init_cfg=init_cfg)
         dims, depth = self.arch['embed_dims'], self.arch['num_layers']
         out_indices = (depth - 1, ) if out_indices is None else tuple(out_indices)
         check_outputs(depth, out_indices, out_type)
@@ -81,6 +88,7 @@ class GatedPromptViT(VisionTransformer):
         self.prompt = None if prompt is None else MODELS.build(prompt, default_args=sizes)
         options = temperature if isinstance(temperature, dict) else {}
         self.temperature = None if temperature is False else self._declare_temperature(depth, **options)
+        self.register_load_state_dict_pre_hook(check_complete)
 
     def _declare_temperature(self, depth: int, init: float = 1., min: float = 0.01, max: float = 10.) -> nn.Parameter:
         if not 0 < min <= init <= max:
@@ -144,13 +152,34 @@ class GatedPromptViT(VisionTransformer):
         return self.temperature.unbind()
 
     def _output(self, x: Tensor, prompts: Tensor | None, grid: tuple[int, int]) -> Tensor:
-        """Shapes (B, 1 + h*w, D) tokens and (B, N_p, D) prompts as ``out_type`` asks."""
+        """Shapes (B, 1 + R + h*w, D) tokens and (B, N_p, D) prompts as ``out_type`` asks; registers are dropped."""
+        patches = x[:, self.first_patch:]
         if self.out_type == 'featmap':
-            return x[:, 1:].transpose(1, 2).unflatten(2, grid)
+            return patches.transpose(1, 2).unflatten(2, grid)
         if self.out_type == 'cls_token':
             return self.norm(x[:, 0])
-        tokens = {'mean_patch': [x[:, 1:]], 'mean_prompt': [prompts], 'mean_all': [prompts, x[:, 1:]]}[self.out_type]
+        tokens = {'mean_patch': [patches], 'mean_prompt': [prompts], 'mean_all': [prompts, patches]}[self.out_type]
         return self.norm(torch.cat([t for t in tokens if t is not None], dim=1).mean(dim=1))
+
+
+def check_complete(vit: GatedPromptViT, state: dict[str, Tensor], prefix: str, *_) -> None:
+    """Refuses a state dict that would leave a weight of ``vit`` as it is, whatever ``strict`` says.
+
+    It runs before every ``load_state_dict``, MMEngine's ``load_checkpoint`` among them, which loads what happens to
+    fit, prints the rest, and goes on with a frozen backbone of random weights.
+
+    Raises:
+        CheckpointError: a weight is missing, unexpected, misshapen or not finite. Nothing is changed then.
+    """
+    wanted = vit.state_dict()
+    problems = differences(wanted, {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
+    if problems:
+        where = f' under "{prefix}"' if prefix else ''
+        raise CheckpointError(
+            f'the state dict does not fill the backbone, of which it must hold all {len(wanted)} weights{where}:\n' +
+            '\n'.join(problems) + '\nBuild the model from the config the checkpoint was trained with. A pretrained ViT '
+            'belongs into init_cfg=dict(type="PretrainedViT", checkpoint=...). To load a part on purpose, merge it '
+            'first: load_state_dict({**model.state_dict(), **part})')
 
 
 def check_init_cfg(init_cfg: dict | list[dict] | None) -> None:

@@ -74,25 +74,42 @@ class Mlp(nn.Module):
         return self.fc2(self.act(self.fc1(x)))
 
 
+class LayerScale(nn.Module):
+    """Scales each channel by a weight of its own, as DINOv2's blocks do: (B, N, D) -> (B, N, D).
+
+    Source: arXiv 2103.17239. The weights start at DINOv2's 1e-5.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.gamma = nn.Parameter(torch.full((dim, ), 1e-5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gamma
+
+
 class Block(nn.Module):
     """Pre-norm transformer block: (B, N, D) -> (B, N, D)."""
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, norm_eps: float) -> None:
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, norm_eps: float, layer_scale: bool = False) -> None:
         super().__init__()
+        scale = LayerScale if layer_scale else nn.Identity
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
         self.attn = Attention(dim, num_heads)
+        self.ls1 = scale(dim)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.ls2 = scale(dim)
 
     def forward(self, x: Tensor, temperature: Tensor | None = None) -> Tensor:
-        x = x + self.attn(self.norm1(x), temperature)
-        return x + self.mlp(self.norm2(x))
+        x = x + self.ls1(self.attn(self.norm1(x), temperature))
+        return x + self.ls2(self.mlp(self.norm2(x)))
 
 
 class VisionTransformer(BaseModule):
     """The ViT itself: patch embedding, CLS token, position embedding, blocks, and a final norm or none.
 
-    How the blocks are run is up to the subclass.
+    How the blocks are run is up to the subclass. ``layer_scale`` and ``num_registers`` are what DINOv2 adds.
 
     Args:
         arch: 'small', 'base', 'large', 'huge', or a dict of embed_dims, num_layers, num_heads, mlp_ratio.
@@ -100,6 +117,9 @@ class VisionTransformer(BaseModule):
         patch_size: Side of a patch in pixels.
         norm_eps: Epsilon of the layer norms.
         final_norm: Whether there is a norm after the last block; ``norm`` is None if not.
+        layer_scale: Whether each block scales what it adds, channel by channel (``blocks.0.ls1.gamma``).
+        num_registers: Register tokens between CLS and patches (``reg_token``, arXiv 2309.16588); they have no
+            position embedding.
         init_cfg: As in mmengine's BaseModule.
 
     Raises:
@@ -107,27 +127,41 @@ class VisionTransformer(BaseModule):
     """
 
     def __init__(self, arch: str | dict, img_size: int | tuple[int, int], patch_size: int, norm_eps: float,
-                 final_norm: bool, init_cfg: dict | None = None) -> None:
+                 final_norm: bool, layer_scale: bool = False, num_registers: int = 0,
+                 init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         self.arch = read_arch(arch)
-        check_sizes(img_size, patch_size)
+        check_sizes(img_size, patch_size, num_registers)
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         self.grid = (-(-height // patch_size), -(-width // patch_size))
         dims, heads, mlp_ratio = (self.arch[key] for key in ('embed_dims', 'num_heads', 'mlp_ratio'))
         self.patch_embed = PatchEmbed(patch_size, dims)
         self.cls_token = nn.Parameter(torch.empty(1, 1, dims))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.grid[0] * self.grid[1], dims))
-        self.blocks = nn.ModuleList(Block(dims, heads, mlp_ratio, norm_eps) for _ in range(self.arch['num_layers']))
+        self.reg_token = nn.Parameter(torch.empty(1, num_registers, dims)) if num_registers else None
+        self.blocks = nn.ModuleList(Block(dims, heads, mlp_ratio, norm_eps, layer_scale)
+                                    for _ in range(self.arch['num_layers']))
         self.norm = nn.LayerNorm(dims, eps=norm_eps) if final_norm else None
         nn.init.trunc_normal_(self.cls_token, std=.02)
         nn.init.trunc_normal_(self.pos_embed, std=.02)
+        if num_registers:
+            nn.init.trunc_normal_(self.reg_token, std=.02)
+
+    @property
+    def first_patch(self) -> int:
+        """Where the patches begin in the sequence: after CLS and the registers."""
+        return 1 if self.reg_token is None else 1 + self.reg_token.shape[1]
 
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Equation 1: (B, 3, H, W) -> CLS and patch tokens (B, 1 + h*w, D), and the grid (h, w)."""
+        """Equation 1: (B, 3, H, W) -> CLS, register and patch tokens (B, 1 + R + h*w, D), and the grid (h, w)."""
         patches, grid = self.patch_embed(images)
         pos_embed = resize_pos_embed(self.pos_embed, self.grid, grid)
-        cls = self.cls_token + pos_embed[:, :1]
-        return torch.cat([cls.expand(len(patches), -1, -1), patches + pos_embed[:, 1:]], dim=1), grid
+        before = [self.cls_token + pos_embed[:, :1]] + ([] if self.reg_token is None else [self.reg_token])
+        return torch.cat([t.expand(len(patches), -1, -1) for t in before] + [patches + pos_embed[:, 1:]], dim=1), grid
+
+    def fit_pos_embed(self, pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
+        """Resizes a position embedding of ``grid`` to the grid of this ViT, in float32 at least."""
+        return resize_pos_embed(at_least_float32(pos_embed), grid, self.grid)
 
 
 def read_arch(arch: str | dict) -> dict:
@@ -148,13 +182,15 @@ def read_arch(arch: str | dict) -> dict:
     return arch
 
 
-def check_sizes(img_size: int | tuple[int, int], patch_size: int) -> None:
-    """Refuses images and patches of no size."""
+def check_sizes(img_size: int | tuple[int, int], patch_size: int, num_registers: int) -> None:
+    """Refuses images and patches of no size, and fewer registers than none."""
     sides = [img_size] if isinstance(img_size, int) else img_size
     if min(sides) < 1:
         raise ValueError(f'img_size {img_size} must be positive')
     if patch_size < 1:
         raise ValueError(f'patch_size {patch_size} must be positive')
+    if num_registers < 0:
+        raise ValueError(f'num_registers must be at least 0, got {num_registers}')
 
 
 def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:

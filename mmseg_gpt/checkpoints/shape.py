@@ -1,0 +1,63 @@
+"""What kind of ViT a state dict with timm's names holds, told from its names and shapes."""
+
+import math
+import re
+from typing import NamedTuple
+
+from .formats import State
+
+NAMES = {192: 'ViT-Ti', 384: 'ViT-S', 768: 'ViT-B', 1024: 'ViT-L', 1280: 'ViT-H', 1536: 'ViT-g'}
+
+
+class VitShape(NamedTuple):
+    """The sizes of a ViT; 0 where the state dict does not show one.
+
+    Attributes:
+        width: Width D of the tokens.
+        blocks: Number of blocks.
+        hidden: Width of the MLPs' hidden layer.
+        patch: Side of a patch in pixels.
+        positions: Entries of the position embedding, CLS among them.
+        registers: Number of register tokens.
+        layer_scale: Whether the blocks have LayerScale.
+    """
+    width: int
+    blocks: int
+    hidden: int
+    patch: int
+    positions: int
+    registers: int
+    layer_scale: bool
+
+    @property
+    def name(self) -> str:
+        """Such as ViT-B; 'a ViT' for a width of no released one."""
+        return NAMES.get(self.width, 'a ViT')
+
+    @property
+    def side(self) -> int:
+        """Side of the square grid of the position embedding, 0 if it is not one CLS entry and a square."""
+        side = math.isqrt(max(self.positions - 1, 0))
+        return side if side**2 + 1 == self.positions else 0
+
+    def __str__(self) -> str:
+        if not self.patch:
+            return f'no patch embedding and {self.blocks} blocks'
+        extras = ['LayerScale'] * self.layer_scale + [f'{self.registers} registers'] * bool(self.registers)
+        return f'{self.name} ({", ".join([f"width {self.width}, {self.blocks} blocks, patch {self.patch}", *extras])})'
+
+
+def shape_of(state: State) -> VitShape:
+    """Reads the sizes off a state dict with timm's names, whole or broken."""
+
+    def size(name: str, ndim: int, axis: int) -> int:
+        return state[name].shape[axis] if name in state and state[name].ndim == ndim else 0
+
+    return VitShape(
+        width=size('patch_embed.proj.weight', 4, 0),
+        blocks=len({k.split('.')[1] for k in state if k.startswith('blocks.')}),
+        hidden=size('blocks.0.mlp.fc1.weight', 2, 0),
+        patch=size('patch_embed.proj.weight', 4, 3),
+        positions=size('pos_embed', 3, 1),
+        registers=size('reg_token', 3, 1),
+        layer_scale=any(re.fullmatch(r'blocks\.\d+\.ls1\.gamma', k) for k in state))

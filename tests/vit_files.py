@@ -1,0 +1,265 @@
+"""Small checkpoints of every layout, made from timm's names by the inverse of what the loader does."""
+
+import argparse
+import copy
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from mmseg_gpt.checkpoints import CheckpointError, load_vit
+from mmseg_gpt.models import GatedPromptViT
+
+State = dict[str, Tensor]
+ARCH = dict(embed_dims=16, num_layers=3, num_heads=4, mlp_ratio=4)
+
+
+def build(**options) -> GatedPromptViT:
+    return GatedPromptViT(**{**dict(arch=ARCH, img_size=32, patch_size=8, out_type='cls_token', temperature=True,
+                                    prompt=dict(type='GatedPrompt', num_tokens=2)), **options}).eval()
+
+
+def random_vit(**options) -> State:
+    """Random weights by timm's names, as a file would hold them."""
+    return {name: torch.randn(p.shape) for name, p in build(**options).vit_state().items()}
+
+
+def assert_filled(vit: GatedPromptViT, expected: State, untouched: State) -> None:
+    """All ViT weights are those of ``expected``, and the adapters are those of ``untouched``."""
+    for name, value in vit.state_dict().items():
+        if name in vit.vit_state():
+            torch.testing.assert_close(value, expected[name].to(value.dtype), rtol=0, atol=0)
+        else:
+            assert torch.equal(value, untouched[name])
+
+
+def assert_refused(vit: GatedPromptViT, path: Path, message: str, error: type[Exception] = CheckpointError) -> None:
+    """Loading raises, names the file and matches ``message``, and changes nothing."""
+    before = copy.deepcopy(vit.state_dict())
+    with pytest.raises(error, match=message) as raised:
+        load_vit(vit, path)
+    assert path.name in str(raised.value)
+    assert all(torch.equal(value, before[name]) for name, value in vit.state_dict().items())
+
+
+def save(content: object, path: Path) -> Path:
+    torch.save(content, path)
+    return path
+
+
+def prefixed(state: State, prefix: str) -> State:
+    return {prefix + name: value for name, value in state.items()}
+
+
+def renamed(state: State, *renames: tuple[str, str]) -> State:
+    """Replaces each pattern in the names."""
+    result = {}
+    for name, value in state.items():
+        for pattern, new in renames:
+            name = re.sub(pattern, new, name)
+        result[name] = value
+    return result
+
+
+def to_openmmlab(state: State, attention: tuple[tuple[str, str], ...] = ()) -> State:
+    return renamed(state, *attention, (r'^blocks\.', 'layers.'), (r'\bnorm1\b', 'ln1'), (r'\bnorm2\b', 'ln2'),
+                   (r'mlp\.fc1', 'ffn.layers.0.0'), (r'mlp\.fc2', 'ffn.layers.1'), (r'^norm\b', 'ln1'),
+                   (r'patch_embed\.proj\b', 'patch_embed.projection'))
+
+
+MMSEG_ATTENTION = ((r'attn\.qkv\.', 'attn.attn.in_proj_'), (r'attn\.proj\.', 'attn.attn.out_proj.'))
+
+
+def mae_pretraining(state: State) -> dict:
+    model = {**state, 'mask_token': torch.randn(1, 1, 8), 'decoder_pos_embed': torch.randn(1, 17, 8),
+             'decoder_embed.weight': torch.randn(8, 16), 'decoder_blocks.0.norm1.weight': torch.randn(8)}
+    return dict(model=model, optimizer=dict(state={}, param_groups=[dict(lr=0.1)]), epoch=799, scaler={},
+                args=argparse.Namespace(model='mae_vit_tiny', blr=1.5e-4))
+
+
+def moco_pretraining(state: State) -> dict:
+    head = {'head.0.weight': torch.randn(8, 16), 'head.1.running_var': torch.rand(8),
+            'head.1.num_batches_tracked': torch.tensor(3)}
+    momentum = {name: torch.randn_like(value) for name, value in state.items()}
+    return dict(epoch=300, arch='vit_tiny', state_dict={
+        **prefixed({**momentum, **head}, 'module.momentum_encoder.'),
+        **prefixed({**state, **head}, 'module.base_encoder.'), 'module.predictor.0.weight': torch.randn(8, 8)})
+
+
+def moco_linear_probe(state: State) -> dict:
+    head = {'head.weight': torch.randn(10, 16), 'head.bias': torch.randn(10)}
+    return dict(epoch=90, arch='vit_tiny', best_acc1=torch.tensor(76.7),
+                state_dict=prefixed({**state, **head}, 'module.'))
+
+
+def mmpretrain_pretraining(state: State) -> dict:
+    neck = {'neck.mask_token': torch.randn(1, 1, 8), 'head.layers.head.weight': torch.randn(10, 16)}
+    return dict(meta=dict(epoch=3), state_dict={**prefixed(to_openmmlab(state), 'backbone.'), **neck})
+
+
+def mmseg_segmentor(state: State) -> dict:
+    head = {'decode_head.conv_seg.weight': torch.randn(5, 16, 1, 1)}
+    return dict(meta={}, state_dict={**prefixed(to_openmmlab(state, MMSEG_ATTENTION), 'backbone.'), **head})
+
+
+def our_own(state: State) -> dict:
+    others = {'backbone.prompt.tokens': torch.randn(2, 16), 'backbone.prompt.gate_prior': torch.randn(2),
+              'backbone.temperature': torch.rand(3), 'decode_head.conv_seg.weight': torch.randn(5, 16, 1, 1)}
+    return dict(meta=dict(iter=7), state_dict={**prefixed(state, 'backbone.'), **others})
+
+
+TORCH_LAYOUTS: dict[str, Callable[[State], dict]] = {
+    'MAE pretraining': mae_pretraining,
+    'MAE encoder': lambda state: dict(model=state),
+    'MoCo v3 pretraining': moco_pretraining,
+    'MoCo v3 linear probe': moco_linear_probe,
+    'timm classifier': lambda state: {**state, 'head.weight': torch.randn(10, 16), 'head.bias': torch.randn(10)},
+    'DINO backbone': dict,
+    'mmpretrain': mmpretrain_pretraining,
+    'mmpretrain backbone': to_openmmlab,
+    'mmsegmentation': mmseg_segmentor,
+    'ours': our_own,
+}
+
+
+# --- DINO, DINOv2 and Hugging Face: LayerScale, registers, separate query, key and value ---
+
+
+def dino_training(state: State) -> dict:
+    head = {'mlp.0.weight': torch.randn(8, 16), 'last_layer.weight_g': torch.randn(10, 1)}
+    student = {name: torch.randn_like(value) for name, value in state.items()}
+    return dict(student={**prefixed(student, 'module.backbone.'), **prefixed(head, 'module.head.')},
+                teacher={**prefixed(state, 'backbone.'), **prefixed(head, 'head.')},
+                optimizer=dict(state={}, param_groups=[]), epoch=100, args=argparse.Namespace(arch='vit_tiny'),
+                dino_loss=dict(center=torch.zeros(1, 10)))
+
+
+def dinov2(state: State) -> State:
+    return {**renamed(state, ('^reg_token$', 'register_tokens')), 'mask_token': torch.randn(1, 16)}
+
+
+def chunked(state: State) -> State:
+    """Blocks 0 and 1 in chunk 0, block 2 in chunk 1."""
+    return {re.sub(r'^blocks\.(\d+)', lambda m: f'blocks.{int(m[1]) // 2}.{m[1]}', k): v
+            for k, v in dinov2(state).items()}
+
+
+def dinov2_teacher(state: State) -> dict:
+    head = {'dino_head.mlp.0.weight': torch.randn(8, 16), 'dino_head.last_layer.weight_g': torch.randn(10, 1)}
+    return dict(teacher={**prefixed(chunked(state), 'backbone.'), **head})
+
+
+def dinov2_training(state: State) -> dict:
+    student = {name: torch.randn_like(value) for name, value in chunked(state).items()}
+    head = {'dino_head.mlp.0.weight': torch.randn(8, 16), 'ibot_head.last_layer.weight_g': torch.randn(10, 1)}
+    return dict(iteration=9, model={
+        **prefixed({**prefixed(student, 'backbone.'), **head}, 'student.'),
+        **prefixed({**prefixed(chunked(state), 'backbone.'), **head}, 'teacher.')})
+
+
+def hugging_face(state: State, block: dict[str, str], prefix: str = '') -> State:
+    """The names of transformers, written by hand; ``block`` names the parts in which its ViT and Dinov2 differ."""
+    file = {'cls_token': 'embeddings.cls_token', 'pos_embed': 'embeddings.position_embeddings',
+            'reg_token': 'embeddings.register_tokens', 'norm.weight': 'layernorm.weight', 'norm.bias': 'layernorm.bias',
+            'patch_embed.proj.weight': 'embeddings.patch_embeddings.projection.weight',
+            'patch_embed.proj.bias': 'embeddings.patch_embeddings.projection.bias'}
+    result = {prefix + file[name]: value for name, value in state.items() if name in file}
+    for name, value in state.items():
+        if name in file:
+            continue
+        _, i, part = name.split('.', 2)
+        layer = f'{prefix}encoder.layer.{i}.'
+        if part.startswith('attn.qkv.'):
+            for third, qkv in zip(value.chunk(3), ('query', 'key', 'value'), strict=True):
+                result[f'{layer}attention.attention.{qkv}.{part.split(".")[-1]}'] = third.clone()
+        else:
+            module, kind = part.rsplit('.', 1)
+            result[layer + (block[part] if part in block else f'{block[module]}.{kind}')] = value
+    return result
+
+
+HF_VIT = {'norm1': 'layernorm_before', 'norm2': 'layernorm_after', 'attn.proj': 'attention.output.dense',
+          'mlp.fc1': 'intermediate.dense', 'mlp.fc2': 'output.dense'}
+HF_DINOV2 = {'norm1': 'norm1', 'norm2': 'norm2', 'attn.proj': 'attention.output.dense', 'mlp.fc1': 'mlp.fc1',
+             'mlp.fc2': 'mlp.fc2', 'ls1.gamma': 'layer_scale1.lambda1', 'ls2.gamma': 'layer_scale2.lambda1'}
+
+
+def hf_classifier(state: State) -> State:
+    return {**hugging_face(state, HF_VIT, 'vit.'), 'classifier.weight': torch.randn(2, 16)}
+
+
+def hf_mae(state: State) -> State:
+    return {**hugging_face(state, HF_VIT, 'vit.'), 'decoder.mask_token': torch.randn(1, 1, 8),
+            'decoder.decoder_layers.0.attention.attention.query.weight': torch.randn(8, 8)}
+
+
+def hf_dinov2(state: State, prefix: str = '') -> State:
+    return {**hugging_face(state, HF_DINOV2, prefix), f'{prefix}embeddings.mask_token': torch.randn(1, 16)}
+
+
+TORCH_LAYOUTS |= {
+    'DINO training': dino_training,
+    'Hugging Face ViT': lambda state: {**hugging_face(state, HF_VIT), 'pooler.dense.bias': torch.randn(16)},
+    'Hugging Face classifier': hf_classifier,
+    'Hugging Face MAE': hf_mae,
+}
+LAYER_SCALE, REGISTERS = dict(layer_scale=True), dict(layer_scale=True, num_registers=4)
+DINOV2_LAYOUTS: dict[str, tuple[Callable[[State], dict], dict]] = {
+    'DINOv2': (dinov2, LAYER_SCALE),
+    'DINOv2 with registers': (dinov2, REGISTERS),
+    'DINOv2 in chunks': (chunked, REGISTERS),
+    'DINOv2 training, teacher': (dinov2_teacher, LAYER_SCALE),
+    'DINOv2 training': (dinov2_training, REGISTERS),
+    'Hugging Face Dinov2': (hf_dinov2, LAYER_SCALE),
+    'Hugging Face Dinov2 with registers': (lambda state: hf_dinov2(state, 'dinov2_with_registers.'), REGISTERS),
+    'ours with registers': (our_own, REGISTERS),
+    'mmpretrain with LayerScale': (lambda state: renamed(
+        to_openmmlab(state), (r'\bls1\.gamma', 'attn.gamma1.weight'), (r'\bls2\.gamma', 'ffn.gamma2.weight')),
+                                   LAYER_SCALE),
+    'timm with LayerScale': (dict, LAYER_SCALE),
+}
+
+
+def to_jax(state: State, num_heads: int = 4) -> dict[str, np.ndarray]:
+    """The JAX names and axes of the weights; JAX's attention is checked for itself further down."""
+    dims = state['cls_token'].shape[-1]
+    arrays = {'cls': state['cls_token'], 'Transformer/posembed_input/pos_embedding': state['pos_embed'],
+              'embedding/kernel': state['patch_embed.proj.weight'].permute(2, 3, 1, 0),
+              'embedding/bias': state['patch_embed.proj.bias'],
+              'pre_logits/kernel': torch.randn(dims, dims), 'head/kernel': torch.randn(dims, 10)}
+    scales = {'norm': 'Transformer/encoder_norm'}
+    for i in range(ARCH['num_layers']):
+        block, jax = f'blocks.{i}', f'Transformer/encoderblock_{i}'
+        attention = f'{jax}/MultiHeadDotProductAttention_1'
+        for j, part in enumerate(('query', 'key', 'value')):
+            rows = slice(j * dims, (j + 1) * dims)
+            arrays[f'{attention}/{part}/kernel'] = state[f'{block}.attn.qkv.weight'][rows].T.reshape(
+                dims, num_heads, -1)
+            arrays[f'{attention}/{part}/bias'] = state[f'{block}.attn.qkv.bias'][rows].reshape(num_heads, -1)
+        arrays[f'{attention}/out/kernel'] = state[f'{block}.attn.proj.weight'].T.reshape(num_heads, -1, dims)
+        arrays[f'{attention}/out/bias'] = state[f'{block}.attn.proj.bias']
+        for j in (0, 1):
+            arrays[f'{jax}/MlpBlock_3/Dense_{j}/kernel'] = state[f'{block}.mlp.fc{j + 1}.weight'].T
+            arrays[f'{jax}/MlpBlock_3/Dense_{j}/bias'] = state[f'{block}.mlp.fc{j + 1}.bias']
+        scales |= {f'{block}.norm1': f'{jax}/LayerNorm_0', f'{block}.norm2': f'{jax}/LayerNorm_2'}
+    for norm, jax in scales.items():
+        arrays |= {f'{jax}/scale': state[f'{norm}.weight'], f'{jax}/bias': state[f'{norm}.bias']}
+    return {name: value.numpy() for name, value in arrays.items()}
+
+
+def without(state: State, *names: str) -> State:
+    return {name: value for name, value in state.items() if name not in names}
+
+
+def shrunk(layouts_folder: Path, file: str, key: str) -> State:
+    """Random weights at the names of a released file; the patch, its grid and the depth are the real ones."""
+    shapes = json.loads((layouts_folder / file).read_text())[key]
+    return {name: torch.randn([n // 32 if n % 32 == 0 else n for n in shape]) for name, shape in shapes.items()}
+
+
+REAL_ARCH = dict(embed_dims=24, num_layers=12, num_heads=12)

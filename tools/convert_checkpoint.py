@@ -1,0 +1,53 @@
+"""Says what is in a checkpoint (--list), or writes its weights to a .safetensors or .pth file.
+
+Nothing that a file holds is run, whatever it is; checkpoints of stock MMEngine, which training refuses because
+they hold Python objects, are read without them.
+"""
+
+import argparse
+from pathlib import Path
+
+import mmseg_gpt  # noqa: F401  the shims
+from mmseg_gpt.checkpoints import CheckpointError, fetch
+from mmseg_gpt.checkpoints.convert import AS_IS, convert, describe
+from mmseg_gpt.checkpoints.export import EXPORTS
+from mmseg_gpt.checkpoints.seal import file_sha256
+
+LAYOUT_HELP = ('the names to write. timm (default), mmpretrain, mmsegmentation and mmseg_gpt hold the ViT alone; '
+               f'{AS_IS} holds all weights of SRC, heads too, under the names they have there')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog='examples:\n  %(prog)s --list pretrained/mae_pretrain_vit_base.pth\n'
+        '  %(prog)s timm://vit_base_patch14_dinov2.lvd142m dinov2_b.safetensors\n'
+        f'  %(prog)s --layout {AS_IS} old_mmengine/iter_160000.pth iter_160000.pth\n\n'
+        'Exit code: 0, 1 where a file cannot be read or written, 2 for a wrong command line.')
+    parser.add_argument('src', metavar='SRC', help='a checkpoint: a path, an http(s) address, or timm://NAME')
+    parser.add_argument('dst', metavar='DST', nargs='?', type=Path, help='the .safetensors or .pth file to write')
+    parser.add_argument('--list', action='store_true', help='only say what SRC is, and how a config uses it')
+    parser.add_argument('--layout', choices=[*EXPORTS, AS_IS], default='timm', help=LAYOUT_HELP)
+    parser.add_argument('--sha256', metavar='HEX', help='refuse SRC if its SHA-256 is another')
+    parser.add_argument('--force', action='store_true', help='overwrite DST')
+    args = parser.parse_args()
+    if args.list == (args.dst is not None):
+        parser.error('give either --list or DST')
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        source = fetch(args.src, args.sha256)
+        if args.list:
+            print(describe(source))
+            return
+        count = convert(source, args.dst, args.layout, args.force)
+        print(f'written: {args.dst} ({count} weights, layout {args.layout})\nsha256:  {file_sha256(args.dst)}')
+    except (CheckpointError, OSError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+
+
+if __name__ == '__main__':
+    main()
