@@ -86,6 +86,9 @@ class GatedPromptViT(VisionTransformer):
         # What is declared from here on is trained even when the ViT is frozen.
         sizes = dict(embed_dims=dims, num_layers=depth, patch_size=patch_size)
         self.prompt = None if prompt is None else MODELS.build(prompt, default_args=sizes)
+        if start_block == max(out_indices) and hasattr(self.prompt, 'gate_prior'):
+            # No block follows whose prompts a gate could mix. Data-parallel training waits for every trained gradient.
+            self.prompt.gate_prior.requires_grad_(False)
         options = temperature if isinstance(temperature, dict) else {}
         self.temperature = None if temperature is False else self._declare_temperature(depth, **options)
         self.register_load_state_dict_pre_hook(check_complete)
