@@ -55,7 +55,7 @@ def main() -> None:
     args = parse_args()
     cfg = read_config(args)
     apply_arguments(cfg, args)
-    check_files(cfg, ('test_dataloader', ), pretrained=False)
+    check_files(cfg, ('test_dataloader', ), pretrained=False, device=args.device)
     runner = Runner.from_cfg(cfg)
     metrics = runner.test()
     if is_main_process():

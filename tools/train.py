@@ -7,7 +7,7 @@ from mmseg_gpt.engine import (
     Runner,
     add_common_arguments,
     check_files,
-    check_paramwise,
+    check_run,
     read_config,
     set_precision,
     set_resume,
@@ -32,9 +32,9 @@ def main() -> None:
     cfg = read_config(args)
     set_precision(cfg, args.amp)
     set_resume(cfg, args.resume)
-    check_files(cfg, ('train_dataloader', 'val_dataloader'), pretrained=True)
+    check_files(cfg, ('train_dataloader', 'val_dataloader'), pretrained=True, device=args.device)
     runner = Runner.from_cfg(cfg)
-    check_paramwise(cfg, runner.model)
+    check_run(runner)
     runner.train()
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from mmengine.config import Config, DictAction
 from mmengine.runner import find_latest_checkpoint
 
+from .preflight import check_options
+
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 OPTIONS_HELP = ('override settings of the config, as KEY=VALUE pairs with dots for levels: train_cfg.max_iters=100 '
@@ -19,6 +21,8 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=OPTIONS_HELP)
     parser.add_argument('--launcher', choices=LAUNCHERS, help='how several processes are started (default: pytorch '
                         'under torchrun, else none)')
+    parser.add_argument('--device', choices=('auto', 'cuda'), default='auto', help='cuda: stop where there is no GPU '
+                        '(default: auto, which then goes on with the CPU)')
     # Old launchers pass it; torchrun sets the environment variable instead.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
@@ -27,12 +31,14 @@ def read_config(args: argparse.Namespace) -> Config:
     """Reads ``args.config`` and applies the arguments of :func:`add_common_arguments`.
 
     Raises:
-        SystemExit: there is no such config, or ``--launcher pytorch`` without torchrun.
+        SystemExit: there is no such config, an option that would change nothing, or ``--launcher pytorch``
+            without torchrun.
     """
     if not Path(args.config).is_file():
         raise SystemExit(f'there is no config {args.config}; they are in configs/')
     cfg = Config.fromfile(args.config)
     if args.cfg_options:
+        check_options(cfg, args.cfg_options)
         cfg.merge_from_dict(args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
     cfg.launcher = find_launcher(args.launcher)
