@@ -7,8 +7,8 @@ import numpy as np
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, DefaultScope
 
-from ...data.datasets import has_transform, label_rule, rotates, sample_files, source_datasets
-from ...data.folders import check_folders
+from ...data.datasets import has_transform, label_rule, rotates, source_datasets
+from ...data.folders import check_folders, present_pairs
 from ...data.pairs import inspect_pair, said
 from .missing import missing_folders, sources
 
@@ -64,13 +64,11 @@ def wrong_pairs(dataset: object) -> list[str]:
     """Inspects pairs from all over the dataset, until the time is over, and shows the first that are wrong."""
     problems, until = [], time.monotonic() + SECONDS
     for source in source_datasets(dataset):
-        rule, with_label = label_rule(source), has_transform(source, 'LoadAnnotations')
-        if not has_transform(source, 'LoadImageFromFile') or getattr(source, 'backend_args', None):
-            continue
-        for index in np.unique(np.linspace(0, len(source) - 1, PAIRS).astype(int)).tolist():
-            files = sample_files(source.get_data_info(index), with_label)
-            if files[0] and '://' not in files[0] and time.monotonic() < until:
-                problems += inspect_pair(*files, rule, rotates(source)).problems
+        rule, turned = label_rule(source), rotates(source)
+        spread = np.unique(np.linspace(0, len(source) - 1, PAIRS).astype(int)).tolist()
+        for pair in present_pairs(source, spread):
+            if time.monotonic() < until:
+                problems += inspect_pair(*pair, rule, turned).problems
     if len(problems) > SHOWN:
         problems[SHOWN:] = [f'and {len(problems) - SHOWN} more in a sample of {PAIRS} pairs']
     if problems:

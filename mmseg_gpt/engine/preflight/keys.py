@@ -48,7 +48,7 @@ def misspelt_keys(cfg: Config) -> list[str]:
     """
     problems = misspelt(cfg.keys() - TTA - VARIABLES, TOP_LEVEL)
     problems += [f'"{name}" is a key of OpenMMLab 1.x and ignored by 2.x; use {new}'
-                 for name, new in RENAMED.items() if name in cfg]
+                 for name, new in RENAMED.items() if cfg.get(name)]
     for section, known in SECTIONS.items():
         problems += misspelt(find(cfg, section) or (), known, f'{section}.')
     custom_keys = find(cfg, 'optim_wrapper.paramwise_cfg.custom_keys') or {}

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 
 from ...checkpoints import source_of
 
@@ -62,3 +62,9 @@ def missing_checkpoint(init_cfg: ConfigDict | None) -> list[str]:
     return [f'  * The pretrained ViT, {Path(path).name}\n        looked in:  {Path(path).resolve().parent}\n'
             f'        get:        {source}\n        put:        {path}\n'
             '        or:         --cfg-options model.backbone.init_cfg.checkpoint=/your/file']
+
+
+def missing_weights(cfg: Config) -> list[str]:
+    """Says that the checkpoint of ``load_from`` is not there."""
+    path = cfg.get('load_from')
+    return [f'load_from: there is no checkpoint {path}'] if path and '://' not in path and not Path(path).is_file() else []

@@ -26,6 +26,8 @@ def wrong_numbers(cfg: Config, loaders: tuple[str, ...]) -> list[str]:
     for section in ('train_cfg', 'model', 'optim_wrapper', *loaders):
         for path, name, value in numbers(cfg.get(section), section):
             least, whole = (LEAST | NOT_WHOLE)[name], name in LEAST
+            if name == 'crop_size' and isinstance(value, float) and 0 < value <= 1:
+                continue  # mmpretrain has crops relative to the image
             if not isinstance(value, Real) or not (least <= value < math.inf) or (whole and value != int(value)):
                 problems.append(f'{path} is {value!r}; it must be {"a whole" if whole else "a"} number of {least} or '
                                 'more')
