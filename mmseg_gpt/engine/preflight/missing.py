@@ -67,4 +67,6 @@ def missing_checkpoint(init_cfg: ConfigDict | None) -> list[str]:
 def missing_weights(cfg: Config) -> list[str]:
     """Says that the checkpoint of ``load_from`` is not there."""
     path = cfg.get('load_from')
-    return [f'load_from: there is no checkpoint {path}'] if path and '://' not in path and not Path(path).is_file() else []
+    if not path or '://' in path or Path(path).is_file():
+        return []
+    return [f'load_from: there is no checkpoint {path}']
