@@ -215,8 +215,8 @@ def test_good_samples_pass_as_they_are(how, data):
     guarded = GuardedDataset(inner)
     assert len(guarded) == len(inner) and guarded.metainfo == inner.metainfo
     assert guarded.get_data_info(1) == inner.get_data_info(1)
-    theirs = [inner[i] for i in range(len(inner))]  # RepeatDataset never ends
-    for ours, theirs in zip(guarded, theirs, strict=True):
+    samples = [inner[i] for i in range(len(inner))]  # RepeatDataset never ends
+    for ours, theirs in zip(guarded, samples, strict=True):
         assert torch.equal(ours['inputs'], theirs['inputs'])
         assert torch.equal(ours['data_samples'].gt_sem_seg.data, theirs['data_samples'].gt_sem_seg.data)
     assert torch.equal(guarded[-1]['inputs'], inner[len(inner) - 1]['inputs'])
