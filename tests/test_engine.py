@@ -1,15 +1,13 @@
-"""The runner's guards: what is missing, precision, resume, batch shares, parameter groups, checkpoints."""
+"""The runner's guards: precision, resume, batch shares, parameter groups, checkpoints."""
 
 import argparse
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import MODELS
+from tiny import TinySegmentor
 from torch import nn
 
 import mmseg_gpt.engine as engine
@@ -18,79 +16,6 @@ from mmseg_gpt.engine.runner import share_batch
 
 ROOT = Path(__file__).parents[1]
 MAIN = ROOT / 'configs/setr_pup_gpt_mae_ade20k.py'
-
-
-class TinySegmentor(nn.Module):
-    """A frozen prompted backbone and a head, with the names the configs rely on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.backbone = MODELS.build(dict(
-            type='GatedPromptViT', arch=dict(embed_dims=8, num_layers=3, num_heads=2), img_size=32,
-            prompt=dict(type='GatedPrompt', num_tokens=2), temperature=True))
-        self.decode_head = nn.Conv2d(8, 4, 1)
-
-
-# --- what is missing -------------------------------------------------------------------------------
-
-
-def test_missing_data_and_checkpoint_are_said_in_one_screen(tmp_path):
-    done = subprocess.run([sys.executable, ROOT / 'tools/train.py', MAIN], cwd=tmp_path, capture_output=True, text=True)
-    said = done.stderr
-    assert done.returncode != 0 and 'Traceback' not in said
-    for words in ('images/training', 'annotations/validation', 'ADEChallengeData2016.zip', 'unzip', str(tmp_path),
-                  'mae_pretrain_vit_base.pth', 'https://', 'pretrained', 'Nothing was started'):
-        assert words in said
-    assert len(said.splitlines()) < 24
-    assert not list(tmp_path.iterdir()), 'something was written before the check'
-
-
-def test_nothing_missing_passes(tmp_path):
-    for folder in ('images', 'labels'):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / 'a.png').touch()
-    (tmp_path / 'vit.pth').touch()
-    dataset = dict(type='BaseSegDataset', data_root=str(tmp_path),
-                   data_prefix=dict(img_path='images', seg_map_path='labels'))
-    init_cfg = dict(type='PretrainedViT', checkpoint=str(tmp_path / 'vit.pth'))
-    cfg = Config(dict(train_dataloader=dict(dataset=dataset), model=dict(backbone=dict(init_cfg=init_cfg))))
-    engine.check_files(cfg, ('train_dataloader', 'val_dataloader'), pretrained=True)
-    (tmp_path / 'labels/a.png').unlink()
-    with pytest.raises(SystemExit, match='labels'):
-        engine.check_files(cfg, ('train_dataloader', ), pretrained=True)
-
-
-@pytest.mark.parametrize('dataset, missing', [
-    (dict(type='CustomDataset', data_root='/absent', data_prefix='train'), 'train'),  # mmpretrain's short form
-    (dict(type='CustomDataset', data_root=None, data_prefix='/absent/train'), '/absent/train'),
-    (dict(type='ConcatDataset', datasets=[]), None),
-])
-def test_other_dataset_configs(dataset, missing):
-    cfg = Config(dict(train_dataloader=dict(dataset=dataset)))
-    if missing is None:
-        engine.check_files(cfg, ('train_dataloader', ), pretrained=False)
-    else:
-        with pytest.raises(SystemExit, match=f'CustomDataset.*no files in {missing}'):
-            engine.check_files(cfg, ('train_dataloader', ), pretrained=False)
-
-
-def test_of_many_processes_one_says_what_is_missing(monkeypatch):
-    cfg = Config(dict(model=dict(backbone=dict(init_cfg=dict(type='PretrainedViT', checkpoint='absent.pth')))))
-    monkeypatch.setenv('RANK', '1')
-    with pytest.raises(SystemExit) as stopped:
-        engine.check_files(cfg, (), pretrained=True)
-    assert stopped.value.code == 1
-    monkeypatch.setenv('RANK', '0')
-    with pytest.raises(SystemExit, match='absent'):
-        engine.check_files(cfg, (), pretrained=True)
-
-
-def test_paramwise_key_that_matches_nothing_is_refused():
-    cfg = Config(dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys={'head': dict(lr_mult=10.)}))))
-    engine.check_paramwise(cfg, TinySegmentor())
-    cfg.optim_wrapper.paramwise_cfg.custom_keys = {'blocks': dict(lr_mult=.1)}  # there, but frozen
-    with pytest.raises(SystemExit, match='"blocks"'):
-        engine.check_paramwise(cfg, TinySegmentor())
 
 
 # --- command line -> config ------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import dump
 
 import mmseg_gpt  # noqa: F401  registers everything
-from mmseg_gpt.engine import Runner, add_common_arguments, check_files, read_config
+from mmseg_gpt.engine import Runner, add_common_arguments, check_files, errors_in_words, read_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -55,9 +55,10 @@ def main() -> None:
     args = parse_args()
     cfg = read_config(args)
     apply_arguments(cfg, args)
-    check_files(cfg, ('test_dataloader', ), pretrained=False)
-    runner = Runner.from_cfg(cfg)
-    metrics = runner.test()
+    check_files(cfg, ('test_dataloader', ), pretrained=False, device=args.device)
+    with errors_in_words():
+        runner = Runner.from_cfg(cfg)
+        metrics = runner.test()
     if is_main_process():
         write_metrics(runner, metrics, args)
 

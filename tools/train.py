@@ -7,7 +7,8 @@ from mmseg_gpt.engine import (
     Runner,
     add_common_arguments,
     check_files,
-    check_paramwise,
+    check_run,
+    errors_in_words,
     read_config,
     set_precision,
     set_resume,
@@ -33,10 +34,11 @@ def main() -> None:
     cfg = read_config(args)
     set_precision(cfg, args.amp)
     set_resume(cfg, args.resume, args.overwrite)
-    check_files(cfg, ('train_dataloader', 'val_dataloader'), pretrained=True)
-    runner = Runner.from_cfg(cfg)
-    check_paramwise(cfg, runner.model)
-    runner.train()
+    check_files(cfg, ('train_dataloader', 'val_dataloader'), pretrained=True, device=args.device)
+    with errors_in_words():
+        runner = Runner.from_cfg(cfg)
+        check_run(runner)
+        runner.train()
 
 
 if __name__ == '__main__':

@@ -1,17 +1,18 @@
 """Running: config and command line, precision, processes, hooks, checks before a run."""
 
 from .checkpointing import AtomicCheckpointHook
-from .config import add_common_arguments, read_config, set_resume
-from .guards import NonFiniteHook, RunStopped, SameBuffersHook, StopOnSignalHook
+from .config import add_common_arguments, errors_in_words, read_config, set_resume
+from .guards import IgnoredBatchHook, NonFiniteHook, RunStopped, SameBuffersHook, StopOnSignalHook
 from .hooks import ParameterTableHook
 from .optimizer import TrainedPartsConstructor
 from .precision import Bf16OptimWrapper, set_precision
-from .preflight import check_files, check_paramwise
+from .preflight import check_files, check_options, check_paramwise, check_run
 from .reproducible import SeedIterationHook
 from .runner import Runner
 
 __all__ = [
-    'AtomicCheckpointHook', 'Bf16OptimWrapper', 'NonFiniteHook', 'ParameterTableHook', 'RunStopped', 'Runner',
-    'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'TrainedPartsConstructor', 'add_common_arguments',
-    'check_files', 'check_paramwise', 'read_config', 'set_precision', 'set_resume'
+    'AtomicCheckpointHook', 'Bf16OptimWrapper', 'IgnoredBatchHook', 'NonFiniteHook', 'ParameterTableHook', 'RunStopped',
+    'Runner', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'TrainedPartsConstructor',
+    'add_common_arguments', 'check_files', 'check_options', 'check_paramwise', 'check_run', 'errors_in_words',
+    'read_config', 'set_precision', 'set_resume'
 ]

@@ -12,6 +12,7 @@ from mmengine.logging import print_log
 
 from ..checkpoints import CheckpointError
 from .guards import RunStopped
+from .preflight import check_options
 from .resume import POINTER, newest_checkpoint
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
@@ -26,6 +27,8 @@ def add_common_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=OPTIONS_HELP)
     parser.add_argument('--launcher', choices=LAUNCHERS, help='how several processes are started (default: pytorch '
                         'under torchrun, else none)')
+    parser.add_argument('--device', choices=('auto', 'cuda'), default='auto', help='cuda: stop where there is no GPU '
+                        '(default: auto, which then goes on with the CPU)')
     # Old launchers pass it; torchrun sets the environment variable instead.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
@@ -34,12 +37,14 @@ def read_config(args: argparse.Namespace) -> Config:
     """Reads ``args.config`` and applies the arguments of :func:`add_common_arguments`.
 
     Raises:
-        SystemExit: there is no such config, or ``--launcher pytorch`` without torchrun.
+        SystemExit: there is no such config, an option that would change nothing, or ``--launcher pytorch``
+            without torchrun.
     """
     if not Path(args.config).is_file():
         raise SystemExit(f'there is no config {args.config}; they are in configs/')
     cfg = Config.fromfile(args.config)
     if args.cfg_options:
+        check_options(cfg, args.cfg_options)
         cfg.merge_from_dict(args.cfg_options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
     cfg.launcher = find_launcher(args.launcher)

@@ -13,6 +13,9 @@ class PerClassIoUMetric(IoUMetric):
 
     A class that occurs neither in the labels nor in the predictions has None. All else is as in
     ``mmseg.evaluation.IoUMetric``.
+
+    Raises:
+        ValueError: from ``evaluate``, if no pixel of all images is labelled; upstream the mIoU is nan then.
     """
 
     per_class: dict[str, float | None]
@@ -21,7 +24,11 @@ class PerClassIoUMetric(IoUMetric):
         """Computes the summary as upstream does, and keeps the IoU of each class."""
         self.per_class = {}
         if not self.format_only:
-            intersect, union, *_ = (sum(area) for area in zip(*results))
+            intersect, union, _, labels = (sum(area) for area in zip(*results))
+            if not labels.sum():
+                raise ValueError(f'no pixel of the {len(results)} images evaluated is labelled, so there is no IoU: '
+                                 f'all are {self.ignore_index}, which is ignored. Are the label maps the right ones, '
+                                 'and reduce_zero_label and ignore_index as they need?')
             iou = (100 * intersect / union).numpy().astype(np.float64)
             self.per_class = {name: None if np.isnan(value) else round(float(value), 2)
                               for name, value in zip(self.dataset_meta['classes'], iou)}

@@ -119,8 +119,17 @@ def seeded(train_dataloader: dict, seed: int) -> dict:
     if train_dataloader.get('batch_sampler') is not None:
         return train_dataloader
     loader = train_dataloader.copy()
-    loader['dataset'] = dict(type='SeededDataset', dataset=loader['dataset'], seed=seed)
+    loader['dataset'] = dict(type='SeededDataset', dataset=guarded(train_dataloader)['dataset'], seed=seed)
     loader['sampler'] = dict(type='PlaceSampler', sampler=loader['sampler'])
+    return loader
+
+
+def guarded(dataloader: dict) -> dict:
+    """The config of a data loader, with its samples checked one by one, see :class:`mmseg_gpt.data.GuardedDataset`."""
+    if dataloader['dataset']['type'] in ('GuardedDataset', 'SeededDataset'):
+        return dataloader
+    loader = dataloader.copy()
+    loader['dataset'] = dict(type='GuardedDataset', dataset=loader['dataset'])
     return loader
 
 

@@ -12,13 +12,14 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
 from torch import nn
+from torch.utils.data import DataLoader
 
 from .. import __version__
 from ..checkpoints import CheckpointError, read_file
 from ..checkpoints.adapters import frozen_state, load_model_state, unwrap
 from ..checkpoints.plain import from_plain
 from ..checkpoints.write import write_checkpoint
-from .reproducible import AlreadySkipped, seeded, skip_iterations
+from .reproducible import AlreadySkipped, guarded, seeded, skip_iterations
 from .resume import check_classes, check_resumable_file, check_settings, newest_checkpoint, settings_of
 
 GUARDS = ('SeedIterationHook', 'IgnoredBatchHook', 'NonFiniteHook', 'SameBuffersHook', 'StopOnSignalHook')
@@ -30,6 +31,7 @@ class Runner(mmengine.runner.Runner):
     * Checkpoints are read with ``weights_only=True``, must fill the model, are written whole or not at all, and hold
       plain types only. ``CheckpointHook`` means :class:`AtomicCheckpointHook`.
     * A resumed run goes on exactly as if it had not been interrupted, see :mod:`.reproducible`.
+    * Every sample is checked: it has its files, and labels that are classes.
     * The hooks in ``GUARDS`` are always there; listed in ``custom_hooks`` they take options.
     * ``train_dataloader.batch_size`` is the batch of all processes together, so that a learning rate means
       the same on one GPU and on eight. The config that is saved keeps it.
@@ -89,6 +91,13 @@ class Runner(mmengine.runner.Runner):
             loop.dataloader_iterator._epoch = self._train_dataloader.sampler.epoch
             loop.dataloader_iterator = AlreadySkipped(loop.dataloader_iterator, done)
         return loop
+
+    @staticmethod
+    def build_dataloader(dataloader: DataLoader | dict, seed: int | None = None,
+                         diff_rank_seed: bool = False) -> DataLoader:
+        if isinstance(dataloader, dict):
+            dataloader = guarded(dataloader)
+        return mmengine.runner.Runner.build_dataloader(dataloader, seed, diff_rank_seed)
 
     # --- resuming and loading ---
 

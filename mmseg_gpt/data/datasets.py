@@ -1,0 +1,76 @@
+"""What can be told of a built dataset and of its samples, through wrappers, without loading any."""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from mmengine.structures import BaseDataElement
+
+from .pairs import LabelRule
+
+
+def source_datasets(dataset: object) -> Iterator[object]:
+    """The datasets inside wrappers such as ConcatDataset and RepeatDataset; a plain one is its own source."""
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    if any(not hasattr(d, '__getitem__') or isinstance(d, str) for d in inner):
+        yield dataset
+        return
+    for each in inner:
+        yield from source_datasets(each)
+
+
+def transforms_of(dataset: object) -> Iterator[object]:
+    """Every transform of the pipelines of ``dataset``, those inside other transforms too."""
+    for source in source_datasets(dataset):
+        yield from flatten(getattr(source, 'pipeline', None))
+
+
+def flatten(transform: object) -> Iterator[object]:
+    """A transform and those inside it, at any depth."""
+    if isinstance(transform, (list, tuple)):
+        for each in transform:
+            yield from flatten(each)
+    elif callable(transform):
+        yield transform
+        for name in ('transforms', 'subroutines'):
+            yield from flatten(getattr(transform, name, None))
+
+
+def has_transform(dataset: object, name: str) -> bool:
+    """Whether the pipelines have a transform of the class ``name``, or of one that inherits from it."""
+    return any(name in (c.__name__ for c in type(t).__mro__) for t in transforms_of(dataset))
+
+
+def rotates(dataset: object) -> bool:
+    """Whether images are loaded as their EXIF orientation says."""
+    kinds = [getattr(t, 'color_type', 'color') for t in transforms_of(dataset)]
+    return not any(kind == 'unchanged' or kind.endswith('ignore_orientation') for kind in kinds)
+
+
+def label_rule(dataset: object) -> LabelRule:
+    """What the label maps of ``dataset`` hold, as it is configured."""
+    source = next(source_datasets(dataset))
+    classes = getattr(dataset, 'metainfo', {}).get('classes')
+    return LabelRule(
+        num_classes=len(classes) if classes else None,
+        ignore_index=getattr(source, 'ignore_index', 255),
+        reduce_zero_label=getattr(source, 'reduce_zero_label', False),
+        label_map=getattr(source, 'label_map', None))
+
+
+def sample_files(info: dict, with_label: bool = True) -> tuple[str | None, str | None]:
+    """The image and the label map of a sample, from its ``get_data_info``; None for what it has not."""
+    return info.get('img_path'), info.get('seg_map_path') if with_label else None
+
+
+def batch_is_ignored(data_samples: Sequence[BaseDataElement], ignore_index: int = 255) -> bool:
+    """Whether no pixel of a segmentation batch is labelled, so that it teaches nothing.
+
+    Args:
+        data_samples: The ``data_samples`` of a batch, with ``gt_sem_seg.data`` (1, H, W).
+        ignore_index: Class number of pixels that do not count.
+
+    Returns:
+        bool: False as well for a batch that has no label maps, as in classification.
+    """
+    labels = [sample.gt_sem_seg.data for sample in data_samples if 'gt_sem_seg' in sample]
+    return bool(labels) and not any(torch.any(label != ignore_index) for label in labels)

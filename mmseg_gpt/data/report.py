@@ -1,0 +1,82 @@
+"""Surveys of datasets as text, as plain numbers and as a picture."""
+
+from pathlib import Path
+
+import numpy as np
+from prettytable import PrettyTable
+
+from .survey import Survey, in_both
+
+MOST = 20  # problems printed for each split; the JSON file has all
+
+
+def copies(surveys: dict[str, Survey]) -> list[str]:
+    """Says which training images are in another split too."""
+    found = []
+    for split in surveys.keys() - {'train'} if 'train' in surveys else ():
+        found += [f'{other} is the training image {own}' for own, other in in_both(surveys['train'], surveys[split])]
+    return sorted(found)
+
+
+def as_numbers(surveys: dict[str, Survey]) -> dict:
+    """Everything that was found, in plain types."""
+    splits = {}
+    for split, found in surveys.items():
+        classes = [dict(name=name, pixels=int(pixels), images=int(images))
+                   for name, pixels, images in zip(found.classes, found.pixels, found.images)]
+        splits[split] = dict(images=found.pairs, sizes=sizes(found), ignored_share=found.ignored_share, classes=classes,
+                             absent=found.absent, problems=found.problems)
+    return dict(splits=splits, copies=copies(surveys))
+
+
+def sizes(found: Survey) -> dict[str, list[int]]:
+    """The least, the median and the greatest width and height."""
+    if not found.sizes:
+        return {}
+    return {name: [int(f(side)) for f in (np.min, np.median, np.max)]
+            for name, side in zip(('width', 'height'), np.array(found.sizes).T)}
+
+
+def as_text(split: str, found: Survey) -> str:
+    """One split in lines for a terminal."""
+    lines = [f'{split}: {found.pairs:,} images, {len(found.classes)} classes']
+    lines += [f'  {name}: {low} at least, {middle} in the middle, {high} at most'
+              for name, (low, middle, high) in sizes(found).items()]
+    if found.ignored_share is not None:
+        lines += [f'  ignored pixels: {found.ignored_share:.2%}', str(class_table(found))]
+        lines += [f'  classes that never occur ({len(found.absent)}): {", ".join(found.absent) or "none"}']
+    lines += [f'  problems ({len(found.problems)}):' if found.problems else '  no problems']
+    lines += [f'  * {problem}' for problem in found.problems[:MOST]]
+    if len(found.problems) > MOST:
+        lines.append(f'  * and {len(found.problems) - MOST} more, which are in the report')
+    return '\n'.join(lines)
+
+
+def class_table(found: Survey) -> PrettyTable:
+    """Pixels and images of each class."""
+    table = PrettyTable(['class', 'pixels', 'share', 'images'], align='r')
+    table.align['class'] = 'l'
+    total = max(int(found.pixels.sum()), 1)
+    for name, pixels, images in zip(found.classes, found.pixels, found.images):
+        table.add_row([name, f'{pixels:,}', f'{pixels / total:.3%}', f'{images:,}'])
+    return table
+
+
+def plot_classes(surveys: dict[str, Survey], path: str | Path) -> bool:
+    """Draws the share of each class in each split, on a logarithmic scale; False if there are no labels."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, no global state
+    from matplotlib.figure import Figure
+    labelled = {split: found for split, found in surveys.items() if found.pixels.any()}
+    if not labelled:
+        return False
+    classes = max((found.classes for found in labelled.values()), key=len)
+    figure = Figure(figsize=(max(6, 0.14 * len(classes)), 4), layout='constrained')
+    axes = figure.add_subplot()
+    for split, found in labelled.items():
+        share = found.pixels / found.pixels.sum()
+        axes.plot(np.arange(len(share)), np.where(share > 0, share, np.nan), 'o', markersize=4, label=split)
+    axes.set(yscale='log', ylabel='share of labelled pixels', xlim=(-1, len(classes)))
+    axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=6)
+    axes.legend()
+    FigureCanvasAgg(figure).print_png(path)
+    return True

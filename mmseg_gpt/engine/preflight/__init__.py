@@ -1,0 +1,7 @@
+"""Checks before a run, so that what is wrong is said in one screen, in seconds, and before anything is written."""
+
+from .before import check_files, check_run
+from .keys import check_options
+from .model import check_paramwise
+
+__all__ = ['check_files', 'check_options', 'check_paramwise', 'check_run']

@@ -1,0 +1,99 @@
+"""Looks at every image and label map of a config's datasets, and reports what is wrong and how classes occur."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from mmengine.config import Config, DictAction
+from mmengine.fileio import dump
+from mmengine.registry import DefaultScope
+from rich.progress import track
+
+import mmseg_gpt  # noqa: F401  registers everything
+from mmseg_gpt.data import Survey, survey
+from mmseg_gpt.data.report import as_numbers, as_text, copies, plot_classes
+from mmseg_gpt.engine import read_config
+from mmseg_gpt.engine.preflight.before import refuse
+from mmseg_gpt.engine.preflight.data import build_dataset
+from mmseg_gpt.engine.preflight.missing import missing_datasets
+from mmseg_gpt.sample.dataset import available_cpus
+
+SPLITS = ('train', 'val', 'test')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog='The exit code is 1 if there is a problem: a file that cannot be decoded, sizes '
+        'that differ, wrong label values, a rotated image, files without a partner, or a training image in another '
+        'split. A class that never occurs is only reported. Ctrl-C stops it; then nothing is written.')
+    parser.add_argument('config', help='config file, such as configs/setr_pup_gpt_mae_ade20k.py')
+    parser.add_argument('--split', choices=(*SPLITS, 'all'), default='all', help='whose data loader (default: '
+                        '%(default)s; a test split that is the same as val is then looked at once)')
+    parser.add_argument('--workers', type=int, default=available_cpus(), metavar='N',
+                        help='number of processes (default: one for each CPU, %(default)s here)')
+    parser.add_argument('--out', default='dataset_report.json', metavar='FILE', help='all numbers and problems go '
+                        'there, and the shares of the classes into a .png beside it (default: %(default)s)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='override settings of the config: train_dataloader.dataset.data_root=/my/data')
+    parser.set_defaults(work_dir=None, launcher='none')  # what read_config looks for
+    args = parser.parse_args()
+    if args.workers < 1:
+        parser.error(f'--workers must be at least 1, got {args.workers}')
+    if Path(args.out).suffix != '.json' or not Path(args.out).resolve().parent.is_dir():
+        parser.error(f'--out {args.out}: a .json file in a folder that exists is needed')
+    return args
+
+
+def datasets_of(cfg: Config, split: str) -> dict[str, dict]:
+    """The configs of the datasets to look at, by split.
+
+    Raises:
+        SystemExit: the config has none.
+    """
+    wanted = SPLITS if split == 'all' else (split, )
+    configs = {s: cfg[f'{s}_dataloader'].dataset for s in wanted if cfg.get(f'{s}_dataloader')}
+    if split == 'all' and configs.get('test') == configs.get('val'):
+        configs.pop('test', None)
+    if not configs:
+        raise SystemExit(f'the config has no {split}_dataloader' if split != 'all' else 'the config has no data loader')
+    return configs
+
+
+def look(cfg: Config, split: str, dataset_config: dict, workers: int) -> Survey:
+    """Builds one dataset and looks at all of it, with a progress bar."""
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+        dataset, problems = build_dataset(dataset_config)
+    if dataset is None:
+        return Survey((), problems=problems)
+    return survey(dataset, workers, lambda results, total: track(results, f'{split:5}', total))
+
+
+def write(surveys: dict[str, Survey], out: Path) -> None:
+    """Writes the JSON file, completely or not at all, and the picture."""
+    unfinished = out.with_suffix('.part.json')
+    dump(as_numbers(surveys), unfinished, indent=2)
+    os.replace(unfinished, out)
+    drawn = plot_classes(surveys, out.with_suffix('.png'))
+    print(f'written: {out}' + (f' and {out.with_suffix(".png")}' if drawn else ''))
+
+
+def main() -> None:
+    args = parse_args()
+    cfg = read_config(args)
+    configs = datasets_of(cfg, args.split)
+    refuse(missing_datasets(list(configs.values())), [])
+    surveys = {split: look(cfg, split, config, args.workers) for split, config in configs.items()}
+    print('\n\n'.join(as_text(split, found) for split, found in surveys.items()))
+    same = copies(surveys)
+    print(f'\nimages both in train and in another split ({len(same)}): {"; ".join(same[:5]) or "none"}')
+    write(surveys, Path(args.out))
+    if same or any(found.problems for found in surveys.values()):
+        sys.exit(1)
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit('\nstopped; nothing was written')
