@@ -22,11 +22,12 @@ CONFIGS = sorted((ROOT / 'configs').glob('*.py')) + sorted((ROOT / 'configs/demo
 # Top-level names of OpenMMLab configs that are variables, or that only other tools read.
 COMMON_NAMES = (
     'train_pipeline', 'val_pipeline', 'test_pipeline', 'tta_pipeline', 'tta_model', 'img_ratios', 'crop_size',
-    'norm_cfg', 'dataset_type', 'data_root', 'albu_train_transforms', 'num_classes', 'max_epochs', 'max_iters', 'optimizer', 'data',
-    'models', 'runner', 'vis_backends', 'backbone_norm_cfg', 'custom_keys', 'train_dataset', 'val_dataset',
-    'test_dataset', 'dataset_train', 'checkpoint_file', 'checkpoint', 'pretrained', 'metainfo', 'batch_size', 'lr',
-    'view_pipeline', 'class_weight', 'fp16', 'find_unused_parameters', 'temperature', 'paramwise_cfg', 'backend_args',
-    'img_scale', 'image_size', 'seed', 'work_dirs_root', 'strategy', 'runner_type', 'evaluator', 'base_lr')
+    'norm_cfg', 'dataset_type', 'data_root', 'albu_train_transforms', 'num_classes', 'max_epochs', 'max_iters',
+    'optimizer', 'data', 'models', 'runner', 'vis_backends', 'backbone_norm_cfg', 'custom_keys', 'train_dataset',
+    'val_dataset', 'test_dataset', 'dataset_train', 'checkpoint_file', 'checkpoint', 'pretrained', 'metainfo',
+    'batch_size', 'lr', 'view_pipeline', 'class_weight', 'fp16', 'find_unused_parameters', 'temperature',
+    'paramwise_cfg', 'backend_args', 'img_scale', 'image_size', 'seed', 'work_dirs_root', 'strategy', 'runner_type',
+    'evaluator', 'base_lr')
 
 
 @pytest.fixture
