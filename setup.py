@@ -29,6 +29,7 @@ setup(
     python_requires='>=3.10,<3.14',  # 3.14 removed pkgutil.find_loader, which mmengine 0.10 calls
     install_requires=[
         'torch>=2.6',  # the first that loads with weights_only=True by default
+        'filelock',  # torch needs it too
         'mmengine>=0.10.7,<1',
         'mmsegmentation>=1.2.2,<2',
         'ftfy', 'regex',  # mmsegmentation imports both and declares neither

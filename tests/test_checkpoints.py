@@ -6,6 +6,7 @@ import hashlib
 import os
 import pickle
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,7 @@ from vit_files import (
 )
 
 from mmseg_gpt.checkpoints import CheckpointError, PretrainedViT, load_vit, read_state_dict
+from mmseg_gpt.checkpoints.seal import seal
 from mmseg_gpt.models import GatedPromptViT
 
 
@@ -417,25 +419,61 @@ def test_a_flipped_bit_in_a_weight_is_found_by_its_checksum(suffix, vit, tmp_pat
     assert_refused(vit, path, 'is damaged: the checksum|Bad CRC-32')
 
 
-@pytest.mark.parametrize('suffix', ['.pth', '.npz'])
-def test_any_flipped_bit_is_refused_or_harmless(suffix, vit, tmp_path):
-    path = tmp_path / f'vit{suffix}'
-    content = file_bytes(suffix, path)
-    load_vit(vit, path)
-    good = copy.deepcopy(vit.state_dict())
-    dice = random.Random(5)
-    refused = 0
-    # Half of them in the last bytes, where the zip's directory is.
-    for at in [dice.randrange(len(content)) for _ in range(40)] + [-dice.randrange(1, 6000) for _ in range(40)]:
+def damaged(content: bytes, dice: random.Random, count: int) -> Iterator[bytes]:
+    """Copies with one flipped bit, often near the ends, where the tables of a zip archive are, and shortened ones."""
+    for i in range(count):
+        if i % 5 == 4:
+            yield content[:dice.randrange(len(content))]
+            continue
+        at = dice.choice([dice.randrange(len(content)), dice.randrange(1000), -dice.randrange(1, 6000)])
         flipped = bytearray(content)
         flipped[at] ^= 1 << dice.randrange(8)
-        path.write_bytes(flipped)
+        yield bytes(flipped)
+
+
+@pytest.mark.parametrize('kind', ['.pth', '.npz', 'sealed.pth'])
+def test_a_flipped_bit_or_a_lost_end_is_refused_or_harmless(kind, vit, tmp_path, record_property):
+    path, refused, tried = tmp_path / f'vit{kind}', 0, 0
+    file_bytes(path.suffix, path)
+    if kind == 'sealed.pth':
+        seal(path)
+    content, names = path.read_bytes(), read_state_dict(path).keys()
+    load_vit(vit, path)
+    good = copy.deepcopy(vit.state_dict())
+    for copied in damaged(content, random.Random(5), 1250):
+        path.write_bytes(copied)
+        tried += 1
         try:
-            load_vit(vit, path)
+            state = read_state_dict(path)
+            load_vit(vit, path)  # NumPy's archives can lose their last array
         except CheckpointError:
             refused += 1
+            continue
+        assert kind != 'sealed.pth', 'the seal is of every byte'
+        assert state.keys() == names or kind == '.npz'
         assert all(torch.equal(value, good[name]) for name, value in vit.state_dict().items())
-    assert refused > 40
+    assert tried == 1250 and refused > 1250 / 2
+    record_property(f'refused of {tried}', refused)
+
+
+@pytest.mark.parametrize('kind', ['.safetensors', 'legacy.pth'])
+def test_formats_without_a_checksum_need_sha256_to_find_a_flipped_bit(kind, vit, tmp_path):
+    path, state = tmp_path / f'vit{kind}', random_vit()
+    if kind == '.safetensors':
+        write_file(state, path)
+    else:
+        torch.save(state, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    PretrainedViT(str(path), sha256=digest)(vit)
+    at = content.find(state['blocks.1.mlp.fc2.weight'].numpy().tobytes())
+    path.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1:])
+    PretrainedViT(str(path))(vit)  # nothing else could tell
+    assert not torch.equal(vit.blocks[1].mlp.fc2.weight, state['blocks.1.mlp.fc2.weight'])
+    for copied in damaged(content, random.Random(5), 200):
+        path.write_bytes(copied)
+        with pytest.raises(CheckpointError, match='its SHA-256 is'):
+            PretrainedViT(str(path), sha256=digest)(vit)
 
 
 class Evil:

@@ -288,8 +288,8 @@ FILES: dict[str, Callable[[Path], tuple[str, bytes | tuple]]] = {
     'TorchScript': lambda c: ('.pth', (
         *torch_zip(dumps({})), ('vit/constants.pkl', dumps(())), ('vit/code/x.py', b'1'))),
     'a thousand million lists': lambda c: ('.pth', torch_zip(dumps({'x': nested(30)}))),
-    'lists a hundred thousand deep': lambda c: (
-        '.pth', torch_zip(b'\x80\x02' + b']' * 10**5 + b'a' * (10**5 - 1) + b'.')),
+    'lists a hundred thousand deep': lambda c: ('.pth', torch_zip(
+        b'\x80\x02' + b']' * 10**5 + b'a' * (10**5 - 1) + b'.')),
     'a bytearray of a terabyte': lambda c: ('.pth', torch_zip(dumps({'x': Call('builtins.bytearray', 10**12)}))),
     'a tensor of a petabyte': lambda c: ('.pth', torch_zip(dumps({'x': Call('torch.FloatTensor', 10**15)}))),
     'a pickle that ends early': lambda c: ('.pth', torch_zip(dumps({'x': 1})[:-3])),

@@ -54,10 +54,9 @@ def read_vit(path: Path) -> VitFile:
     except ValueError as error:
         raise CheckpointError(f'{path} is not a ViT checkpoint I know: {error}') from error
     shape = shape_of(state)
-    try:
-        wanted = empty_vit(shape, heads, 'norm.weight' in state).vit_state()
-    except (ValueError, ZeroDivisionError) as error:
-        raise CheckpointError(f'{path} (read as: {layout.name}) holds no whole ViT, but {shape}: {error}') from error
+    if not all((shape.width, shape.blocks, shape.hidden, shape.patch, shape.positions > 1)):
+        raise CheckpointError(f'{path} (read as: {layout.name}) holds no whole ViT, but {shape}')
+    wanted = empty_vit(shape, heads, 'norm.weight' in state).vit_state()
     problems = differences(wanted, state, (*layout.left_over, *FINAL_NORM))
     if problems:
         raise CheckpointError(f'{path} (read as: {layout.name}) holds no whole {shape}:\n' + '\n'.join(problems))
@@ -139,8 +138,9 @@ def convert(source: Path, target: Path, layout: str, force: bool = False) -> int
         int: How many weights were written.
 
     Raises:
-        FileNotFoundError: there is no ``source``.
+        FileNotFoundError: there is no ``source``, or no folder for ``target``.
         FileExistsError: there is a ``target``.
+        OSError: ``target`` cannot be written; what was there before is still there.
         CheckpointError: ``source`` cannot be read, or holds what ``layout`` has no place for.
         ValueError: ``target`` has another suffix.
     """
@@ -148,6 +148,8 @@ def convert(source: Path, target: Path, layout: str, force: bool = False) -> int
         raise ValueError(f'{target}: the file to write must end in {" or ".join(SUFFIXES)}')
     if target.exists() and not force:
         raise FileExistsError(f'{target} is there already; --force overwrites it')
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f'there is no folder {target.parent} for {target.name}')
     meta = dict(source=source.name, source_sha256=file_sha256(source) if source.is_file() else '', layout=layout)
     if layout == AS_IS:
         content = read_file(source, old_mmengine=True)
@@ -192,5 +194,7 @@ def write(state: State, target: Path, meta: dict) -> None:
         with open(partial, 'rb') as file:
             os.fsync(file.fileno())
         partial.replace(target)
+    except Exception as error:  # torch and safetensors have errors of their own for a full disk
+        raise OSError(f'{target} cannot be written: {error}') from error
     finally:
         partial.unlink(missing_ok=True)
