@@ -8,6 +8,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -224,3 +225,22 @@ def test_a_run_of_one_process_is_resumed_by_two_and_a_signal_stops_both(folder, 
     last = int(re.findall(r'stopped by SIGTERM after iteration (\d+), saved', printed)[-1])
     assert torch.load(folder / f'handed/iter_{last}.pth')['meta']['iter'] == last
     assert (folder / 'handed/last_checkpoint').read_text().endswith(f'iter_{last}.pth')
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_all_processes_of_a_run_with_workers(folder, trained, number):
+    """As a terminal sends Ctrl-C, and a scheduler SIGTERM."""
+    place = f'stopped-{number}'
+    with subprocess.Popen(
+            [sys.executable, str(ROOT / 'tools/train.py'), 'small.py', '--work-dir', place, '--cfg-options',
+             'train_cfg.max_iters=100000', 'train_dataloader.num_workers=2'],
+            cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+            env={**os.environ, 'OMP_NUM_THREADS': '1'}) as process:
+        printed = ''
+        for line in process.stdout:
+            printed += line
+            if re.search(r'Iter\(train\) *\[ *2/', line):
+                os.killpg(process.pid, number)
+    assert process.returncode == 128 + number and 'Traceback' not in printed
+    last = int(re.findall(r'stopped by \w+ after iteration (\d+), saved', printed)[-1])
+    assert torch.load(folder / place / f'iter_{last}.pth')['meta']['iter'] == last

@@ -34,7 +34,7 @@ def main() -> None:
     cfg = read_config(args)
     set_precision(cfg, args.amp)
     set_resume(cfg, args.resume, args.overwrite)
-    check_files(cfg, ('train_dataloader', 'val_dataloader'), pretrained=True, device=args.device)
+    check_files(cfg, ('train_dataloader', 'val_dataloader'), pretrained=not cfg.get('resume'), device=args.device)
     with errors_in_words():
         runner = Runner.from_cfg(cfg)
         check_run(runner)

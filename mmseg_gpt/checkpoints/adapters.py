@@ -116,7 +116,10 @@ def source_path(backbone: GatedPromptViT, needed_by: str | Path = 'adapter_only'
     if not isinstance(init_cfg, dict) or 'checkpoint' not in init_cfg:
         raise CheckpointError(f'{needed_by}: the frozen ViT is read from the file in '
                               'model.backbone.init_cfg=dict(type="PretrainedViT", checkpoint=...), which is not set')
-    return fetch(init_cfg['checkpoint'], init_cfg.get('sha256'))
+    try:
+        return fetch(init_cfg['checkpoint'], init_cfg.get('sha256'))
+    except FileNotFoundError as error:
+        raise CheckpointError(f'{needed_by} needs the pretrained ViT in model.backbone.init_cfg: {error}') from error
 
 
 def weights_sha256(backbone: GatedPromptViT) -> str:

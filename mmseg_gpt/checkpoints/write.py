@@ -38,7 +38,7 @@ def write_checkpoint(content: dict, path: str | Path) -> None:
         seal(unfinished)
         sync(unfinished)
         os.replace(unfinished, path)
-        sync(path.parent)
+        sync_names(path.parent)
     # torch turns the operating system's errors into RuntimeErrors of its own.
     except (OSError, RuntimeError, ValueError) as error:
         remove_quietly(unfinished)
@@ -65,11 +65,21 @@ def write_text(text: str, path: str | Path) -> None:
     unfinished.write_text(text)
     sync(unfinished)
     os.replace(unfinished, path)
-    sync(path.parent)
+    sync_names(path.parent)
+
+
+def sync_names(folder: Path) -> None:
+    """Waits until the names in a folder are on the disk, where its file system can do that."""
+    with suppress(OSError):
+        sync(folder)
 
 
 def sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk itself."""
+    """Waits until a file is on the disk itself.
+
+    Raises:
+        OSError: it cannot be.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

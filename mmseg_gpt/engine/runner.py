@@ -101,6 +101,11 @@ class Runner(mmengine.runner.Runner):
 
     # --- resuming and loading ---
 
+    def _init_model_weights(self) -> None:
+        # What is resumed fills the whole model, so the pretrained file need not be there any more.
+        if not self._resumed:
+            super()._init_model_weights()
+
     def read_resumed(self) -> dict | None:
         """Reads the checkpoint to resume, sets the run's seed from it, and refuses a config that is not the run's.
 
