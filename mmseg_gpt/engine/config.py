@@ -8,9 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
-from mmengine.logging import print_log
+from mmengine.logging import MMLogger
 
 from ..checkpoints import CheckpointError
+from ..data import SampleError
 from .guards import RunStopped
 from .preflight import check_options
 from .resume import POINTER, newest_checkpoint
@@ -66,12 +67,21 @@ def find_launcher(launcher: str | None) -> str:
 
 @contextmanager
 def errors_in_words() -> Iterator[None]:
-    """Ends the process with an error's message instead of a traceback where the message says all: also in the log."""
+    """Ends the process with an error's message, without a traceback, where the message says all; the log gets it too.
+
+    Raises:
+        SystemExit: in the place of errors of checkpoints, samples and guards.
+    """
     try:
         yield
-    except (CheckpointError, RunStopped) as error:
-        print_log(str(error), logger='current', level=logging.ERROR)
-        raise SystemExit(1) from None
+    except (CheckpointError, RunStopped, SampleError) as error:
+        words = str(error).rpartition('SampleError: ')[2]  # a worker process puts its traceback before it
+        logger = MMLogger.get_current_instance()
+        record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, words, (), None)
+        for handler in logger.handlers:
+            if isinstance(handler, logging.FileHandler):
+                handler.handle(record)
+        raise SystemExit(words) from error
 
 
 def set_resume(cfg: Config, resume: str | bool, overwrite: bool = False) -> None:
