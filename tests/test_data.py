@@ -11,7 +11,7 @@ import pytest
 import torch
 from mmengine.dataset import ConcatDataset, RepeatDataset
 from mmengine.registry import DATASETS, init_default_scope
-from mmengine.runner.runner import _SlicedDataset
+from mmengine.runner.runner import Runner, _SlicedDataset
 from mmengine.structures import PixelData
 from PIL import Image
 from tiny import CLASSES, HEIGHT, WIDTH, image_path, label_path, write_data
@@ -222,6 +222,21 @@ def test_good_samples_pass_as_they_are(how, data):
     assert torch.equal(guarded[-1]['inputs'], inner[len(inner) - 1]['inputs'])
     with pytest.raises(IndexError):
         guarded[len(guarded)]
+
+
+@pytest.mark.parametrize('number', [None, 1])
+def test_the_runner_builds_it_from_a_config(number, data):
+    plain = dict(type='RepeatDataset', times=2, dataset=dict(
+        type='BaseSegDataset', data_root=str(data), reduce_zero_label=True, pipeline=PIPELINE, lazy_init=True,
+        metainfo=dict(classes=['a', 'b']),
+        data_prefix=dict(img_path='images/training', seg_map_path='annotations/training')))
+    init_default_scope('mmseg')
+    loader = Runner.build_dataloader(dict(
+        batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False), num_batch_per_epoch=number,
+        dataset=dict(type='GuardedDataset', dataset=plain)))
+    assert len(loader) == (number or 6) and loader.dataset.metainfo['classes'] == ['a', 'b']
+    with pytest.raises(SampleError, match=r'00000\.png'):
+        next(iter(loader))
 
 
 @pytest.mark.parametrize('how', WRAPPED)

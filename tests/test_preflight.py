@@ -154,6 +154,15 @@ def test_classes_of_a_classification_head(num_classes, names, words, cfg, tmp_pa
             engine.check_files(config, ('train_dataloader', ), pretrained=False)
 
 
+def test_classes_of_joined_classification_datasets(cfg, tmp_path):
+    pytest.importorskip('mmpretrain')
+    import mmpretrain.datasets  # noqa: F401
+    config = classification(tmp_path, '00001.jpg 2\n', 2)
+    config.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[config.train_dataloader.dataset] * 2)
+    with pytest.raises(SystemExit, match='class number 2'):
+        engine.check_files(config, ('train_dataloader', ), pretrained=False)
+
+
 def test_heads_inside_a_test_time_wrapper_and_of_other_tasks():
     head = dict(type='FCNHead', num_classes=3)
     inside = dict(type='SegTTAModel', module=dict(decode_head=head, auxiliary_head=[head, dict(

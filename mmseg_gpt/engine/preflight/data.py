@@ -78,8 +78,9 @@ def wrong_pairs(dataset: object) -> list[str]:
 
 def wrong_classes(cfg: Config, dataset: object) -> list[str]:
     """Compares the classes and the ignored number of a dataset with those of the heads."""
-    if hasattr(dataset, 'get_gt_labels'):
-        return wrong_class_numbers(cfg, dataset)
+    classification = [source for source in source_datasets(dataset) if hasattr(source, 'get_gt_labels')]
+    if classification:
+        return list(dict.fromkeys(p for source in classification for p in wrong_class_numbers(cfg, source)))
     if not has_transform(dataset, 'LoadAnnotations'):
         return []
     rule, problems = label_rule(dataset), []
@@ -94,18 +95,21 @@ def wrong_classes(cfg: Config, dataset: object) -> list[str]:
     return problems
 
 
-def wrong_class_numbers(cfg: Config, dataset: object) -> list[str]:
-    """Compares the class names, or else the labels, of a classification dataset with the heads."""
-    names = getattr(dataset, 'metainfo', {}).get('classes')
-    labels = [] if not all('gt_label' in dataset.get_data_info(i) for i in (0, -1)) else dataset.get_gt_labels()
-    highest = max(np.max(labels, initial=-1), -1)
-    problems = []
+def wrong_class_numbers(cfg: Config, source: object) -> list[str]:
+    """Compares the class names of a classification dataset, or its labels if it has none, with the heads."""
+    names, problems = source.metainfo.get('classes'), []
     for path, head in heads(cfg.get('model', {}), 'model'):
         if names and head.num_classes != len(names):
             problems.append(f'{path}.num_classes is {head.num_classes}, but the dataset has {len(names)} classes')
-        elif highest >= head.num_classes:
+        elif not names and (highest := highest_label(source)) >= head.num_classes:
             problems.append(f'{path}.num_classes is {head.num_classes}, but the dataset has the class number {highest}')
     return problems
+
+
+def highest_label(source: object) -> int:
+    """The highest class number of any image, which may have several; -1 without labels."""
+    labels = (source.get_data_info(i).get('gt_label', -1) for i in range(len(source)))
+    return max((int(np.max(label, initial=-1)) for label in labels), default=-1)
 
 
 def heads(model: object, path: str) -> Iterator[tuple[str, ConfigDict]]:
