@@ -38,9 +38,12 @@ def seed_generators(*place: int) -> None:
 
 @FUNCTIONS.register_module()
 def leave_signals_to_the_main_process(worker_id: int) -> None:
-    """Lets a worker live on when Ctrl-C or a scheduler signals all processes, so that the main one can save."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    """Lets a worker live on when Ctrl-C or a scheduler signals all processes, so that the main one can save.
+
+    Only the first SIGTERM is ignored: at its exit the main process sends that to the workers it still has.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 class Place(NamedTuple):
