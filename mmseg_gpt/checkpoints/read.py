@@ -100,7 +100,7 @@ def read_torch(path: Path, allowed: tuple) -> object:
     except CheckpointError:
         raise
     except Exception as error:  # torch raises UnpicklingError, RuntimeError, EOFError, KeyError and more
-        if is_old_mmengine(path):
+        if STAND_INS[0] not in allowed and is_old_mmengine(path):
             raise CheckpointError(
                 f'{path} is a checkpoint of stock MMEngine: beside the weights it holds Python objects '
                 '(HistoryBuffer), which are never loaded because they can run code. Take the weights out of it, once: '
