@@ -1,7 +1,6 @@
 """Reading a ViT out of any checkpoint, describing it, and writing weights to a file of their own."""
 
 import math
-import os
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from .load import FINAL_NORM
 from .read import CheckpointError, read_file, weights_in
 from .seal import LENGTH, PREFIX, file_sha256, seal
 from .shape import VitShape, shape_of
+from .write import replacing
 
 # All weights of a file under the names they have in it; the other layouts are those of the ViT alone.
 AS_IS = 'as-is'
@@ -181,20 +181,15 @@ def plain_meta(content: object) -> dict:
 
 
 def write(state: State, target: Path, meta: dict) -> None:
-    """Writes weights beside ``target``, onto the disk, and then puts them into its place."""
+    """Writes weights to ``target``, which appears whole or not at all."""
     state = {name: value.clone(memory_format=torch.contiguous_format) for name, value in state.items()}
-    partial = target.with_name(f'.{target.name}.{os.getpid()}.partial')
     try:
-        if target.suffix == '.safetensors':
-            from safetensors.torch import save_file
-            save_file(state, partial, metadata={'format': 'pt'})
-        else:
-            torch.save(dict(meta=meta, state_dict=state), partial)
-            seal(partial)
-        with open(partial, 'rb') as file:
-            os.fsync(file.fileno())
-        partial.replace(target)
+        with replacing(target) as unfinished:
+            if target.suffix == '.safetensors':
+                from safetensors.torch import save_file
+                save_file(state, unfinished, metadata={'format': 'pt'})
+            else:
+                torch.save(dict(meta=meta, state_dict=state), unfinished)
+                seal(unfinished)
     except Exception as error:  # torch and safetensors have errors of their own for a full disk
         raise OSError(f'{target} cannot be written: {error}') from error
-    finally:
-        partial.unlink(missing_ok=True)

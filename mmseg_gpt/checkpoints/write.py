@@ -1,7 +1,8 @@
 """Writing a checkpoint so that the file of its name is at every moment whole: the old one or the new one."""
 
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -30,18 +31,14 @@ def write_checkpoint(content: dict, path: str | Path) -> None:
     path = Path(path)
     content = to_plain(content)
     refuse_non_finite(content.get('state_dict', {}), path)
-    unfinished = path.with_name(path.name + UNFINISHED)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with open(unfinished, 'wb') as file:
-            torch.save(content, file)
-        seal(unfinished)
-        sync(unfinished)
-        os.replace(unfinished, path)
-        sync_names(path.parent)
+        with replacing(path) as unfinished:
+            with open(unfinished, 'wb') as file:
+                torch.save(content, file)
+            seal(unfinished)
     # torch turns the operating system's errors into RuntimeErrors of its own.
     except (OSError, RuntimeError, ValueError) as error:
-        remove_quietly(unfinished)
         raise CheckpointError(f'{path} could not be written: {cause_of(error)}. The checkpoints written before are '
                               'intact: make room or set the permissions, then go on with --resume') from error
 
@@ -54,28 +51,28 @@ def refuse_non_finite(state: dict[str, Tensor], path: Path) -> None:
                               f'{", ".join(broken[:6])}{", ..." if len(broken) > 6 else ""}')
 
 
-def write_text(text: str, path: str | Path) -> None:
-    """Writes a small text file the same way.
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a name beside ``path`` to write to. What is written there takes the name ``path`` when it is on the disk.
 
     Raises:
-        OSError: it cannot be written; what was there is there still.
+        OSError: that cannot be done. After this and any other error ``path`` is as it was, and nothing lies beside it.
     """
-    path = Path(path)
     unfinished = path.with_name(path.name + UNFINISHED)
-    unfinished.write_text(text)
-    sync(unfinished)
-    os.replace(unfinished, path)
-    sync_names(path.parent)
-
-
-def sync_names(folder: Path) -> None:
-    """Waits until the names in a folder are on the disk, where its file system can do that."""
-    with suppress(OSError):
-        sync(folder)
+    try:
+        yield unfinished
+        sync(unfinished)
+        os.replace(unfinished, path)
+    except BaseException:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+    with suppress(OSError):  # some file systems cannot sync the names in a folder
+        sync(path.parent)
 
 
 def sync(path: Path) -> None:
-    """Waits until a file is on the disk itself.
+    """Waits until a file, or the names in a folder, are on the disk itself.
 
     Raises:
         OSError: it cannot be.
@@ -85,12 +82,6 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def remove_quietly(path: Path) -> None:
-    """Removes a file if that is possible."""
-    with suppress(OSError):
-        path.unlink(missing_ok=True)
 
 
 def cause_of(error: BaseException) -> str:

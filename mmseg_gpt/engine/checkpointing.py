@@ -7,7 +7,7 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 
 from ..checkpoints.adapters import frozen_source, unwrap
-from ..checkpoints.write import UNFINISHED, write_text
+from ..checkpoints.write import UNFINISHED, replacing
 from .resume import POINTER
 
 
@@ -68,7 +68,8 @@ class AtomicCheckpointHook(CheckpointHook):
             meta=meta, by_epoch=self.by_epoch, **self.args)
         self.saved_at = meta['iter']
         if is_main_process():
-            write_text(self.last_ckpt, Path(runner.work_dir, POINTER))
+            with replacing(Path(runner.work_dir, POINTER)) as pointer:
+                pointer.write_text(self.last_ckpt)
         self._prune()
 
     def _prune(self) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
-from ...checkpoints import is_remote, locate, source_of
+from ...checkpoints import CheckpointError, is_remote, locate, source_of
 
 ADE20K = """\
         get:        http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip  (923 MB)
@@ -55,8 +55,13 @@ def missing_datasets(datasets: list[ConfigDict]) -> list[str]:
 def missing_checkpoint(init_cfg: ConfigDict | None) -> list[str]:
     """Says that the pretrained ViT named by ``init_cfg`` is not there."""
     path = init_cfg.get('checkpoint') if isinstance(init_cfg, dict) else None
-    if path is None or is_remote(path) or locate(path).is_file():
+    if path is None:
         return []
+    try:
+        if locate(path).is_file() or is_remote(path):  # what is remote is fetched when the model is filled
+            return []
+    except CheckpointError as error:
+        return [f'  * The pretrained ViT: {error}']
     return [f'  * The pretrained ViT, {Path(path).name}\n        looked in:  {Path(path).resolve().parent}\n'
             f'        get:        {source_of(path) or "(not a published file: see the config)"}\n'
             f'        put:        pretrained/{Path(path).name}\n'
