@@ -12,6 +12,7 @@ from tiny_run import At, run, saved, tiny_config
 
 from mmseg_gpt.engine import NonFiniteHook, RunStopped, StopOnSignalHook
 from mmseg_gpt.engine.resume import newest_checkpoint
+from mmseg_gpt.engine.runner import GUARDS
 
 # --- non-finite ------------------------------------------------------------------------------------
 
@@ -166,3 +167,6 @@ def test_guards_are_always_there_and_take_options(tmp_path):
     hooks = run(cfg).hooks
     assert [h.max_skipped_steps for h in hooks if isinstance(h, NonFiniteHook)] == [7]
     assert sum(isinstance(h, StopOnSignalHook) for h in hooks) == 1
+    cfg = tiny_config(tmp_path, train_cfg__max_iters=1)
+    cfg.pop('custom_hooks')
+    assert {type(h).__name__ for h in run(cfg).hooks} >= set(GUARDS)
