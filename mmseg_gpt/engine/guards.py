@@ -1,5 +1,7 @@
 """Hooks that stop a run before it goes wrong silently, or when it is asked to stop."""
 
+import multiprocessing
+import os
 import signal
 import threading
 from collections import deque
@@ -8,7 +10,7 @@ import torch
 from mmengine.dist import all_reduce, broadcast, get_world_size
 from mmengine.hooks import Hook
 from mmengine.optim import AmpOptimWrapper, OptimWrapperDict
-from mmengine.registry import HOOKS
+from mmengine.registry import FUNCTIONS, HOOKS
 
 from ..checkpoints.adapters import unwrap
 from ..data import batch_is_ignored
@@ -128,6 +130,21 @@ class SameBuffersHook(Hook):
             broadcast(buffer, src=0)
 
 
+# Shared with forked workers: whether the main process wants to go on after a signal to all processes.
+wants_workers = multiprocessing.RawValue('b', False)
+
+
+@FUNCTIONS.register_module()
+def leave_signals_to_the_main_process(worker_id: int) -> None:
+    """Lets a data loader's worker live on when Ctrl-C or a scheduler signals all processes of a run.
+
+    Without its workers the main process could not come to save. Outside a run, and at its end, SIGTERM ends them as
+    usual, with the status 0 that torch gives a worker it ends; if the main process dies, they end by themselves.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: None if wants_workers.value else os._exit(0))
+
+
 @HOOKS.register_module()
 class StopOnSignalHook(Hook):
     """Saves and ends the run when the process gets SIGTERM or SIGINT (Ctrl-C), as schedulers expect.
@@ -152,12 +169,17 @@ class StopOnSignalHook(Hook):
             runner.logger.warning(f'{signal.Signals(number).name}: saving after this iteration'
                                   + ('' if runner.distributed else '; the same again stops at once'))
             if not runner.distributed:  # torchrun passes on what a terminal has sent to all already
-                self.release()
+                self.restore_handlers()
 
         self.former = {number: signal.signal(number, handle) for number in self.SIGNALS}
+        wants_workers.value = True
 
-    def release(self, runner=None) -> None:
-        """Puts the former handlers back, also after an error."""
+    def release(self, runner) -> None:
+        """Undoes what :meth:`before_train` did, also after an error."""
+        self.restore_handlers()
+        wants_workers.value = False
+
+    def restore_handlers(self) -> None:
         for number, handler in self.former.items():
             signal.signal(number, handler)
         self.former = {}
@@ -188,7 +210,7 @@ class StopOnSignalHook(Hook):
                 hook.save_now(runner, done)
                 runner.logger.warning(f'stopped by {name} after iteration {done}, saved in {hook.last_ckpt}; '
                                       '--resume goes on from there')
-        self.release()
+        self.release(runner)
         runner.call_hook('after_run')
         raise SystemExit(128 + number)
 

@@ -7,7 +7,6 @@ without reading the data again.
 """
 
 import random
-import signal
 from collections.abc import Iterator, Sized
 from itertools import islice
 from typing import NamedTuple
@@ -17,7 +16,7 @@ import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
-from mmengine.registry import DATA_SAMPLERS, DATASETS, FUNCTIONS, HOOKS
+from mmengine.registry import DATA_SAMPLERS, DATASETS, HOOKS
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 SAMPLE, ITERATION = 0, 1  # so that a sample and an iteration of the same number differ
@@ -34,16 +33,6 @@ def seed_generators(*place: int) -> None:
     torch.default_generator.manual_seed(words[2])
     if torch.cuda.is_initialized() and torch.utils.data.get_worker_info() is None:
         torch.cuda.manual_seed_all(words[3])
-
-
-@FUNCTIONS.register_module()
-def leave_signals_to_the_main_process(worker_id: int) -> None:
-    """Lets a worker live on when Ctrl-C or a scheduler signals all processes, so that the main one can save.
-
-    Only the first SIGTERM is ignored: at its exit the main process sends that to the workers it still has.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
 
 
 class Place(NamedTuple):
@@ -125,24 +114,13 @@ class SeedIterationHook(Hook):
 def seeded(train_dataloader: dict, seed: int) -> dict:
     """The config of a data loader, with its samples seeded one by one.
 
-    It replaces MMEngine's seeding of workers. A loader with a batch sampler of its own is left as it is; resuming then
-    reads the data again, as in MMEngine.
+    A loader with a batch sampler of its own is left as it is; resuming then reads the data again, as in MMEngine.
     """
     if train_dataloader.get('batch_sampler') is not None:
         return train_dataloader
     loader = train_dataloader.copy()
-    loader['dataset'] = dict(type='SeededDataset', dataset=guarded(train_dataloader)['dataset'], seed=seed)
+    loader['dataset'] = dict(type='SeededDataset', dataset=loader['dataset'], seed=seed)
     loader['sampler'] = dict(type='PlaceSampler', sampler=loader['sampler'])
-    loader['worker_init_fn'] = dict(type='leave_signals_to_the_main_process')
-    return loader
-
-
-def guarded(dataloader: dict) -> dict:
-    """The config of a data loader, with its samples checked one by one, see :class:`mmseg_gpt.data.GuardedDataset`."""
-    if dataloader['dataset']['type'] in ('GuardedDataset', 'SeededDataset'):
-        return dataloader
-    loader = dataloader.copy()
-    loader['dataset'] = dict(type='GuardedDataset', dataset=loader['dataset'])
     return loader
 
 

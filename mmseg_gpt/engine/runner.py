@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from .checkpoint_runner import CheckpointRunner
-from .reproducible import AlreadySkipped, guarded, seeded, skip_iterations
+from .reproducible import AlreadySkipped, seeded, skip_iterations
 
 GUARDS = ('SeedIterationHook', 'IgnoredBatchHook', 'NonFiniteHook', 'SameBuffersHook', 'StopOnSignalHook')
 
@@ -60,7 +60,7 @@ class Runner(CheckpointRunner):
 
     def build_train_loop(self, loop: dict) -> mmengine.runner.BaseLoop:
         if isinstance(self._train_dataloader, dict):
-            config = seeded(share_batch(self._train_dataloader, self.world_size), self.seed)
+            config = seeded(guarded(share_batch(self._train_dataloader, self.world_size)), self.seed)
             self._train_dataloader = self.build_dataloader(config, seed=self.seed)
         done = self._resumed['meta']['iter'] if self._resumed else 0
         skipped = done > 0 and skip_iterations(self._train_dataloader, done)
@@ -76,6 +76,19 @@ class Runner(CheckpointRunner):
         if isinstance(dataloader, dict):
             dataloader = guarded(dataloader)
         return mmengine.runner.Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+
+
+def guarded(dataloader: dict) -> dict:
+    """A copy of a data loader config whose samples are checked, and whose workers leave signals to the main process.
+
+    The latter replaces MMEngine's seeding of workers: see :mod:`.reproducible` for what seeds the samples.
+    """
+    if dataloader['dataset']['type'] in ('GuardedDataset', 'SeededDataset'):
+        return dataloader
+    loader = dataloader.copy()
+    loader['dataset'] = dict(type='GuardedDataset', dataset=loader['dataset'])
+    loader.setdefault('worker_init_fn', dict(type='leave_signals_to_the_main_process'))
+    return loader
 
 
 def share_batch(train_dataloader: dict, processes: int) -> dict:
