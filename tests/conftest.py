@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,12 @@ from mmseg_gpt.models import GatedPromptViT
 
 TINY = dict(embed_dims=32, num_layers=4, num_heads=4, mlp_ratio=4)
 BESIDE = Path(__file__).parents[1].parent / 'shared'
+
+
+def pytest_configure() -> None:
+    """Lets Ctrl-C work in what the tests start: a shell ignores it in what runs in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import cv2
@@ -237,11 +238,14 @@ def test_a_signal_to_all_processes_of_a_run_with_workers(folder, trained, number
              'train_cfg.max_iters=100000', 'train_dataloader.num_workers=2'],
             cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
             env={**os.environ, 'OMP_NUM_THREADS': '1'}) as process:
+        watch = threading.Timer(100, os.killpg, (process.pid, signal.SIGKILL))
+        watch.start()
         printed = ''
         for line in process.stdout:
             printed += line
             if re.search(r'Iter\(train\) *\[ *2/', line):
                 os.killpg(process.pid, number)
+        watch.cancel()
     assert process.returncode == 128 + number and 'Traceback' not in printed
     last = int(re.findall(r'stopped by \w+ after iteration (\d+), saved', printed)[-1])
     assert torch.load(folder / place / f'iter_{last}.pth')['meta']['iter'] == last

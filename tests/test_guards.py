@@ -138,6 +138,15 @@ def test_a_second_signal_ends_the_run_at_once(tmp_path):
     assert newest_checkpoint(tmp_path / 'run').name == 'iter_2.pth'
 
 
+def test_a_signal_that_is_ignored_stays_ignored(tmp_path):
+    former = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        run(tiny_config(tmp_path, train_cfg__max_iters=2), At(1, lambda *_: os.kill(os.getpid(), signal.SIGINT)))
+    finally:
+        signal.signal(signal.SIGINT, former)
+    assert saved(tmp_path, 2)
+
+
 def test_the_handlers_are_restored_after_an_error(tmp_path):
     former = signal.getsignal(signal.SIGTERM)
 

@@ -171,7 +171,9 @@ class StopOnSignalHook(Hook):
             if not runner.distributed:  # torchrun passes on what a terminal has sent to all already
                 self.restore_handlers()
 
-        self.former = {number: signal.signal(number, handle) for number in self.SIGNALS}
+        # What is ignored already, as Ctrl-C is in what a shell runs in the background, stays ignored.
+        self.former = {number: signal.signal(number, handle) for number in self.SIGNALS
+                       if signal.getsignal(number) is not signal.SIG_IGN}
         wants_workers.value = True
 
     def release(self, runner) -> None:
