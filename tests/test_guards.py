@@ -82,6 +82,24 @@ def test_a_batch_without_a_label_ends_the_run(tmp_path):
         run(tiny_config(tmp_path), At(2, label_one_pixel), At(3, ignore))
 
 
+def test_a_batch_without_a_label_may_be_allowed(tmp_path, capsys):
+    def ignore(runner, batch: dict) -> None:
+        for sample in batch['data_samples']:
+            sample.gt_sem_seg.data.fill_(255)
+
+    run(tiny_config(tmp_path, custom_hooks=[dict(type='IgnoredBatchHook', stop=False)]), At(3, ignore))
+    assert 'iteration 3: every pixel of this batch is ignored' in capsys.readouterr().out
+
+
+def test_a_fused_optimizer_skips_infinite_gradients_by_itself(tmp_path):
+    def overflow(runner, batch: dict) -> None:
+        spoil_gradient(runner, batch)
+        runner.optim_wrapper.optimizer.found_inf = torch.tensor(1.)  # as torch's GradScaler sets it
+        runner.optim_wrapper.optimizer.register_step_pre_hook(lambda optimizer, *_: optimizer.zero_grad())
+
+    assert run(tiny_config(tmp_path, train_cfg__max_iters=3), At(3, overflow)).iter == 3
+
+
 def scaled_hook(max_skipped_steps: int, accumulated: int) -> tuple[NonFiniteHook, SimpleNamespace, torch.optim.SGD]:
     """The hook on an optimizer whose steps loss scaling skips."""
     parameter = torch.nn.Parameter(torch.ones(2))

@@ -392,7 +392,7 @@ def test_only_the_adapters_are_trained_and_the_rest_stays_bit_identical(tiny_vit
 @pytest.mark.parametrize('strategy', STRATEGIES)
 def test_every_trained_parameter_gets_a_gradient(tiny_vit, strategy, start_block):
     """Data-parallel training waits for all of them, and find_unused_parameters would cost time in every step."""
-    vit = tiny_vit(prompt=dict(type=strategy, num_tokens=3), temperature=True, start_block=start_block)
+    vit = tiny_vit(prompt=dict(type=strategy, num_tokens=3), temperature=True, start_block=start_block).train()
     vit(torch.randn(2, 3, 32, 32).double())[-1].square().sum().backward()
     assert all(p.grad is not None for p in vit.parameters() if p.requires_grad)
 

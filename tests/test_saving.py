@@ -197,6 +197,17 @@ def test_the_new_best_is_written_before_the_old_is_removed(tmp_path, monkeypatch
     assert Path(hook.best_ckpt_path).exists()
 
 
+def test_the_best_of_another_run_is_not_removed(tmp_path):
+    best = dict(default_hooks__checkpoint__save_best='mIoU')
+    first = run(tiny_config(tmp_path, **best)).message_hub.get_info('best_ckpt')
+    cfg = tiny_config(tmp_path, resume=True, load_from=str(tmp_path / 'run/iter_6.pth'), work_dir=str(tmp_path / 'branch'),
+                      train_cfg__max_iters=7, **best)
+    runner = run(cfg)
+    hook = next(h for h in runner.hooks if isinstance(h, AtomicCheckpointHook))
+    hook._save_best_checkpoint(runner, dict(mIoU=300.))
+    assert Path(first).exists() and Path(hook.best_ckpt_path).parent == tmp_path / 'branch'
+
+
 # --- plain types -----------------------------------------------------------------------------------
 
 
@@ -221,11 +232,13 @@ def test_everything_else_becomes_plain_or_is_left_out(tmp_path, log):
     view = torch.arange(1e6)[:3]
     value = dict(array=np.arange(3), scalar=np.float32(0.5), ordered=OrderedDict(a=1), default=defaultdict(list, b=[2]),
                  level=Level.HIGH, parameter=torch.nn.Parameter(torch.ones(2)), view=view, nested=[(1, {'x'})],
+                 long=np.longdouble(0.5), big_endian=np.arange(3, dtype='>i4'), sparse=torch.eye(2).to_sparse(),
                  stranger=dict(path=Path('x')))
     write_checkpoint(value, tmp_path / 'a.pth')
     back = torch.load(tmp_path / 'a.pth')  # torch's default, safe load
     assert back['array'].tolist() == [0, 1, 2] and back['scalar'] == 0.5 and type(back['scalar']) is float
     assert back['ordered'] == dict(a=1) and back['default'] == dict(b=[2]) and type(back['default']) is dict
+    assert back['long'] == 0.5 and back['big_endian'].tolist() == [0, 1, 2] and back['sparse'].to_dense()[1, 1] == 1
     assert back['level'] == 3 and type(back['level']) is int and back['nested'] == [(1, {'x'})]
     assert type(back['parameter']) is torch.Tensor and back['view'].tolist() == [0, 1, 2]
     assert (tmp_path / 'a.pth').stat().st_size < 10_000, 'the whole tensor behind the view was saved'
@@ -302,6 +315,10 @@ def test_adapters_of_another_vit_are_refused(adapters, tmp_path):
     with pytest.raises(CheckpointError, match=r'adapters of another ViT than .*other\.pth.* vit\.pth \(SHA-256'):
         load_model_state(fresh_model(adapters, **{key: str(tmp_path / 'other.pth')}), read_file(path), path)
     load_model_state(fresh_model(adapters, **{key: str(tmp_path / 'same.pth')}), read_file(path), path)
+    state = read_file(path)
+    state['meta']['frozen']['pos_embed'] = [1, 65, 24]
+    with pytest.raises(CheckpointError, match=r'another img_size .* \[1, 65, 24\]'):
+        load_model_state(fresh_model(adapters), state, path)
     with pytest.raises(CheckpointError, match='init_cfg'):
         load_model_state(fresh_model(adapters, model__backbone__init_cfg=None), read_file(path), path)
     with pytest.raises(CheckpointError, match='this config has 0'):
@@ -315,5 +332,7 @@ def test_adapter_only_of_something_else_than_the_source_is_refused_at_the_start(
     write_checkpoint(checkpoint, tmp_path / 'other.pth')
     with pytest.raises(CheckpointError, match='the frozen ViT is not the one in'):
         run(tiny_config(tmp_path, load_from=str(tmp_path / 'other.pth'), default_hooks__checkpoint__adapter_only=True))
+    with pytest.raises(ValueError, match='EMAHook'):
+        run(tiny_config(tmp_path, custom_hooks=[dict(type='EMAHook')], default_hooks__checkpoint__adapter_only=True))
     with pytest.raises(CheckpointError, match='needs one frozen'):
         run(tiny_config(tmp_path, model__backbone__frozen=False, default_hooks__checkpoint__adapter_only=True))

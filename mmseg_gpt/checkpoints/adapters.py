@@ -69,7 +69,7 @@ def frozen_source(model: nn.Module) -> dict:
     """What an adapter-only checkpoint says of the frozen weights that are not in it.
 
     Returns:
-        dict: ``source`` and ``sha256`` of the pretrained file, and ``weights_sha256``.
+        dict: ``source`` and ``sha256`` of the pretrained file, ``weights_sha256``, and the shape of ``pos_embed``.
 
     Raises:
         CheckpointError: nothing is frozen, or no pretrained file is named, or the frozen weights are not what that
@@ -90,7 +90,8 @@ def frozen_source(model: nn.Module) -> dict:
     if not same:
         raise CheckpointError(f'adapter_only: the frozen ViT is not the one in {path} (was another one loaded over it '
                               'by load_from?), so a checkpoint without it could not be loaded again')
-    return dict(source=path.name, sha256=file_sha256(path), weights_sha256=before)
+    return dict(source=path.name, sha256=file_sha256(path), weights_sha256=before,
+                pos_embed=list(backbone.pos_embed.shape))
 
 
 def refill_frozen(model: nn.Module, frozen: dict, path: str | Path) -> None:
@@ -100,6 +101,9 @@ def refill_frozen(model: nn.Module, frozen: dict, path: str | Path) -> None:
         raise CheckpointError(f'{path} holds adapters only, and needs a model with one frozen GatedPromptViT; this '
                               f'config has {len(backbones)}')
     (backbone, ) = backbones.values()
+    if list(backbone.pos_embed.shape) != frozen['pos_embed']:
+        raise CheckpointError(f'{path} was trained with another img_size or patch_size: its pos_embed had the shape '
+                              f'{frozen["pos_embed"]}, that of this config has {list(backbone.pos_embed.shape)}')
     source = source_path(backbone, needed_by=path)
     load_vit(backbone, source)
     # Either will do: other files hold the same weights, and a resized position embedding may differ in its last bits

@@ -38,9 +38,9 @@ def to_plain(value: object, name: str = 'checkpoint') -> object:
     if type(value) in (list, tuple, set):
         return type(value)(to_plain(v, f'{name}[]') for v in value)
     if isinstance(value, np.generic):
-        return value.item()
+        return float(value) if isinstance(value, np.longdouble) else value.item()
     if isinstance(value, np.ndarray) and value.dtype.kind in 'biufc':
-        return torch.from_numpy(value.copy())
+        return torch.from_numpy(value.astype(value.dtype.newbyteorder('=')))
     if type(value) in PLAIN:
         return value
     # Subclasses of Python's types, such as an enum of integers or a named tuple, as what they are based on.
@@ -55,6 +55,8 @@ def to_plain(value: object, name: str = 'checkpoint') -> object:
 def compact(tensor: Tensor) -> Tensor:
     """The tensor on the CPU; a view of a larger one is copied, because torch would save the whole of that."""
     tensor = tensor.detach().cpu()
+    if tensor.layout != torch.strided:
+        return tensor
     whole = tensor.numel() * tensor.element_size() == tensor.untyped_storage().nbytes()
     return tensor if whole and type(tensor) is Tensor else tensor.as_subclass(Tensor).clone()
 

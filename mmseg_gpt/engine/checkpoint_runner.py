@@ -6,14 +6,15 @@ from pathlib import Path
 
 import mmengine
 import mmengine.runner
-from mmengine.dist import master_only
+from mmengine.dist import all_gather_object, master_only
 from torch import nn
 
 from .. import __version__
-from ..checkpoints import CheckpointError, read_file
+from ..checkpoints import CheckpointError, fetch, read_file
 from ..checkpoints.adapters import frozen_state, load_model_state, unwrap
 from ..checkpoints.plain import from_plain
 from ..checkpoints.write import write_checkpoint
+from .preflight.keys import find
 from .resume import check_classes, check_resumable_file, check_settings, newest_checkpoint, settings_of
 
 
@@ -30,7 +31,10 @@ class CheckpointRunner(mmengine.runner.Runner):
 
     def train(self) -> nn.Module:
         if self._resume:
-            self._resumed = self.read_resumed()
+            self._resumed = self.read_resumed(self._load_from)
+        if len(set(all_gather_object(self._resumed['meta']['iter'] if self._resumed else 0))) > 1:
+            raise CheckpointError(f'the processes would go on from different checkpoints: {self.work_dir} must be the '
+                                  'same folder on all machines')
         try:
             return super().train()
         finally:
@@ -38,16 +42,23 @@ class CheckpointRunner(mmengine.runner.Runner):
 
     def _init_model_weights(self) -> None:
         # What is resumed fills the whole model, so the pretrained file need not be there any more.
-        if not self._resumed:
+        if not self._resumed and not self._has_loaded:
             super()._init_model_weights()
 
-    def read_resumed(self) -> dict | None:
+    def read_resumed(self, filename: str | None) -> dict | None:
         """Reads the checkpoint to resume, sets the run's seed from it, and refuses a config that is not the run's.
+
+        Args:
+            filename: None for the newest of the run in the work directory.
+
+        Returns:
+            The checkpoint, or None where there has been no run; then nothing is resumed.
 
         Raises:
             CheckpointError: it cannot be resumed, or not with this config.
         """
-        self._load_from = self._load_from or newest_checkpoint(self.work_dir)
+        out_dir = find(self.cfg, 'default_hooks.checkpoint.out_dir')
+        self._load_from = filename or newest_checkpoint(self.work_dir, out_dir)
         if self._load_from is None:
             self.logger.info(f'{self.work_dir} holds no checkpoint: the run starts from iteration 0')
             self._resume = False
@@ -68,7 +79,7 @@ class CheckpointRunner(mmengine.runner.Runner):
         Raises:
             CheckpointError: it does not fit the model, the classes or the optimizer.
         """
-        checkpoint, self._resumed = self._resumed or self.read_resumed(), None
+        checkpoint, self._resumed = self._resumed or self.read_resumed(filename), None
         check_classes(checkpoint, getattr(self.train_dataloader.dataset, 'metainfo', None), filename)
         self._fill(checkpoint, filename)
         self.train_loop._epoch, self.train_loop._iter = checkpoint['meta']['epoch'], checkpoint['meta']['iter']
@@ -89,13 +100,16 @@ class CheckpointRunner(mmengine.runner.Runner):
 
     def load_checkpoint(self, filename: str, map_location: str = 'cpu', strict: bool = True,
                         revise_keys: list | None = None) -> dict:
-        """Fills the model from a local checkpoint, completely or not at all, whatever the arguments after the first.
+        """Fills the model from a checkpoint, completely or not at all, whatever the arguments after the first.
+
+        Args:
+            filename: A path, or an address, which is fetched.
 
         Raises:
             CheckpointError: the file is damaged, or is not of this model.
             FileNotFoundError: there is no such file.
         """
-        checkpoint = read_file(filename)
+        checkpoint = read_file(fetch(filename))
         if not isinstance(checkpoint, dict):
             raise CheckpointError(f'{filename} holds no weights')
         self._fill(checkpoint, filename)
@@ -128,7 +142,8 @@ class CheckpointRunner(mmengine.runner.Runner):
                 done, **(meta or {}), seed=self.seed, **self.recorded_config,
                 experiment_name=self.experiment_name, time=time.strftime('%Y%m%d_%H%M%S'),
                 mmengine_version=mmengine.__version__, mmseg_gpt_version=__version__,
-                dataset_meta=getattr(self.train_dataloader.dataset, 'metainfo', None)),
+                dataset_meta=getattr(self.train_dataloader.dataset, 'metainfo', None),
+                dataset_length=len(self.train_dataloader.dataset)),
             state_dict=model.state_dict(), message_hub=self.message_hub.state_dict())
         if save_optimizer:
             checkpoint['optimizer'] = self.optim_wrapper.state_dict()

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mmengine.dist import is_main_process
-from mmengine.hooks import CheckpointHook
+from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.registry import HOOKS
 
 from ..checkpoints.adapters import frozen_source, unwrap
@@ -35,16 +35,19 @@ class AtomicCheckpointHook(CheckpointHook):
         self.kept = list(runner.message_hub.runtime_info.get('kept_checkpoints', []))
         self._prune()  # what a killed run had not come to remove
         if is_main_process():
-            for unfinished in Path(self.out_dir).glob(f'*{UNFINISHED}'):
-                unfinished.unlink()
+            for folder in {Path(self.out_dir), Path(runner.work_dir)}:
+                for unfinished in folder.glob(f'*{UNFINISHED}'):
+                    unfinished.unlink()
         if self.adapter_only:
+            if any(isinstance(hook, EMAHook) for hook in runner.hooks):
+                raise ValueError('adapter_only does not go with EMAHook, whose averages hold the whole ViT')
             runner.frozen_source = frozen_source(unwrap(runner.model))
 
-    def save_now(self, runner, done: int) -> None:
-        """Saves outside the schedule, so that the run can be resumed after ``done`` iterations."""
+    def save_now(self, runner, epoch: int, done: int) -> None:
+        """Saves outside the schedule, so that the run can be resumed after ``done`` iterations, in ``epoch``."""
         if self.saved_at == done and self.save_optimizer:
             return
-        meta = dict(epoch=runner.epoch, iter=done)
+        meta = dict(epoch=epoch, iter=done)
         # An epoch that is not over: named by iteration, like those of an iteration-based run.
         template = 'iter_{}.pth' if self.by_epoch or '{}' not in self.filename_tmpl else self.filename_tmpl
         settings = dict(by_epoch=False, filename_tmpl=template, save_optimizer=True, save_param_scheduler=True)
@@ -88,7 +91,8 @@ class AtomicCheckpointHook(CheckpointHook):
             self.file_backend = backend
         best = {getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()}
         for path in late.asked:
-            if path not in best:
+            # One in another folder is of the run that this one was resumed from.
+            if path not in best and Path(path).parent == Path(self.out_dir):
                 backend.remove(path)
 
 

@@ -14,6 +14,7 @@ from ..checkpoints import CheckpointError
 from ..data import SampleError
 from .guards import RunStopped
 from .preflight import check_options
+from .preflight.keys import find
 from .resume import POINTER, newest_checkpoint
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
@@ -97,9 +98,11 @@ def set_resume(cfg: Config, resume: str | bool, overwrite: bool = False) -> None
         cfg.update(resume=True, load_from=resume)
     elif resume:
         try:
-            newest = newest_checkpoint(cfg.work_dir)
+            newest = newest_checkpoint(cfg.work_dir, find(cfg, 'default_hooks.checkpoint.out_dir'))
         except CheckpointError as error:
             raise SystemExit(f'--resume: {error}') from error
+        if newest is None:
+            print(f'--resume: {cfg.work_dir} holds no run, so this one starts from iteration 0')
         cfg.load_from = str(newest) if newest else cfg.get('load_from')
         cfg.resume = newest is not None
     elif not cfg.get('resume') and not overwrite and Path(cfg.work_dir, POINTER).exists():

@@ -7,10 +7,11 @@ import threading
 from collections import deque
 
 import torch
-from mmengine.dist import all_reduce, broadcast, get_world_size
-from mmengine.hooks import Hook
-from mmengine.optim import AmpOptimWrapper, OptimWrapperDict
+from mmengine.dist import all_reduce, barrier, broadcast, get_world_size
+from mmengine.hooks import EMAHook, Hook
+from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.registry import FUNCTIONS, HOOKS
+from mmengine.runner import EpochBasedTrainLoop
 
 from ..checkpoints.adapters import unwrap
 from ..data import batch_is_ignored
@@ -43,20 +44,22 @@ class NonFiniteHook(Hook):
 
     def before_train(self, runner) -> None:
         wrapper = runner.optim_wrapper
-        self.wrappers = list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
-        self.scaled = any(isinstance(w, AmpOptimWrapper) and w.loss_scaler.is_enabled() for w in self.wrappers)
-        self.accumulated = max(w._accumulative_counts for w in self.wrappers)
-        self.batches = deque(maxlen=self.accumulated)
+        wrappers = optimizer_wrappers(wrapper)
+        self.scaled = any(isinstance(w, AmpOptimWrapper) and w.loss_scaler.is_enabled() for w in wrappers)
+        self.accumulated = accumulated_iterations(wrapper)
+        self.images = deque(maxlen=self.accumulated)  # of each iteration that the next step will be of
         self.names = {id(p): name for name, p in unwrap(runner.model).named_parameters()}
-        for w in self.wrappers:
+        for w in wrappers:
             self.handles.append(w.optimizer.register_step_pre_hook(
                 lambda optimizer, args, kwargs: self.check_gradients(runner, optimizer)))
 
     def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        self.batches.append(data_batch)
+        self.images.append(image_files(data_batch))
 
     def check_gradients(self, runner, optimizer: torch.optim.Optimizer) -> None:
-        """Looks at the gradients just before a step; loss scaling does not come here with infinite ones."""
+        """Looks at the gradients just before a step."""
+        if bool(getattr(optimizer, 'found_inf', None)):
+            return  # a fused optimizer, which skips steps of scaled losses by itself; others are not called then
         self.skipped = -1  # after_train_iter counts this iteration
         gradients = {id(p): p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None}
         if not gradients or torch.nn.utils.get_total_norm(list(gradients.values())).isfinite():
@@ -86,35 +89,47 @@ class NonFiniteHook(Hook):
 
     def stop(self, runner, reason: str) -> None:
         """Raises, with all that helps to find the cause."""
-        images = [image for batch in self.batches for image in image_files(batch)]
+        images = [image for batch in self.images for image in batch]
         saved = runner.message_hub.runtime_info.get('last_ckpt')
         raise RunStopped(
             f'stopped at iteration {runner.iter + 1}: {reason}.\nImages of this step: '
             f'{", ".join(images) or "unknown"}\n'
-            f'The last checkpoint is {saved or "none: the run had not saved yet"}.\nLook at these images and labels; '
-            'then try a smaller learning rate, clipping (optim_wrapper.clip_grad=dict(max_norm=1.)), or --amp bf16 '
-            'instead of fp16.')
+            f'The last checkpoint is {saved or "none: the run had not saved yet"}.\nLook at these images and labels. A '
+            'resumed run comes to the same images: go on with clipping, --resume --cfg-options '
+            'optim_wrapper.clip_grad.max_norm=1, or with --amp bf16 instead of fp16; or start a new run with a smaller '
+            'learning rate, and load_from that checkpoint.')
 
 
 @HOOKS.register_module()
 class IgnoredBatchHook(Hook):
     """Stops the run at a batch of which, over all processes, no pixel is labelled: its loss is 0, and teaches nothing.
 
+    Args:
+        stop: False only warns, for data of which that is to be expected.
+
     Raises:
         RunStopped: naming the images.
     """
 
+    def __init__(self, stop: bool = True) -> None:
+        self.stop = stop
+
     def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
         samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
-        ignored = torch.tensor(int(batch_is_ignored(samples or [])))
+        head = getattr(unwrap(runner.model), 'decode_head', None)
+        ignored = torch.tensor(int(batch_is_ignored(samples or [], getattr(head, 'ignore_index', 255))))
         if get_world_size() > 1:
             all_reduce(ignored, 'min')
-        if ignored:
-            raise RunStopped(
-                f'stopped at iteration {runner.iter + 1}: every pixel of this batch is ignored, so there is nothing to '
-                f'learn from it. Images: {", ".join(image_files(data_batch))}\nAre the label maps the right ones, and '
-                'reduce_zero_label as they need? If such images are normal here, use larger batches, or '
-                'RandomCrop(cat_max_ratio=0.75), which tries again.')
+        if not ignored:
+            return
+        said = (f'iteration {runner.iter + 1}: every pixel of this batch is ignored, so there is nothing to learn from '
+                f'it. Images: {", ".join(image_files(data_batch))}')
+        if not self.stop:
+            runner.logger.warning(said)
+            return
+        raise RunStopped(
+            f'stopped at {said}\nAre the label maps the right ones, and reduce_zero_label as they need? If such images '
+            'are normal here, add dict(type="IgnoredBatchHook", stop=False) to custom_hooks, and --resume.')
 
 
 @HOOKS.register_module()
@@ -150,7 +165,8 @@ class StopOnSignalHook(Hook):
     """Saves and ends the run when the process gets SIGTERM or SIGINT (Ctrl-C), as schedulers expect.
 
     All processes stop at the same iteration, and with the exit status 128 + signal, so that a scheduler does not take
-    the run for finished. In a single process, a second signal ends it at once.
+    the run for finished. It is the next iteration at which nothing is under way: gradients that accumulate, or an
+    epoch that is about to end. In a single process, a second signal ends the run at once.
     """
 
     priority = 'LOWEST'  # after the checkpoint hook
@@ -166,14 +182,14 @@ class StopOnSignalHook(Hook):
 
         def handle(number: int, frame: object) -> None:
             self.received = number
-            runner.logger.warning(f'{signal.Signals(number).name}: saving after this iteration'
-                                  + ('' if runner.distributed else '; the same again stops at once'))
+            again = b'' if runner.distributed else b'; the same again stops at once'
+            os.write(2, b'stopping: the run is saved first' + again + b'\n')  # a log may be in the middle of a line
             if not runner.distributed:  # torchrun passes on what a terminal has sent to all already
                 self.restore_handlers()
 
         # What is ignored already, as Ctrl-C is in what a shell runs in the background, stays ignored.
         self.former = {number: signal.signal(number, handle) for number in self.SIGNALS
-                       if signal.getsignal(number) is not signal.SIG_IGN}
+                       if signal.getsignal(number) not in (signal.SIG_IGN, None)}
         wants_workers.value = True
 
     def release(self, runner) -> None:
@@ -182,20 +198,32 @@ class StopOnSignalHook(Hook):
         wants_workers.value = False
 
     def restore_handlers(self) -> None:
+        """Puts the former handlers back."""
         for number, handler in self.former.items():
             signal.signal(number, handler)
         self.former = {}
 
     def after_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
-        if number := self.received_anywhere(runner):
-            self.save_and_stop(runner, number, done=runner.iter + 1)
+        done = runner.iter + 1
+        number = self.received_anywhere(runner)
+        accumulating = done % accumulated_iterations(runner.optim_wrapper) and done < runner.max_iters
+        if number and not accumulating and not ends_epoch(runner, done):
+            self.save_and_stop(runner, number, runner.epoch, done)
+
+    def after_train_epoch(self, runner) -> None:
+        number = self.received_anywhere(runner)
+        if number and isinstance(runner.train_loop, EpochBasedTrainLoop):
+            self.save_and_stop(runner, number, runner.epoch + 1, runner.iter)
 
     def after_val_iter(self, runner, batch_idx: int, data_batch: dict | None = None, outputs: object = None) -> None:
         # Between processes a validation is not in step: there it is finished first.
         if self.received and not runner.distributed:
+            for hook in runner.hooks:
+                if isinstance(hook, EMAHook):
+                    hook.after_val_epoch(runner)  # it validates its averages in the place of the weights
             runner.logger.warning('the validation is not finished; tools/test.py repeats it from the checkpoint')
-            self.save_and_stop(runner, self.received, done=runner.iter)
+            self.save_and_stop(runner, self.received, runner.epoch, runner.iter)
 
     def received_anywhere(self, runner) -> int:
         """The signal that any process has got, or 0: the same answer in all of them."""
@@ -204,17 +232,34 @@ class StopOnSignalHook(Hook):
             all_reduce(received, 'max')
         return int(received)
 
-    def save_and_stop(self, runner, number: int, done: int) -> None:
+    def save_and_stop(self, runner, number: int, epoch: int, done: int) -> None:
         """Writes a checkpoint that can be resumed, closes the logs, and leaves."""
         name = signal.Signals(number).name
         for hook in runner.hooks:
             if isinstance(hook, AtomicCheckpointHook):
-                hook.save_now(runner, done)
+                hook.save_now(runner, epoch, done)
                 runner.logger.warning(f'stopped by {name} after iteration {done}, saved in {hook.last_ckpt}; '
                                       '--resume goes on from there')
+        barrier()  # torchrun kills the process that writes soon after another has ended
         self.release(runner)
         runner.call_hook('after_run')
         raise SystemExit(128 + number)
+
+
+def ends_epoch(runner, done: int) -> bool:
+    """Whether iteration ``done`` is the last of an epoch that the loop counts, so that more hooks are to follow."""
+    loop = runner.train_loop
+    return isinstance(loop, EpochBasedTrainLoop) and done % len(loop.dataloader) == 0
+
+
+def optimizer_wrappers(wrapper: OptimWrapper | OptimWrapperDict) -> list[OptimWrapper]:
+    """The wrapper of each optimizer."""
+    return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+
+
+def accumulated_iterations(wrapper: OptimWrapper | OptimWrapperDict) -> int:
+    """The iterations of one optimizer step."""
+    return max(each._accumulative_counts for each in optimizer_wrappers(wrapper))
 
 
 def image_files(batch: dict | None) -> list[str]:

@@ -14,28 +14,35 @@ from ..checkpoints import CheckpointError, read_file
 POINTER = 'last_checkpoint'
 # Settings that say where and how a run is carried out, not what it is.
 OUTSIDE = ('resume', 'load_from', 'work_dir', 'launcher', 'experiment_name', 'log_level')
-# Settings whose old value is in the weights, the optimizer and the schedule that a resumed run goes on with.
+# Settings that make the run what it is; those of the optimizer and the schedule would also silently keep their old
+# values, which are in the checkpoint.
 FIXED = ('model', 'optim_wrapper', 'param_scheduler', 'train_dataloader.batch_size', 'train_dataloader.sampler',
          'train_dataloader.batch_sampler', 'train_cfg.type', 'train_cfg.by_epoch', 'auto_scale_lr')
-# What may change all the same: where the weights came from, how the model is tested, the precision.
+# What may change all the same: where the weights came from, how the model is tested, precision, and clipping, which
+# helps a run that has become unstable.
 FREE = ('model.backbone.init_cfg', 'model.test_cfg', 'optim_wrapper.type', 'optim_wrapper.loss_scale',
-        'optim_wrapper.dtype')
+        'optim_wrapper.dtype', 'optim_wrapper.clip_grad')
 
 
-def newest_checkpoint(folder: str | Path) -> Path | None:
+def newest_checkpoint(work_dir: str | Path, out_dir: str | Path | None = None) -> Path | None:
     """The newest whole checkpoint of a run that can be resumed.
 
     It is the one that the file ``last_checkpoint`` names, or one written later, or, where that file or its checkpoint
     is missing or broken, the newest that is whole; then the log says so.
 
+    Args:
+        work_dir: The run's folder.
+        out_dir: That of the checkpoint hook, if it writes elsewhere: into a folder there of the run's name.
+
     Returns:
-        The file, or None if the folder has no checkpoint at all.
+        The file, or None if there has been no run.
 
     Raises:
-        CheckpointError: there are checkpoints, but none is whole.
+        CheckpointError: there has been one, but it has no checkpoint that is whole.
     """
-    folder = Path(folder)
-    named, problems = named_checkpoint(folder), []
+    pointer = Path(work_dir, POINTER)
+    folder = Path(out_dir, Path(work_dir).name) if out_dir else Path(work_dir)
+    named, problems = named_checkpoint(pointer, folder), []
     for path in newest_first(folder, named):
         try:
             check_resumable_file(path)
@@ -43,19 +50,18 @@ def newest_checkpoint(folder: str | Path) -> Path | None:
             problems.append(f'  {error}')
             continue
         if named is None:
-            problems.append(f'  {folder / POINTER} is missing or names no file')
+            problems.append(f'  {pointer} is missing or names no file')
         if problems:
             print_log('\n'.join([f'resuming from {path}, the newest whole checkpoint, because', *problems]),
                       logger='current', level=logging.WARNING)
         return path
-    if problems:
+    if problems or pointer.is_file():
         raise CheckpointError('\n'.join([f'no checkpoint in {folder} can be resumed:', *problems]))
     return None
 
 
-def named_checkpoint(folder: Path) -> Path | None:
+def named_checkpoint(pointer: Path, folder: Path) -> Path | None:
     """The checkpoint that ``last_checkpoint`` names, in ``folder`` itself if the folder has been moved."""
-    pointer = folder / POINTER
     words = pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
     if not words or '\0' in words:
         return None
@@ -63,9 +69,9 @@ def named_checkpoint(folder: Path) -> Path | None:
 
 
 def newest_first(folder: Path, named: Path | None) -> Iterator[Path]:
-    """Candidates to resume from: those written after ``named``, ``named``, and the others by their numbers."""
+    """Candidates to resume from: those written after ``named``, ``named``, and the others by their age."""
     files = [f for f in folder.glob('*.pth') if not f.name.startswith('best_')]
-    files.sort(key=lambda f: (number(f), f.stat().st_mtime), reverse=True)
+    files.sort(key=lambda f: (f.stat().st_mtime, number(f)), reverse=True)
     if named is not None:
         # A run that was started over leaves higher numbers behind, but older files.
         later = [f for f in files if number(f) > number(named) and f.stat().st_mtime > named.stat().st_mtime]
@@ -99,7 +105,7 @@ def check_resumable_file(path: Path) -> dict:
 
 def settings_of(cfg: Config) -> str:
     """The config as JSON; what JSON has no form for, as text."""
-    return json.dumps(cfg.to_dict(), default=repr, sort_keys=True)
+    return json.dumps(cfg.to_dict(), default=lambda value: getattr(value, '__qualname__', None) or repr(value))
 
 
 def check_settings(checkpoint: dict, cfg: Config, path: str | Path) -> None:
@@ -148,3 +154,19 @@ def check_classes(checkpoint: dict, metainfo: dict | None, path: str | Path) -> 
     if old is not None and new is not None and list(old) != list(new):
         raise CheckpointError(f'{path} cannot be resumed: its run had {len(old)} classes {list(old)[:3]}..., the '
                               f'dataset of this config has {len(new)} classes {list(new)[:3]}...')
+
+
+def check_dataset_length(checkpoint: dict, length: int, endless: bool, path: str | Path) -> None:
+    """Compares the number of samples with that of the run to be resumed.
+
+    Raises:
+        CheckpointError: it is another, and the run counts epochs of it.
+    """
+    old = checkpoint['meta'].get('dataset_length', length)
+    if old == length:
+        return
+    said = f'its run had {old:,} training samples, and now there are {length:,}'
+    if not endless:
+        raise CheckpointError(f'{path} cannot be resumed: {said}, so its place in the epochs is lost. Start a new run '
+                              'from its weights with load_from')
+    print_log(f'{path}: {said}; they are drawn in another order from here on', logger='current', level=logging.WARNING)

@@ -2,14 +2,18 @@
 
 import mmengine.runner
 import torch
+from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
+from mmengine.runner import EpochBasedTrainLoop
 from torch import nn
 from torch.utils.data import DataLoader
 
+from ..checkpoints import CheckpointError
 from .checkpoint_runner import CheckpointRunner
 from .reproducible import AlreadySkipped, seeded, skip_iterations
+from .resume import check_dataset_length
 
 GUARDS = ('SeedIterationHook', 'IgnoredBatchHook', 'NonFiniteHook', 'SameBuffersHook', 'StopOnSignalHook')
 
@@ -55,7 +59,8 @@ class Runner(CheckpointRunner):
         super().register_default_hooks(hooks)
 
     def register_custom_hooks(self, hooks: list[Hook | dict]) -> None:
-        present = {hook['type'] if isinstance(hook, dict) else type(hook).__name__ for hook in hooks}
+        kinds = (hook['type'] if isinstance(hook, dict) else type(hook) for hook in hooks)
+        present = {kind if isinstance(kind, str) else kind.__name__ for kind in kinds}
         super().register_custom_hooks([*hooks, *(dict(type=guard) for guard in GUARDS if guard not in present)])
 
     def build_train_loop(self, loop: dict) -> mmengine.runner.BaseLoop:
@@ -63,12 +68,22 @@ class Runner(CheckpointRunner):
             config = seeded(guarded(share_batch(self._train_dataloader, self.world_size)), self.seed)
             self._train_dataloader = self.build_dataloader(config, seed=self.seed)
         done = self._resumed['meta']['iter'] if self._resumed else 0
-        skipped = done > 0 and skip_iterations(self._train_dataloader, done)
+        skipped = done > 0 and self._skip(done)
         loop = super().build_train_loop(loop)
         if skipped and hasattr(loop, 'dataloader_iterator'):
             loop.dataloader_iterator._epoch = self._train_dataloader.sampler.epoch
             loop.dataloader_iterator = AlreadySkipped(loop.dataloader_iterator, done)
+        if done and not skipped and isinstance(loop, EpochBasedTrainLoop) and done % len(loop.dataloader):
+            raise CheckpointError(f'{self._load_from} cannot be resumed: it was saved inside an epoch, whose rest a '
+                                  'batch_sampler of its own does not know. Resume one saved at the end of an epoch')
         return loop
+
+    def _skip(self, done: int) -> bool:
+        """Lets the data begin after ``done`` iterations, if its place in the run is known."""
+        loader = self._train_dataloader
+        endless = isinstance(getattr(loader.sampler, 'sampler', None), InfiniteSampler)
+        check_dataset_length(self._resumed, len(loader.dataset), endless, self._load_from)
+        return skip_iterations(loader, done)
 
     @staticmethod
     def build_dataloader(dataloader: DataLoader | dict, seed: int | None = None,
@@ -81,13 +96,15 @@ class Runner(CheckpointRunner):
 def guarded(dataloader: dict) -> dict:
     """A copy of a data loader config whose samples are checked, and whose workers leave signals to the main process.
 
-    The latter replaces MMEngine's seeding of workers: see :mod:`.reproducible` for what seeds the samples.
+    The latter replaces MMEngine's seeding of workers, except under a batch sampler of its own, whose samples
+    :mod:`.reproducible` does not seed.
     """
-    if dataloader['dataset']['type'] in ('GuardedDataset', 'SeededDataset'):
-        return dataloader
-    loader = dataloader.copy()
-    loader['dataset'] = dict(type='GuardedDataset', dataset=loader['dataset'])
-    loader.setdefault('worker_init_fn', dict(type='leave_signals_to_the_main_process'))
+    loader, dataset = dataloader.copy(), dataloader['dataset']
+    if isinstance(dataset, dict) and dataset['type'] not in ('GuardedDataset', 'SeededDataset'):
+        loader['dataset'] = dict(type='GuardedDataset', dataset=dataset)
+    if loader.get('batch_sampler') is None and 'worker_init_fn' not in loader:
+        loader.pop('disable_subprocess_warning', None)  # an option of what is replaced
+        loader['worker_init_fn'] = dict(type='leave_signals_to_the_main_process')
     return loader
 
 

@@ -10,7 +10,7 @@ from .data import wrong_data
 from .keys import misspelt_keys
 from .missing import missing_checkpoint, missing_datasets, missing_weights
 from .model import full_disk, wrong_paramwise
-from .settings import odd_schedule, unused_gpu, wrong_device, wrong_numbers, wrong_work_dir
+from .settings import odd_schedule, split_steps, unused_gpu, wrong_device, wrong_numbers, wrong_work_dir
 
 MOST = 16  # problems that fit on one screen
 
@@ -50,7 +50,7 @@ def check_run(runner: Runner) -> None:
         SystemExit: the message lists what is wrong.
     """
     refuse([], wrong_paramwise(runner.cfg, runner.model) + full_disk(runner.cfg, runner.model))
-    for warning in odd_schedule(runner.cfg) + unused_gpu():
+    for warning in odd_schedule(runner.cfg) + split_steps(runner.cfg) + unused_gpu():
         runner.logger.warning(warning)
 
 

@@ -35,7 +35,7 @@ def check_paramwise(cfg: Config, model: nn.Module) -> None:
 def full_disk(cfg: Config, model: nn.Module) -> list[str]:
     """Says that the disk has no room for the checkpoints of the run, and how much is needed and free."""
     hook = find(cfg, 'default_hooks.checkpoint') or {}
-    folder = hook.get('out_dir') or cfg.work_dir
+    folder = str(Path(hook.out_dir, Path(cfg.work_dir).name)) if hook.get('out_dir') else cfg.work_dir
     if not find(cfg, 'train_cfg') or '://' in folder:
         return []
     size = checkpoint_size(cfg, unwrap(model))

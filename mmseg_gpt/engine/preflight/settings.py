@@ -83,6 +83,16 @@ def no_gpu() -> str:
     return f'torch {torch.__version__} sees none; look at what nvidia-smi says about the driver'
 
 
+def split_steps(cfg: Config) -> list[str]:
+    """Warns of checkpoints in the middle of a step, whose gradients a resumed run would lack."""
+    counts, hook = find(cfg, 'optim_wrapper.accumulative_counts') or 1, find(cfg, 'default_hooks.checkpoint') or {}
+    if hook.get('by_epoch', True) or hook.get('interval', -1) % counts == 0:
+        return []
+    return [f'default_hooks.checkpoint.interval ({hook.interval}) is not a multiple of '
+            f'optim_wrapper.accumulative_counts ({counts}): a resumed run will lack the gradients of up to '
+            f'{counts - 1} iterations']
+
+
 def unused_gpu() -> list[str]:
     """Warns that there is an NVIDIA driver, but that torch will not use a GPU."""
     has_driver = NVIDIA_DRIVER.exists() or shutil.which('nvidia-smi')
