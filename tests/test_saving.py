@@ -200,8 +200,8 @@ def test_the_new_best_is_written_before_the_old_is_removed(tmp_path, monkeypatch
 def test_the_best_of_another_run_is_not_removed(tmp_path):
     best = dict(default_hooks__checkpoint__save_best='mIoU')
     first = run(tiny_config(tmp_path, **best)).message_hub.get_info('best_ckpt')
-    cfg = tiny_config(tmp_path, resume=True, load_from=str(tmp_path / 'run/iter_6.pth'), work_dir=str(tmp_path / 'branch'),
-                      train_cfg__max_iters=7, **best)
+    cfg = tiny_config(tmp_path, resume=True, load_from=str(tmp_path / 'run/iter_6.pth'),
+                      work_dir=str(tmp_path / 'branch'), train_cfg__max_iters=7, **best)
     runner = run(cfg)
     hook = next(h for h in runner.hooks if isinstance(h, AtomicCheckpointHook))
     hook._save_best_checkpoint(runner, dict(mIoU=300.))
