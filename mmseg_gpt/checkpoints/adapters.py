@@ -1,8 +1,8 @@
 """Loading a checkpoint into a model completely or not at all; and checkpoints without the frozen ViT.
 
-An adapter-only checkpoint holds what was trained, and the buffers: a few MB instead of hundreds. Its
-``meta['frozen']`` says which pretrained file the rest came from, and the SHA-256 of the frozen weights themselves, so
-that another copy of the same weights is accepted and anything else refused.
+An adapter-only checkpoint holds what was trained, and the buffers. Its ``meta['frozen']`` says which pretrained file
+the rest came from, and the SHA-256 of the frozen weights themselves, so that another copy of the same weights is
+accepted and anything else refused.
 """
 
 import hashlib

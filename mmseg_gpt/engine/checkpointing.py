@@ -18,8 +18,9 @@ class AtomicCheckpointHook(CheckpointHook):
     MMEngine 0.10.7 removes first, so that a run killed while saving can lose every checkpoint it had.
 
     Args:
-        adapter_only: Leave the frozen ViT out of checkpoints, which makes them some MB instead of hundreds. They need
-            the pretrained file to be loaded again, see :mod:`mmseg_gpt.checkpoints.adapters`.
+        adapter_only: Leave the frozen ViT out of checkpoints: what is left are prompts, gates, temperatures and heads,
+            and the optimizer's state of them. They need the pretrained file to be loaded again, see
+            :mod:`mmseg_gpt.checkpoints.adapters`.
         **kwargs: Those of ``mmengine.hooks.CheckpointHook``. ``out_dir`` must be a local folder.
     """
 
