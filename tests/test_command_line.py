@@ -196,7 +196,8 @@ def test_two_processes_train(folder, trained):
     assert json.loads((folder / 'saved/metrics.json').read_text())['mIoU'] == pytest.approx(validated, abs=0.005)
 
 
-@pytest.mark.parametrize('tta, processes', [([], 2), (['--tta'], 2), pytest.param([], 3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize('tta, processes', [
+    ([], 2), pytest.param(['--tta'], 2, marks=pytest.mark.slow), pytest.param([], 3, marks=pytest.mark.slow)])
 def test_several_processes_test_as_one_does(folder, tested, tta, processes):
     """Testing must not care about the training batch either, which 2 processes could not share if it were 3."""
     command = [ROOT / 'tools/test.py', 'small.py', 'work_dirs/small/iter_3.pth', *tta, '--cfg-options',
