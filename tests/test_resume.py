@@ -237,6 +237,12 @@ def test_a_pointer_without_any_checkpoint_is_no_first_start(tmp_path):
         newest_checkpoint(tmp_path)
 
 
+def test_a_copy_of_a_run_does_not_go_on_with_the_original(whole, tmp_path):
+    place = shutil.copytree(whole / 'run', tmp_path / 'run')
+    (place / 'iter_6.pth').unlink()  # last_checkpoint names that of the original, by its whole path
+    assert newest_checkpoint(place) == place / 'iter_4.pth'
+
+
 def test_checkpoints_in_another_folder_are_found(whole, tmp_path):
     shutil.copytree(whole / 'run', tmp_path / 'elsewhere/run')
     (tmp_path / 'elsewhere/run/last_checkpoint').unlink()

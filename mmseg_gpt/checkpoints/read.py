@@ -1,6 +1,7 @@
 """Reading a checkpoint file without running anything that is inside it."""
 
 import argparse
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -107,7 +108,13 @@ def read_torch(path: Path, allowed: tuple) -> object:
                 f'python tools/convert_checkpoint.py --layout as-is {path} NEW.pth') from error
         raise CheckpointError(f'{path} cannot be loaded as weights. It is truncated, not a checkpoint (a web page '
                               'saved in its place?), or holds Python objects besides tensors, which are never '
-                              f'loaded because they can run code. torch says: {error}') from error
+                              f'loaded because they can run code. torch says: {in_a_line(error)}') from error
+
+
+def in_a_line(error: Exception) -> str:
+    """What torch says is wrong with a file, without its advice to load it in a way that runs code."""
+    found = re.search(r'(Unsupported|GLOBAL|Trying to|Can only) [^\n]*', str(error))
+    return found[0] if found else next(iter(str(error).splitlines()), type(error).__name__)
 
 
 @contextmanager

@@ -91,13 +91,15 @@ class NonFiniteHook(Hook):
         """Raises, with all that helps to find the cause."""
         images = [image for batch in self.images for image in batch]
         saved = runner.message_hub.runtime_info.get('last_ckpt')
+        clipping = '--cfg-options optim_wrapper.clip_grad.max_norm=1'
+        advice = (f'The last checkpoint is {saved}. A resumed run comes to the same images: clip its gradients, with '
+                  f'--resume {clipping}; or start a new run with a smaller learning rate.' if saved else
+                  f'Nothing was saved yet: start again with a smaller learning rate, or with {clipping}.')
         raise RunStopped(
-            f'stopped at iteration {runner.iter + 1}: {reason}.\nImages of this step: '
-            f'{", ".join(images) or "unknown"}\n'
-            f'The last checkpoint is {saved or "none: the run had not saved yet"}.\nLook at these images and labels. A '
-            'resumed run comes to the same images: go on with clipping, --resume --cfg-options '
-            'optim_wrapper.clip_grad.max_norm=1, or with --amp bf16 instead of fp16; or start a new run with a smaller '
-            'learning rate, and load_from that checkpoint.')
+            f'stopped at iteration {runner.iter + 1}: {reason}.\n'
+            f'Images of this step: {", ".join(images) or "unknown"}\n'
+            'The usual causes are a learning rate that is too large, --amp fp16 (bf16 has a wider range), or one of '
+            f'these images or labels.\n{advice}')
 
 
 @HOOKS.register_module()

@@ -50,7 +50,7 @@ def newest_checkpoint(work_dir: str | Path, out_dir: str | Path | None = None) -
             problems.append(f'  {error}')
             continue
         if named is None:
-            problems.append(f'  {pointer} is missing or names no file')
+            problems.append(f'  {pointer} is missing, or names no file in {folder}')
         if problems:
             print_log('\n'.join([f'resuming from {path}, the newest whole checkpoint, because', *problems]),
                       logger='current', level=logging.WARNING)
@@ -61,11 +61,12 @@ def newest_checkpoint(work_dir: str | Path, out_dir: str | Path | None = None) -
 
 
 def named_checkpoint(pointer: Path, folder: Path) -> Path | None:
-    """The checkpoint that ``last_checkpoint`` names, in ``folder`` itself if the folder has been moved."""
+    """The checkpoint that ``last_checkpoint`` names: one in ``folder``, as the folder may be a copy of the run's."""
     words = pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
     if not words or '\0' in words:
         return None
-    return next((path for path in (folder / Path(words).name, Path(words)) if path.is_file()), None)
+    named = folder / Path(words).name
+    return named if named.is_file() else None
 
 
 def newest_first(folder: Path, named: Path | None) -> Iterator[Path]:
