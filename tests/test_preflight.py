@@ -293,10 +293,10 @@ def test_a_work_dir_that_is_not_ours_is_refused(cfg, tmp_path):
 
 def test_paramwise_key_that_matches_nothing_is_refused():
     cfg = Config(dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys={'head': dict(lr_mult=10.)}))))
-    engine.check_paramwise(cfg, TinySegmentor())
+    before.refuse([], model.wrong_paramwise(cfg, TinySegmentor()))
     cfg.optim_wrapper.paramwise_cfg.custom_keys = {'blocks': dict(lr_mult=.1)}  # there, but frozen
     with pytest.raises(SystemExit, match='"blocks"'):
-        engine.check_paramwise(cfg, TinySegmentor())
+        before.refuse([], model.wrong_paramwise(cfg, TinySegmentor()))
 
 
 @pytest.mark.parametrize('optimizer, states', [

@@ -13,6 +13,7 @@ from shrink import SIZE, shrink
 
 from mmseg_gpt.checkpoints import read_file
 from mmseg_gpt.engine import Runner
+from mmseg_gpt.engine.resume import flatten
 from mmseg_gpt.models import GatedPromptViT
 from mmseg_gpt.sample import make_dataset
 
@@ -85,14 +86,6 @@ class At(Hook):
 def saved(folder: Path, iteration: int) -> dict:
     """A checkpoint of the run in ``folder``."""
     return read_file(folder / f'run/iter_{iteration}.pth')
-
-
-def flatten(value: object, name: str = '') -> dict[str, object]:
-    """The leaves of nested dicts and lists."""
-    if isinstance(value, dict | list | tuple):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        return {k: v for key, item in items for k, v in flatten(item, f'{name}.{key}').items()}
-    return {name: value}
 
 
 def differing(one: dict, other: dict) -> list[str]:

@@ -5,6 +5,7 @@ the rest came from, and the SHA-256 of the frozen weights themselves, so that an
 accepted and anything else refused.
 """
 
+import copy
 import hashlib
 from pathlib import Path
 
@@ -81,16 +82,12 @@ def frozen_source(model: nn.Module) -> dict:
                               'adapter_only the whole model is saved')
     (backbone, ) = backbones.values()
     path = source_path(backbone)
-    before = weights_sha256(backbone)
-    state = {name: weight.clone() for name, weight in backbone.vit_state().items()}
-    load_vit(backbone, path)
-    same = weights_sha256(backbone) == before
-    for name, weight in backbone.vit_state().items():
-        weight.data.copy_(state[name])
-    if not same:
+    digest, twin = weights_sha256(backbone), copy.deepcopy(backbone)
+    load_vit(twin, path)
+    if weights_sha256(twin) != digest:
         raise CheckpointError(f'adapter_only: the frozen ViT is not the one in {path} (was another one loaded over it '
                               'by load_from?), so a checkpoint without it could not be loaded again')
-    return dict(source=path.name, sha256=file_sha256(path), weights_sha256=before,
+    return dict(source=path.name, sha256=file_sha256(path), weights_sha256=digest,
                 pos_embed=list(backbone.pos_embed.shape))
 
 

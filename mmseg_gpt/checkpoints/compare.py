@@ -1,6 +1,6 @@
 """Finding every way in which a state dict does not fit a model."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -32,8 +32,13 @@ def differences(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor],
         'not finite': [k for k, (theirs, ours) in alike.items()
                        if theirs.shape == ours.shape and not torch.isfinite(theirs.to(ours.dtype)).all()],
     }
-    return [f'  {kind} ({len(keys)}): {", ".join(keys[:6])}{", ..." if len(keys) > 6 else ""}'
+    return [f'  {kind} ({len(keys)}): {listed(keys)}'
             for kind, keys in kinds.items() if keys]
+
+
+def listed(values: Sequence, most: int = 6) -> str:
+    """The first few of names or numbers, separated by commas."""
+    return ', '.join(map(str, values[:most])) + (', ...' if len(values) > most else '')
 
 
 def kind_of(tensor: Tensor) -> str:

@@ -18,7 +18,7 @@ def to_plain(value: object, name: str = 'checkpoint') -> object:
     """Replaces, in nested containers, whatever a safe load would refuse.
 
     MMEngine's HistoryBuffer becomes a dict of lists, NumPy's arrays tensors and its scalars Python's, a mapping of
-    any class a dict. Tensors are detached copies' references on the CPU, without the memory they are views of.
+    any class a dict. Tensors are detached and on the CPU, without the memory they are views of.
 
     Args:
         value: What is to be saved.

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .compare import listed
 from .plain import to_plain
 from .read import CheckpointError
 from .seal import seal
@@ -48,7 +49,7 @@ def refuse_non_finite(state: dict[str, Tensor], path: Path) -> None:
     broken = [name for name, value in state.items() if isinstance(value, Tensor) and not torch.isfinite(value).all()]
     if broken:
         raise CheckpointError(f'{path} was not written, because {len(broken)} of its weights are not finite: '
-                              f'{", ".join(broken[:6])}{", ..." if len(broken) > 6 else ""}')
+                              f'{listed(broken)}')
 
 
 @contextmanager

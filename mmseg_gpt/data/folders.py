@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..checkpoints.compare import listed
 from .datasets import has_transform, sample_files
 
 SHOWN = 3  # names, of possibly thousands
@@ -101,7 +102,7 @@ def few(names: Iterable[str], folder: str, what: str) -> list[str]:
     names = sorted(names)
     if not names:
         return []
-    return [f'{folder}: {what} ({len(names):,}): {", ".join(names[:SHOWN])}{", ..." if len(names) > SHOWN else ""}']
+    return [f'{folder}: {what} ({len(names):,}): {listed(names, SHOWN)}']
 
 
 def list_files(folder: str) -> set[str]:

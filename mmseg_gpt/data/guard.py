@@ -4,8 +4,9 @@ import numpy as np
 import torch
 from mmengine.registry import DATASETS
 
+from ..checkpoints.compare import listed
 from .datasets import has_transform, label_rule, rotates, sample_files
-from .pairs import LabelRule, check_headers, inspect_pair, listed, said
+from .pairs import VALUES, LabelRule, check_headers, inspect_pair, said
 
 
 class SampleError(RuntimeError):
@@ -106,7 +107,7 @@ def wrong_map(label: torch.Tensor, rule: LabelRule, where: str) -> list[str]:
     if values.min(initial=0) >= 0 and not wrong.any():
         return []
     wrong |= values < 0
-    numbers = listed(np.unique(values[wrong]))
+    numbers = listed(np.unique(values[wrong]), VALUES)
     reduced = ', one less than in the file because of reduce_zero_label' if rule.reduce_zero_label else ''
     return [f'{where}: the label map has the class numbers {numbers}{reduced}; the dataset has {rule.num_classes} '
             f'classes, 0 to {rule.num_classes - 1}, and {rule.ignore_index} is ignored']
@@ -115,5 +116,5 @@ def wrong_map(label: torch.Tensor, rule: LabelRule, where: str) -> list[str]:
 def wrong_numbers(labels: torch.Tensor, num_classes: int, where: str) -> list[str]:
     """Says which class numbers (N,) of an image are wrong."""
     wrong = labels[(labels < 0) | (labels >= num_classes)]
-    return [f'{where}: its class is {listed(wrong.tolist())}; the dataset has {num_classes} classes, 0 to '
+    return [f'{where}: its class is {listed(wrong.tolist(), VALUES)}; the dataset has {num_classes} classes, 0 to '
             f'{num_classes - 1}'] if len(wrong) else []

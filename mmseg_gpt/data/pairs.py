@@ -12,10 +12,13 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ..checkpoints.compare import listed
+
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 ONE_NUMBER_A_PIXEL = ('L', 'P', '1')
 # What a complete file ends with. Bytes may follow, so a file that ends otherwise is decoded before it is refused.
 ENDS = {'JPEG': b'\xff\xd9', 'MPO': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82'}
+VALUES = 8  # shown of wrong ones
 PNG_DEPTH, PNG_COLOUR = 24, 25  # places in a PNG file; colour 0 is gray
 
 
@@ -130,8 +133,8 @@ def check_values(pixels: np.ndarray, rule: LabelRule, label: str | Path) -> list
         return []
     reduced = rule.reduce_zero_label
     allowed = f'{int(reduced)} to {rule.num_classes - 1 + reduced}' if rule.num_classes else 'none'
-    problem = (f'{label} has the values {listed(wrong)} in {pixels[wrong].sum():,} pixels; right are {allowed}, for '
-               f'{rule.num_classes} classes, and those that are ignored')
+    problem = (f'{label} has the values {listed(wrong, VALUES)} in {pixels[wrong].sum():,} pixels; right are {allowed}, '
+               f'for {rule.num_classes} classes, and those that are ignored')
     if not reduced and pixels[0] and list(wrong) == [rule.num_classes]:
         problem += '. If 0 means "not labelled", set reduce_zero_label=True'
     return [problem]
@@ -161,8 +164,8 @@ def check_label_header(path: str | Path, problems: list[str]) -> tuple[int, int]
                 problems.append(f'{path} is a JPEG, which blurs label values; save label maps as PNG')
             elif image.mode.startswith('I'):  # 16 or 32 bits
                 if wide := wide_values(np.array(image)):
-                    problems.append(f'{path} has {image.mode} pixels and values such as {listed(wide)}, which loading '
-                                    'would wrap into 0 to 255; save it with 8 bits')
+                    problems.append(f'{path} has {image.mode} pixels and values such as {listed(wide, VALUES)}, which '
+                                    'loading would wrap into 0 to 255; save it with 8 bits')
             elif image.mode not in ONE_NUMBER_A_PIXEL:
                 problems.append(f'{path} is a label map in {image.mode} mode, and needs one class number a pixel: '
                                 '8-bit gray, or a palette')
@@ -259,8 +262,3 @@ def unreadable(path: str | Path, error: Exception) -> str:
 def said(error: Exception) -> str:
     """An error in one line."""
     return f'{type(error).__name__}: {" ".join(str(error).split())}'
-
-
-def listed(values: np.ndarray | list[int], most: int = 8) -> str:
-    """A few numbers, separated by commas."""
-    return ', '.join(map(str, values[:most])) + (', ...' if len(values) > most else '')

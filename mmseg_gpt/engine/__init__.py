@@ -6,13 +6,13 @@ from .guards import IgnoredBatchHook, NonFiniteHook, RunStopped, SameBuffersHook
 from .hooks import ParameterTableHook
 from .optimizer import TrainedPartsConstructor
 from .precision import Bf16OptimWrapper, set_precision
-from .preflight import check_files, check_options, check_paramwise, check_run
+from .preflight import check_files, check_options, check_run
 from .reproducible import SeedIterationHook
 from .runner import Runner
 
 __all__ = [
     'AtomicCheckpointHook', 'Bf16OptimWrapper', 'IgnoredBatchHook', 'NonFiniteHook', 'ParameterTableHook', 'RunStopped',
     'Runner', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'TrainedPartsConstructor',
-    'add_common_arguments', 'check_files', 'check_options', 'check_paramwise', 'check_run', 'errors_in_words',
+    'add_common_arguments', 'check_files', 'check_options', 'check_run', 'errors_in_words',
     'read_config', 'set_precision', 'set_resume'
 ]

@@ -14,6 +14,7 @@ from mmengine.registry import FUNCTIONS, HOOKS
 from mmengine.runner import EpochBasedTrainLoop
 
 from ..checkpoints.adapters import unwrap
+from ..checkpoints.compare import listed
 from ..data import batch_is_ignored
 from .checkpointing import AtomicCheckpointHook
 
@@ -68,7 +69,7 @@ class NonFiniteHook(Hook):
         if not broken:
             return  # large numbers, whose squares overflow
         self.stop(runner, f'the gradient is not finite in {len(broken)} of {len(gradients)} trained tensors '
-                  f'({", ".join(broken[:4])}{", ..." if len(broken) > 4 else ""})')
+                  f'({listed(broken, 4)})')
 
     def after_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
@@ -117,9 +118,8 @@ class IgnoredBatchHook(Hook):
         self.stop = stop
 
     def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
         head = getattr(unwrap(runner.model), 'decode_head', None)
-        ignored = torch.tensor(int(batch_is_ignored(samples or [], getattr(head, 'ignore_index', 255))))
+        ignored = torch.tensor(int(batch_is_ignored(samples_of(data_batch), getattr(head, 'ignore_index', 255))))
         if get_world_size() > 1:
             all_reduce(ignored, 'min')
         if not ignored:
@@ -264,7 +264,11 @@ def accumulated_iterations(wrapper: OptimWrapper | OptimWrapperDict) -> int:
     return max(each._accumulative_counts for each in optimizer_wrappers(wrapper))
 
 
-def image_files(batch: dict | None) -> list[str]:
-    """The image files of a batch of mmsegmentation's or mmpretrain's data samples."""
-    samples = batch.get('data_samples') or [] if isinstance(batch, dict) else []
-    return [path for sample in samples if (path := getattr(sample, 'img_path', None))]
+def samples_of(batch: object) -> list:
+    """The data samples of a batch of mmsegmentation or mmpretrain; of others, none."""
+    return batch.get('data_samples') or [] if isinstance(batch, dict) else []
+
+
+def image_files(batch: object) -> list[str]:
+    """The image files of a batch."""
+    return [path for sample in samples_of(batch) if (path := getattr(sample, 'img_path', None))]

@@ -54,6 +54,7 @@ class PlaceSampler(Sampler):
 
     def __init__(self, sampler: dict, dataset: Sized, seed: int) -> None:
         self.sampler = DATA_SAMPLERS.build(sampler, default_args=dict(dataset=dataset, seed=seed))
+        self.endless = isinstance(self.sampler, InfiniteSampler)
         self.epoch = self.skipped = 0
 
     def __iter__(self) -> Iterator[Place]:
@@ -137,8 +138,7 @@ def skip_iterations(loader: DataLoader, iterations: int) -> bool:
     sampler = loader.sampler
     if not isinstance(sampler, PlaceSampler):
         return False
-    endless = isinstance(sampler.sampler, InfiniteSampler)
-    epoch, iterations = (0, iterations) if endless else divmod(iterations, len(loader))
+    epoch, iterations = (0, iterations) if sampler.endless else divmod(iterations, len(loader))
     sampler.skip_to(epoch, iterations * loader.batch_size)
     return True
 

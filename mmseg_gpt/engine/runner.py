@@ -2,7 +2,6 @@
 
 import mmengine.runner
 import torch
-from mmengine.dataset import InfiniteSampler
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
@@ -81,7 +80,7 @@ class Runner(CheckpointRunner):
     def _skip(self, done: int) -> bool:
         """Lets the data begin after ``done`` iterations, if its place in the run is known."""
         loader = self._train_dataloader
-        endless = isinstance(getattr(loader.sampler, 'sampler', None), InfiniteSampler)
+        endless = getattr(loader.sampler, 'endless', False)
         check_dataset_length(self._resumed, len(loader.dataset), endless, self._load_from)
         return skip_iterations(loader, done)
 

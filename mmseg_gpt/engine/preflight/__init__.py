@@ -2,6 +2,5 @@
 
 from .before import check_files, check_run
 from .keys import check_options
-from .model import check_paramwise
 
-__all__ = ['check_files', 'check_options', 'check_paramwise', 'check_run']
+__all__ = ['check_files', 'check_options', 'check_run']

@@ -22,16 +22,6 @@ def wrong_paramwise(cfg: Config, model: nn.Module) -> list[str]:
             for key in keys if not any(key in name for name in trained)]
 
 
-def check_paramwise(cfg: Config, model: nn.Module) -> None:
-    """Stops where a key of ``paramwise_cfg.custom_keys`` matches no trained parameter.
-
-    Raises:
-        SystemExit: naming the key.
-    """
-    if problems := wrong_paramwise(cfg, model):
-        raise SystemExit('\n'.join(problems))
-
-
 def full_disk(cfg: Config, model: nn.Module) -> list[str]:
     """Says that the disk has no room for the checkpoints of the run, and how much is needed and free."""
     hook = find(cfg, 'default_hooks.checkpoint') or {}
