@@ -133,8 +133,8 @@ def check_values(pixels: np.ndarray, rule: LabelRule, label: str | Path) -> list
         return []
     reduced = rule.reduce_zero_label
     allowed = f'{int(reduced)} to {rule.num_classes - 1 + reduced}' if rule.num_classes else 'none'
-    problem = (f'{label} has the values {listed(wrong, VALUES)} in {pixels[wrong].sum():,} pixels; right are {allowed}, '
-               f'for {rule.num_classes} classes, and those that are ignored')
+    problem = (f'{label} has the values {listed(wrong, VALUES)} in {pixels[wrong].sum():,} pixels; right are '
+               f'{allowed}, for {rule.num_classes} classes, and those that are ignored')
     if not reduced and pixels[0] and list(wrong) == [rule.num_classes]:
         problem += '. If 0 means "not labelled", set reduce_zero_label=True'
     return [problem]
