@@ -1,4 +1,4 @@
-"""What needs mmsegmentation: the heads, the segmentor, test-time augmentation and the metric. Importing registers it."""
+"""What needs mmsegmentation, all in one place: importing this package registers it."""
 
 from .metrics import PerClassIoUMetric
 
