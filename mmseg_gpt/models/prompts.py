@@ -115,8 +115,10 @@ class GatedPrompt(ShallowPrompt):
     def next(self, block: int, before: Tensor, after: Tensor) -> Tensor:
         if block == self.num_layers - 1:
             return after
-        g = self.gate(block)
-        return g * at_least_float32(after) + (1 - g) * at_least_float32(before)  # equation 7
+        before = at_least_float32(before)
+        # Equation 7, g * after + (1 - g) * before. Written so, autograd keeps the difference alone, and not `after`,
+        # which is a part of the block's whole output.
+        return before + self.gate(block) * (at_least_float32(after) - before)
 
 
 class HardGatedPrompt(GatedPrompt):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from mmengine.model import BaseModule
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 ARCHS = {
     'small': dict(embed_dims=384, num_layers=12, num_heads=6, mlp_ratio=4),
@@ -38,6 +39,39 @@ class PatchEmbed(nn.Module):
         return x.flatten(2).transpose(1, 2), tuple(x.shape[-2:])
 
 
+class SplitHeads(torch.autograd.Function):
+    """Cuts the output of ``qkv`` into heads, and divides the queries by the temperature in their place.
+
+    ``(B, N, 3 * D) -> 3 x (B, heads, N, d)``, views of the input, whose queries are overwritten: nothing else reads
+    them, as the backward of a linear layer does not need its output. The fused kernels of torch keep the divided
+    queries, and from those the gradient of the temperature follows, so no other copy is kept. The gradients of all
+    three are written straight into the layout that ``qkv`` needs.
+    """
+
+    @staticmethod
+    def forward(ctx, qkv: Tensor, temperature: Tensor | None, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+        q, k, v = qkv.unflatten(2, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, N, d) each
+        if temperature is not None:
+            # In float32 at least: CUDA would round a bfloat16 model's temperature of 1.003 to 1 first.
+            q.copy_(at_least_float32(q) / temperature)
+            ctx.save_for_backward(q.detach(), temperature)
+        return q, k, v
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
+        batch, heads, length, width = gradients[0].shape
+        together = gradients[0].new_empty(batch, length, 3, heads, width)
+        for place, gradient in zip(together.permute(2, 0, 3, 1, 4), gradients):
+            place.copy_(gradient)
+        slope = None
+        if ctx.saved_tensors:
+            divided, temperature = ctx.saved_tensors
+            slope = -(gradients[0] * divided).sum(dtype=temperature.dtype) / temperature
+            together[:, :, 0].copy_(at_least_float32(together[:, :, 0]) / temperature)
+        return together.flatten(2), slope, None
+
+
 class Attention(nn.Module):
     """Multi-head self-attention, ``softmax(q k^T / sqrt(d) / tau) v`` (equations 3 and 9).
 
@@ -52,13 +86,9 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, temperature: Tensor | None = None) -> Tensor:
         """(B, N, D) -> (B, N, D); ``temperature`` is a scalar tensor, None means 1."""
-        batch, length, dim = x.shape
-        q, k, v = self.qkv(x).reshape(batch, length, 3, self.num_heads, -1).permute(2, 0, 3, 1, 4)  # (B, heads, N, d)
-        if temperature is not None:
-            # In float32 at least: CUDA would round a bfloat16 model's temperature of 1.003 to 1 first.
-            q = (at_least_float32(q) / temperature).to(q.dtype)
+        q, k, v = SplitHeads.apply(self.qkv(x), temperature, self.num_heads)
         x = F.scaled_dot_product_attention(q, k, v)
-        return self.proj(x.transpose(1, 2).reshape(batch, length, dim))
+        return self.proj(x.transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):

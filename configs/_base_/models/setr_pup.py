@@ -1,9 +1,10 @@
 # SETR-PUP on a frozen ViT-B/16, which is the backbone's default: decode head on block 12, auxiliary
 # heads on blocks 5 and 9 (paper, section 5.1).
-# Heads as in mmsegmentation's setr_vit-l_pup ADE20K config; the backbone has no final norm.
+# Heads as in mmsegmentation's setr_vit-l_pup ADE20K config; the backbone has no final norm. LeanSETRUPHead is
+# mmsegmentation's SETRUPHead in less time and memory: either loads the other's checkpoints.
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 auxiliary_head = dict(
-    type='SETRUPHead',
+    type='LeanSETRUPHead',
     in_channels=768,
     channels=256,
     num_classes=150,

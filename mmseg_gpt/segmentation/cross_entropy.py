@@ -1,0 +1,105 @@
+"""Cross-entropy of logits that are upsampled for it, without the upsampled logits ever being there as a whole.
+
+A head's logits at 512x512 for 150 classes take 157 MB an image, and as much again for each step of the loss. Here they
+are made a few rows at a time, while they are in the cache, and the gradient with respect to the small logits is added
+up in the same pass: the loss is a scalar, so its backward only has to scale that gradient.
+"""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from ..models.vit import at_least_float32
+
+# Upsampled logits that are there at once, in bytes: what fits a CPU's cache; on a GPU, enough to keep it busy.
+BAND = dict(cpu=8 * 2**20, cuda=256 * 2**20)
+
+
+def upsampled_cross_entropy(logits: Tensor, labels: Tensor, scale: int, ignore_index: int) -> tuple[Tensor, Tensor]:
+    """Sums the cross-entropy over all labelled pixels, and counts the correct ones.
+
+    It equals ``F.cross_entropy(F.interpolate(logits, scale_factor=scale, mode='bilinear'), labels,
+    ignore_index=ignore_index, reduction='sum')``, computed in float32 at least.
+
+    Args:
+        logits: Of shape (B, C, h, w); fastest in channels_last format.
+        labels: Integers of shape (B, scale * h, scale * w).
+        scale: A positive whole number.
+        ignore_index: The label of pixels that do not count.
+
+    Returns:
+        tuple: The loss, a scalar, and the number of pixels whose label has the highest logit; scalars.
+    """
+    return UpsampledCrossEntropy.apply(logits, labels, scale, ignore_index)
+
+
+class UpsampledCrossEntropy(torch.autograd.Function):
+    """Backs :func:`upsampled_cross_entropy`."""
+
+    @staticmethod
+    def forward(ctx, logits: Tensor, labels: Tensor, scale: int, ignore_index: int) -> tuple[Tensor, Tensor]:
+        gradient = torch.zeros_like(logits) if ctx.needs_input_grad[0] else None
+        loss = at_least_float32(logits).new_zeros(())
+        correct = labels.new_zeros(())
+        for image in range(len(logits)):
+            for rows, top, out in bands(logits, scale):
+                small = at_least_float32(logits[image:image + 1, :, rows])
+                upsampled = F.interpolate(small, scale_factor=scale, mode='bilinear', align_corners=False)
+                pixels = upsampled[0, :, top:top + out.stop - out.start].flatten(1).t()  # (n, C)
+                band_loss, band_correct, slope = pixelwise(pixels, labels[image, out].flatten(), ignore_index)
+                loss += band_loss
+                correct += band_correct
+                if gradient is not None:
+                    slope = slope.t().unflatten(1, (-1, upsampled.shape[3]))[None]  # (1, C, rows, W)
+                    slope = F.pad(slope, (0, 0, top, upsampled.shape[2] - top - slope.shape[2]))
+                    slope = torch.ops.aten.upsample_bilinear2d_backward(
+                        slope, upsampled.shape[2:], small.shape, False, scale, scale)
+                    gradient[image:image + 1, :, rows] += slope
+        ctx.gradient = gradient
+        ctx.mark_non_differentiable(correct)
+        return loss, correct
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, slope: Tensor, _) -> tuple[Tensor, None, None, None]:
+        gradient, ctx.gradient = ctx.gradient, None
+        if gradient is None:
+            raise RuntimeError('the gradient of upsampled_cross_entropy was already used: it can be asked for once')
+        return gradient.mul_(slope.to(gradient.dtype)), None, None, None
+
+
+def bands(logits: Tensor, scale: int) -> Iterator[tuple[slice, int, slice]]:
+    """Cuts the rows of ``logits`` (B, C, h, w) so that the upsampled bands can be made apart from each other.
+
+    Upsampled rows lie between the centres of two rows, so neighbouring bands share one row.
+
+    Yields:
+        tuple: The rows of a band; how many of its upsampled rows to skip, which would need the row before; and the
+        upsampled rows it stands for.
+    """
+    channels, height, width = logits.shape[1:]
+    row = scale**2 * channels * width * max(logits.element_size(), 4)
+    step = max(1, BAND.get(logits.device.type, BAND['cuda']) // row)
+    for start in range(0, height, step):
+        stop = min(start + step, height)
+        first = max(start - 1, 0)
+        skipped = scale // 2 if start else 0
+        end = scale * height if stop == height else scale * (stop - 1) + scale // 2
+        yield slice(first, stop), skipped, slice(scale * first + skipped, end)
+
+
+def pixelwise(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The loss (a sum), the number of correct pixels, and the loss's gradient, for logits (n, C) and labels (n,)."""
+    valid = labels != ignore_index
+    target = labels.where(valid, 0)[:, None]
+    probability = logits.softmax(1)
+    highest, chosen = logits.amax(1), logits.gather(1, target)[:, 0]
+    # The highest probability is at least 1 / C, so its logarithm is exact where that of the label's would not be.
+    log_sum = highest - probability.amax(1).log()
+    loss = ((log_sum - chosen) * valid).sum()
+    correct = ((chosen == highest) & valid).sum()
+    gradient = probability.scatter_add_(1, target, target.new_full((1, 1), -1).to(logits.dtype).expand_as(target))
+    return loss, correct, gradient.mul_(valid[:, None])
