@@ -115,10 +115,10 @@ class GatedPrompt(ShallowPrompt):
     def next(self, block: int, before: Tensor, after: Tensor) -> Tensor:
         if block == self.num_layers - 1:
             return after
-        before = at_least_float32(before)
-        # Equation 7, g * after + (1 - g) * before. Written so, autograd keeps the difference alone, and not `after`,
-        # which is a part of the block's whole output.
-        return before + self.gate(block) * (at_least_float32(after) - before)
+        g = self.gate(block)
+        # A copy, because autograd would keep the block's whole output for this part of it.
+        after = at_least_float32(after).clone()
+        return g * after + (1 - g) * at_least_float32(before)  # equation 7
 
 
 class HardGatedPrompt(GatedPrompt):

@@ -45,19 +45,19 @@ class UpsampledCrossEntropy(torch.autograd.Function):
         loss = at_least_float32(logits).new_zeros(())
         correct = labels.new_zeros(())
         for image in range(len(logits)):
-            for rows, top, out in bands(logits, scale):
+            for rows, skipped, out in bands(logits, scale):
                 small = at_least_float32(logits[image:image + 1, :, rows])
                 upsampled = F.interpolate(small, scale_factor=scale, mode='bilinear', align_corners=False)
-                pixels = upsampled[0, :, top:top + out.stop - out.start].flatten(1).t()  # (n, C)
-                band_loss, band_correct, slope = pixelwise(pixels, labels[image, out].flatten(), ignore_index)
+                pixels = upsampled[0].permute(1, 2, 0)  # (n, W, C)
+                # The slope has zeros in the rows that belong to the neighbouring bands.
+                slope = torch.zeros_like(pixels)
+                inner = slice(skipped, skipped + out.stop - out.start)
+                band_loss, band_correct = pixelwise(pixels[inner], labels[image, out], ignore_index, slope[inner])
                 loss += band_loss
                 correct += band_correct
                 if gradient is not None:
-                    slope = slope.t().unflatten(1, (-1, upsampled.shape[3]))[None]  # (1, C, rows, W)
-                    slope = F.pad(slope, (0, 0, top, upsampled.shape[2] - top - slope.shape[2]))
-                    slope = torch.ops.aten.upsample_bilinear2d_backward(
-                        slope, upsampled.shape[2:], small.shape, False, scale, scale)
-                    gradient[image:image + 1, :, rows] += slope
+                    gradient[image:image + 1, :, rows] += torch.ops.aten.upsample_bilinear2d_backward(
+                        slope.permute(2, 0, 1)[None], upsampled.shape[2:], small.shape, False, scale, scale)
         ctx.gradient = gradient
         ctx.mark_non_differentiable(correct)
         return loss, correct
@@ -77,7 +77,7 @@ def bands(logits: Tensor, scale: int) -> Iterator[tuple[slice, int, slice]]:
     Upsampled rows lie between the centres of two rows, so neighbouring bands share one row.
 
     Yields:
-        tuple: The rows of a band; how many of its upsampled rows to skip, which would need the row before; and the
+        tuple: The rows of a band; how many of its upsampled rows to skip, which need the row before; and the
         upsampled rows it stands for.
     """
     channels, height, width = logits.shape[1:]
@@ -91,15 +91,19 @@ def bands(logits: Tensor, scale: int) -> Iterator[tuple[slice, int, slice]]:
         yield slice(first, stop), skipped, slice(scale * first + skipped, end)
 
 
-def pixelwise(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The loss (a sum), the number of correct pixels, and the loss's gradient, for logits (n, C) and labels (n,)."""
+def pixelwise(logits: Tensor, labels: Tensor, ignore_index: int, gradient: Tensor) -> tuple[Tensor, Tensor]:
+    """The loss, summed, and the number of correct pixels, for logits (n, W, C) and labels (n, W).
+
+    ``gradient`` (n, W, C) gets the loss's gradient with respect to the logits.
+    """
     valid = labels != ignore_index
-    target = labels.where(valid, 0)[:, None]
-    probability = logits.softmax(1)
-    highest, chosen = logits.amax(1), logits.gather(1, target)[:, 0]
+    target = labels.where(valid, 0)[..., None]
+    probability = torch.softmax(logits, 2, out=gradient)
+    highest, chosen = logits.amax(2), logits.gather(2, target)[..., 0]
     # The highest probability is at least 1 / C, so its logarithm is exact where that of the label's would not be.
-    log_sum = highest - probability.amax(1).log()
+    log_sum = highest - probability.amax(2).log()
     loss = ((log_sum - chosen) * valid).sum()
     correct = ((chosen == highest) & valid).sum()
-    gradient = probability.scatter_add_(1, target, target.new_full((1, 1), -1).to(logits.dtype).expand_as(target))
-    return loss, correct, gradient.mul_(valid[:, None])
+    probability.scatter_add_(2, target, target.new_full((1, ), -1).to(logits).expand_as(target))
+    probability.mul_(valid[..., None])
+    return loss, correct

@@ -1,13 +1,14 @@
 """The SETR-PUP head of mmsegmentation: same parameters, same numbers, less work."""
 
 import torch
+import torch.nn.functional as F
 from mmseg.models.decode_heads import SETRUPHead
 from mmseg.models.losses import CrossEntropyLoss
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from .cross_entropy import upsampled_cross_entropy
-from .recompute import conv_norm_relu, kept_as, upsampled
+from .recompute import Recipe, conv_norm_relu, kept_as, upsampled
 
 
 @MODELS.register_module()
@@ -49,8 +50,15 @@ class LeanSETRUPHead(SETRUPHead):
             with kept_as(x, recipe):
                 x, recipe = conv_norm_relu(conv, x)
             upsample = next_upsample
-        with kept_as(x, recipe):
-            return self.conv_seg(x)
+        return self.score(x, recipe)
+
+    def score(self, x: Tensor, recipe: Recipe | None) -> Tensor:
+        """``conv_seg`` as a product of two matrices, which keeps the order of the tokens: (B, channels, H, W) in."""
+        batch, _, height, width = x.shape
+        tokens = as_tokens(x)  # (B * H * W, channels)
+        with kept_as(tokens, recipe and (lambda: as_tokens(recipe()))):
+            logits = F.linear(tokens, self.conv_seg.weight.flatten(1), self.conv_seg.bias)
+        return logits.view(batch, height, width, -1).permute(0, 3, 1, 2)
 
     def loss(self, inputs: tuple[Tensor, ...], batch_data_samples: list, train_cfg: dict) -> dict[str, Tensor]:
         """The loss, and the pixel accuracy in percent, of a batch; arguments and keys as in mmsegmentation."""
@@ -79,6 +87,11 @@ class LeanSETRUPHead(SETRUPHead):
         if tuple(seg_logits.shape[2:]) == tuple(size[:2]):
             return seg_logits
         return super().predict_by_feat(seg_logits, batch_img_metas)
+
+
+def as_tokens(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B * H * W, C), without a copy if ``x`` is channels_last."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def is_plain_cross_entropy(loss: nn.Module) -> bool:
