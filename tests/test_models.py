@@ -330,7 +330,7 @@ def test_under_bf16_autocast_gates_and_temperatures_get_gradients_and_prompts_st
     with torch.autocast('cpu', dtype=torch.bfloat16):
         output, = vit(images.float())
         output.float().pow(2).sum().backward()
-    assert [m.dtype for m in mixed] == [torch.float32] * 4
+    assert [m.dtype for m in mixed] == [torch.float32] * 3  # none after the last block
     assert vit.prompt.gate_prior.grad.ne(0).all()
     assert vit.temperature.grad.ne(0).all()
     assert vit.prompt.tokens.grad.ne(0).all()
@@ -554,3 +554,28 @@ def test_it_is_found_unprefixed_from_either_scope(scope):
                 vit = registry.build(config)
                 assert type(vit) is GatedPromptViT
                 assert vit.prompt.tokens.shape == (2, 8)
+
+
+@pytest.mark.parametrize('strategy', ['ShallowPrompt', 'DeepPrompt', 'GatedPrompt'])
+def test_checkpointing_changes_neither_output_nor_gradient(tiny_vit, strategy):
+    results = []
+    for with_cp in (False, True):
+        torch.manual_seed(0)
+        vit = tiny_vit(prompt=config_of(strategy), temperature=True, out_indices=(1, 3), with_cp=with_cp).train()
+        torch.manual_seed(1)  # of the dropout of prompts
+        outputs = vit(images)
+        sum(output.pow(2).sum() for output in outputs).backward()
+        results.append([*outputs, *(p.grad for p in vit.parameters() if p.requires_grad)])
+    for kept, recomputed in zip(*results):
+        assert torch.equal(kept, recomputed)
+
+
+@pytest.mark.parametrize('out_type, number', [('featmap', 16), ('cls_token', 1), ('mean_prompt', NUM_PROMPTS),
+                                              ('mean_all', 16 + NUM_PROMPTS)])
+def test_the_last_block_works_out_only_what_is_returned(tiny_vit, out_type, number):
+    vit = tiny_vit(prompt=config_of('GatedPrompt'), out_type=out_type)
+    seen = []
+    for block in vit.blocks:
+        block.mlp.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[1]))
+    vit(images)
+    assert seen == [1 + 16 + NUM_PROMPTS] * 3 + [number]

@@ -7,11 +7,12 @@ from mmengine.logging import print_log
 from mmengine.model import PretrainedInit
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ..checkpoints.compare import differences
 from ..checkpoints.read import CheckpointError
 from .prompts import DeepPrompt, GatedPrompt, HardGatedPrompt, ShallowPrompt
-from .vit import VisionTransformer
+from .vit import Block, VisionTransformer
 
 OUT_TYPES = ('featmap', 'cls_token', 'mean_patch', 'mean_prompt', 'mean_all')
 
@@ -47,6 +48,8 @@ class GatedPromptViT(VisionTransformer):
         norm_eps: Epsilon of the layer norms; 1e-6 in all released ViTs.
         layer_scale: True for DINOv2, whose blocks scale what they add (``blocks.0.ls1.gamma``).
         num_registers: 4 for DINOv2 with registers: tokens between CLS and patches, in no output (``reg_token``).
+        with_cp: True computes the activations of a block again in the backward instead of keeping them: less memory
+            for one more forward of the ViT.
         init_cfg: ``dict(type='PretrainedViT', checkpoint=PATH)`` loads a pretrained ViT, strictly.
 
     Raises:
@@ -66,6 +69,7 @@ class GatedPromptViT(VisionTransformer):
                  norm_eps: float = 1e-6,
                  layer_scale: bool = False,
                  num_registers: int = 0,
+                 with_cp: bool = False,
                  init_cfg: dict | None = None) -> None:
         check_init_cfg(init_cfg)
         # SETR reads the blocks as they are: its heads have a norm of their own.
@@ -79,6 +83,7 @@ class GatedPromptViT(VisionTransformer):
         self.out_type = out_type
         self.start_block = start_block
         self.frozen = frozen
+        self.with_cp = with_cp
         self.temperature_range = (0.01, 10.)
         if frozen:
             self.requires_grad_(False)
@@ -128,24 +133,45 @@ class GatedPromptViT(VisionTransformer):
         """(B, 3, H, W) -> one tensor per out index: (B, D, h, w) for 'featmap', else (B, D).
 
         ``h = ceil(H / patch_size)``. Prompts stand last in the sequence; they have no position embedding,
-        so their place changes nothing, and patches never move.
+        so their place changes nothing, and patches never move. The last block works out only what is returned.
         """
         x, grid = self.embed(images)
+        length = x.shape[1]
         temperatures = self._temperatures()
-        prompts = after = None
+        wanted = self._wanted(length)
+        last = max(self.out_indices)
+        prompts = None
         outputs = []
-        for i, block in enumerate(self.blocks[:max(self.out_indices) + 1]):
+        for i, block in enumerate(self.blocks[:last + 1]):
             if self.prompt is not None and i == self.start_block:
                 prompts = self.prompt.first(i, len(x))
-            if prompts is None:
-                x = block(x, temperatures[i])
-            else:
-                sequence = torch.cat([x, prompts.to(x.dtype)], dim=1)
-                x, after = block(sequence, temperatures[i]).split([x.shape[1], prompts.shape[1]], dim=1)
-                prompts = self.prompt.next(i, prompts, after)
+            tokens = x if prompts is None else torch.cat([x, prompts.to(x.dtype)], dim=1)
+            if i == last:
+                outputs.append(self._output(self._run(block, tokens, temperatures[i], wanted), grid))
+                break
+            tokens = self._run(block, tokens, temperatures[i])
             if i in self.out_indices:
-                outputs.append(self._output(x, after, grid))
+                outputs.append(self._output(tokens[:, wanted], grid))
+            x, after = tokens[:, :length], tokens[:, length:]
+            if prompts is not None:
+                prompts = self.prompt.next(i, prompts, after)
         return tuple(outputs)
+
+    def _run(self, block: Block, *inputs: Tensor | slice | None) -> Tensor:
+        """Runs ``block``; with ``with_cp`` its activations are computed again in the backward instead of kept."""
+        if self.with_cp and torch.is_grad_enabled():
+            return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
+        return block(*inputs)
+
+    def _wanted(self, length: int) -> slice:
+        """Which tokens ``out_type`` asks for; CLS, registers and patches are the first ``length``, prompts follow."""
+        return {
+            'featmap': slice(self.first_patch, length),
+            'cls_token': slice(0, 1),
+            'mean_patch': slice(self.first_patch, length),
+            'mean_prompt': slice(length, None),
+            'mean_all': slice(self.first_patch, None),
+        }[self.out_type]
 
     def _temperatures(self) -> tuple[Tensor | None, ...]:
         """One temperature for each block, projected into its range first, as the authors do."""
@@ -154,15 +180,11 @@ class GatedPromptViT(VisionTransformer):
         self.temperature.data.clamp_(*self.temperature_range)
         return self.temperature.unbind()
 
-    def _output(self, x: Tensor, prompts: Tensor | None, grid: tuple[int, int]) -> Tensor:
-        """Shapes (B, 1 + R + h*w, D) tokens and (B, N_p, D) prompts as ``out_type`` asks; registers are dropped."""
-        patches = x[:, self.first_patch:]
+    def _output(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """The ``wanted`` tokens (B, n, D) of a block as ``out_type`` asks."""
         if self.out_type == 'featmap':
-            return patches.transpose(1, 2).unflatten(2, grid)
-        if self.out_type == 'cls_token':
-            return self.norm(x[:, 0])
-        tokens = {'mean_patch': [patches], 'mean_prompt': [prompts], 'mean_all': [prompts, patches]}[self.out_type]
-        return self.norm(torch.cat([t for t in tokens if t is not None], dim=1).mean(dim=1))
+            return tokens.transpose(1, 2).unflatten(2, grid)
+        return self.norm(tokens.mean(dim=1))
 
 
 def check_complete(vit: GatedPromptViT, state: dict[str, Tensor], prefix: str, *_) -> None:

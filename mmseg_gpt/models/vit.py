@@ -16,6 +16,8 @@ ARCHS = {
     'huge': dict(embed_dims=1280, num_layers=32, num_heads=16, mlp_ratio=4),
 }
 
+ALL = slice(None)
+
 
 class PatchEmbed(nn.Module):
     """Cuts an image into patches and projects each: (B, 3, H, W) -> (B, h*w, D).
@@ -65,8 +67,8 @@ class SplitHeads(torch.autograd.Function):
         for place, gradient in zip(together.permute(2, 0, 3, 1, 4), gradients):
             place.copy_(gradient)
         slope = None
-        if ctx.saved_tensors:
-            divided, temperature = ctx.saved_tensors
+        if saved := ctx.saved_tensors:
+            divided, temperature = saved
             slope = -(gradients[0] * divided).sum(dtype=temperature.dtype) / temperature
             together[:, :, 0].copy_(at_least_float32(together[:, :, 0]) / temperature)
         return together.flatten(2), slope, None
@@ -84,10 +86,10 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(dim, dim * 3)
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, temperature: Tensor | None = None) -> Tensor:
-        """(B, N, D) -> (B, N, D); ``temperature`` is a scalar tensor, None means 1."""
+    def forward(self, x: Tensor, temperature: Tensor | None = None, wanted: slice = ALL) -> Tensor:
+        """(B, N, D) -> (B, N, D), or only the ``wanted`` tokens; ``temperature`` is a scalar tensor, None means 1."""
         q, k, v = SplitHeads.apply(self.qkv(x), temperature, self.num_heads)
-        x = F.scaled_dot_product_attention(q, k, v)
+        x = F.scaled_dot_product_attention(q[:, :, wanted], k, v)
         return self.proj(x.transpose(1, 2).flatten(2))
 
 
@@ -119,7 +121,7 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: (B, N, D) -> (B, N, D)."""
+    """Pre-norm transformer block."""
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, norm_eps: float, layer_scale: bool = False) -> None:
         super().__init__()
@@ -131,8 +133,9 @@ class Block(nn.Module):
         self.mlp = Mlp(dim, int(dim * mlp_ratio))
         self.ls2 = scale(dim)
 
-    def forward(self, x: Tensor, temperature: Tensor | None = None) -> Tensor:
-        x = x + self.ls1(self.attn(self.norm1(x), temperature))
+    def forward(self, x: Tensor, temperature: Tensor | None = None, wanted: slice = ALL) -> Tensor:
+        """(B, N, D) -> (B, N, D); all tokens attend, and only the ``wanted`` ones are worked out further."""
+        x = x[:, wanted] + self.ls1(self.attn(self.norm1(x), temperature, wanted))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 

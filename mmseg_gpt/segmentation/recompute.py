@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 import torch.nn.functional as F
 from mmcv.cnn import ConvModule
+from mmengine.dist import get_world_size
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -78,7 +79,7 @@ def can_be_remade(layer: ConvModule) -> bool:
     if layer.order != ('conv', 'norm', 'act') or not (layer.with_norm and layer.with_activation):
         return False
     norm = layer.norm
-    synchronised = isinstance(norm, nn.SyncBatchNorm) and torch.distributed.is_initialized()
+    synchronised = isinstance(norm, nn.SyncBatchNorm) and get_world_size() > 1
     return (torch.is_grad_enabled() and isinstance(norm, _BatchNorm) and norm.training and not synchronised
             and norm.affine and norm.track_running_stats and norm.momentum is not None
             and isinstance(layer.activate, nn.ReLU) and not layer.with_explicit_padding)
