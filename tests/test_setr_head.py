@@ -236,6 +236,17 @@ def test_a_label_that_no_pixel_prefers_has_a_finite_loss():
     assert logits.grad.flatten().tolist() == [-1., 1.]
 
 
+def test_half_precision_does_not_round_the_slope_of_the_loss():
+    logits = torch.randn(1, 5, 8, 8).bfloat16()
+    labels = torch.randint(0, 5, (1, 16, 16))
+    norms = []
+    for dtype in (torch.bfloat16, torch.float64):
+        leaf = logits.to(dtype).requires_grad_()
+        (upsampled_cross_entropy(leaf, labels, 2, 255)[0] / 3).backward()  # 1/3 is 0.334 in bfloat16
+        norms.append(leaf.grad.double().norm())
+    torch.testing.assert_close(norms[0], norms[1], rtol=5e-4, atol=0)
+
+
 def test_asking_twice_for_a_gradient_is_refused():
     logits = torch.randn(1, 3, 2, 2, requires_grad=True)
     loss, _ = upsampled_cross_entropy(logits, torch.zeros(1, 4, 4, dtype=torch.long), 2, 255)

@@ -68,7 +68,8 @@ class UpsampledCrossEntropy(torch.autograd.Function):
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
             raise RuntimeError('the gradient of upsampled_cross_entropy was already used: it can be asked for once')
-        return gradient.mul_(slope.to(gradient.dtype)), None, None, None
+        # With dimensions, so that torch does not round the slope to half precision before it multiplies.
+        return torch.mul(gradient, slope.view(1, 1, 1, 1), out=gradient), None, None, None
 
 
 def bands(logits: Tensor, scale: int) -> Iterator[tuple[slice, int, slice]]:
