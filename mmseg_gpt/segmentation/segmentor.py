@@ -63,32 +63,32 @@ class LeanEncoderDecoder(EncoderDecoder):
         size, original = tuple(image.shape[1:]), tuple(meta['ori_shape'][:2])
         bytes_of_row = max(size[1], original[1]) * self.out_channels * image.element_size()
         band = max(1, (CPU_BAND if image.device.type == 'cpu' else GPU_BAND) // bytes_of_row)
-        windows, sliding = self.windows(size)
-        merged = merge(self.window_logits(image, meta, windows, sliding), windows, image.dtype, band)
+        windows = self.windows(size)
+        if self.test_cfg.get('mode') == 'slide':  # a head takes a torch.Size for the size of the window
+            meta = dict(meta, img_shape=torch.Size(windows.size))
+        merged = merge(self.window_logits(image, meta, windows), windows, image.dtype, band)
         left, right, top, bottom = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
         upright = restore(merged, size, (left, right, top, bottom),
                           meta.get('flip_direction') if meta.get('flip') else None)
         cropped = (size[0] - top - bottom, size[1] - left - right)
         return resize(upright, cropped, original, self.align_corners, band)
 
-    def windows(self, size: tuple[int, int]) -> tuple[Windows, bool]:
-        """The windows of an image of ``size``, and whether they are sliding."""
+    def windows(self, size: tuple[int, int]) -> Windows:
+        """The windows of an image of ``size``."""
         mode = self.test_cfg.get('mode', 'whole')
         if mode == 'whole':
-            return Windows.whole(size), False
+            return Windows.whole(size)
         if mode == 'slide':
-            return Windows.sliding(size, self.test_cfg['crop_size'], self.test_cfg['stride']), True
+            return Windows.sliding(size, self.test_cfg['crop_size'], self.test_cfg['stride'])
         raise ValueError(f'test_cfg.mode is "{mode}"; it must be "slide" or "whole"')
 
     @torch.no_grad()
-    def window_logits(self, image: Tensor, meta: dict, windows: Windows, sliding: bool) -> Iterator[Tensor]:
+    def window_logits(self, image: Tensor, meta: dict, windows: Windows) -> Iterator[Tensor]:
         """Yields the logits (h, w, C) of each window of an image (3, H, W), computed several at a time."""
         (height, width), places = windows.size, windows.places
         batch = self.test_cfg.get('window_batch', 1 if image.device.type == 'cpu' else 8)
         for i in range(0, len(places), batch):
             crops = torch.stack([image[:, y:y + height, x:x + width] for y, x in places[i:i + batch]])
-            if sliding:  # as in mmsegmentation: a head takes a torch.Size for the size of the window
-                meta = dict(meta, img_shape=crops.shape[2:])
             yield from self.encode_decode(crops, [meta] * len(crops)).permute(0, 2, 3, 1)
 
     def labels(self, logits: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """mmsegmentation's test-time augmentation, whose views are added up one after the other."""
 
-import torch
 from mmengine.structures import PixelData
 from mmseg.models import SegTTAModel
 from mmseg.registry import MODELS
@@ -54,11 +53,10 @@ class LeanSegTTAModel(SegTTAModel):
 
     def add_view(self, total: Tensor | None, image: Tensor, meta: dict) -> Tensor:
         """Adds the probabilities of a view (3, H, W) to ``total`` (H, W, C), which is made where it is None."""
+        if total is None:
+            total = image.new_zeros((*meta['ori_shape'][:2], self.module.out_channels))
         y = 0
         for logits in self.module.original_rows(image, meta):
-            probabilities = logits.sigmoid() if logits.shape[2] == 1 else logits.softmax(2)
-            if total is None:
-                total = torch.zeros(*meta['ori_shape'][:2], logits.shape[2], dtype=logits.dtype, device=logits.device)
-            total[y:y + len(logits)] += probabilities
+            total[y:y + len(logits)] += logits.sigmoid() if logits.shape[2] == 1 else logits.softmax(2)
             y += len(logits)
         return total
