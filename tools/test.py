@@ -9,7 +9,14 @@ from mmengine.dist import is_main_process
 from mmengine.fileio import dump
 
 import mmseg_gpt  # noqa: F401  registers everything
-from mmseg_gpt.engine import Runner, add_common_arguments, check_files, errors_in_words, read_config
+from mmseg_gpt.engine import (
+    Runner,
+    add_common_arguments,
+    check_files,
+    errors_in_words,
+    read_config,
+    set_test_precision,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -20,6 +27,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--tta', action='store_true', help='multi-scale and flip, by the config\'s tta_pipeline')
     parser.add_argument('--out', metavar='DIR', help='save the predicted label maps there, as PNG')
     parser.add_argument('--show-dir', metavar='DIR', help='save pictures there: image with labels and with predictions')
+    parser.add_argument('--amp', nargs='?', const='bf16', choices=['bf16', 'fp16'], help='mixed precision, in which '
+                        'some pixels change their label; bf16 where nothing follows (fp16 needs a GPU)')
     add_common_arguments(parser)
     return parser.parse_args()
 
@@ -29,6 +38,7 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
     if not Path(args.checkpoint).is_file():
         raise SystemExit(f'there is no checkpoint {args.checkpoint}')
     cfg.load_from = args.checkpoint
+    set_test_precision(cfg, args.amp)
     if args.tta:
         if 'tta_pipeline' not in cfg or 'tta_model' not in cfg:
             raise SystemExit(f'--tta: {args.config} has no tta_pipeline and tta_model')

@@ -16,7 +16,7 @@ default_hooks = dict(
 custom_hooks = [dict(type='ParameterTableHook')]
 log_processor = dict(by_epoch=False)
 visualizer = dict(type='SegLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')], name='visualizer')
-tta_model = dict(type='SegTTAModel')
+tta_model = dict(type='LeanSegTTAModel')
 log_level = 'INFO'
 load_from = None
 resume = False

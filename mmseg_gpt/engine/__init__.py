@@ -5,7 +5,7 @@ from .config import add_common_arguments, errors_in_words, read_config, set_resu
 from .guards import IgnoredBatchHook, NonFiniteHook, RunStopped, SameBuffersHook, StopOnSignalHook
 from .hooks import ParameterTableHook
 from .optimizer import TrainedPartsConstructor
-from .precision import Bf16OptimWrapper, set_precision
+from .precision import Bf16OptimWrapper, set_precision, set_test_precision
 from .preflight import check_files, check_options, check_run
 from .reproducible import SeedIterationHook
 from .runner import Runner
@@ -14,5 +14,5 @@ __all__ = [
     'AtomicCheckpointHook', 'Bf16OptimWrapper', 'IgnoredBatchHook', 'NonFiniteHook', 'ParameterTableHook', 'RunStopped',
     'Runner', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'TrainedPartsConstructor',
     'add_common_arguments', 'check_files', 'check_options', 'check_run', 'errors_in_words',
-    'read_config', 'set_precision', 'set_resume'
+    'read_config', 'set_precision', 'set_resume', 'set_test_precision'
 ]

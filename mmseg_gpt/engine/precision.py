@@ -1,4 +1,4 @@
-"""Mixed precision for training, on CUDA and on CPU."""
+"""Mixed precision for training and for evaluation, on CUDA and on CPU."""
 
 from contextlib import contextmanager
 
@@ -35,8 +35,26 @@ def set_precision(cfg: Config, amp: str | None) -> None:
     present = cfg.optim_wrapper.get('type', 'OptimWrapper')
     if present not in ('OptimWrapper', wanted):
         raise SystemExit(f'--amp {amp} cannot replace the optim_wrapper "{present}" of this config')
-    if amp == 'fp16' and get_device() == 'cpu':
-        raise SystemExit('--amp fp16 needs a GPU, and none is visible; on a CPU use --amp bf16')
+    check_device(amp)
     cfg.optim_wrapper.type = wanted
     if amp == 'fp16':
         cfg.optim_wrapper.update(loss_scale='dynamic', dtype='float16')
+
+
+def set_test_precision(cfg: Config, amp: str | None) -> None:
+    """Makes ``cfg`` test under autocast for ``--amp bf16`` or ``--amp fp16``; None changes nothing.
+
+    Raises:
+        SystemExit: fp16 without a GPU.
+    """
+    if amp is None:
+        return
+    check_device(amp)
+    cfg.test_cfg.fp16 = True  # MMEngine's name for autocast, which on a GPU takes the type set here, else bfloat16
+    torch.set_autocast_dtype('cuda', dict(bf16=torch.bfloat16, fp16=torch.float16)[amp])
+
+
+def check_device(amp: str) -> None:
+    """Refuses fp16 without a GPU, by SystemExit."""
+    if amp == 'fp16' and get_device() == 'cpu':
+        raise SystemExit('--amp fp16 needs a GPU, and none is visible; on a CPU use --amp bf16')

@@ -1,6 +1,8 @@
 """What needs mmsegmentation, all in one place: importing this package registers it."""
 
 from .metrics import PerClassIoUMetric
+from .segmentor import LeanEncoderDecoder
 from .setr_head import LeanSETRUPHead
+from .tta import LeanSegTTAModel
 
-__all__ = ['LeanSETRUPHead', 'PerClassIoUMetric']
+__all__ = ['LeanEncoderDecoder', 'LeanSETRUPHead', 'LeanSegTTAModel', 'PerClassIoUMetric']

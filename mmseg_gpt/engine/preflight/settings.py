@@ -15,7 +15,7 @@ from .keys import find
 
 # The least that each number may be, wherever in its section it stands.
 LEAST = dict(max_iters=1, max_epochs=1, val_interval=1, val_begin=0, batch_size=1, num_workers=0, num_tokens=1,
-             crop_size=1, stride=1, img_size=1, patch_size=1, num_classes=1)
+             crop_size=1, stride=1, img_size=1, patch_size=1, num_classes=1, window_batch=1)
 NOT_WHOLE = dict(lr=0., weight_decay=0.)
 NVIDIA_DRIVER = Path('/proc/driver/nvidia/version')
 

@@ -1,0 +1,194 @@
+"""Logits as a stream of bands of rows: windows -> merged rows -> rows of the original image, never all at once.
+
+A band is (n, W, C): n rows of all columns, classes last, which is the order in which adding windows, interpolating,
+softmax and the maximum over classes are fastest on a CPU, and in which the heads compute. A stream yields each row of
+an image once, from the top. Its bands may be views of memory that is written again: use one before asking for the next.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Windows(NamedTuple):
+    """Where the windows of an image lie: at each of ``tops`` and each of ``lefts``, in the order of reading.
+
+    Attributes:
+        image: Height and width of the image in pixels.
+        size: Height and width of each window.
+        tops: First row of each row of windows.
+        lefts: First column of each column of windows.
+    """
+    image: tuple[int, int]
+    size: tuple[int, int]
+    tops: list[int]
+    lefts: list[int]
+
+    @classmethod
+    def whole(cls, image: tuple[int, int]) -> 'Windows':
+        """One window, the image."""
+        return cls(image, image, [0], [0])
+
+    @classmethod
+    def sliding(cls, image: tuple[int, int], crop: tuple[int, int], stride: tuple[int, int]) -> 'Windows':
+        """mmsegmentation's sliding windows: the last ones end where the image ends; a small image is one window.
+
+        Raises:
+            ValueError: the windows leave gaps.
+        """
+        starts = []
+        for length, extent, step in zip(image, crop, stride):
+            number = max(length - extent + step - 1, 0) // step + 1
+            starts.append([max(min(i * step + extent, length) - extent, 0) for i in range(number)])
+            if any(after - before > extent for before, after in zip(starts[-1], starts[-1][1:])):
+                raise ValueError(f'test_cfg.stride {tuple(stride)} leaves gaps between windows of test_cfg.crop_size '
+                                 f'{tuple(crop)}; it must not be larger')
+        return cls(image, (min(image[0], crop[0]), min(image[1], crop[1])), *starts)
+
+    @property
+    def places(self) -> list[tuple[int, int]]:
+        """First row and column of every window."""
+        return [(top, left) for top in self.tops for left in self.lefts]
+
+
+def merge(logits: Iterator[Tensor], windows: Windows, dtype: torch.dtype, band: int) -> Iterator[Tensor]:
+    """Averages overlapping windows and yields bands of rows, as soon as no later window reaches them.
+
+    What is kept is one row of windows, however high the image.
+
+    Args:
+        logits: (h, w, C) for each place of ``windows``, which are taken one by one.
+        windows: Where they lie.
+        dtype: In which they are added.
+        band: Number of rows in a band.
+    """
+    if len(windows.places) == 1:
+        yield from (rows.to(dtype) for rows in next(logits).split(band))
+        return
+    row_runs, column_runs = (runs(cover(starts, extent, length)) for starts, extent, length in zip(
+        (windows.tops, windows.lefts), windows.size, windows.image))
+    strip, carried = None, 0  # the sums in one row of windows; how many of its rows windows above have reached
+    for top, below in zip(windows.tops, [*windows.tops[1:], windows.image[0]]):
+        strip = add_windows(strip, carried, logits, windows, dtype)
+        for rows, by_rows in row_runs:
+            rows = slice(max(rows.start - top, 0), max(min(rows.stop, below) - top, 0))
+            for columns, by_columns in column_runs:
+                if by_rows * by_columns > 1:
+                    strip[rows, columns] /= by_rows * by_columns
+        yield from strip[:below - top].split(band)
+        carried = len(strip) - (below - top)
+        strip[:carried] = strip[below - top:].clone()
+
+
+def add_windows(strip: Tensor | None, carried: int, logits: Iterator[Tensor], windows: Windows,
+                dtype: torch.dtype) -> Tensor:
+    """Adds the next row of windows to ``strip`` (h, W, C), made here if it is None, of which ``carried`` rows count."""
+    filled = 0  # columns of the other rows that hold sums
+    for left in windows.lefts:
+        window = next(logits)
+        if strip is None:
+            strip = window.new_empty((len(window), windows.image[1], window.shape[2]), dtype=dtype)
+        place, overlap = strip[:, left:left + window.shape[1]], filled - left
+        place[:carried] += window[:carried]
+        place[carried:, :overlap] += window[carried:, :overlap]
+        place[carried:, overlap:] = window[carried:, overlap:]
+        filled = left + window.shape[1]
+        del window  # or it would outlive its batch, while the next batch is computed
+    return strip
+
+
+def cover(starts: list[int], extent: int, length: int) -> Tensor:
+    """How many of the windows from ``starts`` reach each of ``length`` rows (or columns)."""
+    count = torch.zeros(length, dtype=torch.long)
+    for start in starts:
+        count[start:start + extent] += 1
+    return count
+
+
+def runs(count: Tensor) -> list[tuple[slice, int]]:
+    """Where equal values stand together, and the value."""
+    values, lengths = torch.unique_consecutive(count, return_counts=True)
+    ends = lengths.cumsum(0)
+    return [(slice(start, end), value)
+            for start, end, value in zip((ends - lengths).tolist(), ends.tolist(), values.tolist())]
+
+
+def restore(bands: Iterator[Tensor], size: tuple[int, int], padding: tuple[int, int, int, int],
+            flip: str | None) -> Iterator[Tensor]:
+    """Removes padding (left, right, top, bottom) from an image of ``size`` and undoes a flip, as mmsegmentation does.
+
+    A vertical flip needs the last row first, so all rows are kept until then.
+
+    Raises:
+        ValueError: another ``flip`` than None, 'horizontal' and 'vertical'.
+    """
+    if flip not in (None, 'horizontal', 'vertical'):
+        raise ValueError(f'flip_direction "{flip}" of an image cannot be undone; use "horizontal" or "vertical"')
+    left, right, top, bottom = padding
+    upright, y = [], 0
+    for band in bands:
+        kept = band[max(top - y, 0):max(size[0] - bottom - y, 0), left:size[1] - right]
+        y += len(band)
+        if flip == 'vertical':
+            upright.insert(0, kept.flip(0))
+        elif len(kept):
+            yield kept if flip is None else kept.flip(1)
+    yield from upright
+
+
+class Taps(NamedTuple):
+    """Linear interpolation along one axis: output i is between inputs ``low[i]`` and ``high[i]``.
+
+    Attributes:
+        low: Indices (n,).
+        high: Indices (n,), of the next input where there is one.
+        weight: Share (n, 1) of the latter.
+    """
+    low: Tensor
+    high: Tensor
+    weight: Tensor
+
+    @classmethod
+    def between(cls, size: int, new_size: int, align_corners: bool, dtype: torch.dtype) -> 'Taps':
+        """The coordinates of ``torch.nn.functional.interpolate(mode='bilinear')``, in its precision."""
+        position = torch.arange(new_size, dtype=dtype)
+        if align_corners:
+            position *= torch.tensor(size - 1, dtype=dtype) / max(new_size - 1, 1)
+        else:
+            position = ((position + 0.5) * (torch.tensor(size, dtype=dtype) / new_size) - 0.5).clamp(min=0)
+        low = position.long().clamp(max=size - 1)
+        return cls(low, (low + 1).clamp(max=size - 1), (position - low).clamp(max=1).unsqueeze(1))
+
+    def part(self, first: int, last: int, offset: int) -> 'Taps':
+        """Those of outputs ``first`` to ``last``, for inputs of which the first is number ``offset``."""
+        return Taps(self.low[first:last] - offset, self.high[first:last] - offset, self.weight[first:last])
+
+    def apply(self, x: Tensor, dim: int) -> Tensor:
+        """Interpolates the rows (``dim`` 0) or columns (1) of a band."""
+        low, high, weight = (t.to(x.device) for t in self)
+        x = x.contiguous()
+        return x.index_select(dim, low).lerp_(x.index_select(dim, high), weight if dim else weight.unsqueeze(2))
+
+
+def resize(bands: Iterator[Tensor], size: tuple[int, int], new_size: tuple[int, int], align_corners: bool,
+           band: int) -> Iterator[Tensor]:
+    """Resizes an image of ``size`` bilinearly and yields it in bands of ``band`` rows. Equal sizes change nothing.
+
+    Columns are interpolated as the bands come, then rows, of which those are kept that are needed again.
+    """
+    if size == new_size:
+        yield from bands
+        return
+    band_of_input = next(bands)
+    columns, rows = (Taps.between(*sizes, align_corners, band_of_input.dtype)
+                     for sizes in ((size[1], new_size[1]), (size[0], new_size[0])))
+    kept, first = columns.apply(band_of_input, 1), 0  # input rows with the new columns, from number `first`
+    for y in range(0, new_size[0], band):
+        end = min(y + band, new_size[0])
+        while first + len(kept) <= rows.high[end - 1]:
+            kept = torch.cat([kept, columns.apply(next(bands), 1)])
+            past = min(int(rows.low[y]) - first, len(kept))
+            kept, first = kept[past:], first + past
+        yield rows.part(y, end, first).apply(kept, 0)

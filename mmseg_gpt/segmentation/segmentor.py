@@ -1,0 +1,98 @@
+"""mmsegmentation's EncoderDecoder, evaluated as a stream: windows -> bands of rows at the original size -> labels."""
+
+from collections.abc import Iterator
+
+import torch
+from mmengine.structures import PixelData
+from mmseg.models import EncoderDecoder
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor
+
+from .bands import Windows, merge, resize, restore
+
+# Bytes of a band of logits. On a CPU it should stay in the cache from its first use to its last; on a GPU it should be
+# large enough for the time of its few kernels to hide their launches.
+CPU_BAND, GPU_BAND = 2 * 2**20, 256 * 2**20
+
+
+@MODELS.register_module()
+class LeanEncoderDecoder(EncoderDecoder):
+    """EncoderDecoder with the same parameters, options and predictions, and less time and memory in evaluation.
+
+    ``predict`` goes image by image, and no tensor with all classes of a whole image is made: overlapping windows are
+    added into one strip, as high as a window; finished rows are resized to the original size and become labels a few
+    at a time. Memory is bounded by the window's height times the image's width.
+
+    ``test_cfg`` has two more options:
+
+    * ``window_batch``: How many windows of an image go through the model together; 8 on a GPU, which one window does
+      not fill, and 1 on a CPU, where more take as long and need more memory.
+    * ``keep_logits``: True adds ``seg_logits``, of full size, to the results. Then all is done as in mmsegmentation,
+      in its time and memory.
+
+    Without the latter the results hold ``pred_sem_seg`` only, (1, H, W) of int64 (for a single output channel too,
+    where mmsegmentation has floats).
+    """
+
+    def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
+        """Labels each pixel of images (B, 3, H, W) at the ``ori_shape`` in the samples, by default at the size given.
+
+        Raises:
+            ValueError: an option in ``test_cfg`` or the flip of an image is not one that is known.
+        """
+        if self.test_cfg.get('keep_logits', False):
+            return super().predict(inputs, data_samples)
+        if data_samples is None:
+            data_samples = [SegDataSample(metainfo=dict(ori_shape=inputs.shape[2:], img_shape=inputs.shape[2:]))
+                            for _ in inputs]
+        for image, sample in zip(inputs, data_samples):
+            labels = image.new_empty((1, *sample.ori_shape[:2]), dtype=torch.long)
+            y = 0
+            for logits in self.original_rows(image, sample.metainfo):
+                labels[0, y:y + len(logits)] = self.labels(logits)
+                y += len(logits)
+            sample.set_data(dict(pred_sem_seg=PixelData(data=labels)))
+        return data_samples
+
+    def original_rows(self, image: Tensor, meta: dict) -> Iterator[Tensor]:
+        """Yields the logits of an image (3, H, W) at its ``ori_shape``, in bands (n, W, C) of rows from the top.
+
+        A band may be a view of memory that is written again: use one before asking for the next.
+        """
+        size, original = tuple(image.shape[1:]), tuple(meta['ori_shape'][:2])
+        bytes_of_row = max(size[1], original[1]) * self.out_channels * image.element_size()
+        band = max(1, (CPU_BAND if image.device.type == 'cpu' else GPU_BAND) // bytes_of_row)
+        windows = self.windows(size)
+        if self.test_cfg.get('mode') == 'slide':  # a head takes a torch.Size for the size of the window
+            meta = dict(meta, img_shape=torch.Size(windows.size))
+        merged = merge(self.window_logits(image, meta, windows), windows, image.dtype, band)
+        left, right, top, bottom = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
+        upright = restore(merged, size, (left, right, top, bottom),
+                          meta.get('flip_direction') if meta.get('flip') else None)
+        cropped = (size[0] - top - bottom, size[1] - left - right)
+        return resize(upright, cropped, original, self.align_corners, band)
+
+    def windows(self, size: tuple[int, int]) -> Windows:
+        """The windows of an image of ``size``."""
+        mode = self.test_cfg.get('mode', 'whole')
+        if mode == 'whole':
+            return Windows.whole(size)
+        if mode == 'slide':
+            return Windows.sliding(size, self.test_cfg['crop_size'], self.test_cfg['stride'])
+        raise ValueError(f'test_cfg.mode is "{mode}"; it must be "slide" or "whole"')
+
+    @torch.no_grad()
+    def window_logits(self, image: Tensor, meta: dict, windows: Windows) -> Iterator[Tensor]:
+        """Yields the logits (h, w, C) of each window of an image (3, H, W), computed several at a time."""
+        (height, width), places = windows.size, windows.places
+        batch = self.test_cfg.get('window_batch', 1 if image.device.type == 'cpu' else 8)
+        for i in range(0, len(places), batch):
+            crops = torch.stack([image[:, y:y + height, x:x + width] for y, x in places[i:i + batch]])
+            yield from self.encode_decode(crops, [meta] * len(crops)).permute(0, 2, 3, 1)
+
+    def labels(self, logits: Tensor) -> Tensor:
+        """Logits (n, W, C) -> labels (n, W): the highest class, or whether a single channel is above the threshold."""
+        if self.out_channels == 1:
+            return logits.squeeze(2).sigmoid() > self.decode_head.threshold
+        return logits.max(2).indices  # faster than argmax on a CPU, and also the first of equal ones
