@@ -3,28 +3,29 @@
 import argparse
 from numbers import Real
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config
-from mmengine.dist import is_main_process
-from mmengine.fileio import dump
+from arguments import add_config_arguments, add_run_arguments
 
-import mmseg_gpt  # noqa: F401  registers everything
-from mmseg_gpt.engine import Runner, add_common_arguments, check_files, errors_in_words, read_config
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from mmseg_gpt.engine import Runner
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, epilog='The numbers are also written to metrics.json '
                                      '(metrics_tta.json with --tta) in the work directory.')
-    parser.add_argument('config', help='the config the checkpoint was trained with')
+    add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--tta', action='store_true', help='multi-scale and flip, by the config\'s tta_pipeline')
     parser.add_argument('--out', metavar='DIR', help='save the predicted label maps there, as PNG')
     parser.add_argument('--show-dir', metavar='DIR', help='save pictures there: image with labels and with predictions')
-    add_common_arguments(parser)
+    add_run_arguments(parser)
     return parser.parse_args()
 
 
-def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
+def apply_arguments(cfg: 'Config', args: argparse.Namespace) -> None:
     """Changes ``cfg`` as the arguments of this tool ask."""
     if not Path(args.checkpoint).is_file():
         raise SystemExit(f'there is no checkpoint {args.checkpoint}')
@@ -41,10 +42,11 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
         cfg.visualizer.save_dir = args.show_dir
 
 
-def write_metrics(runner: Runner, metrics: dict, args: argparse.Namespace) -> None:
+def write_metrics(runner: 'Runner', metrics: dict, args: argparse.Namespace) -> None:
     """Writes what was tested, the summary and, for segmentation, the IoU of each class."""
     per_class = {name: iou for metric in runner.test_loop.evaluator.metrics
                  for name, iou in getattr(metric, 'per_class', {}).items()}
+    from mmengine.fileio import dump
     path = Path(runner.work_dir) / ('metrics_tta.json' if args.tta else 'metrics.json')
     rounded = {name: round(float(v), 4) if isinstance(v, Real) else v for name, v in metrics.items()}
     dump({'checkpoint': args.checkpoint, **rounded, 'per_class': per_class}, path, indent=2)
@@ -53,13 +55,14 @@ def write_metrics(runner: Runner, metrics: dict, args: argparse.Namespace) -> No
 
 def main() -> None:
     args = parse_args()
-    cfg = read_config(args)
+    from mmseg_gpt import engine  # after the arguments, as importing takes seconds
+    cfg = engine.read_config(args)
     apply_arguments(cfg, args)
-    check_files(cfg, ('test_dataloader', ), pretrained=False, device=args.device)
-    with errors_in_words():
-        runner = Runner.from_cfg(cfg)
+    engine.check_files(cfg, ('test_dataloader', ), pretrained=False, device=args.device)
+    with engine.errors_in_words():
+        runner = engine.Runner.from_cfg(cfg)
         metrics = runner.test()
-    if is_main_process():
+    if runner.rank == 0:
         write_metrics(runner, metrics, args)
 
 

@@ -1,7 +1,7 @@
 """Running: config and command line, precision, processes, hooks, checks before a run."""
 
 from .checkpointing import AtomicCheckpointHook
-from .config import add_common_arguments, errors_in_words, read_config, set_resume
+from .config import errors_in_words, read_config, set_resume
 from .guards import IgnoredBatchHook, NonFiniteHook, RunStopped, SameBuffersHook, StopOnSignalHook
 from .hooks import ParameterTableHook
 from .optimizer import TrainedPartsConstructor
@@ -13,6 +13,5 @@ from .runner import Runner
 __all__ = [
     'AtomicCheckpointHook', 'Bf16OptimWrapper', 'IgnoredBatchHook', 'NonFiniteHook', 'ParameterTableHook', 'RunStopped',
     'Runner', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'TrainedPartsConstructor',
-    'add_common_arguments', 'check_files', 'check_options', 'check_run', 'errors_in_words',
-    'read_config', 'set_precision', 'set_resume'
+    'check_files', 'check_options', 'check_run', 'errors_in_words', 'read_config', 'set_precision', 'set_resume'
 ]

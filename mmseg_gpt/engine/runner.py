@@ -1,5 +1,9 @@
 """MMEngine's runner, with what a run of 160,000 iterations needs to be trusted."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import mmengine.runner
 import torch
 from mmengine.hooks import Hook
@@ -29,6 +33,11 @@ class Runner(CheckpointRunner):
     * On a machine without CUDA, torchrun starts gloo processes, with BN in the place of SyncBN, which trains
       on GPUs only. Each process then has batch statistics of its own.
     """
+
+    def _log_env(self, env_cfg: dict) -> None:
+        # MMEngine would import torchvision for the number of its version.
+        with hidden('torchvision'):
+            super()._log_env(env_cfg)
 
     def setup_env(self, env_cfg: dict) -> None:
         if self.launcher == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
@@ -90,6 +99,19 @@ class Runner(CheckpointRunner):
         if isinstance(dataloader, dict):
             dataloader = guarded(dataloader)
         return mmengine.runner.Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+
+
+@contextmanager
+def hidden(package: str) -> Iterator[None]:
+    """Lets a package that has not been imported yet seem absent."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None
+    try:
+        yield
+    finally:
+        del sys.modules[package]
 
 
 def guarded(dataloader: dict) -> dict:
