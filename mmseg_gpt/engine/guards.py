@@ -1,5 +1,6 @@
 """Hooks that stop a run before it goes wrong silently, or when it is asked to stop."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -38,6 +39,8 @@ class NonFiniteHook(Hook):
         RunStopped: naming the iteration, the parameters and the images.
     """
 
+    priority = 'HIGHEST'  # before the hooks that would fetch the losses one by one
+
     def __init__(self, max_skipped_steps: int = 50) -> None:
         self.max_skipped_steps = max_skipped_steps
         self.skipped = 0
@@ -73,12 +76,13 @@ class NonFiniteHook(Hook):
 
     def after_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
+        numbers = fetch_numbers(outputs or {})
         self.skipped += 1
         if self.scaled:
             if self.skipped > self.max_skipped_steps * self.accumulated:
                 self.stop(runner, f'loss scaling has skipped more than {self.max_skipped_steps} steps in a row')
             return
-        broken = {k: float(v) for k, v in (outputs or {}).items() if torch.is_tensor(v) and not v.isfinite().all()}
+        broken = {name: number for name, number in numbers.items() if not math.isfinite(number)}
         if broken:
             self.stop(runner, f'not finite: {broken}')
 
@@ -262,6 +266,19 @@ def optimizer_wrappers(wrapper: OptimWrapper | OptimWrapperDict) -> list[OptimWr
 def accumulated_iterations(wrapper: OptimWrapper | OptimWrapperDict) -> int:
     """The iterations of one optimizer step."""
     return max(each._accumulative_counts for each in optimizer_wrappers(wrapper))
+
+
+@torch.no_grad()
+def fetch_numbers(outputs: dict) -> dict[str, float]:
+    """Replaces the losses of an iteration by Python's numbers, so that the device is waited for once, and gives them.
+
+    Args:
+        outputs: What a model's ``train_step`` has returned: tensors of one element each, as MMEngine logs them.
+    """
+    tensors = {name: value.reshape(1) for name, value in outputs.items() if torch.is_tensor(value)}
+    if tensors:
+        outputs.update(zip(tensors, torch.cat(list(tensors.values())).tolist()))
+    return {name: outputs[name] for name in tensors}
 
 
 def samples_of(batch: object) -> list:
