@@ -2,7 +2,7 @@
 
 from .checkpointing import AtomicCheckpointHook
 from .config import errors_in_words, read_config, set_resume
-from .guards import IgnoredBatchHook, NonFiniteHook, RunStopped, SameBuffersHook, StopOnSignalHook
+from .guards import AgreeHook, IgnoredBatchHook, NonFiniteHook, RunStopped, SameBuffersHook, StopOnSignalHook
 from .hooks import ParameterTableHook
 from .optimizer import TrainedPartsConstructor
 from .precision import Bf16OptimWrapper, set_precision
@@ -11,7 +11,7 @@ from .reproducible import SeedIterationHook
 from .runner import Runner
 
 __all__ = [
-    'AtomicCheckpointHook', 'Bf16OptimWrapper', 'IgnoredBatchHook', 'NonFiniteHook', 'ParameterTableHook', 'RunStopped',
-    'Runner', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'TrainedPartsConstructor',
+    'AgreeHook', 'AtomicCheckpointHook', 'Bf16OptimWrapper', 'IgnoredBatchHook', 'NonFiniteHook', 'ParameterTableHook',
+    'RunStopped', 'Runner', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'TrainedPartsConstructor',
     'check_files', 'check_options', 'check_run', 'errors_in_words', 'read_config', 'set_precision', 'set_resume'
 ]

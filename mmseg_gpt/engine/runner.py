@@ -18,7 +18,7 @@ from .checkpoint_runner import CheckpointRunner
 from .reproducible import AlreadySkipped, seeded, skip_iterations
 from .resume import check_dataset_length
 
-GUARDS = ('SeedIterationHook', 'IgnoredBatchHook', 'NonFiniteHook', 'SameBuffersHook', 'StopOnSignalHook')
+GUARDS = ('SeedIterationHook', 'AgreeHook', 'IgnoredBatchHook', 'NonFiniteHook', 'SameBuffersHook', 'StopOnSignalHook')
 
 
 class Runner(CheckpointRunner):
