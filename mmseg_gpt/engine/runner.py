@@ -73,8 +73,7 @@ class Runner(CheckpointRunner):
 
     def build_train_loop(self, loop: dict) -> mmengine.runner.BaseLoop:
         if isinstance(self._train_dataloader, dict):
-            config = seeded(guarded(share_batch(self._train_dataloader, self.world_size)), self.seed)
-            self._train_dataloader = self.build_dataloader(config, seed=self.seed)
+            self._train_dataloader = training_loader(self._train_dataloader, self.seed, self.world_size)
         done = self._resumed['meta']['iter'] if self._resumed else 0
         skipped = done > 0 and self._skip(done)
         loop = super().build_train_loop(loop)
@@ -98,7 +97,19 @@ class Runner(CheckpointRunner):
                          diff_rank_seed: bool = False) -> DataLoader:
         if isinstance(dataloader, dict):
             dataloader = guarded(dataloader)
+            dataloader.setdefault('pin_memory', torch.cuda.is_available())  # copying to a GPU is then faster
         return mmengine.runner.Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+
+
+def training_loader(dataloader: dict, seed: int, processes: int = 1) -> DataLoader:
+    """The data loader that a process of a run trains with.
+
+    Args:
+        dataloader: ``train_dataloader`` of a config.
+        seed: The run's.
+        processes: Those that share its batch.
+    """
+    return Runner.build_dataloader(seeded(guarded(share_batch(dataloader, processes)), seed), seed)
 
 
 @contextmanager
@@ -141,5 +152,7 @@ def share_batch(train_dataloader: dict, processes: int) -> dict:
                          'or another batch with --cfg-options train_dataloader.batch_size=N')
     share = train_dataloader.copy()
     share['batch_size'] = total // processes
-    print_log(f'batch: {total} images in all, {total // processes} in each of {processes} processes', logger='current')
+    if processes > 1:
+        print_log(f'batch: {total} images in all, {total // processes} in each of {processes} processes',
+                  logger='current')
     return share
