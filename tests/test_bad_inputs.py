@@ -439,6 +439,7 @@ def start(tool: str, options: tuple[str, ...], monkeypatch) -> None:
     settings = [option for option in options if '=' in option]
     rest = [option for option in options if '=' not in option]
     files = ['small.py', 'model.pth'] if tool == 'test' else ['small.py']
+    monkeypatch.syspath_prepend(ROOT / 'tools')  # as for a script
     monkeypatch.setattr(sys, 'argv', [tool, *files, *rest, *(['--cfg-options', *settings] if settings else [])])
     runpy.run_path(str(ROOT / f'tools/{tool}.py'), run_name='__main__')
 

@@ -28,6 +28,7 @@ def folder(tmp_path, monkeypatch) -> Path:
         Image.fromarray(labels).save(label_path(tmp_path / 'data', 'training', i))
     small_config().dump(tmp_path / 'small.py')
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(TOOL.parent)  # as for a script
     return tmp_path
 
 

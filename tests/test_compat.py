@@ -1,11 +1,16 @@
 """Each shim is there where the plain import fails without it, and nowhere else."""
 
+import copy
 import importlib.util
+import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
 from mmengine.utils.dl_utils import mmcv_full_available
 
 from mmseg_gpt import compat
@@ -13,6 +18,10 @@ from mmseg_gpt import compat
 WITHOUT_OPS = compat.allow_mmcv_without_ops()
 WITHOUT_TORCHVISION_BINARY = compat.allow_torchvision_beside_cpu_torch()
 needs_torchvision = pytest.mark.skipif(importlib.util.find_spec('torchvision') is None, reason='no torchvision')
+
+
+YAPF = dict(style_config=dict(based_on_style='pep8', blank_line_before_nested_class_or_def=True,
+                              split_before_expression_after_opening_paren=True))
 
 
 def check_shim(is_there: bool, module: str, error: str, before: str = '') -> None:
@@ -77,3 +86,55 @@ def test_unloadable_opencv_names_the_way_out(monkeypatch):
     monkeypatch.setitem(sys.modules, 'cv2', None)
     with pytest.raises(ImportError, match='opencv-python-headless'):
         compat.check_opencv()
+
+
+def test_mmseg_imports_timm_when_a_backbone_of_it_is_asked_for():
+    code = """
+import sys, mmseg_gpt, mmseg.models
+assert not {'timm', 'torchvision'} & sys.modules.keys()
+backbone = mmseg.models.backbones.TIMMBackbone('resnet10t', pretrained=False)
+assert 'timm' in sys.modules and backbone.timm_model.feature_info
+from timm.models import create_model
+"""
+    pytest.importorskip('timm')
+    subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_a_config_is_formatted_once_and_as_mmengine_does(monkeypatch):
+    calls = []
+
+    def format_code(text: str, **options: object) -> tuple[str, bool]:
+        calls.append(text)
+        return f'{options} {text}', True
+
+    monkeypatch.setattr('mmengine.config.config.FormatCode', format_code)
+    shim = compat.format_config_once()
+    first, second = Config(dict(a=1)), Config(dict(a=2))
+    assert first.pretty_text == first.pretty_text == format_code(calls[0], **YAPF)[0]
+    assert second.pretty_text != first.pretty_text and len(calls) == 4  # with the one of this test
+    assert compat.format_config_once() is shim
+
+
+def by_copying(histories: tuple[np.ndarray, np.ndarray], value: float, count: int, longest: int) -> tuple:
+    """What MMEngine's HistoryBuffer.update does."""
+    return tuple(np.append(history, new)[-longest:] for history, new in zip(histories, (value, count)))
+
+
+@pytest.mark.parametrize('longest', [1000, 20])
+@pytest.mark.parametrize('start', [[], [1, 2], [0.5]])
+def test_histories_grow_as_by_copying(start, longest):
+    buffer = HistoryBuffer(start, [1] * len(start), max_length=longest)
+    expected = buffer.data
+    for i in range(100):
+        value = i if i < 5 else i / 7  # integers become floats at the first that is none
+        buffer.update(value, i % 3)
+        expected = by_copying(expected, value, i % 3, longest)
+        if i == 50:
+            branch, half = copy.copy(buffer), expected[0].tolist()
+    for mine, theirs in zip(buffer.data, expected):
+        assert mine.dtype == theirs.dtype and np.array_equal(mine, theirs)
+    branch.update(-1.)
+    assert branch.data[0].tolist() == [*half, -1.][-longest:] and buffer.data[0].tolist() == expected[0].tolist()
+    assert pickle.loads(pickle.dumps(buffer)).data[0].tolist() == expected[0].tolist()
+    with pytest.raises(TypeError, match='takes numbers'):
+        buffer.update('1')

@@ -12,6 +12,7 @@ from torch import nn
 
 import mmseg_gpt.engine as engine
 from mmseg_gpt.engine.hooks import parameter_table
+from mmseg_gpt.engine.optimizer import merged
 from mmseg_gpt.engine.runner import share_batch
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +27,7 @@ def arguments(config, **kwargs) -> argparse.Namespace:
 
 
 def test_read_config_sets_the_work_dir_and_options():
-    cfg = engine.read_config(arguments(MAIN, cfg_options={'train_cfg.max_iters': 7}))
+    cfg = engine.read_config(arguments(MAIN, cfg_options=['train_cfg.max_iters=7']))
     assert Path(cfg.work_dir) == Path('work_dirs/setr_pup_gpt_mae_ade20k') and cfg.train_cfg.max_iters == 7
     assert engine.read_config(arguments(MAIN, work_dir='elsewhere')).work_dir == 'elsewhere'
     with pytest.raises(SystemExit, match='no config'):
@@ -119,6 +120,14 @@ def test_optimiser_has_the_trained_parameters_with_their_learning_rates():
             assert rates[id(parameter)] == pytest.approx(1. if 'head' in name else 0.1), name
     frozen_groups = [id(p) for p in model.backbone.blocks.parameters() if id(p) in rates]
     assert not frozen_groups
+    assert [type(group) for group in wrapper.optimizer.param_groups] == [dict, dict], 'one for each learning rate'
+
+
+def test_groups_of_equal_settings_are_one_and_others_are_not():
+    a, b, c, d = (nn.Parameter(torch.zeros(1)) for _ in range(4))
+    one, two = merged([dict(params=[a], lr=1., weight_decay=0.), dict(params=[b], lr=1.),
+                       dict(weight_decay=0., lr=1., params=[c, d])])
+    assert one == dict(params=[a, c, d], lr=1., weight_decay=0.) and two == dict(params=[b], lr=1.)
 
 
 def test_parameter_table_counts_each_part():

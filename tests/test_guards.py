@@ -11,6 +11,7 @@ from mmengine.hooks import Hook
 from tiny_run import At, run, saved, tiny_config
 
 from mmseg_gpt.engine import NonFiniteHook, RunStopped, StopOnSignalHook
+from mmseg_gpt.engine.guards import fetch_numbers
 from mmseg_gpt.engine.resume import newest_checkpoint
 from mmseg_gpt.engine.runner import GUARDS
 
@@ -89,6 +90,13 @@ def test_a_batch_without_a_label_may_be_allowed(tmp_path, capsys):
 
     run(tiny_config(tmp_path, custom_hooks=[dict(type='IgnoredBatchHook', stop=False)]), At(3, ignore))
     assert 'iteration 3: every pixel of this batch is ignored' in capsys.readouterr().out
+
+
+def test_losses_become_numbers_at_once():
+    outputs = dict(loss=torch.tensor(0.1, requires_grad=True), acc=torch.tensor([2.], dtype=torch.bfloat16), lr=3)
+    single = torch.tensor(0.1).item()
+    assert fetch_numbers(outputs) == dict(loss=single, acc=2.) and outputs == dict(loss=single, acc=2., lr=3)
+    assert fetch_numbers({}) == {}
 
 
 def scaled_hook(max_skipped_steps: int, accumulated: int) -> tuple[NonFiniteHook, SimpleNamespace, torch.optim.SGD]:

@@ -17,7 +17,7 @@ from mmseg_gpt.engine.resume import flatten
 from mmseg_gpt.models import GatedPromptViT
 from mmseg_gpt.sample import make_dataset
 
-# Formatting the config nicely, which the runner does five times, takes longer than all else in such a run.
+# Formatting the config nicely, even once, takes half of the time of such a run.
 mmengine.config.config.FormatCode = lambda text, **_: (text, True)
 
 MAIN = Path(__file__).parents[1] / 'configs/setr_pup_gpt_mae_ade20k.py'

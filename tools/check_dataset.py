@@ -4,20 +4,14 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config, DictAction
-from mmengine.fileio import dump
-from mmengine.registry import DefaultScope
-from rich.progress import track
+from arguments import add_config_arguments
 
-import mmseg_gpt  # noqa: F401  registers everything
-from mmseg_gpt.data import Survey, survey
-from mmseg_gpt.data.report import as_numbers, as_text, copies, plot_classes
-from mmseg_gpt.engine import read_config
-from mmseg_gpt.engine.preflight.before import refuse
-from mmseg_gpt.engine.preflight.data import build_dataset
-from mmseg_gpt.engine.preflight.missing import missing_datasets
-from mmseg_gpt.sample.dataset import available_cpus
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from mmseg_gpt.data import Survey
 
 SPLITS = ('train', 'val', 'test')
 
@@ -27,25 +21,22 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, epilog='The exit code is 1 if there is a problem: a file that cannot be decoded, sizes '
         'that differ, wrong label values, a rotated image, files without a partner, or a training image in another '
         'split. A class that never occurs is only reported. Ctrl-C stops it; then nothing is written.')
-    parser.add_argument('config', help='config file, such as configs/setr_pup_gpt_mae_ade20k.py')
+    add_config_arguments(parser)
     parser.add_argument('--split', choices=(*SPLITS, 'all'), default='all', help='whose data loader (default: '
                         '%(default)s; a test split that is the same as val is then looked at once)')
-    parser.add_argument('--workers', type=int, default=available_cpus(), metavar='N',
-                        help='number of processes (default: one for each CPU, %(default)s here)')
+    parser.add_argument('--workers', type=int, metavar='N', help='number of processes (default: one for each CPU)')
     parser.add_argument('--out', default='dataset_report.json', metavar='FILE', help='all numbers and problems go '
                         'there, and the shares of the classes into a .png beside it (default: %(default)s)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='override settings of the config: train_dataloader.dataset.data_root=/my/data')
     parser.set_defaults(work_dir=None, launcher='none')  # what read_config looks for
     args = parser.parse_args()
-    if args.workers < 1:
+    if args.workers is not None and args.workers < 1:
         parser.error(f'--workers must be at least 1, got {args.workers}')
     if Path(args.out).suffix != '.json' or not Path(args.out).resolve().parent.is_dir():
         parser.error(f'--out {args.out}: a .json file in a folder that exists is needed')
     return args
 
 
-def datasets_of(cfg: Config, split: str) -> dict[str, dict]:
+def datasets_of(cfg: 'Config', split: str) -> dict[str, dict]:
     """The configs of the datasets to look at, by split.
 
     Raises:
@@ -60,17 +51,26 @@ def datasets_of(cfg: Config, split: str) -> dict[str, dict]:
     return configs
 
 
-def look(cfg: Config, split: str, dataset_config: dict, workers: int) -> Survey:
+def look(cfg: 'Config', split: str, dataset_config: dict, workers: int | None) -> 'Survey':
     """Builds one dataset and looks at all of it, with a progress bar."""
+    from mmengine.registry import DefaultScope
+    from rich.progress import track
+
+    from mmseg_gpt.data import Survey, survey
+    from mmseg_gpt.engine.preflight.data import build_dataset
+    from mmseg_gpt.sample.dataset import available_cpus
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         dataset, problems = build_dataset(dataset_config)
     if dataset is None:
         return Survey((), problems=problems)
-    return survey(dataset, workers, lambda results, total: track(results, f'{split:5}', total))
+    return survey(dataset, workers or available_cpus(), lambda results, total: track(results, f'{split:5}', total))
 
 
-def write(surveys: dict[str, Survey], out: Path) -> None:
+def write(surveys: dict[str, 'Survey'], out: Path) -> None:
     """Writes the JSON file, completely or not at all, and the picture."""
+    from mmengine.fileio import dump
+
+    from mmseg_gpt.data.report import as_numbers, plot_classes
     unfinished = out.with_suffix('.part.json')
     dump(as_numbers(surveys), unfinished, indent=2)
     os.replace(unfinished, out)
@@ -80,6 +80,10 @@ def write(surveys: dict[str, Survey], out: Path) -> None:
 
 def main() -> None:
     args = parse_args()
+    from mmseg_gpt.data.report import as_text, copies  # after the arguments, as importing takes seconds
+    from mmseg_gpt.engine import read_config
+    from mmseg_gpt.engine.preflight.before import refuse
+    from mmseg_gpt.engine.preflight.missing import missing_datasets
     cfg = read_config(args)
     configs = datasets_of(cfg, args.split)
     refuse(missing_datasets(list(configs.values())), [])

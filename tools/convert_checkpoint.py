@@ -7,12 +7,8 @@ they hold Python objects, are read without them.
 import argparse
 from pathlib import Path
 
-import mmseg_gpt  # noqa: F401  the shims
-from mmseg_gpt.checkpoints import CheckpointError, fetch
-from mmseg_gpt.checkpoints.convert import AS_IS, convert, describe
-from mmseg_gpt.checkpoints.export import EXPORTS
-from mmseg_gpt.checkpoints.seal import file_sha256
-
+AS_IS = 'as-is'
+LAYOUTS = ('timm', 'mmpretrain', 'mmsegmentation', 'mmseg_gpt', AS_IS)
 LAYOUT_HELP = ('the names to write. timm (default), mmpretrain, mmsegmentation and mmseg_gpt hold the ViT alone; '
                f'{AS_IS} holds all weights of SRC, heads too, under the names they have there')
 
@@ -27,7 +23,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('src', metavar='SRC', help='a checkpoint: a path, an http(s) address, or timm://NAME')
     parser.add_argument('dst', metavar='DST', nargs='?', type=Path, help='the .safetensors or .pth file to write')
     parser.add_argument('--list', action='store_true', help='only say what SRC is, and how a config uses it')
-    parser.add_argument('--layout', choices=[*EXPORTS, AS_IS], default='timm', help=LAYOUT_HELP)
+    parser.add_argument('--layout', choices=LAYOUTS, default='timm', help=LAYOUT_HELP)
     parser.add_argument('--sha256', metavar='HEX', help='refuse SRC if its SHA-256 is another')
     parser.add_argument('--force', action='store_true', help='overwrite DST')
     args = parser.parse_args()
@@ -38,6 +34,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    from mmseg_gpt.checkpoints import CheckpointError, fetch  # after the arguments, as importing takes seconds
+    from mmseg_gpt.checkpoints.convert import convert, describe
+    from mmseg_gpt.checkpoints.seal import file_sha256
     try:
         source = fetch(args.src, args.sha256)
         if args.list:

@@ -3,8 +3,6 @@
 import argparse
 import sys
 
-from mmseg_gpt.sample import CLASSES, make_dataset
-
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
@@ -23,6 +21,7 @@ def show(done: int, total: int) -> None:
 
 def main() -> None:
     args = parse_args()
+    from mmseg_gpt.sample import CLASSES, make_dataset  # after the arguments, as importing takes seconds
     try:
         drawn = make_dataset(args.out, args.images, args.val_images, args.size, args.seed, show)
     except (ValueError, OSError) as error:

@@ -2,11 +2,10 @@
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.fileio import dump
-
-from mmseg_gpt.analysis import GateReport, plot_gates, read_gates, selection_ratio
-from mmseg_gpt.checkpoints import read_state_dict
+if TYPE_CHECKING:
+    from mmseg_gpt.analysis import GateReport
 
 
 def parse_args() -> argparse.Namespace:
@@ -22,8 +21,9 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def numbers(report: GateReport) -> dict:
+def numbers(report: 'GateReport') -> dict:
     """The plotted numbers, as plain lists."""
+    from mmseg_gpt.analysis import selection_ratio
     gates, temperatures = report.gates, report.temperatures
     return {
         'gates': None if gates is None else gates.tolist(),
@@ -34,6 +34,10 @@ def numbers(report: GateReport) -> dict:
 
 def main() -> None:
     args = parse_args()
+    from mmengine.fileio import dump  # after the arguments, as importing takes seconds
+
+    from mmseg_gpt.analysis import plot_gates, read_gates
+    from mmseg_gpt.checkpoints import read_state_dict
     reports = [read_gates(read_state_dict(c), name) for c, name in zip(args.checkpoints, args.names)]
     plot_gates(reports, args.out)
     table = Path(args.out).with_suffix('.json')

@@ -3,42 +3,35 @@
 import argparse
 from numbers import Real
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from mmengine.config import Config
-from mmengine.dist import is_main_process
-from mmengine.fileio import dump
+from arguments import add_config_arguments, add_run_arguments
 
-import mmseg_gpt  # noqa: F401  registers everything
-from mmseg_gpt.engine import (
-    Runner,
-    add_common_arguments,
-    check_files,
-    errors_in_words,
-    read_config,
-    set_test_precision,
-)
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from mmseg_gpt.engine import Runner
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, epilog='The numbers are also written to metrics.json '
                                      '(metrics_tta.json with --tta) in the work directory.')
-    parser.add_argument('config', help='the config the checkpoint was trained with')
+    add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--tta', action='store_true', help='multi-scale and flip, by the config\'s tta_pipeline')
     parser.add_argument('--out', metavar='DIR', help='save the predicted label maps there, as PNG')
     parser.add_argument('--show-dir', metavar='DIR', help='save pictures there: image with labels and with predictions')
     parser.add_argument('--amp', nargs='?', const='bf16', choices=['bf16', 'fp16'], help='mixed precision, in which '
                         'some pixels change their label; bf16 where nothing follows (fp16 needs a GPU)')
-    add_common_arguments(parser)
+    add_run_arguments(parser)
     return parser.parse_args()
 
 
-def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
+def apply_arguments(cfg: 'Config', args: argparse.Namespace) -> None:
     """Changes ``cfg`` as the arguments of this tool ask."""
     if not Path(args.checkpoint).is_file():
         raise SystemExit(f'there is no checkpoint {args.checkpoint}')
     cfg.load_from = args.checkpoint
-    set_test_precision(cfg, args.amp)
     if args.tta:
         if 'tta_pipeline' not in cfg or 'tta_model' not in cfg:
             raise SystemExit(f'--tta: {args.config} has no tta_pipeline and tta_model')
@@ -51,10 +44,11 @@ def apply_arguments(cfg: Config, args: argparse.Namespace) -> None:
         cfg.visualizer.save_dir = args.show_dir
 
 
-def write_metrics(runner: Runner, metrics: dict, args: argparse.Namespace) -> None:
+def write_metrics(runner: 'Runner', metrics: dict, args: argparse.Namespace) -> None:
     """Writes what was tested, the summary and, for segmentation, the IoU of each class."""
     per_class = {name: iou for metric in runner.test_loop.evaluator.metrics
                  for name, iou in getattr(metric, 'per_class', {}).items()}
+    from mmengine.fileio import dump
     path = Path(runner.work_dir) / ('metrics_tta.json' if args.tta else 'metrics.json')
     rounded = {name: round(float(v), 4) if isinstance(v, Real) else v for name, v in metrics.items()}
     dump({'checkpoint': args.checkpoint, **rounded, 'per_class': per_class}, path, indent=2)
@@ -63,13 +57,15 @@ def write_metrics(runner: Runner, metrics: dict, args: argparse.Namespace) -> No
 
 def main() -> None:
     args = parse_args()
-    cfg = read_config(args)
+    from mmseg_gpt import engine  # after the arguments, as importing takes seconds
+    cfg = engine.read_config(args)
     apply_arguments(cfg, args)
-    check_files(cfg, ('test_dataloader', ), pretrained=False, device=args.device)
-    with errors_in_words():
-        runner = Runner.from_cfg(cfg)
+    engine.set_test_precision(cfg, args.amp)
+    engine.check_files(cfg, ('test_dataloader', ), pretrained=False, device=args.device)
+    with engine.errors_in_words():
+        runner = engine.Runner.from_cfg(cfg)
         metrics = runner.test()
-    if is_main_process():
+    if runner.rank == 0:
         write_metrics(runner, metrics, args)
 
 

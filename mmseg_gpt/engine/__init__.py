@@ -1,8 +1,8 @@
 """Running: config and command line, precision, processes, hooks, checks before a run."""
 
 from .checkpointing import AtomicCheckpointHook
-from .config import add_common_arguments, errors_in_words, read_config, set_resume
-from .guards import IgnoredBatchHook, NonFiniteHook, RunStopped, SameBuffersHook, StopOnSignalHook
+from .config import errors_in_words, read_config, set_resume
+from .guards import AgreeHook, IgnoredBatchHook, NonFiniteHook, RunStopped, SameBuffersHook, StopOnSignalHook
 from .hooks import ParameterTableHook
 from .optimizer import TrainedPartsConstructor
 from .precision import Bf16OptimWrapper, set_precision, set_test_precision
@@ -11,8 +11,8 @@ from .reproducible import SeedIterationHook
 from .runner import Runner
 
 __all__ = [
-    'AtomicCheckpointHook', 'Bf16OptimWrapper', 'IgnoredBatchHook', 'NonFiniteHook', 'ParameterTableHook', 'RunStopped',
-    'Runner', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'TrainedPartsConstructor',
-    'add_common_arguments', 'check_files', 'check_options', 'check_run', 'errors_in_words',
-    'read_config', 'set_precision', 'set_resume', 'set_test_precision'
+    'AgreeHook', 'AtomicCheckpointHook', 'Bf16OptimWrapper', 'IgnoredBatchHook', 'NonFiniteHook', 'ParameterTableHook',
+    'RunStopped', 'Runner', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'TrainedPartsConstructor',
+    'check_files', 'check_options', 'check_run', 'errors_in_words', 'read_config', 'set_precision', 'set_resume',
+    'set_test_precision'
 ]

@@ -17,26 +17,13 @@ from .preflight import check_options
 from .preflight.keys import find
 from .resume import POINTER, newest_checkpoint
 
-LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
-
-OPTIONS_HELP = ('override settings of the config, as KEY=VALUE pairs with dots for levels: train_cfg.max_iters=100 '
-                'optim_wrapper.optimizer.lr=0.01. Lists are written [a,b]; quote them and leave no spaces.')
-
-
-def add_common_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the arguments that training and testing share, with the names OpenMMLab users know."""
-    parser.add_argument('--work-dir', metavar='DIR', help='where to write (default: work_dirs/NAME_OF_CONFIG)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=OPTIONS_HELP)
-    parser.add_argument('--launcher', choices=LAUNCHERS, help='how several processes are started (default: pytorch '
-                        'under torchrun, else none)')
-    parser.add_argument('--device', choices=('auto', 'cuda'), default='auto', help='cuda: stop where there is no GPU '
-                        '(default: auto, which then goes on with the CPU)')
-    # Old launchers pass it; torchrun sets the environment variable instead.
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-
 
 def read_config(args: argparse.Namespace) -> Config:
-    """Reads ``args.config`` and applies the arguments of :func:`add_common_arguments`.
+    """Reads a config and applies the arguments of the tools.
+
+    Args:
+        args: With ``config``, a path; ``cfg_options``, a list of ``KEY=VALUE`` or None; ``work_dir`` and ``launcher``,
+            which may be None.
 
     Raises:
         SystemExit: there is no such config, an option that would change nothing, or ``--launcher pytorch``
@@ -46,11 +33,19 @@ def read_config(args: argparse.Namespace) -> Config:
         raise SystemExit(f'there is no config {args.config}; they are in configs/')
     cfg = Config.fromfile(args.config)
     if args.cfg_options:
-        check_options(cfg, args.cfg_options)
-        cfg.merge_from_dict(args.cfg_options)
+        options = parse_settings(args.cfg_options)
+        check_options(cfg, options)
+        cfg.merge_from_dict(options)
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
     cfg.launcher = find_launcher(args.launcher)
     return cfg
+
+
+def parse_settings(settings: list[str]) -> dict[str, object]:
+    """The values of ``KEY=VALUE`` settings, as MMEngine reads them from a command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction)
+    return parser.parse_args(['--cfg-options', *settings]).cfg_options
 
 
 def find_launcher(launcher: str | None) -> str:

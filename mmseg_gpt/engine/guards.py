@@ -1,5 +1,6 @@
 """Hooks that stop a run before it goes wrong silently, or when it is asked to stop."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -38,6 +39,8 @@ class NonFiniteHook(Hook):
         RunStopped: naming the iteration, the parameters and the images.
     """
 
+    priority = 'HIGHEST'  # before the hooks that would fetch the losses one by one
+
     def __init__(self, max_skipped_steps: int = 50) -> None:
         self.max_skipped_steps = max_skipped_steps
         self.skipped = 0
@@ -73,12 +76,13 @@ class NonFiniteHook(Hook):
 
     def after_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
+        numbers = fetch_numbers(outputs or {})
         self.skipped += 1
         if self.scaled:
             if self.skipped > self.max_skipped_steps * self.accumulated:
                 self.stop(runner, f'loss scaling has skipped more than {self.max_skipped_steps} steps in a row')
             return
-        broken = {k: float(v) for k, v in (outputs or {}).items() if torch.is_tensor(v) and not v.isfinite().all()}
+        broken = {name: number for name, number in numbers.items() if not math.isfinite(number)}
         if broken:
             self.stop(runner, f'not finite: {broken}')
 
@@ -104,6 +108,25 @@ class NonFiniteHook(Hook):
 
 
 @HOOKS.register_module()
+class AgreeHook(Hook):
+    """Lets all processes know, with one exchange an iteration, what the hooks of each have to say.
+
+    Every hook with ``say(runner, data_batch)``, which returns an integer, is told the highest of all processes before
+    the iteration, with ``hear(runner, data_batch, highest)``.
+    """
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        speakers = [hook for hook in runner.hooks if hasattr(hook, 'say')]
+        said = [hook.say(runner, data_batch) for hook in speakers]
+        if get_world_size() > 1:
+            numbers = torch.tensor(said)
+            all_reduce(numbers, 'max')
+            said = numbers.tolist()
+        for hook, highest in zip(speakers, said):
+            hook.hear(runner, data_batch, highest)
+
+
+@HOOKS.register_module()
 class IgnoredBatchHook(Hook):
     """Stops the run at a batch of which, over all processes, no pixel is labelled: its loss is 0, and teaches nothing.
 
@@ -117,12 +140,14 @@ class IgnoredBatchHook(Hook):
     def __init__(self, stop: bool = True) -> None:
         self.stop = stop
 
-    def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
+    def say(self, runner, data_batch: dict | None) -> int:
+        """1 if this process can learn from its share of the batch."""
         head = getattr(unwrap(runner.model), 'decode_head', None)
-        ignored = torch.tensor(int(batch_is_ignored(samples_of(data_batch), getattr(head, 'ignore_index', 255))))
-        if get_world_size() > 1:
-            all_reduce(ignored, 'min')
-        if not ignored:
+        return int(not batch_is_ignored(samples_of(data_batch), getattr(head, 'ignore_index', 255)))
+
+    def hear(self, runner, data_batch: dict | None, labelled: int) -> None:
+        """Stops if no process can."""
+        if labelled:
             return
         said = (f'iteration {runner.iter + 1}: every pixel of this batch is ignored, so there is nothing to learn from '
                 f'it. Images: {", ".join(image_files(data_batch))}')
@@ -167,15 +192,16 @@ class StopOnSignalHook(Hook):
     """Saves and ends the run when the process gets SIGTERM or SIGINT (Ctrl-C), as schedulers expect.
 
     All processes stop at the same iteration, and with the exit status 128 + signal, so that a scheduler does not take
-    the run for finished. It is the next iteration at which nothing is under way: gradients that accumulate, or an
-    epoch that is about to end. In a single process, a second signal ends the run at once.
+    the run for finished. It is the next iteration that all of them begin with the signal, and at which nothing is under
+    way: gradients that accumulate, or an epoch that is about to end. In a single process it is the one that the signal
+    comes in, and a second signal ends the run at once.
     """
 
     priority = 'LOWEST'  # after the checkpoint hook
     SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
     def __init__(self) -> None:
-        self.received = 0
+        self.received = self.agreed = 0
         self.former: dict = {}
 
     def before_train(self, runner) -> None:
@@ -205,10 +231,18 @@ class StopOnSignalHook(Hook):
             signal.signal(number, handler)
         self.former = {}
 
+    def say(self, runner, data_batch: dict | None) -> int:
+        """The signal that this process has got, or 0."""
+        return self.received
+
+    def hear(self, runner, data_batch: dict | None, number: int) -> None:
+        """Keeps the signal that any process has got, until the iteration is done."""
+        self.agreed = number
+
     def after_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
         done = runner.iter + 1
-        number = self.received_anywhere(runner)
+        number = self.agreed if runner.distributed else self.received
         accumulating = done % accumulated_iterations(runner.optim_wrapper) and done < runner.max_iters
         if number and not accumulating and not ends_epoch(runner, done):
             self.save_and_stop(runner, number, runner.epoch, done)
@@ -262,6 +296,19 @@ def optimizer_wrappers(wrapper: OptimWrapper | OptimWrapperDict) -> list[OptimWr
 def accumulated_iterations(wrapper: OptimWrapper | OptimWrapperDict) -> int:
     """The iterations of one optimizer step."""
     return max(each._accumulative_counts for each in optimizer_wrappers(wrapper))
+
+
+@torch.no_grad()
+def fetch_numbers(outputs: dict) -> dict[str, float]:
+    """Replaces the losses of an iteration by Python's numbers, so that the device is waited for once, and gives them.
+
+    Args:
+        outputs: What a model's ``train_step`` has returned: tensors of one element each, as MMEngine logs them.
+    """
+    tensors = {name: value.reshape(1) for name, value in outputs.items() if torch.is_tensor(value)}
+    if tensors:
+        outputs.update(zip(tensors, torch.cat(list(tensors.values())).tolist()))
+    return {name: outputs[name] for name in tensors}
 
 
 def samples_of(batch: object) -> list:

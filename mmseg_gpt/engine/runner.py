@@ -1,5 +1,9 @@
 """MMEngine's runner, with what a run of 160,000 iterations needs to be trusted."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import mmengine.runner
 import torch
 from mmengine.hooks import Hook
@@ -14,7 +18,7 @@ from .checkpoint_runner import CheckpointRunner
 from .reproducible import AlreadySkipped, seeded, skip_iterations
 from .resume import check_dataset_length
 
-GUARDS = ('SeedIterationHook', 'IgnoredBatchHook', 'NonFiniteHook', 'SameBuffersHook', 'StopOnSignalHook')
+GUARDS = ('SeedIterationHook', 'AgreeHook', 'IgnoredBatchHook', 'NonFiniteHook', 'SameBuffersHook', 'StopOnSignalHook')
 
 
 class Runner(CheckpointRunner):
@@ -29,6 +33,11 @@ class Runner(CheckpointRunner):
     * On a machine without CUDA, torchrun starts gloo processes, with BN in the place of SyncBN, which trains
       on GPUs only. Each process then has batch statistics of its own.
     """
+
+    def _log_env(self, env_cfg: dict) -> None:
+        # MMEngine would import torchvision for the number of its version.
+        with hidden('torchvision'):
+            super()._log_env(env_cfg)
 
     def setup_env(self, env_cfg: dict) -> None:
         if self.launcher == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
@@ -64,8 +73,7 @@ class Runner(CheckpointRunner):
 
     def build_train_loop(self, loop: dict) -> mmengine.runner.BaseLoop:
         if isinstance(self._train_dataloader, dict):
-            config = seeded(guarded(share_batch(self._train_dataloader, self.world_size)), self.seed)
-            self._train_dataloader = self.build_dataloader(config, seed=self.seed)
+            self._train_dataloader = training_loader(self._train_dataloader, self.seed, self.world_size)
         done = self._resumed['meta']['iter'] if self._resumed else 0
         skipped = done > 0 and self._skip(done)
         loop = super().build_train_loop(loop)
@@ -89,7 +97,32 @@ class Runner(CheckpointRunner):
                          diff_rank_seed: bool = False) -> DataLoader:
         if isinstance(dataloader, dict):
             dataloader = guarded(dataloader)
+            dataloader.setdefault('pin_memory', torch.cuda.is_available())  # copying to a GPU is then faster
         return mmengine.runner.Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+
+
+def training_loader(dataloader: dict, seed: int, processes: int = 1) -> DataLoader:
+    """The data loader that a process of a run trains with.
+
+    Args:
+        dataloader: ``train_dataloader`` of a config.
+        seed: The run's.
+        processes: Those that share its batch.
+    """
+    return Runner.build_dataloader(seeded(guarded(share_batch(dataloader, processes)), seed), seed)
+
+
+@contextmanager
+def hidden(package: str) -> Iterator[None]:
+    """Lets a package that has not been imported yet seem absent."""
+    if package in sys.modules:
+        yield
+        return
+    sys.modules[package] = None
+    try:
+        yield
+    finally:
+        del sys.modules[package]
 
 
 def guarded(dataloader: dict) -> dict:
@@ -119,5 +152,7 @@ def share_batch(train_dataloader: dict, processes: int) -> dict:
                          'or another batch with --cfg-options train_dataloader.batch_size=N')
     share = train_dataloader.copy()
     share['batch_size'] = total // processes
-    print_log(f'batch: {total} images in all, {total // processes} in each of {processes} processes', logger='current')
+    if processes > 1:
+        print_log(f'batch: {total} images in all, {total // processes} in each of {processes} processes',
+                  logger='current')
     return share

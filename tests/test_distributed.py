@@ -1,0 +1,116 @@
+"""What processes send each other: gradients of what is trained, frozen weights once, a small message an iteration."""
+
+from collections import Counter
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.hooks import Hook
+from tiny_run import run, tiny_config
+
+from mmseg_gpt.engine import AgreeHook, IgnoredBatchHook, Runner, RunStopped, StopOnSignalHook, guards
+
+ITERATIONS = 3
+
+
+def size(tensors: Iterator[torch.Tensor]) -> int:
+    """Bytes."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+@pytest.fixture
+def group(tmp_path, monkeypatch) -> Iterator[None]:
+    """A group of one process: what it would send does not depend on how many there are."""
+    monkeypatch.setenv('LOCAL_RANK', '0')
+    torch.distributed.init_process_group('gloo', init_method=f'file://{tmp_path}/group', rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+class CountGradients(Hook):
+    """Counts the bytes of gradients that are reduced, by iteration."""
+
+    def __init__(self) -> None:
+        self.sent: Counter[int] = Counter()
+
+    def before_train(self, runner: Runner) -> None:
+        def reduce(state: None, bucket: torch.distributed.GradBucket) -> torch.futures.Future[torch.Tensor]:
+            self.sent[runner.iter] += size([bucket.buffer()])
+            done = torch.futures.Future()
+            done.set_result(bucket.buffer())
+            return done
+
+        runner.model.register_comm_hook(None, reduce)
+
+
+def test_only_gradients_of_what_is_trained_are_sent_and_frozen_weights_once(tmp_path, group, monkeypatch):
+    send, sent = torch.distributed._broadcast_coalesced, []
+
+    def count(processes: object, tensors: list[torch.Tensor], *rest: object) -> None:
+        sent.append(size(tensors))
+        send(processes, tensors, *rest)
+
+    monkeypatch.setattr(torch.distributed, '_broadcast_coalesced', count)
+    gradients = CountGradients()
+    model = run(tiny_config(tmp_path, launcher='pytorch', train_cfg__max_iters=ITERATIONS), gradients).model
+    trained, frozen = ([p for p in model.parameters() if p.requires_grad is flag] for flag in (True, False))
+    assert gradients.sent == dict.fromkeys(range(ITERATIONS), size(trained)) and size(frozen) > size(trained)
+    assert sent == [size(model.parameters()) + size(model.buffers())] + [size(model.buffers())] * ITERATIONS
+    assert model.find_unused_parameters is False
+
+
+def all_hooks(monkeypatch, of_others: list[int]) -> tuple[SimpleNamespace, list]:
+    """A runner with the hooks that agree, beside another process that says ``of_others``; and all exchanges."""
+    exchanges = []
+
+    def highest(numbers: torch.Tensor, operation: str) -> None:
+        assert operation == 'max'
+        exchanges.append(numbers.tolist())
+        numbers.copy_(torch.maximum(numbers, torch.tensor(of_others)))
+
+    monkeypatch.setattr(guards, 'get_world_size', lambda: 2)
+    monkeypatch.setattr(guards, 'all_reduce', highest)
+    return SimpleNamespace(hooks=[AgreeHook(), IgnoredBatchHook(), StopOnSignalHook()], iter=0,
+                           model=torch.nn.Identity(), distributed=True), exchanges
+
+
+def ignored_batch() -> dict:
+    class Sample(SimpleNamespace):
+        def __contains__(self, name: str) -> bool:
+            return name in vars(self)
+
+    return dict(data_samples=[Sample(gt_sem_seg=SimpleNamespace(data=torch.full((1, 4, 4), 255)), img_path='a.jpg')])
+
+
+@pytest.mark.parametrize('mine, theirs', [(0, 15), (15, 0), (15, 15)])
+def test_processes_agree_on_a_signal_with_one_exchange_an_iteration(monkeypatch, mine, theirs):
+    runner, exchanges = all_hooks(monkeypatch, [1, theirs])
+    stop = runner.hooks[2]
+    stop.received = mine
+    for hook in runner.hooks:
+        hook.before_train_iter(runner, 0, ignored_batch())  # which is learnt from in the other process
+    assert exchanges == [[0, mine]] and stop.agreed == 15
+
+
+def test_a_batch_without_a_label_in_any_process_is_refused(monkeypatch):
+    runner, _ = all_hooks(monkeypatch, [0, 0])
+    with pytest.raises(RunStopped, match=r'every pixel of this batch is ignored.*a\.jpg'):
+        runner.hooks[0].before_train_iter(runner, 0, ignored_batch())
+
+
+def test_a_signal_stops_a_process_in_the_iteration_that_all_begin_with_it(monkeypatch):
+    runner, _ = all_hooks(monkeypatch, [1, 0])
+    runner.optim_wrapper, runner.max_iters, runner.epoch, runner.train_loop = (
+        SimpleNamespace(_accumulative_counts=1), 9, 0, None)
+    agree, _, stop = runner.hooks
+    stopped = []
+    monkeypatch.setattr(stop, 'save_and_stop', lambda runner, number, epoch, done: stopped.append((number, done)))
+    agree.before_train_iter(runner, 0, {})
+    stop.received = 15  # in the middle of iteration 1
+    stop.after_train_iter(runner, 0)
+    assert stopped == []
+    runner.iter = 1
+    agree.before_train_iter(runner, 1, {})
+    stop.after_train_iter(runner, 1)
+    assert stopped == [(15, 2)]

@@ -1,0 +1,35 @@
+"""Arguments that several tools share. Tools parse before they import what takes seconds: nothing here may import it."""
+
+import argparse
+
+LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+
+
+def add_config_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the config and what changes its settings."""
+    parser.add_argument('config', help='config file, such as configs/setr_pup_gpt_mae_ade20k.py')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', type=setting, metavar='KEY=VALUE', help='override '
+                        'settings of the config, as KEY=VALUE pairs with dots for levels: train_cfg.max_iters=100 '
+                        'optim_wrapper.optimizer.lr=0.01. Lists are written [a,b]; quote them and leave no spaces.')
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds what training and testing share besides, with the names OpenMMLab users know."""
+    parser.add_argument('--work-dir', metavar='DIR', help='where to write (default: work_dirs/NAME_OF_CONFIG)')
+    parser.add_argument('--launcher', choices=LAUNCHERS, help='how several processes are started (default: pytorch '
+                        'under torchrun, else none)')
+    parser.add_argument('--device', choices=('auto', 'cuda'), default='auto', help='cuda: stop where there is no GPU '
+                        '(default: auto, which then goes on with the CPU)')
+    # Old launchers pass it; torchrun sets the environment variable instead.
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def setting(text: str) -> str:
+    """A setting of a config as it was typed; :func:`mmseg_gpt.engine.read_config` parses it.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no KEY=VALUE.
+    """
+    if not text.partition('=')[1]:
+        raise argparse.ArgumentTypeError(f'{text} is not KEY=VALUE')
+    return text

@@ -1,0 +1,139 @@
+"""Measures how many images per second the training pipeline of a config gives, alone, and where its time goes."""
+
+import argparse
+import json
+import os
+import tempfile
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from arguments import add_config_arguments
+
+if TYPE_CHECKING:
+    from mmengine.config import Config
+
+    from mmseg_gpt.data.throughput import Cost
+
+DRAWN = 32
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog='The loader is that of tools/train.py, which checks and seeds each sample. It is '
+        'measured in turns with the same loader without that. Numbers of images per second are medians of the rounds.')
+    add_config_arguments(parser)
+    parser.add_argument('--workers', type=counts, default='0,1,2,4', metavar='N,N,...',
+                        help='numbers of worker processes to measure; 0 is the main process (default: %(default)s)')
+    parser.add_argument('--batches', type=positive, default=8, metavar='N', help='in each round (default: %(default)s)')
+    parser.add_argument('--rounds', type=positive, default=3, metavar='N', help='default: %(default)s')
+    parser.add_argument('--seed', type=int, default=0, help='of the order of images and of their augmentations '
+                        '(default: %(default)s)')
+    parser.add_argument('--generate', type=positive, metavar='N', help='draw N images of ADE20K\'s usual sizes, and '
+                        f'measure with them (default: only where the dataset is not there, and {DRAWN})')
+    parser.add_argument('--wanted', type=positive, default=400, metavar='N', help='say how many workers would give N '
+                        'images per second (default: %(default)s)')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write all numbers there')
+    parser.set_defaults(work_dir=None, launcher='none')  # what read_config looks for
+    return parser.parse_args()
+
+
+def positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError
+    return number
+
+
+def counts(text: str) -> list[int]:
+    numbers = [int(word) for word in text.split(',')]
+    if min(numbers) < 0:
+        raise ValueError
+    return list(dict.fromkeys(numbers))
+
+
+def draw(cfg: 'Config', number: int, folder: Path) -> None:
+    """Draws images, and lets the config take them for its training data."""
+    from rich.progress import track
+
+    from mmseg_gpt.data.throughput import draw_images
+    from mmseg_gpt.engine.preflight.missing import sources
+    prefix = dict(img_path='images', seg_map_path='annotations')
+    draw_images(*(folder / name for name in prefix.values()), number,
+                progress=lambda numbers: track(numbers, 'drawing images'))
+    for dataset in sources(cfg.train_dataloader.dataset):
+        dataset.update(data_root=str(folder), data_prefix=prefix, ann_file='')
+
+
+def measure(cfg: 'Config', args: argparse.Namespace) -> dict:
+    """Measures each number of workers, prints what it finds as it comes, and gives it all."""
+    from mmengine.runner import Runner
+    from rich.progress import track
+
+    from mmseg_gpt.data.throughput import compare_rates, spread, time_transforms, workers_needed
+    from mmseg_gpt.engine.runner import training_loader
+    rates = {}
+    for workers in args.workers:
+        config = with_workers(cfg.train_dataloader, workers)
+        loaders = dict(ours=partial(training_loader, config, args.seed),
+                       plain=partial(Runner.build_dataloader, config, args.seed))
+        found = compare_rates(loaders, args.batches, args.rounds, lambda r, w=workers: track(r, f'{w} workers'))
+        rates[workers] = dict(found, ratio=spread(found['ours'], found['plain']))
+        print(as_text(workers, rates[workers]), flush=True)
+    images = args.batches * cfg.train_dataloader.batch_size
+    loader = training_loader(with_workers(cfg.train_dataloader, 0), args.seed)
+    costs = time_transforms(loader, images, lambda places: track(places, 'transforms'))
+    print(table(costs))
+    needed = workers_needed({workers: median(found['ours']) for workers, found in rates.items()}, args.wanted)
+    print(f'{args.wanted} images/s need {needed} workers of this machine, if each gives as many as the best above')
+    return dict(rates=rates, transforms=[cost._asdict() for cost in costs], wanted=args.wanted, workers_needed=needed)
+
+
+def with_workers(dataloader: dict, workers: int) -> dict:
+    """A copy of a data loader config with another number of workers, which end when nobody asks them."""
+    config = dict(dataloader, num_workers=workers, persistent_workers=False)
+    if not workers:
+        config.pop('prefetch_factor', None)
+    return config
+
+
+def as_text(workers: int, found: dict) -> str:
+    """What was measured with a number of workers, in a line."""
+    ratio = found['ratio']
+    return (f'{workers} workers: {median(found["ours"]):.1f} images/s, without checks and seeds '
+            f'{median(found["plain"]):.1f}; ratio {ratio["median"]:.3f} ({ratio["low"]:.3f} to {ratio["high"]:.3f})')
+
+
+def table(costs: list['Cost']) -> str:
+    """What each transform takes, in lines."""
+    from prettytable import PrettyTable
+    rows = PrettyTable(['transform', 'ms per image (median)', 'share'], align='r')
+    rows.align['transform'] = 'l'
+    rows.add_rows([[cost.name, f'{cost.milliseconds:.2f}', f'{cost.share:.1%}'] for cost in costs])
+    return str(rows)
+
+
+def main() -> None:
+    args = parse_args()
+    from mmengine.registry import DefaultScope  # after the arguments, as importing takes seconds
+    from mmengine.utils.dl_utils import set_multi_processing
+
+    from mmseg_gpt.engine import read_config
+    from mmseg_gpt.engine.preflight.missing import missing_datasets
+    cfg = read_config(args)
+    set_multi_processing(**cfg.get('env_cfg', {}).get('mp_cfg', {}))  # as the runner does
+    drawn = args.generate or (DRAWN if missing_datasets([cfg.train_dataloader.dataset]) else 0)
+    with tempfile.TemporaryDirectory() as folder, DefaultScope.overwrite_default_scope(cfg.get('default_scope')):
+        if drawn:
+            draw(cfg, drawn, Path(folder))
+        print(f'{f"{drawn} drawn images" if drawn else cfg.train_dataloader.dataset.get("data_root")}, batches of '
+              f'{cfg.train_dataloader.batch_size}, {len(os.sched_getaffinity(0))} CPUs', flush=True)
+        found = dict(config=args.config, seed=args.seed, drawn=drawn, **measure(cfg, args))
+    if args.json:
+        args.json.write_text(json.dumps(found, indent=2) + '\n')
+        print(f'written: {args.json}')
+
+
+if __name__ == '__main__':
+    main()
