@@ -77,7 +77,8 @@ class Traffic(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        if not func.is_view and func.overloadpacket not in NO_TRAFFIC:
+        # Of the namespace prim are questions about a tensor, such as on which device it is.
+        if not func.is_view and func.overloadpacket not in NO_TRAFFIC and func.namespace != 'prim':
             self.bytes += sum(size(t) for t in tree_leaves((args, kwargs, result)) if torch.is_tensor(t))
         return result
 

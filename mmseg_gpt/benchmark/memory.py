@@ -56,11 +56,20 @@ class LiveBytes(TorchDispatchMode):
 
 
 def peak_bytes(work: Callable[[], object], held: Iterable[Tensor] = ()) -> int:
-    """The most bytes that are alive at a time while ``work`` runs, those of ``held`` included."""
-    gc.collect()  # what only the collector frees would be freed at some later time
-    with LiveBytes() as counter:
-        counter.track(held)
-        work()
+    """The most bytes that are alive at a time while ``work`` runs, those of ``held`` included.
+
+    Python's garbage collector waits meanwhile, because it runs at times of its own: what only it would free counts as
+    alive.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with LiveBytes() as counter:
+            counter.track(held)
+            work()
+    finally:
+        if collecting:
+            gc.enable()
     return counter.peak
 
 
@@ -92,7 +101,7 @@ def select_all(x: Tensor, indices: list[Tensor | None]) -> Tensor:
     """``x[indices]`` where one index is a mask, as if the mask were true everywhere."""
     place, mask = next((i, index) for i, index in enumerate(indices) if index is not None)
     flat = x.flatten(place, place + mask.ndim - 1)
-    return flat.index_select(place, torch.empty(mask.numel(), dtype=torch.long, device=x.device))
+    return flat.index_select(place, torch.zeros(mask.numel(), dtype=torch.long, device=x.device))
 
 
 @contextmanager

@@ -5,7 +5,8 @@ import json
 import os
 import platform
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -75,13 +76,12 @@ def run(options: Options) -> dict:
     """
     cfg = read_config(options.config)
     torch.backends.cudnn.benchmark = cfg.env_cfg.cudnn_benchmark
-    results = dict(command=options.command, machine=describe(options.device), sizes=asdict(options.sizes),
-                   images=options.images, windows=windows(cfg, options.sizes), against=options.against,
-                   parity=check_parity(cfg, options.seed) if options.parity else {}, not_run={})
+    parity = check_parity(cfg, options.seed) if options.parity else {}
+    results = dict(setting(options), parity=parity, against=options.against, images=options.images,
+                   windows=windows(cfg, options.sizes), not_run={})
     variants = [parse_variant(name) for name in options.variants]
     if 'costs' in options.what or 'floor' in options.what:
-        results['costs'] = {v.name: count_costs(v, cfg, options.sizes, options.device)
-                            for v in variants if not v.compiled}
+        results['costs'] = {v.name: count_costs(v, cfg, options.sizes) for v in variants if not v.compiled}
     if options.what.intersection(TIMED):
         results['times'] = time_with_allocators(options, cfg, variants, results['not_run'])
     if 'floor' in options.what:
@@ -95,11 +95,16 @@ def run(options: Options) -> dict:
     return dict(results, resident=peak_resident_bytes())
 
 
+def setting(options: Options) -> dict:
+    """What a measurement needs beside it to be understood and repeated."""
+    return dict(command=options.command, machine=describe(options.device),
+                sizes=dict(asdict(options.sizes), depth=options.sizes.vit['num_layers']))
+
+
 def run_sweep(options: Options, axes: dict[str, list[int]], prefix: str) -> dict:
     """Checks parity, then writes the costs against sizes to PREFIX.json and PREFIX.png, and returns them."""
     cfg = read_config(options.config)
-    results = dict(command=options.command, machine=describe(options.device), sizes=asdict(options.sizes),
-                   parity=check_parity(cfg, options.seed))
+    results = dict(setting(options), parity=check_parity(cfg, options.seed))
     results['sweep'] = sweep(options.variants, cfg, options.sizes, axes, options.device, options.rounds,
                              timed='train' in options.what)
     write_json(results, f'{prefix}.json')
@@ -197,20 +202,23 @@ def floor(results: dict, what: str) -> dict[str, dict]:
 
 def ask_device(options: Options, cfg: Config, variants: list[Variant]) -> dict:
     """Which attention each variant runs and, on CUDA, its memory and the largest batch."""
-    results, device = {}, options.device
+    results, device, on_gpu = {}, options.device, options.device.type == 'cuda'
     for variant in variants:
-        def step(batch: int, variant: Variant = variant) -> TrainingStep:
-            model = build(variant.model, cfg, options.sizes).to(device)
-            sizes = Sizes(**{**asdict(options.sizes), 'batch': batch})
-            return TrainingStep(model, cfg, make_batch(sizes, options.seed, device), variant.bf16)
-
+        gc.collect()  # what is left of the models before
+        step = partial(new_step, variant, cfg, options)
         if 'kernels' in options.what:
-            results.setdefault('kernels', {})[variant.name] = attention_kernels(step(options.sizes.batch).features,
-                                                                                  device)
-        if device.type == 'cuda' and 'costs' in options.what:
+            found = attention_kernels(step(options.sizes.batch).features, device)
+            results.setdefault('kernels', {})[variant.name] = found
+        if on_gpu and 'costs' in options.what:
             peak = allocated_peak(step(options.sizes.batch), device)
             results.setdefault('allocated', {})[variant.name] = peak
-        if device.type == 'cuda' and 'largest-batch' in options.what:
-            results.setdefault('largest_batch', {})[variant.name] = largest(lambda batch, step=step: runs(step, batch))
-        gc.collect()
+        if on_gpu and 'largest-batch' in options.what:
+            results.setdefault('largest_batch', {})[variant.name] = largest(partial(runs, step))
     return results
+
+
+def new_step(variant: Variant, cfg: Config, options: Options, batch: int) -> TrainingStep:
+    """A training step of a new model, with ``batch`` images."""
+    model = build(variant.model, cfg, options.sizes).to(options.device)
+    images = make_batch(replace(options.sizes, batch=batch), options.seed, options.device)
+    return TrainingStep(model, cfg, images, variant.bf16)

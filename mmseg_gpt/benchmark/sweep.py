@@ -44,7 +44,7 @@ def sweep(variants: Sequence[str], cfg: Config, sizes: Sizes, axes: dict[str, Se
     for axis, values in axes.items():
         for value in values:
             changed = replace(sizes, **{axis: value})
-            costs = {name: count_costs(parse_variant(name), cfg, changed, device)['train'] for name in variants}
+            costs = {name: count_costs(parse_variant(name), cfg, changed, step_only=True)['train'] for name in variants}
             seconds = step_seconds(costs, cfg, changed, device, rounds) if timed else {}
             points[axis].append(dict(value=value, costs={
                 name: dict(peak=cost['peak'], flops=cost['flops'], seconds=seconds.get(name))
@@ -80,21 +80,26 @@ def plot(points: dict, path: str | Path) -> None:
     matplotlib.use('Agg')
     from matplotlib import pyplot as plt
 
-    rows = [cost for cost in COSTS if any(c[cost] is not None for axis in points.values() for point in axis
-                                          for c in point['costs'].values())]
+    rows = [cost for cost in COSTS if any(numbers(values, variant, cost) for values in points.values()
+                                          for variant in values[0]['costs'])]
     figure, axes = plt.subplots(len(rows), len(points), figsize=(3.4 * len(points), 2.7 * len(rows)), squeeze=False,
                                 layout='constrained')
     for row, cost in zip(axes, rows):
         for axis, (name, values) in zip(row, points.items()):
             for i, variant in enumerate(values[0]['costs']):
-                known = [(p['value'], p['costs'][variant][cost] / UNITS[cost]) for p in values
-                         if p['costs'][variant][cost] is not None]
+                known = numbers(values, variant, cost)
                 # A marker and a dash for each, and one colour darker than the other, so that grey prints work too.
-                axis.plot(*zip(*known), label=variant, marker='osD^v'[i % 5], linestyle=('-', '--', ':')[i % 3],
-                          color=('#D55E00', '#0072B2', '#000000')[i % 3])
+                axis.plot(list(known), list(known.values()), label=variant, marker='osD^v'[i % 5],
+                          linestyle=('-', '--', ':')[i % 3], color=('#D55E00', '#0072B2', '#000000')[i % 3])
             axis.set(xlabel=LABELS[name], ylabel=COSTS[cost])
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
             axis.grid(alpha=0.3)
     axes[0][0].legend()
     figure.savefig(path, dpi=150)
     plt.close(figure)
+
+
+def numbers(values: list[dict], variant: str, cost: str) -> dict[int, float]:
+    """A cost of a variant by the size that was changed, in the units of the figure, where it is known."""
+    return {point['value']: point['costs'][variant][cost] / UNITS[cost] for point in values
+            if point['costs'][variant][cost] is not None}

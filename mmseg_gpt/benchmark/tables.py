@@ -52,12 +52,13 @@ def time_table(results: dict, what: str) -> str:
     """Seconds, and how many times faster than the variant compared with, by allocator."""
     times, against = results['times'], results['against']
     images = dict(train=results['sizes']['batch'], eval=results['images'], tta=1)[what]
+    rates = {'images/s': images, **({'windows/s': images * results['windows']} if what == 'eval' else {})}
     columns, rows = [what], {}
     for allocator, found in times.items():
-        columns += [f'{allocator}: {column}' for column in ('s (quartiles)', 'images/s', f'x {against} (quartiles)')]
+        columns += [f'{allocator}: {column}' for column in ('s (quartiles)', *rates, f'x {against} (quartiles)')]
         for name, entry in found[what].items():
-            rows.setdefault(name, []).extend([
-                spread(entry), images / entry['median'], spread(entry['speedup']) if 'speedup' in entry else ''])
+            rows.setdefault(name, []).extend([spread(entry), *(count / entry['median'] for count in rates.values()),
+                                              spread(entry['speedup']) if 'speedup' in entry else ''])
     return table(TITLES[what], columns, [[name, *cells] for name, cells in rows.items()])
 
 
