@@ -128,10 +128,20 @@ def test_options_go_over_a_preset(monkeypatch):
 
 @pytest.mark.parametrize('arguments, said', [
     (['--variants', 'paper,theirs'], 'variant "theirs" is unknown'), (['--depth', '2'], '--depth 2'),
-    (['--what', 'train,memory'], 'memory is none of')])
+    (['--what', 'train,memory'], 'memory is none of'), (['--allocators', 'fast'], 'fast is none of')])
 def test_options_that_cannot_be_are_refused(monkeypatch, arguments, said):
     with pytest.raises(SystemExit, match=said):
         options(monkeypatch, *arguments)
+
+
+def test_axes_of_the_sweep(monkeypatch):
+    monkeypatch.setattr('sys.argv', ['benchmark.py', '--sweep', 'out', '--axes', 'image=32,64', 'depth'])
+    args = tool['parse_args']()
+    assert args.variants == ['paper', 'ours']
+    assert tool['read_axes'](args) == dict(image=[32, 64], depth=[3, 6, 9, 12])
+    args.axes = [('width', [])]
+    with pytest.raises(SystemExit, match='width is none of image'):
+        tool['read_axes'](args)
 
 
 def test_importing_it_imports_neither_torchvision_nor_mmpretrain():
@@ -212,6 +222,15 @@ def test_names_of_variants():
 
 def test_parity_holds(cfg):
     assert max(parity.check_parity(cfg).values()) < 1e-12
+
+
+def test_parity_is_checked_where_all_matters(cfg):
+    weights = parity.spread(variants.draw_weights(cfg, SIZES, 0), 0)
+    found = parity.results(build('paper', cfg, SIZES, weights).double(), 0)
+    assert len(found['predictions']['labels'].unique()) > 3
+    assert all(gradient.abs().max() > 1e-6 for gradient in found['gradients'].values())
+    trained = {name for name, p in build('ours', cfg, SIZES).named_parameters() if p.requires_grad}
+    assert found['gradients'].keys() == trained and len(found['statistics']) == 2 * (4 + 2 + 2)
 
 
 def softmax_without_temperature(self, x, temperature):

@@ -44,14 +44,15 @@ def check_parity(cfg: Config, seed: int = 0) -> dict[str, float]:
 
 
 def spread(weights: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
-    """Draws prompts, gates, temperatures and norms anew, so that each has an effect."""
+    """Draws prompts, gates, temperatures, norms and classifiers anew, so that each has an effect and labels vary."""
     generator = torch.Generator().manual_seed(seed)
 
     def drawn(name: str, weight: Tensor) -> Tensor:
-        if name.endswith('temperature') or (weight.ndim == 1 and name.endswith('.weight')):
+        vector, last = weight.ndim == 1, name.rpartition('.')[2]
+        if last == 'temperature' or (vector and last == 'weight'):
             return torch.empty_like(weight).uniform_(0.5, 1.5, generator=generator)
-        if '.prompt.' in name or (weight.ndim == 1 and name.endswith('.bias')) or name.endswith(('_token', '_embed')):
-            return torch.empty_like(weight).normal_(generator=generator)
+        if (vector and last == 'bias') or any(part in name for part in ('.prompt.', 'conv_seg', '_token', '_embed')):
+            return torch.empty_like(weight).normal_(std=0.3, generator=generator)
         return weight
 
     return {name: drawn(name, weight) for name, weight in weights.items()}
@@ -72,10 +73,13 @@ def results(model: nn.Module, seed: int) -> dict[str, dict[str, Tensor]]:
 
 @torch.no_grad()
 def predictions(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """Labels of an image of several windows, and its logits."""
+    """Labels of an image of several windows, and the logits of a window."""
+    model.eval()
+    size = torch.Size((SIZES.image, SIZES.image))
+    logits = model.encode_decode(batch.inputs, [dict(img_shape=size)] * len(batch.inputs))
     image = torch.cat([*batch.inputs], dim=2)[None, :, :, :SIZES.evaluated[1]]
-    sample, = model.eval()(image, [make_sample(SIZES.evaluated)], mode='predict')
-    return dict(labels=sample.pred_sem_seg.data.double(), logits=sample.seg_logits.data)
+    sample, = model(image, [make_sample(SIZES.evaluated)], mode='predict')
+    return dict(labels=sample.pred_sem_seg.data.double(), logits=logits)
 
 
 def difference(one: Tensor, other: Tensor) -> float:
