@@ -21,7 +21,7 @@ from mmseg_gpt.benchmark import run as benchmark
 from mmseg_gpt.benchmark.costs import checkpoint_bytes, count_costs
 from mmseg_gpt.benchmark.cuda import attention_kernels, largest
 from mmseg_gpt.benchmark.flops import FlopCounter, Traffic
-from mmseg_gpt.benchmark.memory import LiveBytes, WithoutValues, fake_tensors, parts, peak_bytes, saved_bytes
+from mmseg_gpt.benchmark.memory import LiveBytes, WithoutValues, fake_tensors, kept_bytes, parts, peak_bytes
 from mmseg_gpt.benchmark.paper import PaperAttention, PaperViT
 from mmseg_gpt.benchmark.variants import MODELS_COMPARED, Sizes, Variant, build, parse_variant
 from mmseg_gpt.models import GatedPromptViT
@@ -82,8 +82,8 @@ def test_small_preset_counts_and_compares(small):
     assert max(results['parity'].values()) < 1e-12
     assert set(results['costs']) == {'mmseg-full', 'paper', 'ours', 'ours-bf16'}
     for name, costs in results['costs'].items():
-        assert costs['tensors'] == 'fake'
-        assert costs['slope'] > sum(costs['saved'].values()) > costs['saved']['ViT'] > 0
+        assert costs['tensors']['train'] == 'fake'
+        assert costs['slope'] > sum(costs['kept'].values()) > costs['kept']['ViT'] > 0
         assert costs['train']['flops'] > costs['eval']['flops'] > 0
         assert costs['checkpoint']['whole'] >= costs['checkpoint']['trained'] > costs['checkpoint']['adapters']
         assert 0 < results['floor']['train'][name]['share']['no-fault'] < 1
@@ -335,7 +335,7 @@ def test_fake_tensors_count_as_real_ones_do(cfg):
                 step = work.TrainingStep(model, cfg, work.make_batch(sizes), variant.bf16)
                 step()
                 peaks.append(peak_bytes(step, step.tensors()))
-                peaks.append(saved_bytes(parts(model), step.loss))
+                peaks.append(kept_bytes(parts(model), step.loss, step.tensors())[1])
                 assert values.answers > 0  # mmsegmentation's accuracy asks which pixels count
         if variant.bf16:  # batch norm's statistics of a batch are float32 then, and bfloat16 where they are fake
             assert peaks[0] == pytest.approx(peaks[2], rel=1e-3)
@@ -348,8 +348,8 @@ def test_costs_of_code_that_needs_values_are_counted_on_real_tensors(cfg, monkey
     monkeypatch.setattr(PaperViT, 'forward', lambda self, x: forward(self, x) if x.sum().item() > -1e9 else None)
     sizes = Sizes(arch='tiny', image=32, classes=5, prompts=3, channels=8)
     costs = count_costs(parse_variant('paper'), cfg, sizes)
-    assert costs['tensors'].startswith('real, because') and costs['slope'] > 0
-    assert 'paper: counted on tensors that are real' in capsys.readouterr().out
+    assert all(tensors.startswith('real, because') for tensors in costs['tensors'].values()) and costs['slope'] > 0
+    assert 'paper, train: counted on tensors that are real' in capsys.readouterr().out
 
 
 class Part(nn.Module):
@@ -363,17 +363,32 @@ class Part(nn.Module):
         return self.function(x * self.weight)
 
 
+class Squares(torch.autograd.Function):
+    """Keeps its argument where autograd does not look."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.x = x
+        return x.square().sum()
+
+    @staticmethod
+    def backward(ctx, slope):
+        return 2 * slope * ctx.x
+
+
 def test_bytes_kept_for_backward(tensors):
-    first, second, third = Part(torch.exp), Part(torch.sin), Part(lambda x: x + 1)
-    x = torch.ones(20, 10)
+    first, second = Part(torch.exp), Part(Squares.apply)
+    x = torch.ones(20, 10)  # 800 bytes
 
     def forward():
-        y = first(x)  # keeps x, once, and exp
-        return (second(y) + third(y)).cos()  # second: y * weight; third: y, which is kept already; rest: the sum
+        y = first(x)  # keeps x, which is held, and what it returns, but not x * weight
+        return second(y) + (y + 1).cos().sum()  # second: y * weight, and 4 bytes of result; rest: y + 1, and the sum
 
-    owners = {name: (part, 'forward') for name, part in dict(a=first, b=second, c=third).items()}
-    assert saved_bytes(owners, forward) == dict(a=1600, b=800, c=0, rest=800)
+    owners = {name: (part, 'forward') for name, part in dict(a=first, b=second).items()}
+    loss, kept = kept_bytes(owners, forward, [x, first.weight, second.weight])
+    assert kept == dict(a=800, b=800 + 4, rest=800)  # of two sums of 4 bytes, one was freed
     assert 'forward' not in vars(first)
+    loss.backward()
 
 
 # --- FLOPs and traffic ---

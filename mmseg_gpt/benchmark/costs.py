@@ -15,67 +15,68 @@ from torch._subclasses.fake_tensor import (
 )
 
 from .flops import FlopCounter, Traffic
-from .memory import fake_tensors, parts, peak_bytes, saved_bytes
+from .memory import fake_tensors, kept_bytes, parts, peak_bytes
 from .variants import ADAPTERS, Sizes, Variant, build
-from .work import Batch, Evaluation, TrainingStep, make_batch
+from .work import Evaluation, TrainingStep, make_batch
 
-CPU = torch.device('cpu')
 SLOPE = (2, 4)  # times the batch: two batches where memory grows evenly, which it need not do from the first image on
 NEEDS_VALUES = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
 
 
-def count_costs(variant: Variant, cfg: Config, sizes: Sizes, step_only: bool = False) -> dict:
+def count_costs(variant: Variant, cfg: Config, sizes: Sizes, evaluation: bool = True) -> dict:
     """Counts what a variant costs on a CPU; a compiled one is counted as it is before it is compiled.
 
     Should its code ask for the values of tensors, which fake ones have not, it is run on real ones, and that is
     printed.
 
     Returns:
-        dict: ``tensors``, 'fake' or why they were real; ``answered``, how many questions about values
-        :class:`.memory.WithoutValues` answered; and what :func:`count` returns.
+        dict: What :func:`count_training` and, if ``evaluation``, :func:`count_evaluation` return; ``tensors``, for each
+        'fake' or why they were real.
     """
-    model = build(variant.model, cfg, sizes)  # outside, since mmsegmentation's ViT computes something when it is built
-    try:
-        with fake_tensors() as values:
-            costs = count(variant, model.to_empty(device='cpu'), cfg, sizes, step_only)
-            return dict(costs, tensors='fake', answered=values.answers)
-    except NEEDS_VALUES as error:
-        reason = f'real, because fake ones do not work: {error}'
-        print(f'{variant.name}: counted on tensors that are {reason}', flush=True)
-        return dict(count(variant, build(variant.model, cfg, sizes), cfg, sizes, step_only), tensors=reason, answered=0)
+    costs, tensors = {}, {}
+    for what, count in dict(train=count_training, **(dict(eval=count_evaluation) if evaluation else {})).items():
+        model = build(variant.model, cfg, sizes)  # outside, since mmsegmentation's ViT computes when it is built
+        tensors[what] = 'fake'
+        try:
+            with fake_tensors():
+                found = count(variant, model.to_empty(device='cpu'), cfg, sizes)
+        except NEEDS_VALUES as error:
+            tensors[what] = f'real, because fake ones do not work: {error}'
+            print(f'{variant.name}, {what}: counted on tensors that are {tensors[what]}', flush=True)
+            found = count(variant, build(variant.model, cfg, sizes), cfg, sizes)
+        costs.update(found)
+    return dict(costs, tensors=tensors)
 
 
-def count(variant: Variant, model: nn.Module, cfg: Config, sizes: Sizes, step_only: bool = False) -> dict:
-    """Counts on whatever tensors ``model`` has.
+def count_training(variant: Variant, model: nn.Module, cfg: Config, sizes: Sizes) -> dict:
+    """Counts training steps, on whatever tensors ``model`` has.
 
     Returns:
-        dict: ``train`` at the batch of ``sizes``, with ``peak`` and ``traffic`` in bytes, ``flops`` and
-        ``recomputed_flops``. Unless ``step_only``: ``eval`` of one image, likewise; ``slope``, bytes of live memory for
-        each further image; ``saved``, bytes kept for the backward of an image, by part; ``checkpoint``, bytes by
+        dict: ``train``, what :func:`count_work` returns for the batch of ``sizes``; ``slope``, bytes of live memory for
+        each further image; ``kept``, bytes kept for the backward of an image, by part; ``checkpoint``, bytes by
         content.
     """
-    def images(factor: int) -> Batch:
-        return make_batch(replace(sizes, batch=factor * sizes.batch))
-
-    step, loss = TrainingStep(model, cfg, images(1 if step_only else SLOPE[1]), variant.bf16), []
-    saved = saved_bytes(parts(model), lambda: loss.append(step.loss()))
-    loss.pop().backward()
+    step, peaks = TrainingStep(model, cfg, make_batch(replace(sizes, batch=SLOPE[1] * sizes.batch)), variant.bf16), []
+    loss, kept = kept_bytes(parts(model), step.loss, step.tensors())
+    loss.backward()
     step.optimizer.step()  # from now on there is momentum, as there is in any step but the first
-    if step_only:
-        return dict(train=count_work(step))
-    peaks = []
     for factor in SLOPE:
-        step.batch = images(factor)
+        step.batch = make_batch(replace(sizes, batch=factor * sizes.batch))
         peaks.append(peak_bytes(step, step.tensors()))
-    step.batch = images(1)
+    step.batch = make_batch(sizes)
     return dict(
-        train=count_work(step), eval=count_work(Evaluation(model, sizes, CPU, variant.bf16)),
-        slope=(peaks[1] - peaks[0]) // ((SLOPE[1] - SLOPE[0]) * sizes.batch), checkpoint=checkpoint_bytes(model),
-        saved={part: size // (SLOPE[1] * sizes.batch) for part, size in saved.items()})
+        train=count_work(step), slope=(peaks[1] - peaks[0]) // ((SLOPE[1] - SLOPE[0]) * sizes.batch),
+        kept={part: size // (SLOPE[1] * sizes.batch) for part, size in kept.items()},
+        checkpoint=checkpoint_bytes(model))
+
+
+def count_evaluation(variant: Variant, model: nn.Module, cfg: Config, sizes: Sizes) -> dict:
+    """Counts the evaluation of an image at one scale: ``eval``, what :func:`count_work` returns."""
+    return dict(eval=count_work(Evaluation(model, sizes, torch.device('cpu'), variant.bf16)))
 
 
 def count_work(work: TrainingStep | Evaluation) -> dict[str, int]:
-    """Live memory, FLOPs and traffic of one call of ``work``."""
+    """Costs of one call of ``work``: ``peak`` and ``traffic`` in bytes, ``flops`` and ``recomputed_flops``."""
     with FlopCounter() as counter, Traffic() as traffic:
         peak = peak_bytes(work, work.tensors())
     needed, recomputed = counter.flops

@@ -114,54 +114,49 @@ def fake_tensors() -> Iterator[WithoutValues]:
         yield values
 
 
-def saved_bytes(owners: dict[str, tuple[nn.Module, str]], forward: Callable[[], Tensor]) -> dict[str, int]:
-    """Bytes that ``forward`` keeps for backward, by the part of the model that was running.
+def kept_bytes(owners: dict[str, tuple[nn.Module, str]], forward: Callable[[], Tensor],
+               held: Iterable[Tensor]) -> tuple[Tensor, dict[str, int]]:
+    """Bytes that are alive after ``forward`` and were not before: kept for backward, by the part that made them.
 
-    Each storage counts once, for the part that saved it first; parameters do not count. What a custom function keeps in
-    attributes instead of by ``save_for_backward`` is not seen.
+    It asks what is alive instead of what is saved (``torch.autograd.graph.saved_tensors_hooks``), because a custom
+    function can keep tensors in attributes, and a module that recomputes has hooks of its own.
 
     Args:
-        owners: By name, a module and the name of its method, whose time is that part's.
+        owners: By name, a module and the name of its method. What is alive after the method more than before, its
+            result among it, is that part's.
         forward: Returns the loss.
+        held: What is alive before: weights and inputs.
 
     Returns:
-        dict: Bytes by name, and by 'rest' for what else was saved.
+        tuple: The loss, with all its graph, and bytes by name; 'rest' is for what was made elsewhere.
     """
-    found, stack, seen = dict.fromkeys([*owners, 'rest'], 0), ['rest'], {}
-    for module, _ in owners.values():
-        seen.update((p.untyped_storage()._cdata, None) for p in module.parameters())
-
-    def save(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in seen:
-            seen[storage._cdata] = storage  # kept alive, so that its address is not used again
-            found[stack[-1]] += storage.nbytes()
-        return tensor
-
-    for name, (module, method) in owners.items():
-        setattr(module, method, attributed(getattr(module, method), name, stack))
-    try:
-        with torch.autograd.graph.saved_tensors_hooks(save, lambda tensor: tensor):
-            forward()
-    finally:
-        for module, method in owners.values():
-            delattr(module, method)  # what the class has shows again
-    return found
-
-
-def attributed(method: Callable, name: str, stack: list[str]) -> Callable:
-    """``method``, with ``name`` on the stack while it runs."""
-    def run(*args, **kwargs):
-        stack.append(name)
+    kept = dict.fromkeys(owners, 0)
+    with LiveBytes() as counter:
+        counter.track(held)
+        before = counter.live
+        for name, (module, method) in owners.items():
+            setattr(module, method, attributed(getattr(module, method), name, kept, counter))
         try:
-            return method(*args, **kwargs)
+            loss = forward()
         finally:
-            stack.pop()
+            for module, method in owners.values():
+                delattr(module, method)  # what the class has shows again
+        kept['rest'] = counter.live - before - sum(kept.values())
+    return loss, kept
+
+
+def attributed(method: Callable, name: str, kept: dict[str, int], counter: LiveBytes) -> Callable:
+    """``method``, with what is alive after it more than before added to ``kept[name]``."""
+    def run(*args, **kwargs):
+        before = counter.live
+        result = method(*args, **kwargs)
+        kept[name] += counter.live - before
+        return result
 
     return run
 
 
 def parts(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
-    """The parts of a segmentor for :func:`saved_bytes`: its ViT and each head with its loss."""
+    """The parts of a segmentor for :func:`kept_bytes`: its ViT and each head with its loss."""
     heads = {f'auxiliary head {i}': (head, 'loss') for i, head in enumerate(model.auxiliary_head)}
     return dict(ViT=(model.backbone, 'forward'), **{'decode head': (model.decode_head, 'loss')}, **heads)

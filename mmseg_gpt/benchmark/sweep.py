@@ -44,7 +44,8 @@ def sweep(variants: Sequence[str], cfg: Config, sizes: Sizes, axes: dict[str, Se
     for axis, values in axes.items():
         for value in values:
             changed = replace(sizes, **{axis: value})
-            costs = {name: count_costs(parse_variant(name), cfg, changed, step_only=True)['train'] for name in variants}
+            costs = {name: count_costs(parse_variant(name), cfg, changed, evaluation=False)['train']
+                     for name in variants}
             seconds = step_seconds(costs, cfg, changed, device, rounds) if timed else {}
             points[axis].append(dict(value=value, costs={
                 name: dict(peak=cost['peak'], flops=cost['flops'], seconds=seconds.get(name))

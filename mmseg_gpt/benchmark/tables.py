@@ -73,10 +73,10 @@ def memory_table(results: dict) -> str:
     costs, rows = results['costs'], []
     base = costs.get(results['against'])
     for name, cost in costs.items():
-        sizes = [cost['train']['peak'], cost['eval']['peak'], *cost['saved'].values(), *cost['checkpoint'].values()]
+        sizes = [cost['train']['peak'], cost['eval']['peak'], *cost['kept'].values(), *cost['checkpoint'].values()]
         less = base['slope'] / cost['slope'] if base else ''
         rows.append([name, cost['slope'] / MIB, less, *(size / MIB for size in sizes)])
-    kept, files = (list(next(iter(costs.values()))[key]) for key in ('saved', 'checkpoint'))
+    kept, files = (list(next(iter(costs.values()))[key]) for key in ('kept', 'checkpoint'))
     header = ['MiB', 'each image', f'x less than {results["against"]}', 'step, peak', 'eval, peak',
               *(f'kept: {part}' for part in kept), *(f'file: {content}' for content in files)]
     return table('Live memory; what is kept for the backward of an image; checkpoints. Counted', header, rows)
