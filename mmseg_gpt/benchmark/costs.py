@@ -1,0 +1,93 @@
+"""What one variant costs, without a clock: live memory, bytes kept for backward, FLOPs, traffic, checkpoint sizes.
+
+Counted on fake tensors, so the full size takes seconds and no memory.
+"""
+
+from dataclasses import replace
+
+import torch
+from mmengine.config import Config
+from torch import nn
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    UnsupportedOperatorException,
+)
+
+from .flops import FlopCounter, Traffic
+from .memory import fake_tensors, kept_bytes, parts, peak_bytes
+from .variants import ADAPTERS, Sizes, Variant, build
+from .work import Evaluation, TrainingStep, make_batch
+
+SLOPE = (2, 4)  # times the batch: two batches where memory grows evenly, which it need not do from the first image on
+NEEDS_VALUES = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
+
+
+def count_costs(variant: Variant, cfg: Config, sizes: Sizes, evaluation: bool = True) -> dict:
+    """Counts what a variant costs on a CPU; a compiled one is counted as it is before it is compiled.
+
+    Should its code ask for the values of tensors, which fake ones have not, it is run on real ones, and that is
+    printed.
+
+    Returns:
+        dict: What :func:`count_training` and, if ``evaluation``, :func:`count_evaluation` return; ``tensors``, for each
+        'fake' or why they were real.
+    """
+    costs, tensors = {}, {}
+    for what, count in dict(train=count_training, **(dict(eval=count_evaluation) if evaluation else {})).items():
+        model = build(variant.model, cfg, sizes)  # outside, since mmsegmentation's ViT computes when it is built
+        tensors[what] = 'fake'
+        try:
+            with fake_tensors():
+                found = count(variant, model.to_empty(device='cpu'), cfg, sizes)
+        except NEEDS_VALUES as error:
+            tensors[what] = f'real, because fake ones do not work: {error}'
+            print(f'{variant.name}, {what}: counted on tensors that are {tensors[what]}', flush=True)
+            found = count(variant, build(variant.model, cfg, sizes), cfg, sizes)
+        costs.update(found)
+    return dict(costs, tensors=tensors)
+
+
+def count_training(variant: Variant, model: nn.Module, cfg: Config, sizes: Sizes) -> dict:
+    """Counts training steps, on whatever tensors ``model`` has.
+
+    Returns:
+        dict: ``train``, what :func:`count_work` returns for the batch of ``sizes``; ``slope``, bytes of live memory for
+        each further image; ``kept``, bytes kept for the backward of an image, by part; ``checkpoint``, bytes by
+        content.
+    """
+    step, peaks = TrainingStep(model, cfg, make_batch(replace(sizes, batch=SLOPE[1] * sizes.batch)), variant.bf16), []
+    loss, kept = kept_bytes(parts(model), step.loss, step.tensors())
+    loss.backward()
+    step.optimizer.step()  # from now on there is momentum, as there is in any step but the first
+    for factor in SLOPE:
+        step.batch = make_batch(replace(sizes, batch=factor * sizes.batch))
+        peaks.append(peak_bytes(step, step.tensors()))
+    step.batch = make_batch(sizes)
+    return dict(
+        train=count_work(step), slope=(peaks[1] - peaks[0]) // ((SLOPE[1] - SLOPE[0]) * sizes.batch),
+        kept={part: size // (SLOPE[1] * sizes.batch) for part, size in kept.items()},
+        checkpoint=checkpoint_bytes(model))
+
+
+def count_evaluation(variant: Variant, model: nn.Module, cfg: Config, sizes: Sizes) -> dict:
+    """Counts the evaluation of an image at one scale: ``eval``, what :func:`count_work` returns."""
+    return dict(eval=count_work(Evaluation(model, sizes, torch.device('cpu'), variant.bf16)))
+
+
+def count_work(work: TrainingStep | Evaluation) -> dict[str, int]:
+    """Costs of one call of ``work``: ``peak`` and ``traffic`` in bytes, ``flops`` and ``recomputed_flops``."""
+    with FlopCounter() as counter, Traffic() as traffic:
+        peak = peak_bytes(work, work.tensors())
+    needed, recomputed = counter.flops
+    return dict(peak=peak, flops=needed, recomputed_flops=recomputed, traffic=traffic.bytes)
+
+
+def checkpoint_bytes(model: nn.Module) -> dict[str, int]:
+    """Bytes of the whole state dict, of what is trained (with buffers), and of prompts, gates and temperatures."""
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    sizes = {name: t.numel() * t.element_size() for name, t in model.state_dict().items()}
+    return dict(
+        whole=sum(sizes.values()),
+        trained=sum(size for name, size in sizes.items() if name not in frozen),
+        adapters=sum(size for name, size in sizes.items() if name.removeprefix('backbone.').startswith(ADAPTERS)))

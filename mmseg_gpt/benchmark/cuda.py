@@ -1,0 +1,65 @@
+"""What can be asked of a GPU only, and which attention a device runs."""
+
+import gc
+from collections.abc import Callable
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+ATTENTION = ('attention', 'flash', 'fmha', 'softmax')
+
+
+def allocated_peak(work: Callable[[], object], device: torch.device) -> int:
+    """The most bytes that PyTorch's allocator had given out while ``work`` ran, after a first run."""
+    work()
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    work()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device)
+
+
+def largest(fits: Callable[[int], bool], start: int = 1) -> int:
+    """The largest number for which ``fits`` is true, by doubling and bisection; 0 if ``start`` does not fit.
+
+    ``fits`` must be false for all numbers above one for which it is false.
+    """
+    if not fits(start):
+        return 0
+    good = start
+    while fits(2 * good):
+        good *= 2
+    bad = 2 * good
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        good, bad = (middle, bad) if fits(middle) else (good, middle)
+    return good
+
+
+def runs(make_work: Callable[[int], Callable[[], object]], batch: int) -> bool:
+    """Whether two steps with ``batch`` images fit into the GPU's memory."""
+    try:
+        work = make_work(batch)
+        work()
+        work()
+        torch.cuda.synchronize()
+        return True
+    except torch.cuda.OutOfMemoryError:
+        return False
+    finally:
+        work = None
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def attention_kernels(forward: Callable[[], object], device: torch.device) -> dict[str, int]:
+    """Names of the kernels (on a CPU: operations) of attention and softmax that ``forward`` runs, and how often."""
+    on_gpu = device.type == 'cuda'
+    forward()
+    with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
+        forward()
+        if on_gpu:
+            torch.cuda.synchronize(device)
+    # On a CPU: those that compute, whose names begin with an underscore, without what only calls them.
+    return {event.key: event.count for event in profiler.key_averages()
+            if any(word in event.key.lower() for word in ATTENTION) and (on_gpu or event.key.startswith('aten::_'))}

@@ -1,0 +1,162 @@
+"""Counting bytes exactly: what is alive at a time, and what is kept for backward. No clock, no allocator, no noise."""
+
+import gc
+import weakref
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+aten = torch.ops.aten
+
+
+class LiveBytes(TorchDispatchMode):
+    """Follows the storages that operations return, from then until they are freed.
+
+    It sees what PyTorch's operations give back, and what :meth:`track` is told. It does not see buffers inside a
+    kernel (the workspace of a convolution, the copy a reduction makes of a strided input), what an allocator adds
+    by rounding and fragmentation, or the interpreter and its libraries. A storage that is resized counts as it
+    was first seen.
+
+    It works on fake tensors too (``torch._subclasses.FakeTensorMode``), which have storages of the right size and no
+    memory behind them.
+
+    Attributes:
+        live: Bytes alive now.
+        peak: The most that were ever alive.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.live = self.peak = 0
+        self.known: set[int] = set()
+
+    def track(self, tensors: Iterable[Tensor]) -> None:
+        """Counts the storages of ``tensors`` from now on, each once."""
+        for tensor in tensors:
+            storage = tensor.untyped_storage()
+            if storage._cdata not in self.known:
+                self.known.add(storage._cdata)
+                self.live += storage.nbytes()
+                weakref.finalize(storage, self._freed, storage._cdata, storage.nbytes()).atexit = False
+        self.peak = max(self.peak, self.live)
+
+    def _freed(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.live -= size
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        self.track(leaf for leaf in tree_leaves(result) if torch.is_tensor(leaf))
+        return result
+
+
+def peak_bytes(work: Callable[[], object], held: Iterable[Tensor] = ()) -> int:
+    """The most bytes that are alive at a time while ``work`` runs, those of ``held`` included.
+
+    Python's garbage collector waits meanwhile, because it runs at times of its own: what only it would free counts as
+    alive.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        with LiveBytes() as counter:
+            counter.track(held)
+            work()
+    finally:
+        if collecting:
+            gc.enable()
+    return counter.peak
+
+
+class WithoutValues(TorchDispatchMode):
+    """Answers what fake tensors cannot know because they have no values, so that mmsegmentation's code runs on them.
+
+    A selection by a mask (as in its accuracy) selects everything, so no pixel counts as ignored. A tensor that is asked
+    whether it is true (as in its assertion that windows cover the image) says yes.
+
+    Attributes:
+        answers: How many such questions there were.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if func is aten.index.Tensor and any(i is not None and i.dtype is torch.bool for i in args[1]):
+            self.answers += 1
+            return select_all(*args)
+        if func is aten._local_scalar_dense.default and args[0].dtype is torch.bool:
+            self.answers += 1
+            return True
+        return func(*args, **(kwargs or {}))
+
+
+def select_all(x: Tensor, indices: list[Tensor | None]) -> Tensor:
+    """``x[indices]`` where one index is a mask, as if the mask were true everywhere."""
+    place, mask = next((i, index) for i, index in enumerate(indices) if index is not None)
+    flat = x.flatten(place, place + mask.ndim - 1)
+    return flat.index_select(place, torch.zeros(mask.numel(), dtype=torch.long, device=x.device))
+
+
+@contextmanager
+def fake_tensors() -> Iterator[WithoutValues]:
+    """Inside, tensors have shapes and types and no numbers, and nothing is computed.
+
+    Tensors are made inside; a module that was built outside is made fake by ``module.to_empty(device=device)``.
+    """
+    with FakeTensorMode(allow_non_fake_inputs=True), WithoutValues() as values:
+        yield values
+
+
+def kept_bytes(owners: dict[str, tuple[nn.Module, str]], forward: Callable[[], Tensor],
+               held: Iterable[Tensor]) -> tuple[Tensor, dict[str, int]]:
+    """Bytes that are alive after ``forward`` and were not before: kept for backward, by the part that made them.
+
+    It asks what is alive instead of what is saved (``torch.autograd.graph.saved_tensors_hooks``), because a custom
+    function can keep tensors in attributes, and a module that recomputes has hooks of its own.
+
+    Args:
+        owners: By name, a module and the name of its method. What is alive after the method more than before, its
+            result among it, is that part's.
+        forward: Returns the loss.
+        held: What is alive before: weights and inputs.
+
+    Returns:
+        tuple: The loss, with all its graph, and bytes by name; 'rest' is for what was made elsewhere.
+    """
+    kept = dict.fromkeys(owners, 0)
+    with LiveBytes() as counter:
+        counter.track(held)
+        before = counter.live
+        for name, (module, method) in owners.items():
+            setattr(module, method, attributed(getattr(module, method), name, kept, counter))
+        try:
+            loss = forward()
+        finally:
+            for module, method in owners.values():
+                delattr(module, method)  # what the class has shows again
+        kept['rest'] = counter.live - before - sum(kept.values())
+    return loss, kept
+
+
+def attributed(method: Callable, name: str, kept: dict[str, int], counter: LiveBytes) -> Callable:
+    """``method``, with what is alive after it more than before added to ``kept[name]``."""
+    def run(*args, **kwargs):
+        before = counter.live
+        result = method(*args, **kwargs)
+        kept[name] += counter.live - before
+        return result
+
+    return run
+
+
+def parts(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
+    """The parts of a segmentor for :func:`kept_bytes`: its ViT and each head with its loss."""
+    heads = {f'auxiliary head {i}': (head, 'loss') for i, head in enumerate(model.auxiliary_head)}
+    return dict(ViT=(model.backbone, 'forward'), **{'decode head': (model.decode_head, 'loss')}, **heads)

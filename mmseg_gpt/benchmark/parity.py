@@ -1,0 +1,90 @@
+"""Do the paper's formulation and ours compute the same? Asked in float64 before anything is measured."""
+
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from .variants import Sizes, build, draw_weights
+from .work import Batch, make_batch, make_sample
+
+SIZES = Sizes(arch='tiny', depth=4, image=64, classes=7, prompts=3, channels=16, batch=2)
+TOLERANCE = 1e-12
+
+
+class ParityError(RuntimeError):
+    """Two variants that should compute the same do not."""
+
+
+def check_parity(cfg: Config, seed: int = 0) -> dict[str, float]:
+    """Compares loss, all gradients, BN statistics and predictions of 'paper' and 'ours', small and in float64.
+
+    All is as in the real thing but for the sizes, the dropout of prompts (0) and weights drawn such that no
+    gate is closed and no temperature is 1.
+
+    Returns:
+        dict: The largest difference found in each, relative to the largest entry of the tensor.
+
+    Raises:
+        ParityError: one of them is above ``TOLERANCE``; the message names the worst tensor.
+    """
+    weights = spread(draw_weights(cfg, SIZES, seed), seed)
+    theirs, mine = (results(build(model, cfg, SIZES, weights).double(), seed) for model in ('paper', 'ours'))
+    worst = {}
+    for part in theirs:
+        if theirs[part].keys() != mine[part].keys():
+            raise ParityError(f'"paper" and "ours" differ in which {part} they have: '
+                              f'{sorted(theirs[part].keys() ^ mine[part].keys())}')
+        differences = {name: difference(theirs[part][name], mine[part][name]) for name in theirs[part]}
+        name = max(differences, key=differences.get)
+        if not differences[name] <= TOLERANCE:  # nan is refused too
+            raise ParityError(f'"paper" and "ours" do not compute the same: {part} {name} differs by '
+                              f'{differences[name]:.1e} in float64. Nothing was measured')
+        worst[part] = differences[name]
+    return worst
+
+
+def spread(weights: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+    """Draws prompts, gates, temperatures, norms and classifiers anew, so that each has an effect and labels vary."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def drawn(name: str, weight: Tensor) -> Tensor:
+        vector, last = weight.ndim == 1, name.rpartition('.')[2]
+        if last == 'temperature' or (vector and last == 'weight'):
+            return torch.empty_like(weight).uniform_(0.5, 1.5, generator=generator)
+        if (vector and last == 'bias') or any(part in name for part in ('.prompt.', 'conv_seg', '_token', '_embed')):
+            return torch.empty_like(weight).normal_(std=0.3, generator=generator)
+        return weight
+
+    return {name: drawn(name, weight) for name, weight in weights.items()}
+
+
+def results(model: nn.Module, seed: int) -> dict[str, dict[str, Tensor]]:
+    """All that is compared: by part, then by name."""
+    model.backbone.prompt.dropout.p = 0.
+    batch = make_batch(SIZES, seed, dtype=torch.float64)
+    loss = model.train().parse_losses(model(batch.inputs, batch.samples, mode='loss'))[0]
+    loss.backward()
+    return dict(
+        loss=dict(total=loss.detach()),
+        gradients={name: p.grad for name, p in model.named_parameters() if p.grad is not None},
+        statistics={name: b for name, b in model.named_buffers() if name.endswith(('running_mean', 'running_var'))},
+        predictions=predictions(model, batch))
+
+
+@torch.no_grad()
+def predictions(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """Labels of an image of several windows, and the logits of a window."""
+    model.eval()
+    size = torch.Size((SIZES.image, SIZES.image))
+    logits = model.encode_decode(batch.inputs, [dict(img_shape=size)] * len(batch.inputs))
+    image = torch.cat([*batch.inputs], dim=2)[None, :, :, :SIZES.evaluated[1]]
+    sample, = model(image, [make_sample(SIZES.evaluated)], mode='predict')
+    return dict(labels=sample.pred_sem_seg.data.double(), logits=logits)
+
+
+def difference(one: Tensor, other: Tensor) -> float:
+    """The largest difference of two tensors, relative to the largest entry."""
+    if one.shape != other.shape:
+        return float('inf')
+    largest = one.abs().max().clamp(min=torch.finfo(one.dtype).tiny)
+    return ((one - other).abs().max() / largest).item()

@@ -1,0 +1,69 @@
+"""Measuring time: all variants in turn, round after round, so that what disturbs the machine disturbs all of them."""
+
+import random
+import sys
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from mmengine.utils import ProgressBar
+
+
+def measure(work: dict[str, Callable[[], object]], rounds: int, warmup: int, seed: int,
+            device: torch.device) -> dict[str, list[float]]:
+    """Runs each of ``work`` once in a round, in an order drawn anew for each round.
+
+    Args:
+        work: What is measured, by name.
+        rounds: How often each is measured.
+        warmup: Rounds before that, which do not count.
+        seed: Of the orders.
+        device: Where the work is done.
+
+    Returns:
+        dict: Seconds of each round, by name.
+    """
+    seconds = {name: [] for name in work}
+    order, shuffle = list(work), random.Random(seed).shuffle
+    bar = ProgressBar(len(work) * (warmup + rounds), file=sys.stderr)
+    for _ in range(warmup + rounds):
+        shuffle(order)
+        for name in order:
+            seconds[name].append(run_once(work[name], device))
+            bar.update()
+    print(file=sys.stderr)
+    return {name: values[warmup:] for name, values in seconds.items()}
+
+
+def run_once(work: Callable[[], object], device: torch.device) -> float:
+    """Seconds of one call; on CUDA between two events, after all that was asked for before has ended."""
+    if device.type != 'cuda':
+        start = time.perf_counter()
+        work()
+        return time.perf_counter() - start
+    events = [torch.cuda.Event(enable_timing=True) for _ in range(2)]
+    torch.cuda.synchronize(device)
+    events[0].record()
+    work()
+    events[1].record()
+    torch.cuda.synchronize(device)
+    return events[0].elapsed_time(events[1]) / 1000
+
+
+def summarise(seconds: dict[str, list[float]], against: str) -> dict[str, dict]:
+    """Medians and quartiles of seconds, and of how many times faster than ``against`` each round was.
+
+    Returns:
+        dict: By name, ``seconds`` of each round, ``median``, ``quartiles``, and, where ``against`` was measured,
+        ``speedup`` with ``median`` and ``quartiles`` over rounds.
+    """
+    def spread(values: list[float]) -> dict:
+        low, median, high = np.percentile(values, (25, 50, 75)).tolist()
+        return dict(median=median, quartiles=[low, high])
+
+    summary = {name: dict(spread(values), seconds=values) for name, values in seconds.items()}
+    if against in seconds:
+        for name, values in seconds.items():
+            summary[name]['speedup'] = spread([base / value for base, value in zip(seconds[against], values)])
+    return summary
