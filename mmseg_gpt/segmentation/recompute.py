@@ -13,6 +13,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.batchnorm import _BatchNorm
 
 Recipe = Callable[[], Tensor]
+ROWS = 8192  # of a matrix that are worked on at once where a whole one would only be for a moment
 
 
 def kept_as(tensor: Tensor, recipe: Recipe | None) -> AbstractContextManager:
@@ -36,12 +37,12 @@ def upsampled(upsample: nn.Module, x: Tensor, recipe: Recipe | None) -> tuple[Te
     return upsample(x), lambda: upsample(kept())
 
 
-def conv_norm_relu(layer: ConvModule, x: Tensor) -> tuple[Tensor, Recipe | None]:
-    """``layer(x)``, and a recipe for it from the output of the convolution and the statistics of the batch.
+def conv_norm(layer: ConvModule, x: Tensor) -> tuple[Tensor, Recipe | None]:
+    """``layer(x)`` without its ReLU, and a recipe for it with ReLU, from the convolution and the batch's statistics.
 
-    The running statistics are updated once, here. There is no recipe for other layers than convolution, batch norm
-    and ReLU, in evaluation, and for synchronised batch norm in several processes, whose statistics torch does not
-    give away.
+    The running statistics are updated once, here. There is no recipe, and ReLU is done, for other layers than
+    convolution, batch norm and ReLU, in evaluation, and for synchronised batch norm in several processes, whose
+    statistics torch does not give away.
     """
     if not can_be_remade(layer):
         return layer(x), None
@@ -55,7 +56,12 @@ def conv_norm_relu(layer: ConvModule, x: Tensor) -> tuple[Tensor, Recipe | None]
     def recipe() -> Tensor:
         return F.batch_norm(before, mean, invstd**-2 - norm.eps, norm.weight, norm.bias, eps=norm.eps).relu_()
 
-    return RemadeReLU.apply(y, recipe), recipe
+    return y, recipe
+
+
+def relu(y: Tensor, recipe: Recipe | None) -> Tensor:
+    """The features of which :func:`conv_norm` gave a recipe, in the place of ``y``; else ``y``, which has them."""
+    return y if recipe is None else RemadeReLU.apply(y, recipe)
 
 
 class RemadeReLU(torch.autograd.Function):
@@ -72,6 +78,38 @@ class RemadeReLU(torch.autograd.Function):
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
         result, ctx.recipe = ctx.recipe(), None
         return torch.ops.aten.threshold_backward(gradient, result, 0, grad_input=result), None
+
+
+class ReLUAndLinear(torch.autograd.Function):
+    """``relu(y)`` in the place of ``y``, of which nothing is kept, and each pixel of it times a matrix.
+
+    ``(B, C, H, W) -> (B * H * W, K)``. In the backward one map of features is made again, and becomes the gradient.
+    """
+
+    @staticmethod
+    def forward(ctx, y: Tensor, weight: Tensor, bias: Tensor, recipe: Recipe) -> Tensor:
+        ctx.recipe = recipe
+        ctx.save_for_backward(weight)
+        return F.linear(as_tokens(y.relu_()), weight, bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+        weight, = ctx.saved_tensors
+        features, ctx.recipe = ctx.recipe(), None
+        batch, _, height, width = features.shape
+        tokens = as_tokens(features)
+        of_weight = gradient.t() @ tokens
+        matrix = weight.to(gradient.dtype)
+        for rows, slope in zip(tokens.split(ROWS), gradient.split(ROWS)):
+            torch.ops.aten.threshold_backward(slope @ matrix, rows, 0, grad_input=rows)
+        of_y = tokens.view(batch, height, width, -1).permute(0, 3, 1, 2)
+        return of_y, of_weight.to(weight.dtype), gradient.sum(0, dtype=weight.dtype), None
+
+
+def as_tokens(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B * H * W, C), a view if ``x`` is channels_last."""
+    return x.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def can_be_remade(layer: ConvModule) -> bool:

@@ -8,7 +8,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from .cross_entropy import upsampled_cross_entropy
-from .recompute import Recipe, conv_norm_relu, kept_as, upsampled
+from .recompute import Recipe, ReLUAndLinear, conv_norm, kept_as, relu, upsampled
 
 
 @MODELS.register_module()
@@ -43,22 +43,23 @@ class LeanSETRUPHead(SETRUPHead):
         """The logits before the last upsampling: (B, C, H / up_scale, W / up_scale)."""
         x = self._transform_inputs(inputs)
         x = self.norm(x.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[2:])
-        recipe, upsample = None, None
-        for conv, next_upsample in self.up_convs:
-            if upsample is not None:
-                x, recipe = upsampled(upsample, x, recipe)
+        recipe = None
+        *stages, (last, _) = self.up_convs
+        for conv, upsample in stages:
             with kept_as(x, recipe):
-                x, recipe = conv_norm_relu(conv, x)
-            upsample = next_upsample
+                x, recipe = conv_norm(conv, x)
+            x, recipe = upsampled(upsample, relu(x, recipe), recipe)
+        with kept_as(x, recipe):
+            x, recipe = conv_norm(last, x)
         return self.score(x, recipe)
 
     def score(self, x: Tensor, recipe: Recipe | None) -> Tensor:
-        """``conv_seg`` as a product of two matrices, which keeps the order of the tokens: (B, channels, H, W) in."""
-        batch, _, height, width = x.shape
-        tokens = as_tokens(x)  # (B * H * W, channels)
-        with kept_as(tokens, recipe and (lambda: as_tokens(recipe()))):
-            logits = F.linear(tokens, self.conv_seg.weight.flatten(1), self.conv_seg.bias)
-        return logits.view(batch, height, width, -1).permute(0, 3, 1, 2)
+        """``conv_seg`` as a product of two matrices, which leaves the pixels in the order of the tokens."""
+        weight, bias = self.conv_seg.weight.flatten(1), self.conv_seg.bias
+        if recipe is None:
+            return F.linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)
+        logits = ReLUAndLinear.apply(x, weight, bias, recipe)
+        return logits.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
 
     def loss(self, inputs: tuple[Tensor, ...], batch_data_samples: list, train_cfg: dict) -> dict[str, Tensor]:
         """The loss, and the pixel accuracy in percent, of a batch; arguments and keys as in mmsegmentation."""
@@ -87,11 +88,6 @@ class LeanSETRUPHead(SETRUPHead):
         if tuple(seg_logits.shape[2:]) == tuple(size[:2]):
             return seg_logits
         return super().predict_by_feat(seg_logits, batch_img_metas)
-
-
-def as_tokens(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B * H * W, C), without a copy if ``x`` is channels_last."""
-    return x.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def is_plain_cross_entropy(loss: nn.Module) -> bool:
