@@ -164,7 +164,9 @@ def format_config_once() -> Callable:
         Callable: What stands for yapf's ``FormatCode`` in MMEngine.
     """
     from mmengine.config import config
-    format_code = config.FormatCode
+    from yapf.yapflib import yapf_api
+    place = config if hasattr(config, 'FormatCode') else yapf_api  # where onedl-mmengine imports it from to use it
+    format_code = place.FormatCode
     if getattr(format_code, 'is_shim', False):
         return format_code
 
@@ -178,7 +180,7 @@ def format_config_once() -> Callable:
         return formatted[key]
 
     format_once.is_shim = True
-    config.FormatCode = format_once
+    place.FormatCode = format_once
     return format_once
 
 

@@ -24,7 +24,7 @@ def shrink_data(cfg: Config) -> Config:
     for step in cfg.train_dataloader.dataset.pipeline:
         if step.type == 'RandomResize':
             step.scale = tuple(side // 8 for side in step.scale)
-        elif step.type == 'RandomCrop':
+        elif step.type == 'HistogramRandomCrop':
             step.crop_size = (SIZE, SIZE)
     scales = cfg.tta_pipeline[1].transforms
     scales[0] = scales[0][:2]  # each view costs logits of full size
