@@ -382,11 +382,11 @@ def test_bytes_kept_for_backward(tensors):
 
     def forward():
         y = first(x)  # keeps x, which is held, and what it returns, but not x * weight
-        return second(y) + (y + 1).cos().sum()  # second: y * weight, and 4 bytes of result; rest: y + 1, and the sum
+        return second(y) + (y + 1).cos().sum()  # second: y * weight; rest: y + 1, and 4 bytes of the loss
 
     owners = {name: (part, 'forward') for name, part in dict(a=first, b=second).items()}
     loss, kept = kept_bytes(owners, forward, [x, first.weight, second.weight])
-    assert kept == dict(a=800, b=800 + 4, rest=800)  # of two sums of 4 bytes, one was freed
+    assert kept == dict(a=800, b=800, rest=804)
     assert 'forward' not in vars(first)
     loss.backward()
 
