@@ -1,5 +1,6 @@
 """The benchmark: what it counts against hand computations, that it refuses variants that differ, and its tool."""
 
+import inspect
 import json
 import os
 import runpy
@@ -508,6 +509,14 @@ def test_a_process_of_its_own_gets_its_allocator_and_no_other(monkeypatch, alloc
 def test_a_process_of_its_own_that_fails_is_an_error():
     with pytest.raises(SystemExit, match='benchmark failed'):
         processes.run_again(['-c', 'raise SystemExit(3)'])
+
+
+def test_memory_of_a_process_of_its_own_is_its_own():
+    functions = '\n'.join(inspect.getsource(f) for f in (machine.kilobytes, machine.peak_resident_bytes))
+    code = ('import json, re, resource, sys\nfrom pathlib import Path\n' + functions +
+            '\njson.dump(peak_resident_bytes(), open(sys.argv[-1], "w"))')
+    assert machine.peak_resident_bytes() > 150e6  # this one has torch
+    assert 2e6 < processes.run_again(['-c', code]) < 100e6
 
 
 @pytest.mark.parametrize('limit', [0, 1, 2, 3, 7, 8, 9, 100])
