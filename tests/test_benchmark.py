@@ -1,5 +1,6 @@
 """The benchmark: what it counts against hand computations, that it refuses variants that differ, and its tool."""
 
+import inspect
 import json
 import os
 import runpy
@@ -128,7 +129,8 @@ def test_options_go_over_a_preset(monkeypatch):
 
 @pytest.mark.parametrize('arguments, said', [
     (['--variants', 'paper,theirs'], 'variant "theirs" is unknown'), (['--depth', '2'], '--depth 2'),
-    (['--what', 'train,memory'], 'memory is none of'), (['--allocators', 'fast'], 'fast is none of')])
+    (['--what', 'train,memory'], 'memory is none of'), (['--allocators', 'fast'], 'fast is none of'),
+    (['--device', 'cpu', '--largest-batch'], 'only of a GPU')])
 def test_options_that_cannot_be_are_refused(monkeypatch, arguments, said):
     with pytest.raises(SystemExit, match=said):
         options(monkeypatch, *arguments)
@@ -330,17 +332,27 @@ def test_fake_tensors_count_as_real_ones_do(cfg):
         peaks = []
         for fake in (False, True):
             model = build(variant.model, cfg, sizes)
-            with fake_tensors() if fake else WithoutValues() as values:
+            with fake_tensors() if fake else WithoutValues():
                 model = model.to_empty(device='cpu') if fake else model
                 step = work.TrainingStep(model, cfg, work.make_batch(sizes), variant.bf16)
                 step()
                 peaks.append(peak_bytes(step, step.tensors()))
                 peaks.append(kept_bytes(parts(model), step.loss, step.tensors())[1])
-                assert values.answers > 0  # mmsegmentation's accuracy asks which pixels count
         if variant.bf16:  # batch norm's statistics of a batch are float32 then, and bfloat16 where they are fake
             assert peaks[0] == pytest.approx(peaks[2], rel=1e-3)
         else:
             assert peaks[:2] == peaks[2:], name
+
+
+def test_questions_about_values_are_answered_as_if_all_were_true():
+    x = torch.arange(24.).view(2, 3, 4)
+    with WithoutValues() as values:
+        everything = x[:, torch.zeros(3, 4) > 0]
+        assert bool(torch.zeros(()) > 0) and values.answers == 2
+        assert torch.equal(x[:, torch.tensor([2, 0])], x[[0, 1]][:, [2, 0]]) and values.answers == 2
+    assert everything.shape == (2, 12)
+    with pytest.raises(RuntimeError), fake_tensors():
+        torch.zeros(()).item()
 
 
 def test_costs_of_code_that_needs_values_are_counted_on_real_tensors(cfg, monkeypatch, capsys):
@@ -382,11 +394,11 @@ def test_bytes_kept_for_backward(tensors):
 
     def forward():
         y = first(x)  # keeps x, which is held, and what it returns, but not x * weight
-        return second(y) + (y + 1).cos().sum()  # second: y * weight, and 4 bytes of result; rest: y + 1, and the sum
+        return second(y) + (y + 1).cos().sum()  # second: y * weight; rest: y + 1, and 4 bytes of the loss
 
     owners = {name: (part, 'forward') for name, part in dict(a=first, b=second).items()}
     loss, kept = kept_bytes(owners, forward, [x, first.weight, second.weight])
-    assert kept == dict(a=800, b=800 + 4, rest=800)  # of two sums of 4 bytes, one was freed
+    assert kept == dict(a=800, b=800, rest=804)
     assert 'forward' not in vars(first)
     loss.backward()
 
@@ -498,6 +510,14 @@ def test_a_process_of_its_own_gets_its_allocator_and_no_other(monkeypatch, alloc
 def test_a_process_of_its_own_that_fails_is_an_error():
     with pytest.raises(SystemExit, match='benchmark failed'):
         processes.run_again(['-c', 'raise SystemExit(3)'])
+
+
+def test_memory_of_a_process_of_its_own_is_its_own():
+    functions = '\n'.join(inspect.getsource(f) for f in (machine.kilobytes, machine.peak_resident_bytes))
+    code = ('import json, re, resource, sys\nfrom pathlib import Path\n' + functions +
+            '\njson.dump(peak_resident_bytes(), open(sys.argv[-1], "w"))')
+    assert machine.peak_resident_bytes() > 150e6  # this one has torch
+    assert 2e6 < processes.run_again(['-c', code]) < 100e6
 
 
 @pytest.mark.parametrize('limit', [0, 1, 2, 3, 7, 8, 9, 100])

@@ -96,6 +96,8 @@ def read_options(args: argparse.Namespace) -> 'Options':
         raise SystemExit(f'--allocators: {", ".join(unknown)} is none of {", ".join(ALLOCATORS)}, this')
     if on_gpu and not torch.cuda.is_available():
         raise SystemExit('--device cuda: no GPU is visible to PyTorch')
+    if 'largest-batch' in args.more and not on_gpu:
+        raise SystemExit('--largest-batch: only of a GPU, where too large a batch does no harm')
     return Options(
         str(CONFIG), sizes, args.variants, set(args.only or [*args.what, *args.more]), device, args.rounds, args.warmup,
         args.seed, args.against, args.allocators or (['this'] if on_gpu else list(ALLOCATORS)), args.eval_batch,

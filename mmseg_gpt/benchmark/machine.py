@@ -63,12 +63,17 @@ def available_bytes(device: torch.device) -> float:
     """Memory that is free for use; infinite where the system does not say."""
     if device.type == 'cuda':
         return torch.cuda.mem_get_info(device)[0]
-    info = Path('/proc/meminfo')
-    found = re.search(r'^MemAvailable:\s+(\d+) kB$', info.read_text(), re.MULTILINE) if info.is_file() else None
-    return int(found[1]) * 1024 if found else float('inf')
+    return kilobytes('/proc/meminfo', 'MemAvailable') or float('inf')
 
 
 def peak_resident_bytes() -> int:
     """The most physical memory this process ever had, as the operating system counts it."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == 'darwin' else peak * 1024
+    # Linux's getrusage begins with what the process had that started this one.
+    peak = kilobytes('/proc/self/status', 'VmHWM')
+    return peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
+
+
+def kilobytes(file: str, name: str) -> int:
+    """Bytes by their name in a file of Linux; 0 where there is none."""
+    found = re.search(rf'^{name}:\s+(\d+) kB$', Path(file).read_text(), re.MULTILINE) if Path(file).is_file() else None
+    return int(found[1]) * 1024 if found else 0

@@ -28,26 +28,31 @@ class LiveBytes(TorchDispatchMode):
     Attributes:
         live: Bytes alive now.
         peak: The most that were ever alive.
+        label: What storages that come now are labelled with.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.live = self.peak = 0
-        self.known: set[int] = set()
+        self.label = ''
+        self.alive: dict[int, tuple[str, int]] = {}  # label and bytes by address
 
     def track(self, tensors: Iterable[Tensor]) -> None:
         """Counts the storages of ``tensors`` from now on, each once."""
         for tensor in tensors:
             storage = tensor.untyped_storage()
-            if storage._cdata not in self.known:
-                self.known.add(storage._cdata)
+            if storage._cdata not in self.alive:
+                self.alive[storage._cdata] = self.label, storage.nbytes()
                 self.live += storage.nbytes()
-                weakref.finalize(storage, self._freed, storage._cdata, storage.nbytes()).atexit = False
+                weakref.finalize(storage, self._freed, storage._cdata).atexit = False
         self.peak = max(self.peak, self.live)
 
-    def _freed(self, key: int, size: int) -> None:
-        self.known.discard(key)
-        self.live -= size
+    def _freed(self, address: int) -> None:
+        self.live -= self.alive.pop(address)[1]
+
+    def labelled(self, label: str) -> int:
+        """Bytes alive now that came with ``label``."""
+        return sum(size for name, size in self.alive.values() if name == label)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
@@ -116,42 +121,40 @@ def fake_tensors() -> Iterator[WithoutValues]:
 
 def kept_bytes(owners: dict[str, tuple[nn.Module, str]], forward: Callable[[], Tensor],
                held: Iterable[Tensor]) -> tuple[Tensor, dict[str, int]]:
-    """Bytes that are alive after ``forward`` and were not before: kept for backward, by the part that made them.
+    """Bytes that ``forward`` leaves alive, so that there can be a backward, by the part that made them.
 
     It asks what is alive instead of what is saved (``torch.autograd.graph.saved_tensors_hooks``), because a custom
     function can keep tensors in attributes, and a module that recomputes has hooks of its own.
 
     Args:
-        owners: By name, a module and the name of its method. What is alive after the method more than before, its
-            result among it, is that part's.
+        owners: By name, a module and the name of the method in which its storages are made.
         forward: Returns the loss.
-        held: What is alive before: weights and inputs.
+        held: What is alive before and does not count: weights and inputs.
 
     Returns:
         tuple: The loss, with all its graph, and bytes by name; 'rest' is for what was made elsewhere.
     """
-    kept = dict.fromkeys(owners, 0)
     with LiveBytes() as counter:
         counter.track(held)
-        before = counter.live
+        counter.label = 'rest'
         for name, (module, method) in owners.items():
-            setattr(module, method, attributed(getattr(module, method), name, kept, counter))
+            setattr(module, method, labelling(getattr(module, method), name, counter))
         try:
             loss = forward()
         finally:
             for module, method in owners.values():
                 delattr(module, method)  # what the class has shows again
-        kept['rest'] = counter.live - before - sum(kept.values())
-    return loss, kept
+        return loss, {name: counter.labelled(name) for name in (*owners, 'rest')}
 
 
-def attributed(method: Callable, name: str, kept: dict[str, int], counter: LiveBytes) -> Callable:
-    """``method``, with what is alive after it more than before added to ``kept[name]``."""
+def labelling(method: Callable, name: str, counter: LiveBytes) -> Callable:
+    """``method``, in which storages come with the label ``name``."""
     def run(*args, **kwargs):
-        before = counter.live
-        result = method(*args, **kwargs)
-        kept[name] += counter.live - before
-        return result
+        before, counter.label = counter.label, name
+        try:
+            return method(*args, **kwargs)
+        finally:
+            counter.label = before
 
     return run
 
