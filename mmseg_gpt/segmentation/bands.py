@@ -6,6 +6,7 @@ an image once, from the top. Its bands may be views of memory that is written ag
 """
 
 from collections.abc import Iterator
+from itertools import groupby
 from typing import NamedTuple
 
 import torch
@@ -99,20 +100,19 @@ def add_windows(strip: Tensor | None, carried: int, logits: Iterator[Tensor], wi
     return strip
 
 
-def cover(starts: list[int], extent: int, length: int) -> Tensor:
+def cover(starts: list[int], extent: int, length: int) -> list[int]:
     """How many of the windows from ``starts`` reach each of ``length`` rows (or columns)."""
-    count = torch.zeros(length, dtype=torch.long)
-    for start in starts:
-        count[start:start + extent] += 1
-    return count
+    return [sum(start <= place < start + extent for start in starts) for place in range(length)]
 
 
-def runs(count: Tensor) -> list[tuple[slice, int]]:
+def runs(count: list[int]) -> list[tuple[slice, int]]:
     """Where equal values stand together, and the value."""
-    values, lengths = torch.unique_consecutive(count, return_counts=True)
-    ends = lengths.cumsum(0)
-    return [(slice(start, end), value)
-            for start, end, value in zip((ends - lengths).tolist(), ends.tolist(), values.tolist())]
+    found, start = [], 0
+    for value, group in groupby(count):
+        end = start + len(list(group))
+        found.append((slice(start, end), value))
+        start = end
+    return found
 
 
 def restore(bands: Iterator[Tensor], size: tuple[int, int], padding: tuple[int, int, int, int],
