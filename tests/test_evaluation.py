@@ -347,7 +347,7 @@ def test_a_test_runs_in_the_precision_that_is_asked_for(tmp_path, monkeypatch):
     set_test_precision(cfg, 'bf16')
     assert seen == {('cuda', torch.bfloat16)}  # a CPU has no other
     runner = Runner.from_cfg(cfg)
-    runner.model.decode_head.conv_seg.register_forward_hook(lambda *args: seen.add(args[2].dtype))
+    runner.model.decode_head.up_convs[0][0].conv.register_forward_hook(lambda *args: seen.add(args[2].dtype))
     runner.test()
     assert torch.bfloat16 in seen and torch.float32 not in seen
 

@@ -53,20 +53,21 @@ def count_training(variant: Variant, model: nn.Module, cfg: Config, sizes: Sizes
 
     Returns:
         dict: ``train``, what :func:`count_work` returns for the batch of ``sizes``; ``slope``, bytes of live memory for
-        each further image; ``kept``, bytes kept for the backward of an image, by part; ``checkpoint``, bytes by
-        content.
+        each further image; ``kept``, bytes kept for the backward for each further image, by part; ``checkpoint``, bytes
+        by content.
     """
-    step, peaks = TrainingStep(model, cfg, make_batch(replace(sizes, batch=SLOPE[1] * sizes.batch)), variant.bf16), []
-    loss, kept = kept_bytes(parts(model), step.loss, step.tensors())
-    loss.backward()
-    step.optimizer.step()  # from now on there is momentum, as there is in any step but the first
+    step = TrainingStep(model, cfg, make_batch(sizes), variant.bf16)
+    step()  # from now on there is momentum, as there is in any step but the first
+    peaks, kept = [], []
     for factor in SLOPE:
         step.batch = make_batch(replace(sizes, batch=factor * sizes.batch))
         peaks.append(peak_bytes(step, step.tensors()))
+        kept.append(kept_bytes(parts(model), step.loss, step.tensors())[1])
+    more = (SLOPE[1] - SLOPE[0]) * sizes.batch
     step.batch = make_batch(sizes)
     return dict(
-        train=count_work(step), slope=(peaks[1] - peaks[0]) // ((SLOPE[1] - SLOPE[0]) * sizes.batch),
-        kept={part: size // (SLOPE[1] * sizes.batch) for part, size in kept.items()},
+        train=count_work(step), slope=(peaks[1] - peaks[0]) // more,
+        kept={part: (size - kept[0][part]) // more for part, size in kept[1].items()},
         checkpoint=checkpoint_bytes(model))
 
 
