@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -121,6 +120,7 @@ def main() -> None:
 
     from mmseg_gpt.engine import read_config
     from mmseg_gpt.engine.preflight.missing import missing_datasets
+    from mmseg_gpt.sample.dataset import available_cpus
     cfg = read_config(args)
     set_multi_processing(**cfg.get('env_cfg', {}).get('mp_cfg', {}))  # as the runner does
     drawn = args.generate or (DRAWN if missing_datasets([cfg.train_dataloader.dataset]) else 0)
@@ -128,7 +128,7 @@ def main() -> None:
         if drawn:
             draw(cfg, drawn, Path(folder))
         print(f'{f"{drawn} drawn images" if drawn else cfg.train_dataloader.dataset.get("data_root")}, batches of '
-              f'{cfg.train_dataloader.batch_size}, {len(os.sched_getaffinity(0))} CPUs', flush=True)
+              f'{cfg.train_dataloader.batch_size}, {available_cpus()} CPUs', flush=True)
         found = dict(config=args.config, seed=args.seed, drawn=drawn, **measure(cfg, args))
     if args.json:
         args.json.write_text(json.dumps(found, indent=2) + '\n')
