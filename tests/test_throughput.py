@@ -14,7 +14,6 @@ from mmseg.datasets.transforms import RandomCrop
 from tiny import write_run
 from torch.utils.data import DataLoader, Dataset
 
-from mmseg_gpt.data.crop import HistogramRandomCrop
 from mmseg_gpt.data.throughput import (
     REST,
     compare_rates,
@@ -25,6 +24,7 @@ from mmseg_gpt.data.throughput import (
     time_transforms,
     workers_needed,
 )
+from mmseg_gpt.segmentation import HistogramRandomCrop
 
 TOOL = Path(__file__).parents[1] / 'tools/benchmark_data.py'
 

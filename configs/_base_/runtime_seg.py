@@ -1,6 +1,6 @@
 # What every segmentation run shares.
 default_scope = 'mmseg'
-custom_imports = dict(imports=['mmseg_gpt', 'mmseg_gpt.segmentation', 'mmseg_gpt.data.crop'])
+custom_imports = dict(imports=['mmseg_gpt', 'mmseg_gpt.segmentation'])
 env_cfg = dict(
     cudnn_benchmark=True,
     mp_cfg=dict(mp_start_method='fork', opencv_num_threads=0),

@@ -1,4 +1,4 @@
-"""mmsegmentation's random crop, faster. Importing this module registers it, and imports mmsegmentation."""
+"""mmsegmentation's random crop, faster."""
 
 import cv2
 import numpy as np
