@@ -1,7 +1,8 @@
 """Measures what a training step and an evaluated image cost: mmsegmentation's own model, the paper's, and ours.
 
 Before anything is measured, the paper's formulation and ours are compared in float64: loss, all gradients, statistics
-and predictions. Variants are mmseg-full, paper and ours, and any of them with -bf16 or -compiled or both.
+and predictions. Variants are mmseg-full, paper, ours and ours-cp (gradient checkpointing), and any of
+them with -bf16 or -compiled or both.
 """
 
 import argparse

@@ -16,7 +16,7 @@ from ..models.vit import ARCHS, read_arch
 from .paper import PaperViT
 
 ARCHITECTURES = {'tiny': dict(embed_dims=32, num_layers=3, num_heads=2, mlp_ratio=4), **ARCHS}
-MODELS_COMPARED = ('mmseg-full', 'paper', 'ours')
+MODELS_COMPARED = ('mmseg-full', 'paper', 'ours', 'ours-cp')
 ADAPTERS = ('prompt.', 'temperature')
 
 
@@ -118,6 +118,13 @@ def ours(cfg: Config, sizes: Sizes) -> ConfigDict:
     return model
 
 
+def ours_checkpointed(cfg: Config, sizes: Sizes) -> ConfigDict:
+    """Ours with gradient checkpointing."""
+    config = ours(cfg, sizes)
+    config.backbone.with_cp = True
+    return config
+
+
 def stock(config: dict) -> ConfigDict:
     """The same config with mmsegmentation's classes: those of ours are named as theirs, with 'Lean' before it."""
     def strip(value: object, key: str = '') -> object:
@@ -159,7 +166,8 @@ def build(model: str, cfg: Config, sizes: Sizes, weights: dict[str, Tensor] | No
         sizes: In which sizes.
         weights: A state dict of ours, to begin with; None leaves the weights as they are drawn.
     """
-    config = {'ours': ours, 'paper': paper, 'mmseg-full': mmseg_full}[model](cfg, sizes)
+    makers = {'ours': ours, 'ours-cp': ours_checkpointed, 'paper': paper, 'mmseg-full': mmseg_full}
+    config = makers[model](cfg, sizes)
     built = revert_sync_batchnorm(construct(config))
     if weights is not None:
         built.load_state_dict(weights if model != 'mmseg-full' else without_adapters(weights))
