@@ -210,7 +210,9 @@ def test_compared_models_are_stock_but_for_ours(cfg):
         model = build(name, cfg, SIZES)
         for module in (model, model.decode_head, *model.auxiliary_head):
             assert type(module).__module__.startswith('mmseg.'), name
-    assert type(build('ours', cfg, SIZES).backbone) is GatedPromptViT
+    for name, with_cp in zip(MODELS_COMPARED[2:], (False, True), strict=True):
+        backbone = build(name, cfg, SIZES).backbone
+        assert type(backbone) is GatedPromptViT and backbone.with_cp is with_cp
 
 
 def test_names_of_variants():

@@ -370,3 +370,21 @@ def test_one_image_is_labelled_by_the_interface_of_mmsegmentation():
     for ours, theirs in zip(*results, strict=True):
         assert ours.pred_sem_seg.shape == (37, 45)
         assert torch.equal(ours.pred_sem_seg.data, theirs.pred_sem_seg.data)
+
+
+def test_half_precision_is_interpolated_in_single(small_bands):
+    image = torch.randn(3, *SIZES[0]).bfloat16()
+    lean = model('LeanEncoderDecoder').bfloat16()
+    with torch.no_grad():
+        bands = list(lean.original_rows(image, sample(SIZES[0], (200, 300)).metainfo))
+    assert {band.dtype for band in bands} == {torch.float32} and sum(map(len, bands)) == 200
+
+
+def test_what_cannot_be_is_refused_in_words():
+    images, meta = torch.randn(1, 3, *SIZES[0], dtype=torch.float64), [sample(SIZES[0])]
+    with pytest.raises(ValueError, match='window_batch is 0'):
+        model('LeanEncoderDecoder', window_batch=0).predict(images, meta)
+    lean = model('LeanEncoderDecoder')
+    lean.decode_head.predict_by_feat = lambda logits, metas: logits[..., 1:]
+    with pytest.raises(ValueError, match='gave logits of'):
+        lean.predict(images, meta)

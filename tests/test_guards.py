@@ -97,6 +97,8 @@ def test_losses_become_numbers_at_once():
     single = torch.tensor(0.1).item()
     assert fetch_numbers(outputs) == dict(loss=single, acc=2.) and outputs == dict(loss=single, acc=2., lr=3)
     assert fetch_numbers({}) == {}
+    mixed = dict(loss=torch.tensor(0.5, dtype=torch.half), pixels=torch.tensor(70_001), maps=torch.zeros(2))
+    assert fetch_numbers(mixed) == dict(loss=0.5, pixels=70_001)
 
 
 def scaled_hook(max_skipped_steps: int, accumulated: int) -> tuple[NonFiniteHook, SimpleNamespace, torch.optim.SGD]:

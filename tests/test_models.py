@@ -579,3 +579,13 @@ def test_the_last_block_works_out_only_what_is_returned(tiny_vit, out_type, numb
         block.mlp.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].shape[1]))
     vit(images)
     assert seen == [1 + 16 + NUM_PROMPTS] * 3 + [number]
+
+
+def test_a_traced_backbone_gives_the_same(tiny_vit, tmp_path):
+    vit = tiny_vit(prompt=config_of('GatedPrompt'), temperature=True)
+    wanted, = vit(images)
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            traced = torch.jit.trace(vit, images, check_trace=False)
+        traced.save(tmp_path / 'vit.pt')
+        assert torch.equal(torch.jit.load(tmp_path / 'vit.pt')(images)[0], wanted)

@@ -1,5 +1,6 @@
 """LeanSETRUPHead against mmsegmentation's SETRUPHead: same names, same numbers, less kept."""
 
+import copy
 from collections.abc import Callable
 
 import mmseg.models  # noqa: F401  registers the stock head
@@ -36,6 +37,7 @@ PUP = {
     '1x1': dict(kernel_size=1),
 }
 PLAIN = {
+    'no convolutions': dict(num_convs=0, channels=24),
     'align_corners': dict(align_corners=True),
     'dropout': dict(dropout_ratio=0.5),
     'class weights': losses(class_weight=[1.] * 8 + [2.]),
@@ -70,7 +72,7 @@ def samples(labels: Tensor) -> list[SegDataSample]:
 def batch(head: nn.Module, ignored: bool = True, factor: float = 1.) -> tuple[Tensor, list[SegDataSample]]:
     """Two feature maps, and labels of ``factor`` times the logits' size, of which the last columns are ignored."""
     torch.manual_seed(1)
-    scale = int(head.up_convs[0][1].scale_factor)**len(head.up_convs)
+    scale = int(head.up_convs[0][1].scale_factor)**len(head.up_convs) if head.up_convs else 1
     labels = torch.randint(0, 9, (2, 1, *(int(side * scale * factor) for side in GRID)))
     if ignored:
         labels[..., -3:] = 255
@@ -268,3 +270,47 @@ def test_stock_checkpoints_load_and_ours_load_into_the_stock_head(pair):
     stock.load_state_dict(lean.state_dict())
     x = batch(lean)[0]
     torch.testing.assert_close(lean.eval()((x, )), stock.eval()((x, )), rtol=0, atol=1e-12)
+
+
+def test_modules_that_do_something_of_their_own_are_called(pair):
+    class Mixed(nn.BatchNorm2d):
+        def forward(self, x: Tensor) -> Tensor:
+            return mix(None, None, super().forward(x))
+
+    def mix(module, inputs, output):
+        return output - output.roll(1, 1)
+
+    for alter in (lambda head: setattr(head.up_convs[3][0].norm, '__class__', Mixed),
+                  lambda head: head.up_convs[3][0].register_forward_hook(mix),
+                  lambda head: head.up_convs[2][0].norm.register_forward_hook(mix),
+                  lambda head: head.conv_seg.register_forward_hook(mix)):
+        stock, lean = pair()
+        plain = train(copy.deepcopy(lean), *batch(lean))[0]['loss_ce'].item()
+        for head in (stock, lean):
+            alter(head)
+        ours, theirs = train(lean, *batch(lean)), train(stock, *batch(stock))
+        assert_equal(ours[0] | ours[1], theirs[0] | theirs[1])
+        assert abs(ours[0]['loss_ce'].item() - plain) > 1e-4
+
+
+def test_the_backward_uses_the_weights_of_the_forward(pair):
+    x, gradients = batch(pair()[0])[0], []
+    for head in pair():
+        leaf = x.clone().requires_grad_()
+        logits = torch.func.functional_call(head, {n: 0.5 * p for n, p in head.named_parameters()}, ((leaf, ), ))
+        gradients.append(torch.autograd.grad(logits.pow(2).sum(), leaf)[0])
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-10, atol=1e-12)
+
+
+def test_a_second_backward_is_refused_in_words(pair):
+    lean = pair()[1]
+    loss = lean((batch(lean)[0], )).sum()
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match='one backward'):
+        loss.backward()
+
+
+def test_a_variance_of_one_value_is_refused_as_by_torch(pair):
+    for head in pair():
+        with pytest.raises(ValueError, match='more than 1 value per channel'):
+            head((torch.randn(1, 24, 1, 1, dtype=torch.float64), ))

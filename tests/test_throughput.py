@@ -148,3 +148,15 @@ def test_crops_are_those_of_mmsegmentation(kind, ratio):
         assert boxes[0] == boxes[1] and states[0] == states[1], 'another number of draws'
         retried.add(states[0])
     assert len(retried) > 3 or ratio == 1
+
+
+@pytest.mark.parametrize('ignored', [-1, 0, 3, 300])
+def test_any_label_may_be_ignored_in_a_crop(ignored):
+    for kind in (np.uint8, np.int64):
+        labels = np.array([[3] * 6 + [255] * 3 + [0]], kind)
+        wanted = {-1: (0.7, 0.5), 0: (0.7, 0.6), 3: (0.8, 0.7), 300: (0.7, 0.5)}[ignored]
+        for ratio, mixed in zip(wanted, (True, False)):
+            crop = HistogramRandomCrop(crop_size=(1, 10), cat_max_ratio=ratio, ignore_index=ignored)
+            assert crop.is_mixed(labels) == mixed
+    if ignored == -1:
+        assert not crop.is_mixed(np.array([[-1, -1, 2]]))

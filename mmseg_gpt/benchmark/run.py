@@ -176,7 +176,7 @@ def make_work(what: str, variant: Variant, model: nn.Module, cfg: Config,
         return TrainingStep(model, cfg, make_batch(sizes, options.seed, device), variant.bf16)
     if what == 'eval':
         return Evaluation(model, sizes, device, variant.bf16, options.images)
-    return MultiScaleEvaluation(model, sizes, device, variant.bf16, cfg, own=variant.model == 'ours')
+    return MultiScaleEvaluation(model, sizes, device, variant.bf16, cfg, own=variant.model.startswith('ours'))
 
 
 def floor(results: dict, what: str) -> dict[str, dict]:

@@ -303,11 +303,13 @@ def fetch_numbers(outputs: dict) -> dict[str, float]:
     """Replaces the losses of an iteration by Python's numbers, so that the device is waited for once, and gives them.
 
     Args:
-        outputs: What a model's ``train_step`` has returned: tensors of one element each, as MMEngine logs them.
+        outputs: What a model's ``train_step`` has returned; MMEngine logs tensors of one element.
     """
-    tensors = {name: value.reshape(1) for name, value in outputs.items() if torch.is_tensor(value)}
+    tensors = {name: value for name, value in outputs.items() if torch.is_tensor(value) and value.numel() == 1}
     if tensors:
-        outputs.update(zip(tensors, torch.cat(list(tensors.values())).tolist()))
+        device = next(iter(tensors.values())).device
+        together = torch.cat([value.reshape(1).to(device, torch.float64) for value in tensors.values()])  # exact
+        outputs.update(zip(tensors, together.tolist()))
     return {name: outputs[name] for name in tensors}
 
 

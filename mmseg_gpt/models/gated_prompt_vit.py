@@ -138,7 +138,8 @@ class GatedPromptViT(VisionTransformer):
         x, grid = self.embed(images)
         length = x.shape[1]
         temperatures = self._temperatures()
-        wanted = self._wanted(length)
+        wanted = wanted_tokens(self.out_type, self.first_patch, length)
+        run = checkpointed if self.with_cp and torch.is_grad_enabled() else Block.__call__
         last = max(self.out_indices)
         prompts = None
         outputs = []
@@ -147,31 +148,15 @@ class GatedPromptViT(VisionTransformer):
                 prompts = self.prompt.first(i, len(x))
             tokens = x if prompts is None else torch.cat([x, prompts.to(x.dtype)], dim=1)
             if i == last:
-                outputs.append(self._output(self._run(block, tokens, temperatures[i], wanted), grid))
+                outputs.append(self._output(run(block, tokens, temperatures[i], wanted), grid))
                 break
-            tokens = self._run(block, tokens, temperatures[i])
+            tokens = run(block, tokens, temperatures[i])
             if i in self.out_indices:
                 outputs.append(self._output(tokens[:, wanted], grid))
             x, after = tokens[:, :length], tokens[:, length:]
             if prompts is not None:
                 prompts = self.prompt.next(i, prompts, after)
         return tuple(outputs)
-
-    def _run(self, block: Block, *inputs: Tensor | slice | None) -> Tensor:
-        """Runs ``block``; with ``with_cp`` its activations are computed again in the backward instead of kept."""
-        if self.with_cp and torch.is_grad_enabled():
-            return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
-        return block(*inputs)
-
-    def _wanted(self, length: int) -> slice:
-        """Which tokens ``out_type`` asks for; CLS, registers and patches are the first ``length``, prompts follow."""
-        return {
-            'featmap': slice(self.first_patch, length),
-            'cls_token': slice(0, 1),
-            'mean_patch': slice(self.first_patch, length),
-            'mean_prompt': slice(length, None),
-            'mean_all': slice(self.first_patch, None),
-        }[self.out_type]
 
     def _temperatures(self) -> tuple[Tensor | None, ...]:
         """One temperature for each block, projected into its range first, as the authors do."""
@@ -185,6 +170,22 @@ class GatedPromptViT(VisionTransformer):
         if self.out_type == 'featmap':
             return tokens.transpose(1, 2).unflatten(2, grid)
         return self.norm(tokens.mean(dim=1))
+
+
+def wanted_tokens(out_type: str, first_patch: int, length: int) -> slice:
+    """Which tokens ``out_type`` asks for; CLS, registers and patches are the first ``length``, prompts follow."""
+    return {
+        'featmap': slice(first_patch, length),
+        'cls_token': slice(0, 1),
+        'mean_patch': slice(first_patch, length),
+        'mean_prompt': slice(length, None),
+        'mean_all': slice(first_patch, None),
+    }[out_type]
+
+
+def checkpointed(block: Block, *inputs: Tensor | slice | None) -> Tensor:
+    """Runs ``block``, whose activations are computed again in the backward instead of kept."""
+    return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
 def check_complete(vit: GatedPromptViT, state: dict[str, Tensor], prefix: str, *_) -> None:

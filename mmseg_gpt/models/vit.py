@@ -44,18 +44,17 @@ class PatchEmbed(nn.Module):
 class SplitHeads(torch.autograd.Function):
     """Cuts the output of ``qkv`` into heads, and divides the queries by the temperature in their place.
 
-    ``(B, N, 3 * D) -> 3 x (B, heads, N, d)``, views of the input, whose queries are overwritten: nothing else reads
-    them, as the backward of a linear layer does not need its output. The fused kernels of torch keep the divided
-    queries, and from those the gradient of the temperature follows, so no other copy is kept. The gradients of all
-    three are written straight into the layout that ``qkv`` needs.
+    ``(B, N, 3 * D) -> 3 x (B, heads, N, d)``, views of the input, whose queries are overwritten. Only a hook on ``qkv``
+    that keeps its output could tell: the backward of a linear layer does not need it. The fused kernels of torch keep
+    the divided queries, and from those the gradient of the temperature follows, so no other copy is kept. The gradients
+    of all three are written straight into the layout that ``qkv`` needs.
     """
 
     @staticmethod
     def forward(ctx, qkv: Tensor, temperature: Tensor | None, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-        q, k, v = qkv.unflatten(2, (3, num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, N, d) each
+        q, k, v = heads_of(qkv, num_heads)
         if temperature is not None:
-            # In float32 at least: CUDA would round a bfloat16 model's temperature of 1.003 to 1 first.
-            q.copy_(at_least_float32(q) / temperature)
+            q.copy_(divided(q, temperature))
             ctx.save_for_backward(q.detach(), temperature)
         return q, k, v
 
@@ -68,10 +67,20 @@ class SplitHeads(torch.autograd.Function):
             place.copy_(gradient)
         slope = None
         if saved := ctx.saved_tensors:
-            divided, temperature = saved
-            slope = -(gradients[0] * divided).sum(dtype=temperature.dtype) / temperature
-            together[:, :, 0].copy_(at_least_float32(together[:, :, 0]) / temperature)
+            q, temperature = saved
+            slope = -(at_least_float32(gradients[0]) * q).sum(dtype=temperature.dtype) / temperature
+            together[:, :, 0].copy_(divided(together[:, :, 0], temperature))
         return together.flatten(2), slope, None
+
+
+def heads_of(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Views of queries, keys and values: (B, N, 3 * D) -> 3 x (B, heads, N, d)."""
+    return qkv.unflatten(2, (3, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+
+
+def divided(x: Tensor, temperature: Tensor) -> Tensor:
+    """``x / temperature``, in float32 at least: CUDA would round a bfloat16 model's temperature of 1.003 to 1 first."""
+    return (at_least_float32(x) / temperature).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -88,7 +97,12 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, temperature: Tensor | None = None, wanted: slice = ALL) -> Tensor:
         """(B, N, D) -> (B, N, D), or only the ``wanted`` tokens; ``temperature`` is a scalar tensor, None means 1."""
-        q, k, v = SplitHeads.apply(self.qkv(x), temperature, self.num_heads)
+        qkv = self.qkv(x)
+        if torch.is_grad_enabled() and not torch.jit.is_tracing() and not torch.compiler.is_exporting():
+            q, k, v = SplitHeads.apply(qkv, temperature, self.num_heads)
+        else:
+            q, k, v = heads_of(qkv, self.num_heads)
+            q = q if temperature is None else divided(q, temperature)
         x = F.scaled_dot_product_attention(q[:, :, wanted], k, v)
         return self.proj(x.transpose(1, 2).flatten(2))
 

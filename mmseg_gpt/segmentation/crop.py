@@ -34,7 +34,9 @@ class HistogramRandomCrop(RandomCrop):
         """Whether labels (H, W) have two classes, and less than ``cat_max_ratio`` of one."""
         if labels.dtype == np.uint8:
             counts = cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel().astype(int)  # exact below 2**24 pixels
+            classes = counts.nonzero()[0]
+            counts = counts[classes]
         else:
-            counts = np.bincount(labels.ravel(), minlength=256)
-        counts[self.ignore_index] = 0
-        return np.count_nonzero(counts) > 1 and counts.max() / counts.sum() < self.cat_max_ratio
+            classes, counts = np.unique(labels, return_counts=True)
+        counts = counts[classes != self.ignore_index]
+        return len(counts) > 1 and counts.max() / counts.sum() < self.cat_max_ratio

@@ -48,13 +48,15 @@ def conv_norm(layer: ConvModule, x: Tensor) -> tuple[Tensor, Recipe | None]:
         return layer(x), None
     norm = layer.norm
     x = layer.conv(x)
+    if x.numel() == x.shape[1]:
+        return layer.activate(norm(x)), None  # one value of each channel: torch says that it has no variance
     y, mean, invstd = torch.native_batch_norm(
         x, norm.weight, norm.bias, norm.running_mean, norm.running_var, True, norm.momentum, norm.eps)
     norm.num_batches_tracked.add_(1)
-    before = x.detach()
+    before, weight, bias = x.detach(), norm.weight.detach().clone(), norm.bias.detach().clone()
 
     def recipe() -> Tensor:
-        return F.batch_norm(before, mean, invstd**-2 - norm.eps, norm.weight, norm.bias, eps=norm.eps).relu_()
+        return F.batch_norm(before, mean, invstd**-2 - norm.eps, weight, bias, eps=norm.eps).relu_()
 
     return y, recipe
 
@@ -76,8 +78,21 @@ class RemadeReLU(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
-        result, ctx.recipe = ctx.recipe(), None
+        result = take_recipe(ctx)()
         return torch.ops.aten.threshold_backward(gradient, result, 0, grad_input=result), None
+
+
+def take_recipe(ctx: torch.autograd.function.FunctionCtx) -> Recipe:
+    """The recipe in ``ctx``, which loses it: what it starts from is then freed as early as can be.
+
+    Raises:
+        RuntimeError: it was taken before.
+    """
+    recipe, ctx.recipe = ctx.recipe, None
+    if recipe is None:
+        raise RuntimeError('LeanSETRUPHead frees what its backward needs as it goes, so one forward allows one '
+                           'backward, and no retain_graph; SETRUPHead of mmsegmentation allows more')
+    return recipe
 
 
 class ReLUAndLinear(torch.autograd.Function):
@@ -96,7 +111,7 @@ class ReLUAndLinear(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         weight, = ctx.saved_tensors
-        features, ctx.recipe = ctx.recipe(), None
+        features = take_recipe(ctx)()
         batch, _, height, width = features.shape
         tokens = as_tokens(features)
         of_weight = gradient.t() @ tokens
@@ -118,6 +133,13 @@ def can_be_remade(layer: ConvModule) -> bool:
         return False
     norm = layer.norm
     synchronised = isinstance(norm, nn.SyncBatchNorm) and get_world_size() > 1
-    return (torch.is_grad_enabled() and isinstance(norm, _BatchNorm) and norm.training and not synchronised
+    plain = type(norm).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+    return (torch.is_grad_enabled() and plain and norm.training and not synchronised
             and norm.affine and norm.track_running_stats and norm.momentum is not None
-            and isinstance(layer.activate, nn.ReLU) and not layer.with_explicit_padding)
+            and isinstance(layer.activate, nn.ReLU) and not layer.with_explicit_padding
+            and not has_hooks(layer, norm, layer.activate))
+
+
+def has_hooks(*modules: nn.Module) -> bool:
+    """Whether something else is done when one of ``modules`` is called."""
+    return any(module._forward_hooks or module._forward_pre_hooks for module in modules)

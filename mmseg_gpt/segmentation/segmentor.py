@@ -64,9 +64,9 @@ class LeanEncoderDecoder(EncoderDecoder):
         bytes_of_row = max(size[1], original[1]) * self.out_channels * image.element_size()
         band = max(1, (CPU_BAND if image.device.type == 'cpu' else GPU_BAND) // bytes_of_row)
         windows = self.windows(size)
-        if self.test_cfg.get('mode') == 'slide':  # a head takes a torch.Size for the size of the window
-            meta = dict(meta, img_shape=torch.Size(windows.size))
-        merged = merge(self.window_logits(image, meta, windows), windows, image.dtype, band)
+        meta = dict(meta, img_shape=torch.Size(windows.size))  # a head takes a torch.Size for the size of the window
+        dtype = torch.promote_types(image.dtype, torch.float32)
+        merged = merge(self.window_logits(image, meta, windows), windows, dtype, band)
         left, right, top, bottom = meta.get('img_padding_size', meta.get('padding_size', (0, 0, 0, 0)))
         upright = restore(merged, size, (left, right, top, bottom),
                           meta.get('flip_direction') if meta.get('flip') else None)
@@ -87,9 +87,16 @@ class LeanEncoderDecoder(EncoderDecoder):
         """Yields the logits (h, w, C) of each window of an image (3, H, W), computed several at a time."""
         (height, width), places = windows.size, windows.places
         batch = self.test_cfg.get('window_batch', 1 if image.device.type == 'cpu' else 8)
+        if batch < 1:
+            raise ValueError(f'test_cfg.window_batch is {batch}; it must be at least 1')
         for i in range(0, len(places), batch):
             crops = torch.stack([image[:, y:y + height, x:x + width] for y, x in places[i:i + batch]])
-            yield from self.encode_decode(crops, [meta] * len(crops)).permute(0, 2, 3, 1)
+            logits = self.encode_decode(crops, [meta] * len(crops))
+            if tuple(logits.shape[2:]) != windows.size:
+                raise ValueError(f'{type(self.decode_head).__name__} gave logits of {tuple(logits.shape[2:])} for '
+                                 f'windows of {windows.size}; predict must resize them to the img_shape it is given')
+            yield from logits.permute(0, 2, 3, 1)
+            del logits  # before the next ones are computed
 
     def labels(self, logits: Tensor) -> Tensor:
         """Logits (n, W, C) -> labels (n, W): the highest class, or whether a single channel is above the threshold."""

@@ -8,7 +8,7 @@ from mmseg.registry import MODELS
 from torch import Tensor, nn
 
 from .cross_entropy import upsampled_cross_entropy
-from .recompute import Recipe, ReLUAndLinear, conv_norm, kept_as, relu, upsampled
+from .recompute import Recipe, ReLUAndLinear, conv_norm, has_hooks, kept_as, relu, upsampled
 
 
 @MODELS.register_module()
@@ -23,8 +23,10 @@ class LeanSETRUPHead(SETRUPHead):
     * Features stay in the order of the ViT's tokens, which torch calls channels_last.
 
     Where one of these would not give the same numbers, the head does what mmsegmentation does: with dropout in
-    training or ``align_corners``; with another loss than one plain cross-entropy; with labels of another size than
-    the logits.
+    training, ``align_corners``, an ``up_scale`` that is no whole number, or hooks on the modules that are replaced;
+    with another loss than one plain cross-entropy; with labels of another size than the logits. Under SyncBN in several
+    processes features are kept, because torch does not give away the statistics. One forward allows one backward. In
+    the accuracy, a label that shares the highest logit with another class counts as correct.
     """
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
@@ -36,6 +38,8 @@ class LeanSETRUPHead(SETRUPHead):
     @property
     def commutes(self) -> bool:
         """Whether scoring classes before the last upsampling gives the same logits."""
+        if not self.up_convs or type(self.conv_seg) is not nn.Conv2d or has_hooks(self.conv_seg):
+            return False
         scale = self.up_convs[-1][1].scale_factor
         return not (self.align_corners or (self.dropout is not None and self.training)) and scale == int(scale)
 
