@@ -154,6 +154,13 @@ def import_timm_late() -> None:
         sys.meta_path.insert(0, ImportsTimmLate)
 
 
+def where_config_finds_its_formatter() -> ModuleType:
+    """The module whose ``FormatCode`` MMEngine's Config calls: its own, or with onedl-mmengine that of yapf."""
+    from mmengine.config import config
+    from yapf.yapflib import yapf_api
+    return config if hasattr(config, 'FormatCode') else yapf_api
+
+
 def format_config_once() -> Callable:
     """Lets MMEngine format the text of a config once, instead of five times in a run's first seconds.
 
@@ -163,9 +170,7 @@ def format_config_once() -> Callable:
     Returns:
         Callable: What stands for yapf's ``FormatCode`` in MMEngine.
     """
-    from mmengine.config import config
-    from yapf.yapflib import yapf_api
-    place = config if hasattr(config, 'FormatCode') else yapf_api  # where onedl-mmengine imports it from to use it
+    place = where_config_finds_its_formatter()
     format_code = place.FormatCode
     if getattr(format_code, 'is_shim', False):
         return format_code

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-import mmengine.config.config
 import mmengine.runner.runner
 import numpy as np
 import pytest
@@ -25,6 +24,7 @@ from PIL import Image
 from tiny import ARCH, CLASSES, HEIGHT, ROOT, WIDTH, image_path, label_path, write_run
 from torch.utils.data import DataLoader
 
+from mmseg_gpt import compat
 from mmseg_gpt.checkpoints import CheckpointError
 from mmseg_gpt.data import SampleError
 
@@ -405,7 +405,7 @@ BEFORE_A_RUN = {row.name for row in ROWS if row.error is SystemExit and 'custom 
 def quick() -> None:
     """Spares each row what takes long and is not in question: what the log shows of config and machine, and gc."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(mmengine.config.config, 'FormatCode', lambda code, **style: (code, True))
+        patch.setattr(compat.where_config_finds_its_formatter(), 'FormatCode', lambda code, **style: (code, True))
         patch.setattr(mmengine.runner.runner, 'collect_env', dict)
         patch.setattr(gc, 'collect', lambda: 0)  # each dataset collects twice
         yield

@@ -1,7 +1,6 @@
 """Evaluation as a stream gives the results of mmsegmentation, in bounded memory."""
 
 import itertools
-import weakref
 
 import numpy as np
 import pytest
@@ -15,10 +14,8 @@ from mmseg.structures import SegDataSample
 from tiny_run import next_name, tiny_config
 from torch import nn
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.weak import WeakIdKeyDictionary
 
+from mmseg_gpt.benchmark.memory import LiveBytes
 from mmseg_gpt.engine import Runner, set_test_precision
 from mmseg_gpt.segmentation import segmentor
 from mmseg_gpt.segmentation.bands import Windows
@@ -246,37 +243,10 @@ def test_views_need_the_segmentor_that_streams():
 # --- memory ----------------------------------------------------------------------------------------
 
 
-class Memory(TorchDispatchMode):
-    """Counts the bytes of tensors that are alive, without what is within a kernel.
-
-    Attributes:
-        live: Bytes now.
-        peak: The most so far.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.live = self.peak = 0
-        self.known = WeakIdKeyDictionary()
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        out = func(*args, **(kwargs or {}))
-        for storage in (t.untyped_storage() for t in tree_leaves(out) if isinstance(t, torch.Tensor)):
-            if storage not in self.known:
-                self.known[storage] = None
-                self.live += storage.nbytes()
-                self.peak = max(self.peak, self.live)
-                weakref.finalize(storage, self._remove, storage.nbytes())
-        return out
-
-    def _remove(self, size: int) -> None:
-        self.live -= size
-
-
 def peak(kind: str, size: tuple[int, int], original: tuple[int, int], **options) -> int:
     """The most bytes that are alive while one image is predicted in float32, the result among them."""
     built, image = model(kind, **options).float(), torch.randn(1, 3, *size)
-    with torch.no_grad(), Memory() as memory:
+    with torch.no_grad(), LiveBytes() as memory:
         built.predict(image, [sample(size, original)])
     return memory.peak
 
@@ -310,7 +280,7 @@ def test_nothing_of_a_view_is_kept_for_the_next(monkeypatch):
         return add_view(*args)
 
     monkeypatch.setattr(merged, 'add_view', observed)
-    with torch.no_grad(), Memory() as memory:
+    with torch.no_grad(), LiveBytes() as memory:
         merged.test_step(data)
     total, image = 4 * CLASSES * 120 * 160, 4 * 3 * 33 * 41
     assert len(live) == 9 and max(live) <= total + 2 * image

@@ -5,12 +5,12 @@ import itertools
 from collections.abc import Callable
 from pathlib import Path
 
-import mmengine.config.config
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from shrink import SIZE, shrink
 
+from mmseg_gpt import compat
 from mmseg_gpt.checkpoints import read_file
 from mmseg_gpt.engine import Runner
 from mmseg_gpt.engine.resume import flatten
@@ -18,7 +18,7 @@ from mmseg_gpt.models import GatedPromptViT
 from mmseg_gpt.sample import make_dataset
 
 # Formatting the config nicely, even once, takes half of the time of such a run.
-mmengine.config.config.FormatCode = lambda text, **_: (text, True)
+compat.where_config_finds_its_formatter().FormatCode = lambda text, **_: (text, True)
 
 MAIN = Path(__file__).parents[1] / 'configs/setr_pup_gpt_mae_ade20k.py'
 count = itertools.count()

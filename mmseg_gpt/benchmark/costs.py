@@ -34,7 +34,7 @@ def count_costs(variant: Variant, cfg: Config, sizes: Sizes, evaluation: bool = 
         'fake' or why they were real.
     """
     costs, tensors = {}, {}
-    for what, count in dict(train=count_training, **(dict(eval=count_evaluation) if evaluation else {})).items():
+    for what, count in (('train', count_training), ('eval', count_evaluation))[:2 if evaluation else 1]:
         model = build(variant.model, cfg, sizes)  # outside, since mmsegmentation's ViT computes when it is built
         tensors[what] = 'fake'
         try:

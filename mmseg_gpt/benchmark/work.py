@@ -1,6 +1,5 @@
 """What is measured: a training step, and an image evaluated at one scale or at several."""
 
-import math
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from ..segmentation.bands import Windows
 from .variants import Sizes, construct, ours, stock
 
 IGNORED = 255
@@ -155,5 +155,4 @@ def make_view(size: tuple[int, int], ratio: float, flip: bool, device: torch.dev
 def windows(cfg: Config, sizes: Sizes) -> int:
     """How many windows the evaluated image is cut into."""
     test = ours(cfg, sizes).test_cfg
-    return math.prod(max(0, math.ceil((side - crop) / stride)) + 1
-                     for side, crop, stride in zip(sizes.evaluated, test.crop_size, test.stride))
+    return len(Windows.sliding(sizes.evaluated, test.crop_size, test.stride).places)

@@ -13,6 +13,14 @@ import torch
 from torch import Tensor
 
 
+def placed(bands: Iterator[Tensor]) -> Iterator[tuple[slice, Tensor]]:
+    """Yields which rows of the image a band holds, and the band."""
+    top = 0
+    for band in bands:
+        yield slice(top, top + len(band)), band
+        top += len(band)
+
+
 class Windows(NamedTuple):
     """Where the windows of an image lie: at each of ``tops`` and each of ``lefts``, in the order of reading.
 
@@ -127,10 +135,9 @@ def restore(bands: Iterator[Tensor], size: tuple[int, int], padding: tuple[int, 
     if flip not in (None, 'horizontal', 'vertical'):
         raise ValueError(f'flip_direction "{flip}" of an image cannot be undone; use "horizontal" or "vertical"')
     left, right, top, bottom = padding
-    upright, y = [], 0
-    for band in bands:
-        kept = band[max(top - y, 0):max(size[0] - bottom - y, 0), left:size[1] - right]
-        y += len(band)
+    upright = []
+    for rows, band in placed(bands):
+        kept = band[max(top - rows.start, 0):max(size[0] - bottom - rows.start, 0), left:size[1] - right]
         if flip == 'vertical':
             upright.insert(0, kept.flip(0))
         elif len(kept):

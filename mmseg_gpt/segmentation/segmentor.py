@@ -9,7 +9,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
-from .bands import Windows, merge, resize, restore
+from .bands import Windows, merge, placed, resize, restore
 
 # Bytes of a band of logits. On a CPU it should stay in the cache from its first use to its last; on a GPU it should be
 # large enough for the time of its few kernels to hide their launches.
@@ -48,10 +48,8 @@ class LeanEncoderDecoder(EncoderDecoder):
                             for _ in inputs]
         for image, sample in zip(inputs, data_samples):
             labels = image.new_empty((1, *sample.ori_shape[:2]), dtype=torch.long)
-            y = 0
-            for logits in self.original_rows(image, sample.metainfo):
-                labels[0, y:y + len(logits)] = self.labels(logits)
-                y += len(logits)
+            for rows, logits in placed(self.original_rows(image, sample.metainfo)):
+                labels[0, rows] = self.labels(logits.sigmoid() if self.out_channels == 1 else logits)
             sample.set_data(dict(pred_sem_seg=PixelData(data=labels)))
         return data_samples
 
@@ -98,8 +96,10 @@ class LeanEncoderDecoder(EncoderDecoder):
             yield from logits.permute(0, 2, 3, 1)
             del logits  # before the next ones are computed
 
-    def labels(self, logits: Tensor) -> Tensor:
-        """Logits (n, W, C) -> labels (n, W): the highest class, or whether a single channel is above the threshold."""
+    def labels(self, scores: Tensor) -> Tensor:
+        """Scores (n, W, C) -> labels (n, W): the class with the highest score; or, of a single channel, whether its
+        probability is above the threshold.
+        """
         if self.out_channels == 1:
-            return logits.squeeze(2).sigmoid() > self.decode_head.threshold
-        return logits.max(2).indices  # faster than argmax on a CPU, and also the first of equal ones
+            return scores.squeeze(2) > self.decode_head.threshold
+        return scores.max(2).indices  # faster than argmax on a CPU, and also the first of equal ones

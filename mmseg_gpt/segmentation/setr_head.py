@@ -67,9 +67,9 @@ class LeanSETRUPHead(SETRUPHead):
 
     def loss(self, inputs: tuple[Tensor, ...], batch_data_samples: list, train_cfg: dict) -> dict[str, Tensor]:
         """The loss, and the pixel accuracy in percent, of a batch; arguments and keys as in mmsegmentation."""
-        labels = self._stack_batch_gt(batch_data_samples).squeeze(1)  # (B, H, W)
         if not (self.commutes and self.sampler is None and is_plain_cross_entropy(self.loss_decode)):
             return super().loss(inputs, batch_data_samples, train_cfg)
+        labels = self._stack_batch_gt(batch_data_samples).squeeze(1)  # (B, H, W)
         logits, upsample = self.small_logits(inputs), self.up_convs[-1][1]
         scale = int(upsample.scale_factor)
         if labels.shape[1:] != (scale * logits.shape[2], scale * logits.shape[3]):

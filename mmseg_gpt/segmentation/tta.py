@@ -6,6 +6,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from .bands import placed
 from .segmentor import LeanEncoderDecoder
 
 
@@ -44,10 +45,7 @@ class LeanSegTTAModel(SegTTAModel):
             view = self.module.data_preprocessor(dict(inputs=[image], data_samples=[sample]), False)
             total = self.add_view(total, view['inputs'][0], view['data_samples'][0].metainfo)
         total /= len(inputs)
-        if self.module.out_channels == 1:
-            labels = (total.squeeze(2) > self.module.decode_head.threshold).long()
-        else:
-            labels = total.max(2).indices
+        labels = self.module.labels(total).long()
         samples[0].set_data(dict(pred_sem_seg=PixelData(data=labels[None])))
         return samples[0]
 
@@ -55,8 +53,6 @@ class LeanSegTTAModel(SegTTAModel):
         """Adds the probabilities of a view (3, H, W) to ``total`` (H, W, C), which is made where it is None."""
         if total is None:
             total = image.new_zeros((*meta['ori_shape'][:2], self.module.out_channels))
-        y = 0
-        for logits in self.module.original_rows(image, meta):
-            total[y:y + len(logits)] += logits.sigmoid() if logits.shape[2] == 1 else logits.softmax(2)
-            y += len(logits)
+        for rows, logits in placed(self.module.original_rows(image, meta)):
+            total[rows] += logits.sigmoid() if logits.shape[2] == 1 else logits.softmax(2)
         return total
