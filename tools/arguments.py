@@ -7,10 +7,20 @@ LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the config and what changes its settings."""
-    parser.add_argument('config', help='config file, such as configs/setr_pup_gpt_mae_ade20k.py')
+    parser.add_argument('config', help='config file, such as configs/setr_pup_gpt_mae_ade20k.py; or the name of an '
+                        'experiment of classification, cls_METHOD_VIT_TASK, such as cls_gpt_mocov3_cars')
     parser.add_argument('--cfg-options', nargs='+', action='extend', type=setting, metavar='KEY=VALUE', help='override '
                         'settings of the config, as KEY=VALUE pairs with dots for levels: train_cfg.max_iters=100 '
                         'optim_wrapper.optimizer.lr=0.01. Lists are written [a,b]; quote them and leave no spaces.')
+
+
+def add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the other protocols of classification."""
+    protocols = parser.add_mutually_exclusive_group()
+    protocols.add_argument('--search-split', action='store_true', help='classification: train without the validation '
+                           'images and evaluate on them, to choose hyperparameters; no test image is seen')
+    protocols.add_argument('--authors-protocol', action='store_true', help='classification: as the authors\' code, '
+                           'with learning rate 0 in the first epoch and the best epoch chosen on the test images')
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

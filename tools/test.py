@@ -1,11 +1,11 @@
-"""Evaluates a checkpoint: single-scale, or multi-scale with flip (--tta), with a table of all classes."""
+"""Evaluates a checkpoint: mIoU single-scale or multi-scale with flip (--tta), or accuracy of classification."""
 
 import argparse
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arguments import add_config_arguments, add_run_arguments
+from arguments import add_config_arguments, add_protocol_arguments, add_run_arguments
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -23,6 +23,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show-dir', metavar='DIR', help='save pictures there: image with labels and with predictions')
     parser.add_argument('--amp', nargs='?', const='bf16', choices=['bf16', 'fp16'], help='mixed precision, in which '
                         'some pixels change their label; bf16 where nothing follows (fp16 needs a GPU)')
+    add_protocol_arguments(parser)
     add_run_arguments(parser)
     return parser.parse_args()
 
@@ -38,10 +39,20 @@ def apply_arguments(cfg: 'Config', args: argparse.Namespace) -> None:
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(cfg.tta_model, module=cfg.model)
     if args.out:
+        if cfg.get('default_scope') == 'mmpretrain':
+            raise SystemExit('--out is for label maps; classification has one class for each image')
         cfg.test_evaluator.output_dir = args.out
     if args.show_dir:
+        show(cfg, args.show_dir)
+
+
+def show(cfg: 'Config', folder: str) -> None:
+    """Makes every image be drawn, with what mmsegmentation and mmpretrain have for it."""
+    if cfg.get('default_scope') == 'mmpretrain':
+        cfg.default_hooks.visualization.update(enable=True, interval=1, out_dir=folder)
+    else:
         cfg.default_hooks.visualization.update(draw=True, interval=1)
-        cfg.visualizer.save_dir = args.show_dir
+        cfg.visualizer.save_dir = folder
 
 
 def write_metrics(runner: 'Runner', metrics: dict, args: argparse.Namespace) -> None:

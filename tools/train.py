@@ -2,7 +2,7 @@
 
 import argparse
 
-from arguments import add_config_arguments, add_run_arguments
+from arguments import add_config_arguments, add_protocol_arguments, add_run_arguments
 
 
 def parse_args() -> argparse.Namespace:
@@ -15,6 +15,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--overwrite', action='store_true', help='start over where the work directory holds a run')
     parser.add_argument('--amp', nargs='?', const='bf16', choices=['bf16', 'fp16'],
                         help='mixed precision; bf16 where nothing follows (fp16 needs a GPU)')
+    add_protocol_arguments(parser)
     add_run_arguments(parser)
     return parser.parse_args()
 

@@ -22,23 +22,57 @@ def read_config(args: argparse.Namespace) -> Config:
     """Reads a config and applies the arguments of the tools.
 
     Args:
-        args: With ``config``, a path; ``cfg_options``, a list of ``KEY=VALUE`` or None; ``work_dir`` and ``launcher``,
-            which may be None.
+        args: With ``config``, a path or the name of an experiment; ``cfg_options``, a list of ``KEY=VALUE`` or None;
+            ``work_dir`` and ``launcher``, which may be None; ``search_split`` and ``authors_protocol`` if the tool has
+            these.
 
     Raises:
         SystemExit: there is no such config, an option that would change nothing, or ``--launcher pytorch``
             without torchrun.
     """
-    if not Path(args.config).is_file():
-        raise SystemExit(f'there is no config {args.config}; they are in configs/')
-    cfg = Config.fromfile(args.config)
+    cfg, name = find_config(args.config), Path(args.config).stem
+    for protocol in ('search_split', 'authors_protocol'):
+        if getattr(args, protocol, False):
+            follow_protocol(cfg, protocol)
+            name += f'_{protocol.split("_")[0]}'
     if args.cfg_options:
         options = parse_settings(args.cfg_options)
         check_options(cfg, options)
         cfg.merge_from_dict(options)
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / name)
     cfg.launcher = find_launcher(args.launcher)
     return cfg
+
+
+def find_config(config: str) -> Config:
+    """The config in a file; or, where there is none, of the experiment of classification that has this name.
+
+    Raises:
+        SystemExit: there is neither.
+    """
+    if Path(config).is_file():
+        return Config.fromfile(config)
+    name = Path(config).stem
+    if not name.startswith('cls_'):
+        raise SystemExit(f'there is no config {config}; they are in configs/')
+    from ..classification import read_experiment  # which imports mmpretrain
+    try:
+        return read_experiment(name)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+
+
+def follow_protocol(cfg: Config, protocol: str) -> None:
+    """Changes ``cfg`` as the option ``--search-split`` or ``--authors-protocol`` asks.
+
+    Raises:
+        SystemExit: it is not a config for which there is that protocol.
+    """
+    from ..classification import follow_the_authors, hold_out_for_search
+    try:
+        dict(search_split=hold_out_for_search, authors_protocol=follow_the_authors)[protocol](cfg)
+    except ValueError as error:
+        raise SystemExit(f'--{protocol.replace("_", "-")}: {error}') from error
 
 
 def parse_settings(settings: list[str]) -> dict[str, object]:
