@@ -1,0 +1,174 @@
+"""The experiments of classification are those of the paper, and their protocols do what they say."""
+
+import argparse
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.registry import PARAM_SCHEDULERS
+
+from mmseg_gpt.engine import read_config
+
+pytest.importorskip('mmpretrain')
+from mmpretrain.registry import MODELS
+
+from mmseg_gpt.classification import follow_the_authors, hold_out_for_search, read_experiment
+from mmseg_gpt.classification.experiment import METHODS, vits
+from mmseg_gpt.classification.tasks import TASKS
+
+CONFIGS = Path(__file__).parents[1] / 'configs'
+
+
+def build(name: str) -> torch.nn.Module:
+    """The model of an experiment, without memory for its weights."""
+    with torch.device('meta'):
+        return MODELS.build(read_experiment(name).model)
+
+
+def trained(name: str) -> int:
+    """How many parameters an experiment trains beside its head."""
+    return sum(p.numel() for p in build(name).backbone.parameters() if p.requires_grad)
+
+
+def splits(cfg: dict) -> Iterator[str]:
+    """Every ``split`` in a config."""
+    for key, value in cfg.items():
+        if key == 'split':
+            yield value
+        elif isinstance(value, dict):
+            yield from splits(value)
+
+
+def test_the_file_is_the_experiment_of_its_name():
+    from_file = Config.fromfile(CONFIGS / 'cls_gpt_mae_cub.py')
+    assert from_file.to_dict() == read_experiment('cls_gpt_mae_cub').to_dict()
+    assert from_file.pretty_text == read_experiment('cls_gpt_mae_cub').pretty_text
+
+
+@pytest.mark.parametrize('method', METHODS)
+@pytest.mark.parametrize('vit', vits())
+def test_every_method_has_every_vit(method, vit):
+    model = build(f'cls_{method}_{vit}_cub')
+    assert model.head.fc.weight.shape == (200, model.backbone.arch['embed_dims'])
+    assert model.backbone.out_type == ('mean_all' if vit.startswith('mae') else 'cls_token')
+    assert model.backbone.norm is not None and model.backbone.frozen == (method != 'full')
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_every_task_has_its_classes(task):
+    cfg = read_experiment(f'cls_gpt_mae_{task}')
+    assert cfg.model.head.num_classes == cfg.data_preprocessor.num_classes == TASKS[task].classes
+
+
+@pytest.mark.parametrize(('method', 'count'), [
+    ('gpt', 100 * 768 + 11 + 12), ('hard-gates', 100 * 768 + 11 + 12), ('gates-only', 100 * 768 + 11),
+    ('temperatures-only', 100 * 768 + 12), ('vpt-shallow', 100 * 768), ('vpt-deep', 12 * 10 * 768), ('linear', 0)])
+def test_each_method_trains_what_it_says(method, count):
+    assert trained(f'cls_{method}_mae_cars') == count
+
+
+def test_full_fine_tuning_trains_the_whole_vit():
+    assert trained('cls_full_mae_cars') > 85_000_000
+
+
+@pytest.mark.parametrize(('name', 'batch', 'prompts', 'lr', 'gate_init'), [  # Table 5
+    ('cls_gpt_mae_cub', 64, 100, 0.1, 5), ('cls_gpt_mocov3_cub', 64, 100, 1, 5),
+    ('cls_gpt_mae_kitti_dist', 128, 5, 0.1, 7), ('cls_gpt_mocov3_caltech101', 128, 10, 2.5, 4),
+    ('cls_gpt_mae_snorb_azim', 128, 1, 0.1, 20),
+    ('cls_gpt_mocov3_pets', 64, 100, 1, 1), ('cls_gpt_mae-l_flowers', 64, 100, 0.1, 15)])
+def test_hyperparameters_are_those_of_the_paper(name, batch, prompts, lr, gate_init):
+    cfg = read_experiment(name)
+    assert cfg.train_dataloader.batch_size == batch
+    assert cfg.model.backbone.prompt == dict(type='GatedPrompt', num_tokens=prompts, gate_init=gate_init)
+    assert cfg.optim_wrapper.optimizer == dict(type='SGD', lr=lr, momentum=0.9, weight_decay=0.)
+
+
+def test_the_head_starts_as_the_authors_do():
+    cfg = read_experiment('cls_linear_mae_nabirds')
+    torch.manual_seed(0)
+    head = MODELS.build(cfg.model.head)
+    head.init_weights()
+    assert torch.allclose(head.fc.bias, torch.tensor(-math.log(99)))
+    assert head.fc.weight.std().item() == pytest.approx(math.sqrt(2 / 555), rel=0.01)
+
+
+@pytest.mark.parametrize(('name', 'said'), [
+    ('cls_gtp_mae_cub', 'the method "gtp" is none of gpt,'), ('cls_gpt_mea_cub', 'the ViT "mea" is none of dino,'),
+    ('cls_gpt_mae_cubs', 'the task "cubs" is none of cub,'), ('cls_gpt_mae', 'not of the form cls_METHOD_VIT_TASK'),
+    ('cls_gpt_mae_', 'not of the form')])
+def test_an_unknown_name_is_refused(name, said):
+    with pytest.raises(ValueError, match=said):
+        read_experiment(name)
+    with pytest.raises(SystemExit, match=said):
+        read_config(arguments(name))
+
+
+# --- schedules and protocols -----------------------------------------------------------------------
+
+
+def arguments(config: str, **options: object) -> argparse.Namespace:
+    return argparse.Namespace(**dict(dict(config=config, cfg_options=None, work_dir=None, launcher=None), **options))
+
+
+def learning_rates(cfg: Config, iterations: int = 4) -> list[float]:
+    """The factor of the learning rate at each iteration of a run whose epochs have so many."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.)
+    schedulers = []
+    for options in (dict(each) for each in cfg.param_scheduler):
+        kind, by_iteration = PARAM_SCHEDULERS.get(options.pop('type')), options.pop('convert_to_iter_based', False)
+        schedulers.append(kind.build_iter_from_epoch(optimizer=optimizer, epoch_length=iterations, **options)
+                          if by_iteration else kind(optimizer, **options))
+    rates = []
+    for i in range(cfg.train_cfg.max_epochs * iterations):
+        rates.append(optimizer.param_groups[0]['lr'])
+        optimizer.step()
+        for scheduler in schedulers:
+            if not scheduler.by_epoch or (i + 1) % iterations == 0:
+                scheduler.step()
+    return rates
+
+
+def test_the_learning_rate_rises_for_10_epochs_and_falls_for_90():
+    rates = learning_rates(read_experiment('cls_gpt_mae_cub'))
+    assert rates[0] == pytest.approx(1e-3) and rates[1] == pytest.approx(1e-3 + 0.999 / 39)
+    assert rates[39] == pytest.approx(1) and rates[40] == pytest.approx(1)
+    assert rates[40:] == pytest.approx([(1 + math.cos(math.pi * i / 360)) / 2 for i in range(360)])
+
+
+def test_the_authors_learning_rate_is_0_in_the_first_epoch():
+    cfg = read_experiment('cls_gpt_mae_cub')
+    follow_the_authors(cfg)
+    wanted = [e / 10 if e < 10 else (1 + math.cos(math.pi * (e - 10) / 90)) / 2 for e in range(100)]
+    assert learning_rates(cfg, 1) == pytest.approx(wanted, abs=1e-8)
+
+
+@pytest.mark.parametrize('name', ['cls_gpt_mae_cub', 'cls_gpt_mocov3_flowers', 'cls_vpt-deep_mae_svhn'])
+def test_a_search_sees_no_test_image(name):
+    assert 'test' in splits(read_experiment(name))
+    cfg = read_experiment(name)
+    hold_out_for_search(cfg)
+    assert 'test' not in splits(cfg) and 'train800val200' not in splits(cfg)
+    assert cfg.test_dataloader == cfg.val_dataloader
+    assert cfg.val_dataloader.dataset != cfg.train_dataloader.dataset
+
+
+def test_a_run_does_not_validate_on_test_images():
+    assert 'test' not in splits(read_experiment('cls_gpt_mae_cub').val_dataloader)
+    assert 'val_dataloader' not in read_experiment('cls_gpt_mae_svhn')
+
+
+def test_the_authors_choose_on_test_images():
+    cfg = read_config(arguments('cls_gpt_mae_cub', authors_protocol=True))
+    assert cfg.val_dataloader.dataset == cfg.test_dataloader.dataset and cfg.train_cfg.val_interval == 1
+    assert cfg.default_hooks.checkpoint.save_best == 'accuracy/top1'
+    assert cfg.work_dir.endswith('cls_gpt_mae_cub_authors')
+
+
+@pytest.mark.parametrize('protocol', ['authors_protocol', 'search_split'])
+def test_segmentation_has_no_such_protocol(protocol):
+    option = f'--{protocol.replace("_", "-")}: '
+    with pytest.raises(SystemExit, match=option):
+        read_config(arguments(str(CONFIGS / 'setr_pup_gpt_mae_ade20k.py'), **{protocol: True}))
