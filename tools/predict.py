@@ -1,0 +1,164 @@
+"""Answers several tasks, of segmentation and of classification, with one frozen ViT in memory.
+
+Each task is a config and a checkpoint of this project, whole or with adapters only; all of them must have been trained
+on the same pretrained ViT. Every image goes through every task, or through the one that is named before it.
+"""
+
+import argparse
+import json
+import sys
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mmseg_gpt.serving import AdapterPool
+
+EXAMPLE = """\
+example:
+  %(prog)s --task ade configs/setr_pup_gpt_mae_ade20k.py ade.pth --task cub cls_gpt_mae_cub cub.pth \\
+      --images photos/*.jpg ade:street.jpg --out predictions --json predictions.json
+
+  It prints a line for each answer: class and score, or the largest classes and their share of the pixels. --out writes
+  the label maps of a segmentation to predictions/ade/labels and pictures to predictions/ade/overlays.
+
+Exit code: 0; 1 where a checkpoint or an image cannot be used; 2 for a wrong command line."""
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--task', nargs=3, action='append', required=True, dest='tasks', metavar=(
+        'NAME', 'CONFIG', 'CHECKPOINT'), help='a task: a name of your choice, its config (a file or the name of an '
+        'experiment) and its checkpoint; give --task again for each further one')
+    parser.add_argument('--images', nargs='+', required=True, metavar='[NAME:]IMAGE',
+                        help='image files; with NAME: for that task only')
+    parser.add_argument('--out', type=Path, metavar='DIR', help='write label maps and pictures of segmentations there')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write all answers there')
+    parser.add_argument('--vit', metavar='FILE', help='the pretrained ViT of all tasks (default: the one that each '
+                        'config names)')
+    parser.add_argument('--batch', type=int, default=8, metavar='N', help='answers computed together (default: '
+                        '%(default)s)')
+    parser.add_argument('--device', choices=('cpu', 'cuda'), help='default: cuda where there is one')
+    parser.add_argument('--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32', help='of the ViT in '
+                        'memory; others than float32 are mixed precision, float16 on a GPU only (default: %(default)s)')
+    args = parser.parse_args()
+    check_tasks(args, parser)
+    args.requests = [request for text in args.images for request in read_request(text, args.tasks, parser)]
+    check_outputs(args, parser)
+    return args
+
+
+def check_tasks(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Refuses names that cannot name a folder or are taken, files that are not there, and a batch of nothing."""
+    names = [name for name, _, _ in args.tasks]
+    for name, _, checkpoint in args.tasks:
+        if names.count(name) > 1:
+            parser.error(f'two tasks are called {name}')
+        if name in ('', '.', '..') or set(name) & set(':/\\'):
+            parser.error(f'"{name}" cannot be the name of a task: leave out : / \\')
+        if not Path(checkpoint).is_file():
+            parser.error(f'there is no checkpoint {checkpoint}')
+    if args.vit and not Path(args.vit).is_file():
+        parser.error(f'there is no pretrained ViT {args.vit}')
+    if args.batch < 1:
+        parser.error(f'--batch must be at least 1, got {args.batch}')
+
+
+def read_request(text: str, tasks: list[list[str]], parser: argparse.ArgumentParser) -> list[tuple[str, str]]:
+    """The tasks and the image file of one ``[NAME:]IMAGE``."""
+    names = [name for name, _, _ in tasks]
+    if Path(text).is_file():
+        return [(name, text) for name in names]
+    name, colon, path = text.partition(':')
+    if colon and name not in names:
+        parser.error(f'{text}: there is no task "{name}"; the tasks are {", ".join(names)}')
+    if not colon or not Path(path).is_file():
+        parser.error(f'there is no image {path or text}')
+    return [(name, path)]
+
+
+def check_outputs(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Refuses images whose files would overwrite each other's, and a folder for the numbers that is not there."""
+    taken: dict[tuple[str, str], str] = {}
+    for name, image in args.requests if args.out else ():
+        other = taken.setdefault((name, Path(image).stem), image)
+        if other != image:
+            parser.error(f'{other} and {image} would be written under the same name in {args.out / name}: predict them '
+                         'one after the other, into two folders')
+    if args.json and not args.json.resolve().parent.is_dir():
+        parser.error(f'--json {args.json}: there is no such folder')
+
+
+def build_pool(args: argparse.Namespace) -> 'AdapterPool':
+    """Loads all tasks.
+
+    Raises:
+        SystemExit: a config is not there, or has no frozen ViT or no preprocessing; or there is no such device.
+    """
+    import torch
+
+    from mmseg_gpt.engine.config import find_config
+    from mmseg_gpt.serving import AdapterPool, storage_bytes
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        raise SystemExit('--device cuda: no GPU is visible to PyTorch')
+    try:
+        pool = AdapterPool(args.device, getattr(torch, args.dtype))
+        for name, config, checkpoint in args.tasks:
+            cfg = find_config(config)
+            if args.vit:
+                cfg.model.backbone.init_cfg = dict(type='PretrainedViT', checkpoint=args.vit)
+            pool.add(name, cfg, checkpoint)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    separate = sum(storage_bytes([task.model]) for task in pool.tasks.values())
+    print(f'{len(pool.tasks)} tasks on {pool.device} in {pool.nbytes / 2**20:,.1f} MiB; as separate models they would '
+          f'take {separate / 2**20:,.1f}', flush=True)
+    return pool
+
+
+def predict(pool: 'AdapterPool', args: argparse.Namespace, answers: list[dict]) -> None:
+    """Answers all requests, prints and writes each answer, and adds it to ``answers``."""
+    from rich.progress import track
+
+    from mmseg_gpt.serving.results import LabelWriter, as_line, as_numbers
+    writer = cache(lambda name: LabelWriter(pool.tasks[name], args.out / name))
+    starts = range(0, len(args.requests), args.batch)
+    for start in track(starts, 'predicting', disable=len(starts) < 2):
+        requests = args.requests[start:start + args.batch]
+        for (name, image), sample in zip(requests, pool.predict(requests)):
+            found = as_numbers(pool.tasks[name], sample)
+            print(f'{name}  {image}  {as_line(found)}', flush=True)
+            if args.out and 'shares' in found:
+                found |= writer(name).write(image, sample)
+            answers.append(dict(task=name, image=image, **found))
+
+
+def main() -> None:
+    args = parse_args()
+    from mmengine.logging import MMLogger  # after the arguments, as importing takes seconds
+
+    from mmseg_gpt.checkpoints.write import replacing
+    from mmseg_gpt.data import check_headers
+    from mmseg_gpt.engine import errors_in_words
+    from mmseg_gpt.engine.preflight.before import refuse
+    MMLogger.get_instance('predict', log_level='WARNING')
+    refuse([], [problem for image in dict.fromkeys(image for _, image in args.requests)
+                for problem in check_headers(image)])
+    answers: list[dict] = []
+    with errors_in_words():
+        pool = build_pool(args)
+        try:
+            predict(pool, args, answers)
+        finally:
+            if args.json:  # of what is done, should it be interrupted
+                with replacing(args.json) as unfinished:
+                    unfinished.write_text(json.dumps(answers, indent=2) + '\n')
+                print(f'written: {args.json}')
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit('\nstopped')
