@@ -33,7 +33,7 @@ from mmseg_gpt.serving.measure import measure_growth
 pytest.importorskip('mmpretrain')
 from mmseg_gpt.classification import read_experiment
 
-TOOL = Path(__file__).parents[1] / 'tools/predict.py'
+TOOLS = Path(__file__).parents[1] / 'tools'
 ARCH = dict(embed_dims=24, num_layers=12, num_heads=2, mlp_ratio=2)  # what shrink makes of a ViT-B
 SIDE = 32  # of what the classifiers see; segmentation sees 64, so the position embeddings differ
 # Of each classifier, the experiment it is made from, and whether its checkpoint holds adapters only.
@@ -149,6 +149,7 @@ def test_a_mixed_batch_gets_the_answers_of_each_model_alone_in_its_order(make_po
     for (name, image), ours, theirs in zip(requests, found, wanted, strict=True):
         assert type(ours) is type(theirs) and ours.img_path == image, name
         assert torch.equal(numbers(ours), numbers(theirs)) and torch.equal(label(ours), label(theirs)), name
+        assert not numbers(ours).requires_grad
     assert len({tuple(numbers(sample).flatten()[:3].tolist()) for sample in found}) == len(found)
 
 
@@ -176,6 +177,13 @@ def test_arrays_and_files_of_any_size_are_answered_alike(make_pool, folder):
     assert torch.equal(numbers(found[2]), numbers(found[3]))
     for request, sample in zip(requests, found, strict=True):
         torch.testing.assert_close(numbers(sample), numbers(pool.predict([request])[0]))
+
+
+def test_labels_are_the_same_where_logits_are_not_kept(make_pool, trained, folder):
+    pool, (cfg, checkpoint) = make_pool('ade', 'birds'), trained['ade']
+    pool.add('lean', changed(cfg, model__test_cfg__keep_logits=False), checkpoint)
+    whole, lean = pool.predict([(name, images(folder)[1]) for name in ('ade', 'lean')])
+    assert 'seg_logits' not in lean and torch.equal(label(whole), label(lean)) and label(lean).unique().numel() > 1
 
 
 def test_the_vit_is_in_memory_once(make_pool):
@@ -315,15 +323,15 @@ def test_the_growth_of_memory_is_measured(trained, tmp_path):
 
 @pytest.fixture
 def tool(trained, folder, monkeypatch, capsys) -> Callable[..., tuple[int | str | None, str, str]]:
-    """Runs the tool in this process, and gives the exit code or message and what it printed."""
-    spec = importlib.util.spec_from_file_location('predict_tool', TOOL)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """Runs a tool in this process, and gives the exit code or message and what it printed."""
     for name, (cfg, _) in trained.items():
         cfg.dump(folder / f'{name}.py')
 
-    def call(*arguments: object) -> tuple[int | str | None, str, str]:
-        monkeypatch.setattr(sys, 'argv', ['predict.py', *map(str, arguments)])
+    def call(*arguments: object, name: str = 'predict') -> tuple[int | str | None, str, str]:
+        spec = importlib.util.spec_from_file_location(name, TOOLS / f'{name}.py')
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(sys, 'argv', [name, *map(str, arguments)])
         try:
             code = module.main()
         except SystemExit as end:
@@ -406,3 +414,15 @@ def test_the_tool_takes_the_vit_from_where_it_is(tool, trained, folder, tmp_path
     assert 'nowhere/vit.pth' in code
     code, printed, _ = tool(*options, '--vit', moved)
     assert code is None and 'class-' in printed
+
+
+def test_the_growth_of_memory_is_printed_and_written(tool, folder, tmp_path):
+    code, printed, _ = tool(*(folder / f'{name}.py' for name in ('ade', 'birds')), '--json', tmp_path / 'growth.json',
+                            name='benchmark_serving')
+    first, second = json.loads((tmp_path / 'growth.json').read_text())
+    assert code is None and (first['task'], second['task']) == ('ade', 'birds')
+    assert second['pool'] == first['pool'] + second['added'] < second['separate']
+    line, = (line for line in printed.splitlines() if ' birds ' in line)
+    assert f' {second["pool"] / 2**20:.2f} ' in line and f'{second["separate"] / second["pool"]:.2f}' in line
+    code, _, error = tool(folder / 'ade.py', folder / 'ade.py', name='benchmark_serving')
+    assert code == 2 and 'named twice' in error
