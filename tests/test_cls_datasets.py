@@ -26,9 +26,12 @@ from scipy.io import savemat
 
 pytest.importorskip('mmpretrain')
 
+from mmpretrain.datasets import CUB
+
 import mmseg_gpt.classification  # noqa: F401
 from mmseg_gpt.data import SampleError
 from mmseg_gpt.engine import Runner, check_files
+from mmseg_gpt.engine.preflight.missing import missing_files
 
 ROOT = Path(__file__).parents[1]
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]
@@ -364,6 +367,18 @@ def test_a_wrong_list_is_said_before_a_run(tmp_path):
     broken(tmp_path / 'images.txt', 2, 'x')
     assert f'NABirds cannot be built: ValueError: {tmp_path}/images.txt, line 2:' in refused(
         config(tmp_path, 3, type='NABirds'))
+
+
+def test_a_label_that_no_class_name_has(tmp_path):
+    make_cub(tmp_path)
+    broken(tmp_path / 'image_class_labels.txt', 1, '1 201')
+    assert 'the class number 200, but names of 200 classes' in refused(config(tmp_path, 200, type='CUB'))
+
+
+@pytest.mark.parametrize('kind', ['mmpretrain.CUB', CUB])
+def test_a_dataset_is_known_by_its_scoped_name_and_by_its_class(kind, tmp_path):
+    assert missing_files(dict(type=kind, data_root=str(tmp_path))) == [
+        'images', 'images.txt', 'image_class_labels.txt', 'train_test_split.txt']
 
 
 def test_another_number_of_classes_than_the_heads(tmp_path):

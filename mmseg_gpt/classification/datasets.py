@@ -42,8 +42,7 @@ class StanfordDogs(BaseDataset):
             folder = folders.setdefault(label, file.partition('/')[0])
             if not file.startswith(f'{folder}/'):
                 raise ValueError(f'{self.ann_file}, entry {i}: {file} has the label {label}, which is that of {folder}')
-        wanted = list(range(1, len(files) + 1))[:max(len(set(folders.values())), 1)]
-        if sorted(folders) != wanted:
+        if not folders or sorted(folders) != list(range(1, len(set(folders.values())) + 1)):
             raise ValueError(f'{self.ann_file}: the labels must be 1, 2, ... with a folder each, got {folders}')
         names = tuple(folders[label].partition('-')[2] for label in sorted(folders))
         self._metainfo.setdefault('classes', names)

@@ -96,12 +96,14 @@ def wrong_classes(cfg: Config, dataset: object) -> list[str]:
 
 
 def wrong_class_numbers(cfg: Config, source: object) -> list[str]:
-    """Compares the class names of a classification dataset, or its labels if it has none, with the heads."""
-    names, problems = source.metainfo.get('classes'), []
+    """Compares the labels of a classification dataset with its class names, or with the heads if it has none."""
+    names, highest, problems = source.metainfo.get('classes'), highest_class(source), []
+    if names and highest >= len(names):
+        problems.append(f'the dataset has the class number {highest}, but names of {len(names)} classes only')
     for path, head in heads(cfg.get('model', {}), 'model'):
         if names and head.num_classes != len(names):
             problems.append(f'{path}.num_classes is {head.num_classes}, but the dataset has {len(names)} classes')
-        elif not names and (highest := highest_class(source)) >= head.num_classes:
+        elif not names and highest >= head.num_classes:
             problems.append(f'{path}.num_classes is {head.num_classes}, but the dataset has the class number {highest}')
     return problems
 
