@@ -19,7 +19,7 @@ def hold_out_for_search(cfg: Config) -> None:
     dataset = cfg.get('test_dataloader', {}).get('dataset', {})
     if dataset.get('type') == 'VTABTask':
         cfg.train_dataloader.dataset.split = 'train800'
-        cfg.update(validation(dict(copy.deepcopy(dataset), split='val200')))
+        validate_on(cfg, dict(dataset, split='val200'))
     if cfg.get('default_scope') != 'mmpretrain' or not cfg.get('val_dataloader'):
         raise ValueError('it has no validation images beside the test images')
     cfg.test_dataloader = copy.deepcopy(cfg.val_dataloader)
@@ -43,5 +43,11 @@ def follow_the_authors(cfg: Config) -> None:
         dict(type='LinearLR', start_factor=1e-9, begin=0, end=warm_up + 1, by_epoch=True),
         dict(type='CosineAnnealingLR', T_max=epochs - warm_up, begin=warm_up, end=epochs, by_epoch=True)]
     cfg.train_cfg.val_interval = 1
-    cfg.update(validation(copy.deepcopy(cfg.test_dataloader.dataset)))
+    validate_on(cfg, cfg.test_dataloader.dataset)
     cfg.default_hooks.checkpoint.save_best = 'accuracy/top1'
+
+
+def validate_on(cfg: Config, dataset: dict) -> None:
+    """Makes ``dataset`` that of validation, whatever was."""
+    for key, value in validation(copy.deepcopy(dataset)).items():
+        cfg[key] = value  # Config.update would merge them

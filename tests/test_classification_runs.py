@@ -1,0 +1,103 @@
+"""Classification trains, validates, saves, resumes and is tested by the same runner as segmentation."""
+
+import json
+from pathlib import Path
+
+import cls_folders
+import pytest
+import torch
+from mmengine.config import Config
+from tiny_run import At, differing, next_name, run
+
+pytest.importorskip('mmpretrain')
+
+from mmseg_gpt.checkpoints import read_file
+from mmseg_gpt.classification import follow_the_authors, hold_out_for_search, read_experiment
+from mmseg_gpt.engine import Runner
+from mmseg_gpt.models import GatedPromptViT
+
+ARCH = dict(embed_dims=24, num_layers=12, num_heads=2, mlp_ratio=2)
+SIZE, PATCH = 32, 8
+
+
+def tiny(name: str, folder: Path, protocol=None, **options) -> Config:
+    """An experiment in small, on images of its task that are drawn into ``folder`` if they are not there."""
+    cfg = read_experiment(name)
+    data = folder / 'data'
+    if not data.exists():
+        dict(CUB=cls_folders.make_cub, VTABTask=cls_folders.make_vtab)[cfg.test_dataloader.dataset.type](data)
+        torch.manual_seed(0)
+        torch.save(GatedPromptViT(ARCH, SIZE, PATCH, out_type='mean_all').state_dict(), folder / 'vit.pth')
+    if protocol:
+        protocol(cfg)
+    shrink(cfg, data)
+    cfg.merge_from_dict({
+        'model.backbone.arch': ARCH, 'model.backbone.img_size': SIZE, 'model.backbone.patch_size': PATCH,
+        'model.backbone.init_cfg.checkpoint': str(folder / 'vit.pth'), 'model.head.in_channels': 24,
+        'work_dir': str(folder / 'run'), 'train_cfg.max_epochs': 3, 'default_hooks.checkpoint.interval': 1,
+        'default_hooks.checkpoint.max_keep_ckpts': -1, 'log_level': 'WARNING', **options})
+    return cfg
+
+
+def shrink(node: dict, data: Path) -> None:
+    """Makes images, batches and numbers of workers small everywhere in a config."""
+    small = dict(data_root=str(data), num_workers=0, persistent_workers=False, crop_size=SIZE, batch_size=4)
+    for key, value in node.items():
+        if key in small:
+            node[key] = small[key]
+        elif key == 'scale':
+            node[key] = SIZE + 4 if isinstance(value, int) else (SIZE, SIZE)
+        elif key == 'split' and node['type'] == 'VTABTask':
+            node['num_images'] = sum(1 for _ in (data / f'{value}.txt').open())
+        for inner in value if isinstance(value, list) else [value]:
+            if isinstance(inner, dict):
+                shrink(inner, data)
+
+
+def accuracies(folder: Path) -> list[float]:
+    """Those that a run in ``folder`` logged."""
+    lines = [json.loads(line) for path in folder.glob('run/*/vis_data/scalars.json')
+             for line in path.read_text().splitlines()]
+    return [line['accuracy/top1'] for line in lines if 'accuracy/top1' in line]
+
+
+@pytest.mark.parametrize('name', ['cls_gpt_mae_cub', 'cls_vpt-deep_mocov3_kitti_dist', 'cls_linear_mae_svhn'])
+def test_a_run_trains_what_its_method_says(name, tmp_path):
+    before = {}
+    runner = run(tiny(name, tmp_path), At(1, lambda runner, _: before.update(
+        {name: p.clone() for name, p in runner.model.named_parameters()})))
+    moved = {name for name, p in runner.model.named_parameters() if not torch.equal(p, before[name])}
+    trained = {name for name, p in runner.model.named_parameters() if p.requires_grad}
+    assert moved == trained and {'head.fc.weight', 'head.fc.bias'} <= moved
+    assert (tmp_path / 'run/epoch_3.pth').is_file()
+
+
+def test_a_checkpoint_is_tested_and_knows_its_classes(tmp_path):
+    run(tiny('cls_gpt_mae_kitti_dist', tmp_path))
+    assert read_file(tmp_path / 'run/epoch_3.pth')['meta']['dataset_meta']['classes'] == ('0', '1', '2', '3')
+    cfg = tiny('cls_gpt_mae_kitti_dist', tmp_path, load_from=str(tmp_path / 'run/epoch_3.pth'))
+    cfg.experiment_name = next_name()
+    assert 0 <= Runner.from_cfg(cfg).test()['accuracy/top1'] <= 100
+
+
+def test_a_run_stopped_inside_an_epoch_is_resumed_bit_by_bit(tmp_path):
+    every_second = {'default_hooks.checkpoint.by_epoch': False, 'default_hooks.checkpoint.interval': 2}
+    run(tiny('cls_gpt_mae_cub', tmp_path, **every_second))  # 3 iterations an epoch
+    run(tiny('cls_gpt_mae_cub', tmp_path, **every_second, **dict(
+        load_from=str(tmp_path / 'run/iter_4.pth'), resume=True, work_dir=str(tmp_path / 'again'))))
+    assert differing(*(read_file(tmp_path / folder / 'iter_8.pth') for folder in ('run', 'again'))) == []
+
+
+def test_the_authors_protocol_keeps_the_best_of_all_epochs_on_the_test_images(tmp_path):
+    runner = run(tiny('cls_gpt_mae_kitti_dist', tmp_path, follow_the_authors))
+    best, = tmp_path.glob('run/best_accuracy_top1_epoch_*.pth')
+    measured = accuracies(tmp_path)
+    assert len(measured) == 3 and f'epoch_{measured.index(max(measured)) + 1}.pth' in best.name
+    assert runner.val_dataloader.dataset.dataset.ann_file.endswith('test.txt')
+
+
+def test_a_search_trains_and_validates_on_training_images(tmp_path):
+    runner = run(tiny('cls_gpt_mae_kitti_dist', tmp_path, hold_out_for_search, **{'train_cfg.val_interval': 3}))
+    assert len(accuracies(tmp_path)) == 1
+    assert runner.train_dataloader.dataset.dataset.ann_file.endswith('train800.txt')
+    assert runner.val_dataloader.dataset.dataset.ann_file.endswith('val200.txt')
