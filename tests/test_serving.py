@@ -416,7 +416,7 @@ def test_the_tool_takes_the_vit_from_where_it_is(tool, trained, folder, tmp_path
     assert code is None and 'class-' in printed
 
 
-def test_the_growth_of_memory_is_printed_and_written(tool, folder, tmp_path):
+def test_the_growth_of_memory_is_printed_and_written(tool, trained, folder, tmp_path):
     code, printed, _ = tool(*(folder / f'{name}.py' for name in ('ade', 'birds')), '--json', tmp_path / 'growth.json',
                             name='benchmark_serving')
     first, second = json.loads((tmp_path / 'growth.json').read_text())
@@ -426,3 +426,6 @@ def test_the_growth_of_memory_is_printed_and_written(tool, folder, tmp_path):
     assert f' {second["pool"] / 2**20:.2f} ' in line and f'{second["separate"] / second["pool"]:.2f}' in line
     code, _, error = tool(folder / 'ade.py', folder / 'ade.py', name='benchmark_serving')
     assert code == 2 and 'named twice' in error
+    changed(trained['birds'][0], model__backbone__frozen=False).dump(tmp_path / 'full.py')
+    code, _, _ = tool(tmp_path / 'full.py', name='benchmark_serving')
+    assert 'task "full" is a full fine-tuning' in code

@@ -58,7 +58,10 @@ def main() -> None:
     configs = {name: find_config(config) for name, config in args.configs.items()}
     with tempfile.TemporaryDirectory() as folder, errors_in_words():
         growth = measure_growth(configs, Path(folder), getattr(torch, args.dtype))
-        rows = list(track(growth, 'tasks', len(configs)))
+        try:
+            rows = list(track(growth, 'tasks', len(configs)))
+        except ValueError as error:  # a config without a frozen ViT
+            raise SystemExit(str(error)) from error
     print(table(rows))
     if args.json:
         args.json.write_text(json.dumps([row._asdict() for row in rows], indent=2) + '\n')
