@@ -172,3 +172,14 @@ def test_segmentation_has_no_such_protocol(protocol):
     option = f'--{protocol.replace("_", "-")}: '
     with pytest.raises(SystemExit, match=option):
         read_config(arguments(str(CONFIGS / 'setr_pup_gpt_mae_ade20k.py'), **{protocol: True}))
+
+
+def test_the_model_zoo_has_the_papers_numbers():
+    from mmseg_gpt.suite.paper import PRINTED, TOTAL
+    zoo = (CONFIGS.parent / 'MODEL_ZOO.md').read_text()
+    for table in ('fgvc', 'vtab', 'table4', 'table7', 'table8'):
+        columns, rows = PRINTED[table]
+        assert f'`python tools/benchmark_suite.py {table}`' in zoo
+        for numbers in rows.values():
+            shown = ' | '.join(f'{n:.2f}' for name, n in zip(columns, numbers) if name != TOTAL)
+            assert f'| {shown} |' in zoo
