@@ -1,4 +1,4 @@
-"""Looks at every image and label map of a config's datasets, and reports what is wrong and how classes occur."""
+"""Looks at every image and label of a config's datasets, and reports what is wrong and how classes occur."""
 
 import argparse
 import os

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from mmengine.structures import BaseDataElement
 
@@ -60,6 +61,18 @@ def label_rule(dataset: object) -> LabelRule:
 def sample_files(info: dict, with_label: bool = True) -> tuple[str | None, str | None]:
     """The image and the label map of a sample, from its ``get_data_info``; None for what it has not."""
     return info.get('img_path'), info.get('seg_map_path') if with_label else None
+
+
+def class_numbers(source: object, index: int) -> list[int]:
+    """The classes of an image of a classification dataset; none without such labels."""
+    if not hasattr(source, 'get_gt_labels'):
+        return []
+    return np.ravel(source.get_data_info(index).get('gt_label', [])).astype(int).tolist()
+
+
+def highest_class(source: object) -> int:
+    """The highest class number of any image of a classification dataset; -1 without labels."""
+    return max((number for i in range(len(source)) for number in class_numbers(source, i)), default=-1)
 
 
 def batch_is_ignored(data_samples: Sequence[BaseDataElement], ignore_index: int = 255) -> bool:

@@ -16,11 +16,14 @@ def check_folders(source: object) -> list[str]:
 
     Args:
         source: A dataset with ``img_suffix``, ``seg_map_suffix`` and ``data_prefix``, as mmsegmentation's are; its
-            files need not have been listed yet (``lazy_init=True``). Of others nothing is known, so they pass.
+            files need not have been listed yet (``lazy_init=True``). Or one of mmpretrain's that has a list: its
+            images must be there. Of others nothing is known, so they pass.
 
     Returns:
         list: One sentence for each problem.
     """
+    if has_list(source):
+        return few(absent_images(source), source.img_prefix, f'images of {source.ann_file} that are not there')
     if not has_folders(source):
         return []
     image_folder, label_folder = (source.data_prefix.get(name) for name in ('img_path', 'seg_map_path'))
@@ -45,7 +48,7 @@ def present_pairs(source: object, indices: Iterable[int]) -> list[tuple[str, str
 
     Samples that are not local files are left out, and label maps that the pipeline does not load are None.
     """
-    with_label, known = has_transform(source, 'LoadAnnotations'), has_folders(source)
+    with_label, known = has_transform(source, 'LoadAnnotations'), has_folders(source) or has_list(source)
     if not has_transform(source, 'LoadImageFromFile') or getattr(source, 'backend_args', None):
         return []
     pairs = []
@@ -73,6 +76,30 @@ def has_folders(source: object) -> bool:
     prefix = getattr(source, 'data_prefix', None)
     return (hasattr(source, 'img_suffix') and isinstance(prefix, dict) and bool(prefix.get('img_path'))
             and not getattr(source, 'backend_args', None) and '://' not in prefix['img_path'])
+
+
+def has_list(source: object) -> bool:
+    """Whether a dataset is one of mmpretrain's, with its images taken from a list and not from folders, and listed."""
+    return (hasattr(type(source), 'img_prefix') and 'img_path' in source.data_prefix and bool(source.ann_file)
+            and source._fully_initialized)
+
+
+def absent_images(source: object) -> list[str]:
+    """The local images of a dataset of mmpretrain that are not there, by their paths below its folder of images."""
+    images = [image for i in range(len(source)) if (image := sample_files(source.get_data_info(i), False)[0])
+              and '://' not in image]
+    # Listing each folder once is faster than asking for each file, above all over a network.
+    there = {folder: files_in(folder) for folder in {os.path.dirname(image) for image in images}}
+    return [os.path.relpath(image, source.img_prefix) for image in images
+            if os.path.basename(image) not in there[os.path.dirname(image)]]
+
+
+def files_in(folder: str) -> set[str]:
+    """The names of the files in a folder; none if it is not there."""
+    if not os.path.isdir(folder):
+        return set()
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.is_file()}
 
 
 def plain_suffix(name: str) -> str:

@@ -43,7 +43,9 @@ def as_text(split: str, found: Survey) -> str:
     lines += [f'  {name}: {low} at least, {middle} in the middle, {high} at most'
               for name, (low, middle, high) in sizes(found).items()]
     if found.ignored_share is not None:
-        lines += [f'  ignored pixels: {found.ignored_share:.2%}', str(class_table(found))]
+        lines += [f'  ignored pixels: {found.ignored_share:.2%}']
+    if found.counts.any():
+        lines += [str(class_table(found))]
         lines += [f'  classes that never occur ({len(found.absent)}): {", ".join(found.absent) or "none"}']
     lines += [f'  problems ({len(found.problems)}):' if found.problems else '  no problems']
     lines += [f'  * {problem}' for problem in found.problems[:MOST]]
@@ -53,12 +55,13 @@ def as_text(split: str, found: Survey) -> str:
 
 
 def class_table(found: Survey) -> PrettyTable:
-    """Pixels and images of each class."""
-    table = PrettyTable(['class', 'pixels', 'share', 'images'], align='r')
+    """Pixels, if they are labelled, and images of each class."""
+    mapped = found.pixels.any()
+    table = PrettyTable(['class', *(['pixels'] if mapped else []), 'share', 'images'], align='r')
     table.align['class'] = 'l'
-    total = max(int(found.pixels.sum()), 1)
-    for name, pixels, images in zip(found.classes, found.pixels, found.images):
-        table.add_row([name, f'{pixels:,}', f'{pixels / total:.3%}', f'{images:,}'])
+    shares = found.counts / max(int(found.counts.sum()), 1)
+    for name, pixels, share, images in zip(found.classes, found.pixels, shares, found.images):
+        table.add_row([name, *([f'{pixels:,}'] if mapped else []), f'{share:.3%}', f'{images:,}'])
     return table
 
 
@@ -66,16 +69,16 @@ def plot_classes(surveys: dict[str, Survey], path: str | Path) -> bool:
     """Draws the share of each class in each split, on a logarithmic scale; False if there are no labels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, no global state
     from matplotlib.figure import Figure
-    labelled = {split: found for split, found in surveys.items() if found.pixels.any()}
+    labelled = {split: found for split, found in surveys.items() if found.counts.any()}
     if not labelled:
         return False
     classes = max((found.classes for found in labelled.values()), key=len)
     figure = Figure(figsize=(max(6, 0.14 * len(classes)), 4), layout='constrained')
     axes = figure.add_subplot()
     for split, found in labelled.items():
-        share = found.pixels / found.pixels.sum()
+        share = found.counts / found.counts.sum()
         axes.plot(np.arange(len(share)), np.where(share > 0, share, np.nan), 'o', markersize=4, label=split)
-    axes.set(yscale='log', ylabel='share of labelled pixels', xlim=(-1, len(classes)))
+    axes.set(yscale='log', ylabel='share of labels', xlim=(-1, len(classes)))
     axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=6)
     axes.legend()
     FigureCanvasAgg(figure).print_png(path)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from ..checkpoints.seal import file_sha256
-from .datasets import label_rule, rotates, source_datasets
+from .datasets import class_numbers, highest_class, label_rule, rotates, sample_files, source_datasets
 from .folders import check_folders, left_out, present_pairs
 from .pairs import Inspection, LabelRule, inspect_pair
 
@@ -34,7 +34,7 @@ class Survey:
         pairs: Number of images, with or without labels.
         problems: One sentence for each.
         sizes: Width and height of each image that can be read.
-        pixels: Number of pixels of each class.
+        pixels: Number of pixels of each class; 0 in classification.
         images: Number of images in which each class occurs.
         ignored: Number of pixels that do not count.
         images_by_hash: Image files by the SHA-256 of their content.
@@ -52,6 +52,11 @@ class Survey:
         self.pixels, self.images = (np.zeros(len(self.classes), int) for _ in range(2))
 
     @property
+    def counts(self) -> np.ndarray:
+        """What the shares of the classes are of: pixels where there are label maps, else images."""
+        return self.pixels if self.pixels.any() else self.images
+
+    @property
     def ignored_share(self) -> float | None:
         """The share of pixels that do not count; None without labels."""
         total = self.ignored + int(self.pixels.sum())
@@ -60,7 +65,7 @@ class Survey:
     @property
     def absent(self) -> list[str]:
         """The classes that never occur, if there are labels at all."""
-        return [name for name, count in zip(self.classes, self.pixels) if not count] if self.pixels.any() else []
+        return [name for name, count in zip(self.classes, self.images) if not count] if self.images.any() else []
 
     def add(self, job: Job, inspection: Inspection, digest: str | None) -> None:
         """Counts one pair."""
@@ -78,6 +83,17 @@ class Survey:
             self.images += by_class > 0
 
 
+    def count(self, source: object) -> None:
+        """Counts the images of each class of a classification dataset; numbers that are no class are problems."""
+        for i in range(len(source)):
+            for number in class_numbers(source, i):
+                if 0 <= number < len(self.classes):
+                    self.images[number] += 1
+                else:
+                    self.problems.append(f'{sample_files(source.get_data_info(i))[0]}: its class is {number}; the '
+                                         f'dataset has {len(self.classes)} classes')
+
+
 def survey(dataset: object, workers: int, progress: Progress = lambda done, total: done) -> Survey:
     """Decodes every image and label map of ``dataset``, and checks each as :func:`inspect_pair` does.
 
@@ -86,10 +102,11 @@ def survey(dataset: object, workers: int, progress: Progress = lambda done, tota
         workers: Number of processes.
         progress: Given the results as they come and their number, hands them on; for a progress bar.
     """
-    found = Survey((getattr(dataset, 'metainfo', {}).get('classes')) or ())
+    found = Survey(class_names(dataset))
     jobs = []
     for source in source_datasets(dataset):
         found.problems += check_folders(source) + left_out(source)
+        found.count(source)
         jobs += jobs_of(source)
     pool = ProcessPoolExecutor(workers, initializer=start_worker)
     try:
@@ -98,6 +115,13 @@ def survey(dataset: object, workers: int, progress: Progress = lambda done, tota
     finally:  # an interrupt too leaves no process behind
         pool.shutdown(cancel_futures=True)
     return found
+
+
+def class_names(dataset: object) -> Sequence[str]:
+    """The names of a dataset's classes; where it has labels of images but no names, the numbers of the classes."""
+    if names := getattr(dataset, 'metainfo', {}).get('classes'):
+        return names
+    return [str(i) for i in range(1 + max(highest_class(source) for source in source_datasets(dataset)))]
 
 
 def jobs_of(source: object) -> list[Job]:

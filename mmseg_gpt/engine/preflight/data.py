@@ -7,10 +7,10 @@ import numpy as np
 from mmengine.config import Config, ConfigDict
 from mmengine.registry import DATASETS, DefaultScope
 
-from ...data.datasets import has_transform, label_rule, rotates, source_datasets
+from ...data.datasets import has_transform, highest_class, label_rule, rotates, source_datasets
 from ...data.folders import check_folders, present_pairs
 from ...data.pairs import inspect_pair, said
-from .missing import missing_folders, sources
+from .missing import missing_files, sources
 
 PAIRS, SECONDS = 32, 5.  # how many pairs of a dataset are looked at, and for how long at most
 SHOWN = 4
@@ -27,7 +27,7 @@ def wrong_data(cfg: Config, loaders: tuple[str, ...], look_at_pairs: bool = True
     problems, classes = [], {}
     for loader in loaders:
         config = cfg[loader].dataset
-        if any(missing_folders(source) for source in sources(config)):
+        if any(missing_files(source) for source in sources(config)):
             continue
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
             dataset, found = build_dataset(config)
@@ -96,20 +96,16 @@ def wrong_classes(cfg: Config, dataset: object) -> list[str]:
 
 
 def wrong_class_numbers(cfg: Config, source: object) -> list[str]:
-    """Compares the class names of a classification dataset, or its labels if it has none, with the heads."""
-    names, problems = source.metainfo.get('classes'), []
+    """Compares the labels of a classification dataset with its class names, or with the heads if it has none."""
+    names, highest, problems = source.metainfo.get('classes'), highest_class(source), []
+    if names and highest >= len(names):
+        problems.append(f'the dataset has the class number {highest}, but names of {len(names)} classes only')
     for path, head in heads(cfg.get('model', {}), 'model'):
         if names and head.num_classes != len(names):
             problems.append(f'{path}.num_classes is {head.num_classes}, but the dataset has {len(names)} classes')
-        elif not names and (highest := highest_label(source)) >= head.num_classes:
+        elif not names and highest >= head.num_classes:
             problems.append(f'{path}.num_classes is {head.num_classes}, but the dataset has the class number {highest}')
     return problems
-
-
-def highest_label(source: object) -> int:
-    """The highest class number of any image, which may have several; -1 without labels."""
-    labels = (source.get_data_info(i).get('gt_label', -1) for i in range(len(source)))
-    return max((int(np.max(label, initial=-1)) for label in labels), default=-1)
 
 
 def heads(model: object, path: str) -> Iterator[tuple[str, ConfigDict]]:

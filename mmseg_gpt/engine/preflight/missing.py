@@ -6,15 +6,9 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from ...checkpoints import CheckpointError, is_remote, locate, source_of
+from .published import PUBLISHED, Published
 
-ADE20K = """\
-        get:        http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip  (923 MB)
-        put:        unzip it into data/ade, which gives
-                    data/ade/ADEChallengeData2016/images/{training,validation}/*.jpg
-                    data/ade/ADEChallengeData2016/annotations/{training,validation}/*.png
-        or:         keep it elsewhere and link it:  ln -s /your/ADEChallengeData2016 data/ade/ADEChallengeData2016"""
 OWN_DATASET = '        set:        data_root and data_prefix of the data loaders in the config'
-DATASETS = {'ADE20KDataset': ('ADE20K', ADE20K)}
 
 
 def sources(dataset: ConfigDict) -> Iterator[ConfigDict]:
@@ -27,29 +21,44 @@ def sources(dataset: ConfigDict) -> Iterator[ConfigDict]:
         yield from sources(each)
 
 
-def missing_folders(dataset: ConfigDict) -> list[str]:
-    """The folders of an unwrapped dataset config that are not there or empty, as they are written in it.
+def missing_files(dataset: ConfigDict) -> list[str]:
+    """What an unwrapped dataset config needs and is not there, or empty: folders as they are written in it, or files.
 
-    Knows the ``data_root`` and ``data_prefix`` of mmsegmentation and mmpretrain.
+    Knows the ``data_root`` and ``data_prefix`` of mmsegmentation and mmpretrain, and the layouts in
+    :mod:`.published`, whose datasets have no ``data_prefix`` in their configs.
     """
     root, prefix = dataset.get('data_root') or '', dataset.get('data_prefix') or {}
     folders = [prefix] if isinstance(prefix, str) else prefix.values()
-    return [f for f in folders if f and '://' not in root + f
-            and not (Path(root, f).is_dir() and any(Path(root, f).iterdir()))]
+    layouts = [tuple(folder for folder in folders if folder)]
+    if (known := published(dataset)) and known.layouts:
+        layouts = known.layouts.get(dataset.get('split'), known.layouts[None])
+    lacks = [[name for name in layout if '://' not in root + name and not is_there(Path(root, name))]
+             for layout in layouts]
+    return min(lacks, key=len)  # of several layouts, the one that is nearest
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path is a file, or a folder with something in it."""
+    return path.is_file() or (path.is_dir() and any(path.iterdir()))
+
+
+def published(dataset: ConfigDict) -> Published | None:
+    """The entry of a dataset config in :mod:`.published`."""
+    kind = dataset.get('type')
+    return PUBLISHED.get(kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', None))
 
 
 def missing_datasets(datasets: list[ConfigDict]) -> list[str]:
-    """Says which folders of dataset configs are not there or empty, once for each root."""
-    absent: dict[tuple[str, str], list[str]] = {}
+    """Says what of dataset configs is not there or empty, once for each root."""
+    absent: dict[tuple, list[str]] = {}
     for dataset in (source for each in datasets for source in sources(each)):
-        if folders := missing_folders(dataset):
-            absent.setdefault((dataset.type, dataset.get('data_root') or ''), []).extend(folders)
-    said = []
-    for (kind, root), folders in absent.items():
-        name, how = DATASETS.get(kind, (f'The dataset ({kind})', OWN_DATASET))
-        said.append(f'  * {name}: no files in {", ".join(dict.fromkeys(folders))}\n'
-                    f'        looked in:  {Path(root).resolve()}\n{how}')
-    return said
+        if files := missing_files(dataset):
+            entry = published(dataset) or Published(f'The dataset ({dataset.type})', OWN_DATASET)
+            said = f'{entry.name}: {"not there, or empty:" if entry.layouts else "no files in"}'
+            absent.setdefault((said, entry.how, dataset.get('data_root') or ''), []).extend(files)
+    return [f'  * {said} {", ".join(dict.fromkeys(files))}\n'
+            f'        looked in:  {Path(root).resolve()}\n{how.replace("ROOT", root)}'
+            for (said, how, root), files in absent.items()]
 
 
 def missing_checkpoint(init_cfg: ConfigDict | None) -> list[str]:
