@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from . import grid as searches
+from . import search as searches
 from .figures import draw
 from .paper import TOTAL, printed
 from .parameters import count_parameters, total_params
