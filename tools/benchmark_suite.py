@@ -37,7 +37,9 @@ def parse_args() -> argparse.Namespace:
                         'tools/train.py --help')
     add_settings(parser)
     add_suite_arguments(parser, 'work_dirs/suite; tables that have the same runs share them')
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.seeds = list(dict.fromkeys(args.seeds))
+    return args
 
 
 def main() -> None:
@@ -55,7 +57,8 @@ def main() -> None:
 
     def write() -> str:
         records = suite.outcomes(suite.runs_of(table.entries, args.seeds), home)  # what others have run counts as well
-        return suite.write_table(args.table, table, records, args.seeds, out / f'{args.table}{suffix}', settings)
+        return suite.write_table(args.table, table, records, args.seeds, out / f'{args.table}{suffix}',
+                                 [*options, *settings])
 
     suite.work(suite.runs_of(entries, args.seeds), home, args, write)
 

@@ -28,7 +28,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--prompts', nargs='+', type=positive(int), default=(), metavar='N', help='numbers of prompts; '
                         'for VPT-deep, in each block (default: the config\'s)')
     add_suite_arguments(parser, 'work_dirs/search/NAME_OF_CONFIG')
-    return parser.parse_args()
+    args = parser.parse_args()
+    args.seeds = list(dict.fromkeys(args.seeds))
+    return args
 
 
 def positive(kind: type) -> Callable[[str], float]:
