@@ -10,7 +10,8 @@ from pathlib import Path
 import cv2
 import pytest
 
-from mmseg_gpt.sample.steps import Progress, Step, condense, run_step, run_steps
+from mmseg_gpt.commands import condense
+from mmseg_gpt.sample.steps import Progress, Step, run_step, run_steps
 
 ROOT = Path(__file__).parent.parent
 demo = runpy.run_path(str(ROOT / 'tools/demo.py'))
@@ -140,6 +141,9 @@ def test_what_runs_again_is_not_done_before_it_has_finished(tmp_path):
 @pytest.mark.parametrize('line, shown', [
     ('11/22 - mmengine - INFO - Iter(train) [ 40/300]  lr: 2e-03  eta: 0:01:19  time: 0.5  loss: 0.8716',
      'train 40/300, eta 0:01:19, loss 0.8716'),
+    ('mmengine - INFO - Epoch(train)  [12][ 40/94]  lr: 2e-03  eta: 0:01:19  time: 0.5  loss: 0.8716',
+     'train epoch 12, 40/94, eta 0:01:19, loss 0.8716'),
+    ('INFO - Epoch(val) [20][5/5]    accuracy/top1: 70.5  time: 0.1', 'val epoch 20, 5/5, accuracy/top1 70.5'),
     ('INFO - Iter(val) [10/10]    aAcc: 90.0  mIoU: 80.1  mAcc: 85.2', 'val 10/10, mIoU 80.1'),
     ('250/1600 scenes drawn', '250/1600 scenes drawn'),
     ('INFO - Checkpoints will be saved to x', None),

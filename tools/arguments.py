@@ -1,6 +1,7 @@
 """Arguments that several tools share. Tools parse before they import what takes seconds: nothing here may import it."""
 
 import argparse
+from pathlib import Path
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 
@@ -9,6 +10,11 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the config and what changes its settings."""
     parser.add_argument('config', help='config file, such as configs/setr_pup_gpt_mae_ade20k.py; or the name of an '
                         'experiment of classification, cls_METHOD_VIT_TASK, such as cls_gpt_mocov3_cars')
+    add_settings(parser)
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Adds what changes settings of a config."""
     parser.add_argument('--cfg-options', nargs='+', action='extend', type=setting, metavar='KEY=VALUE', help='override '
                         'settings of the config, as KEY=VALUE pairs with dots for levels: train_cfg.max_iters=100 '
                         'optim_wrapper.optimizer.lr=0.01. Lists are written [a,b]; quote them and leave no spaces.')
@@ -32,6 +38,25 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
                         '(default: auto, which then goes on with the CPU)')
     # Old launchers pass it; torchrun sets the environment variable instead.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_suite_arguments(parser: argparse.ArgumentParser, out: str) -> None:
+    """Adds what tools that carry out many runs share.
+
+    Args:
+        parser: To which they are added.
+        out: The default of ``--out``, in words.
+    """
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0], help='each run is made with each of them '
+                        '(default: 0)')
+    parser.add_argument('--out', type=Path, metavar='DIR', help='where runs and results are written '
+                        f'(default: {out})')
+    parser.add_argument('--dry-run', action='store_true', help='list the runs with their commands, and run nothing')
+    parser.add_argument('--report-only', action='store_true', help='write the table from what is there, and run '
+                        'nothing')
+    parser.add_argument('--retry-failed', action='store_true', help='give runs that failed another chance')
+    parser.add_argument('--overwrite', action='store_true', help='remove runs of other settings in --out and start '
+                        'them over')
 
 
 def setting(text: str) -> str:

@@ -2,16 +2,13 @@
 
 import hashlib
 import json
-import os
-import re
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from .. import __version__
-from .dataset import available_cpus
+from ..commands import LiveLine, duration, run_command
 
 
 class Step(NamedTuple):
@@ -31,15 +28,16 @@ class Step(NamedTuple):
     seconds: int
 
 
-class Progress:
-    """Shows a running command in one line (a line now and then where there is no terminal) and the time left.
+class Progress(LiveLine):
+    """Shows a running command, and the time left for all.
 
     Args:
         seconds: Estimates for all steps that will run, in order.
     """
 
     def __init__(self, seconds: list[int]) -> None:
-        self.estimates, self.spent, self.last = seconds, [], 0.
+        super().__init__()
+        self.estimates, self.spent = seconds, []
 
     def left(self) -> str:
         """The estimate for what remains, corrected by how long the steps so far took."""
@@ -47,34 +45,10 @@ class Progress:
         # Early on the estimates count as half a minute of experience, so one slow start does not dominate.
         return duration(rest * (sum(self.spent) + 30) / (done + 30))
 
-    def show(self, line: str) -> None:
-        """Prints what ``line`` of a log says about progress, if anything, every few seconds."""
-        text, now = condense(line), time.time()
-        if not text or now - self.last < (0.2 if sys.stdout.isatty() else 5):
-            return
-        self.last = now
-        print(f'\r\033[K      {text}' if sys.stdout.isatty() else f'      {text}',
-              end='' if sys.stdout.isatty() else '\n', flush=True)
-
     def finish(self, seconds: float) -> None:
         """Ends the step's line."""
         self.spent.append(seconds)
-        self.last = 0.
-        print(('\r\033[K' if sys.stdout.isatty() else '') + f'      done in {duration(seconds)}\n', flush=True)
-
-
-def condense(line: str) -> str | None:
-    """The part of a log line that shows progress: ``train 120/300, eta 0:01:12, loss 0.61``; else None."""
-    if match := re.search(r'(?:Iter|Epoch)\((\w+)\)\s+\[\s*(\d+/\d+)\]', line):
-        values = [f'{key} {value}' for key, value in re.findall(r'\b(eta|loss|mIoU): (\S+)', line)]
-        return ', '.join([f'{match[1]} {match[2]}', *values])
-    match = re.match(r'\d+/\d+ scenes drawn', line)
-    return match[0] if match else None
-
-
-def duration(seconds: float) -> str:
-    """Seconds as people say them."""
-    return f'{seconds:.0f} s' if seconds < 60 else f'{int(seconds) // 60} min {int(seconds) % 60} s'
+        self.end(f'done in {duration(seconds)}\n')
 
 
 def inputs(step: Step) -> dict:
@@ -91,23 +65,14 @@ def run_step(step: Step, log: Path, progress: Progress) -> float:
     Raises:
         SystemExit: it failed; the message has the end of the log and its path.
     """
-    # Passive: threads that spin while they wait make everything slow where the CPUs are shared.
-    environment = {'OMP_NUM_THREADS': str(min(available_cpus(), 8)), 'OMP_WAIT_POLICY': 'PASSIVE',
-                   'PYTHONWARNINGS': 'ignore', **os.environ}
     started = time.time()
-    with log.open('w') as file, subprocess.Popen(
-            [sys.executable, *step.command[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-            errors='replace', env=environment) as process:
-        try:
-            for line in process.stdout:
-                file.write(line)
-                progress.show(line)
-        except KeyboardInterrupt:
-            process.terminate()
-            sys.exit('\nstopped; run it again to go on with this step')
-    if process.returncode or not all(path.exists() for path in step.outputs):
+    try:
+        status = run_command(step.command, log, progress.show)
+    except KeyboardInterrupt:
+        sys.exit('\nstopped; run it again to go on with this step')
+    if status or not all(path.exists() for path in step.outputs):
         end = '\n'.join(log.read_text().splitlines()[-15:])
-        sys.exit(f'\n{end}\n\nThis step failed (exit status {process.returncode}). All it printed: {log}')
+        sys.exit(f'\n{end}\n\nThis step failed (exit status {status}). All it printed: {log}')
     return time.time() - started
 
 

@@ -1,0 +1,254 @@
+"""Carrying out runs: each in a folder of its own, with a record by which a finished one is known and not done again."""
+
+import argparse
+import fcntl
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from signal import SIGINT, SIGTERM
+from statistics import mean
+
+from .. import __version__
+from ..checkpoints.write import replacing
+from ..commands import LiveLine, duration, run_command
+from ..engine.preflight.before import refuse
+from ..engine.preflight.keys import find
+from ..engine.preflight.missing import missing_checkpoint, missing_datasets
+from ..engine.resume import POINTER, flatten, named_checkpoint
+from .runs import TOOLS, Run, config_of, testing, training, typed, what_it_is
+
+RECORD, LOG, LOCK = 'run.json', 'log.txt', 'run.lock'
+FINISHED, FAILED, STARTED = 'finished', 'failed', 'started'
+STOPPED = {code for signal in (SIGINT, SIGTERM) for code in (128 + signal, -signal)}
+
+
+class RunFailed(RuntimeError):
+    """A command of a run has failed; the message says why."""
+
+
+def read_record(folder: Path) -> dict:
+    """What is known of the run in ``folder``; nothing where there is none."""
+    path = folder / RECORD
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def write_record(folder: Path, record: dict) -> None:
+    """Keeps what is known of the run in ``folder``."""
+    with replacing(folder / RECORD) as path:
+        path.write_text(json.dumps(record, indent=1) + '\n')
+
+
+def outcomes(runs: Sequence[Run], home: Path) -> dict[str, dict]:
+    """The records of those runs that have been begun with these very settings, by name."""
+    records = {run: read_record(home / run.name) for run in runs}
+    return {run.name: record for run, record in records.items() if record and record['settings'] == what_it_is(run)}
+
+
+def others(runs: Sequence[Run], home: Path) -> dict[Run, str]:
+    """Runs whose folder holds one of other settings, with the first of these."""
+    found = {}
+    for run in runs:
+        record = read_record(home / run.name)
+        if not record and (home / run.name / POINTER).exists():
+            found[run] = f'it has no {RECORD}'
+        elif record and record['settings'] != (settings := what_it_is(run)):
+            old, new = flatten(record['settings']), flatten(settings)
+            key = next(key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key))
+            found[run] = f'{key} was {old.get(key)} and is {new.get(key)}'
+    return found
+
+
+def prepare(runs: Sequence[Run], home: Path, again: bool = False, overwrite: bool = False) -> None:
+    """Stops before anything has started where a dataset or a pretrained file is missing, or runs have other settings.
+
+    Args:
+        runs: What is to be run.
+        home: The folder of all runs.
+        again: As for :func:`run_all`.
+        overwrite: Remove runs of other settings, to start them over.
+
+    Raises:
+        SystemExit: it says what is missing, and what to do.
+    """
+    changed = others(runs, home)
+    if changed and not overwrite:
+        run, difference = next(iter(changed.items()))
+        raise SystemExit(f'{home} holds {len(changed)} of these runs with other settings; in {run.name}, {difference}. '
+                         '--overwrite removes those and starts them over, --out DIR writes elsewhere')
+    for run in changed:
+        shutil.rmtree(home / run.name)
+    records = outcomes(runs, home)
+    configs = [config_of(run) for run in runs if not is_done(records.get(run.name, {}), again)]
+    datasets = [cfg[loader].dataset for cfg in configs for loader in ('train_dataloader', 'test_dataloader')
+                if cfg.get(loader)]
+    vits = [find(cfg, 'model.backbone.init_cfg') for cfg in configs]
+    missing = [said for vit in vits for said in missing_checkpoint(vit)]
+    refuse([*missing_datasets(datasets), *dict.fromkeys(missing)], [])
+
+
+def is_done(record: dict, again: bool) -> bool:
+    """Whether a run needs nothing more; with ``again``, one that has failed does."""
+    return record.get('status') == FINISHED or (record.get('status') == FAILED and not again)
+
+
+def run_all(runs: Sequence[Run], home: Path, again: bool = False, tools: Path = TOOLS) -> None:
+    """Carries out what is not done yet, one after the other; a failed run does not keep the others from being run.
+
+    Several processes may do so at once, as on several GPUs: each run is done by the first that comes to it.
+
+    Args:
+        runs: In order.
+        home: The folder of all runs.
+        again: Give those that failed another chance.
+        tools: The folder of train.py and test.py.
+
+    Raises:
+        KeyboardInterrupt: a run was stopped, after it had saved what it needs to go on.
+    """
+    records = outcomes(runs, home)
+    left = [run for run in runs if not is_done(records.get(run.name, {}), again)]
+    spent = [record['seconds'] for record in records.values() if record['status'] == FINISHED]
+    if len(left) < len(runs):
+        print(f'{len(runs) - len(left)} of {len(runs)} runs have been done before', flush=True)
+    for i, run in enumerate(left):
+        time_left = f'   (about {duration(mean(spent) * (len(left) - i))} left in all)' if spent else ''
+        print(f'[{len(runs) - len(left) + i + 1}/{len(runs)}] {run.name}{time_left}', flush=True)
+        with claimed(home / run.name) as lock:
+            if lock is None:
+                print('      another process is running it', flush=True)
+            elif is_done(read_record(home / run.name), again):
+                print('      another process has done it', flush=True)
+            else:
+                record = carry_out(run, home / run.name, tools, lock)
+                spent += [record['seconds']] * (record['status'] == FINISHED)
+
+
+def work(runs: Sequence[Run], home: Path, args: argparse.Namespace, write: Callable[[], str]) -> None:
+    """What a tool does with its runs: list them, or carry them out, and then write and print what they have given.
+
+    Args:
+        runs: In order.
+        home: The folder of all runs.
+        args: With ``dry_run``, ``report_only``, ``retry_failed`` and ``overwrite``.
+        write: Writes the results, and returns them to be printed.
+
+    Raises:
+        SystemExit: it was stopped, after a run had saved what it needs to go on, or could not begin.
+    """
+    if args.dry_run:
+        print(list_runs(runs, home))
+        return
+    stopped = ''
+    if args.report_only:
+        if changed := others(runs, home):
+            print(f'{len(changed)} runs in {home} have other settings than now, and are not counted')
+    else:
+        prepare(runs, home, args.retry_failed, args.overwrite)
+        try:
+            run_all(runs, home, args.retry_failed)
+        except KeyboardInterrupt:
+            stopped = '\nstopped; the same command goes on'
+    print(f'\n{write()}')
+    if stopped:
+        raise SystemExit(stopped)
+
+
+def list_runs(runs: Sequence[Run], home: Path) -> str:
+    """What would be run, with what is known of it."""
+    records, lines = outcomes(runs, home), []
+    for run in runs:
+        folder, status = home / run.name, records.get(run.name, {}).get('status', 'not begun')
+        commands = [training(run, folder), *testing(run, folder, folder / 'CHECKPOINT')]
+        lines += [f'{run.name}: {status}', *(f'    $ {typed(command)}' for command in commands)]
+    return '\n'.join(lines)
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[int | None]:
+    """Keeps other processes from the run in ``folder``, until this one and those that it starts have ended.
+
+    Yields:
+        The lock, to be handed on to the processes of the run; None if another process has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOCK, 'w') as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield None
+            return
+        yield lock.fileno()
+
+
+def carry_out(run: Run, folder: Path, tools: Path, lock: int) -> dict:
+    """Trains and tests, from the beginning or from where it was interrupted, and returns the record.
+
+    Raises:
+        KeyboardInterrupt: it was stopped.
+    """
+    record = dict(status=STARTED, version=__version__, command=typed(training(run, folder, tools)),
+                  seconds=read_record(folder).get('seconds', 0.), settings=what_it_is(run))
+    write_record(folder, record)
+    progress, started = LiveLine(), time.time()
+    try:
+        record.update(status=FINISHED, numbers=train_and_test(run, folder, tools, lock, progress))
+    except RunFailed as error:
+        record.update(status=FAILED, reason=str(error))
+    finally:
+        record['seconds'] = round(record['seconds'] + time.time() - started, 1)
+        write_record(folder, record)
+    said = ', '.join(f'{name} {value:.2f}' for name, value in record.get('numbers', {}).items())
+    progress.end(f'{said or record["reason"]} ({record["status"]} in {duration(record["seconds"])})')
+    return record
+
+
+def train_and_test(run: Run, folder: Path, tools: Path, lock: int, progress: LiveLine) -> dict[str, float]:
+    """Runs the commands of a run, and returns what was measured.
+
+    Raises:
+        RunFailed: one of them did.
+        KeyboardInterrupt: one of them was stopped.
+    """
+    def execute(command: list[str]) -> None:
+        print(f'    $ {typed(command)}', flush=True)
+        log = folder / LOG
+        before = log.stat().st_size if log.exists() else 0
+        status = run_command(command, log, progress.show, keep=True, pass_fds=(lock, ))
+        if status in STOPPED:
+            raise KeyboardInterrupt
+        if status:
+            raise RunFailed(reason(log.read_bytes()[before:].decode(errors='replace'), status))
+
+    execute(training(run, folder, tools))
+    checkpoint = trained_checkpoint(run, folder)
+    if checkpoint is None:
+        raise RunFailed(f'the training left no checkpoint in {folder}')
+    for command in testing(run, folder, checkpoint, tools):
+        execute(command)
+    return read_numbers(folder, run.tta)
+
+
+def trained_checkpoint(run: Run, folder: Path) -> Path | None:
+    """What a finished training has left to be tested, if it has: by the authors' protocol its best, else its last."""
+    if '--authors-protocol' in run.options:
+        best = sorted(folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
+        return best[-1] if best else None
+    return named_checkpoint(folder / POINTER, folder)
+
+
+def read_numbers(folder: Path, tta: bool) -> dict[str, float]:
+    """What tools/test.py has measured: 'accuracy/top1', or 'mIoU' and multi-scale 'tta/mIoU'."""
+    files = {'': 'metrics.json', **({'tta/': 'metrics_tta.json'} if tta else {})}
+    return {prefix + name: value for prefix, file in files.items()
+            for name, value in json.loads((folder / file).read_text()).items() if isinstance(value, int | float)}
+
+
+def reason(output: str, status: int) -> str:
+    """Why a command failed: what a guard of ours said, or the last words of its output."""
+    stopped = re.findall(r'^stopped at iteration .*$', output, re.MULTILINE)
+    words = [line.strip() for line in output.splitlines() if line.strip()]
+    return stopped[-1] if stopped else words[-1] if words and status > 0 else f'exit status {status}'

@@ -1,0 +1,503 @@
+"""Tables, figures and searches: which runs they are, how these are carried out, and what is written of them."""
+
+import argparse
+import csv
+import itertools
+import json
+import runpy
+import shutil
+import sys
+from pathlib import Path
+from statistics import mean
+
+import pytest
+import torch
+from cls_folders import make_vtab
+from mmengine.config import Config
+
+from mmseg_gpt.classification import read_experiment
+from mmseg_gpt.classification.tasks import TASKS
+from mmseg_gpt.models import GatedPromptViT
+from mmseg_gpt.suite import count_parameters, grid, part, runs_of, total_params, write_search, write_table
+from mmseg_gpt.suite.execute import claimed, others, outcomes, prepare, run_all, work
+from mmseg_gpt.suite.paper import PRINTED, TOTAL, printed
+from mmseg_gpt.suite.plans import FGVC, PLANS, VTAB, Table
+from mmseg_gpt.suite.runs import Run, config_of, what_it_is
+from mmseg_gpt.suite.search import COLUMN, best
+from mmseg_gpt.suite.tables import Cell, filled, in_detail, measured, rows_of, text
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope='module')
+def plans() -> dict[str, Table]:
+    return {name: plan() for name, plan in PLANS.items()}
+
+
+# --- the paper's numbers ----------------------------------------------------------------------------------------------
+
+
+def test_the_average_of_fgvc_is_the_mean_of_its_tasks():
+    for table in ('fgvc', 'table7'):
+        for numbers in PRINTED[table][1].values():
+            assert numbers[-1] == pytest.approx(mean(numbers[-6:-1]), abs=0.0051)
+
+
+def test_the_average_of_vtab_is_that_of_the_19_tasks_and_not_of_the_groups():
+    for _, *groups, average in PRINTED['vtab'][1].values():
+        assert average == pytest.approx(sum(n * g for n, g in zip((7, 4, 8), groups)) / 19, abs=0.011)
+        assert abs(average - mean(groups)) > 1
+
+
+@pytest.mark.parametrize('name', PRINTED)
+def test_each_printed_number_has_a_place_in_the_plan(name, plans):
+    places = set(itertools.product(rows_of(plans[name]), [*plans[name].columns, TOTAL]))
+    assert printed(name).keys() <= places
+    assert {row for row, _ in printed(name)} == set(rows_of(plans[name]))
+
+
+# --- plans ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('name, number', dict(
+    fgvc=30, vtab=114, ade20k=6, table4=6, table6=6, table7=30, table8=12, figure1=72, figure7=11).items())
+def test_number_of_runs(name, number, plans):
+    entries = plans[name].entries
+    assert len(runs_of(entries, [0])) == number and len({run.name for run in runs_of(entries, [0, 1])}) == 2 * number
+    assert len({(entry.row, entry.column) for entry in entries}) == len(entries)
+    assert {column for columns in plans[name].columns.values() for column in columns} == {e.column for e in entries}
+
+
+def test_all_runs_have_a_config_and_one_name_means_one_run(plans):
+    runs = {run for table in plans.values() for run in runs_of(table.entries, [3])}
+    assert len({run.name for run in runs}) == len(runs)
+    for run in runs:
+        cfg = config_of(run)
+        assert cfg.randomness.seed == 3
+        assert cfg.default_hooks.checkpoint.get('adapter_only', False) == (cfg.default_scope == 'mmpretrain')
+
+
+def test_tables_share_the_runs_that_they_have_in_common(plans):
+    names = {name: {run.name for run in runs_of(table.entries, [0])} for name, table in plans.items()}
+    assert len(names['table4'] & names['fgvc']) == 4
+    assert len(names['table7'] & names['figure7']) == 6
+
+
+def backbone(plans: dict, table: str, row: tuple[str, ...], column: str) -> tuple[dict, Config]:
+    entry, = (e for e in plans[table].entries if e.row == row and e.column == column)
+    cfg = config_of(entry.run)
+    return cfg.model.backbone, cfg
+
+
+def test_settings_of_the_variations(plans):
+    deep, _ = backbone(plans, 'table8', ('mae-l', 'vpt-deep', '2 x 24'), 'cub')
+    assert deep.arch == 'large' and deep.prompt == dict(type='DeepPrompt', num_tokens=2)
+    small, _ = backbone(plans, 'table8', ('mocov3-s', 'vpt-deep', '4 x 12'), 'flowers')
+    assert small.arch.embed_dims == 384 and small.prompt.num_tokens == 4
+    ours, cfg = backbone(plans, 'table8', ('mae-l', 'gpt', '48'), 'flowers')
+    assert ours.prompt == dict(type='GatedPrompt', num_tokens=48, gate_init=15.) and ours.temperature is True
+    assert cfg.optim_wrapper.optimizer.lr == 0.1  # of MAE on Flowers, Table 5
+    hard, _ = backbone(plans, 'table4', ('mae', 'hard-gates', '100'), 'cub')
+    assert hard.prompt.type == 'HardGatedPrompt' and hard.prompt.num_tokens == 100
+    few, cfg = backbone(plans, 'table7', ('mae', 'gpt', '24'), 'cars')
+    assert few.prompt.num_tokens == 24 and cfg.optim_wrapper.optimizer.lr == 0.25
+    each_block, _ = backbone(plans, 'figure7', ('mae', 'vpt-deep'), '96')
+    assert each_block.prompt == dict(type='DeepPrompt', num_tokens=8)
+    assert backbone(plans, 'figure7', ('mae', 'gpt'), '1')[0].prompt.num_tokens == 1
+
+
+@pytest.mark.parametrize('vit, task, lr', [('mae', 'cub', 0.1), ('supervised', 'cub', 0.1), ('mocov3', 'cub', 1),
+                                           ('mae', 'kitti_dist', 0.1), ('mocov3', 'kitti_dist', 0.1)])
+def test_figure_1_has_plain_prompts_from_a_block_on(vit, task, lr, plans):
+    for column, start in (('1', 0), ('12', 11)):
+        vit_cfg, cfg = backbone(plans, 'figure1', (vit, task), column)
+        assert vit_cfg.prompt.type == 'ShallowPrompt' and not vit_cfg.get('temperature')
+        assert vit_cfg.start_block == start and cfg.optim_wrapper.optimizer.lr == lr
+
+
+@pytest.mark.parametrize('table, place', [
+    ('table8', (('mae-l', 'vpt-deep', '2 x 24'), 'cub')), ('figure1', (('supervised', 'kitti_dist'), '12')),
+    ('table4', (('mae', 'hard-gates', '100'), 'cub')), ('figure7', (('mae', 'gpt'), '1')),
+    ('table6', (('mocov3', 'vpt-deep', '2 x 12'), 'MIOU (SS)'))])
+def test_models_of_plans_can_be_built(table, place, plans):
+    parameters = count_parameters(backbone(plans, table, *place)[1])
+    assert 0 < parameters.prompts < parameters.trained < parameters.backbone
+
+
+def test_a_part_of_a_table(plans):
+    entries = part(plans['vtab'].entries, ['mae'], ['gpt'], ['structured', 'dtd'])
+    assert [entry.task for entry in entries] == ['dtd', *(t for t in VTAB if TASKS[t].group == 'structured')]
+    assert {entry.row for entry in entries} == {('mae', 'gpt')}
+    with pytest.raises(ValueError, match=r'task cub; known: caltech101, .*specialized'):
+        part(plans['vtab'].entries, [], [], ['cub'])
+    assert part(plans['ade20k'].entries, [], ['vpt-deep'], [])[0].run.name == 'setr_pup_vpt-deep_mae_ade20k'
+
+
+def test_the_tools_know_all_tables(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    assert runpy.run_path(str(ROOT / 'tools/benchmark_suite.py'))['TABLES'] == tuple(PLANS)
+
+
+# --- parameters -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('vit', ['mae', 'mocov3'])
+@pytest.mark.parametrize('tasks, expected', [(FGVC, '1.02'), (VTAB, '1.01')])
+def test_total_params_are_the_papers(tasks, expected, vit):
+    counted = [count_parameters(read_experiment(f'cls_gpt_{vit}_{task}')) for task in tasks]
+    assert f'{total_params(counted):.2f}' == expected
+    classes = [TASKS[task].classes for task in tasks]
+    assert [p.heads for p in counted] == [769 * n for n in classes]
+    assert all(p.gates == 11 + 12 and p.trained == p.prompts + p.gates + p.heads for p in counted)
+    assert all(p.whole == 85_798_656 + p.trained for p in counted)
+
+
+def test_total_params_by_hand():
+    cub, cars = (count_parameters(read_experiment(f'cls_{method}_mae_cub')) for method in ('gpt', 'linear'))
+    vit = 85_798_656 - 197 * 768
+    assert (cub.backbone, cub.position, cub.prompts, cub.frozen) == (vit, 197 * 768, 76_800, True)
+    assert total_params([cub, cars]) == (vit + 76_800 + 23 + 2 * 153_800) / vit
+    assert total_params([cub], position=True) == (85_798_656 + 76_800 + 23 + 153_800) / 85_798_656
+    full = count_parameters(read_experiment('cls_full_mae_cub'))
+    assert total_params([full] * 3) == 3 * (vit + 153_800) / vit
+    assert total_params([full] * 3, position=True) == 3 * (85_798_656 + 153_800) / 85_798_656
+
+
+def test_only_models_with_our_backbone_are_counted():
+    with pytest.raises(ValueError, match='no GatedPromptViT'):
+        count_parameters(Config(dict(model=dict(type='mmpretrain.LinearClsHead', num_classes=2, in_channels=3))))
+
+
+# --- tables -----------------------------------------------------------------------------------------------------------
+
+
+def finished(value: float) -> dict:
+    return dict(status='finished', numbers={'accuracy/top1': value})
+
+
+def all_but(table: Table, row: tuple[str, ...], seeds: tuple[int, ...], *without: tuple[str, int]) -> dict[str, dict]:
+    """Made-up records of one row: 10, 20, ... in the order of tasks, plus the seed."""
+    entries = [entry for entry in table.entries if entry.row == row]
+    return {entry.run.with_seed(seed).name: finished(10. * i + seed) for i, entry in enumerate(entries, 1)
+            for seed in seeds if (entry.task, seed) not in without}
+
+
+def cells_of(table: Table, records: dict, seeds: tuple[int, ...]) -> dict:
+    return filled(table, measured(table.entries, seeds, records))
+
+
+def test_an_average_needs_all_its_tasks(plans):
+    table, row = plans['fgvc'], ('mae', 'gpt')
+    assert cells_of(table, all_but(table, row, (0, )), (0, ))[row, 'AVG'].values == {0: 30.}
+    cells = cells_of(table, all_but(table, row, (0, ), ('dogs', 0)), (0, ))
+    assert text(cells[row, 'AVG'], 1) == '' and text(cells[row, 'dogs'], 1) == '' and text(cells[row, 'cub'], 1)
+
+
+def test_an_average_is_of_the_seeds_that_have_all_tasks(plans):
+    table, row = plans['fgvc'], ('mocov3', 'vpt-deep')
+    cells = cells_of(table, all_but(table, row, (0, 1, 4), ('cub', 1)), (0, 1, 4))
+    assert text(cells[row, 'AVG'], 3) == '32.00 ± 2.83 (2 of 3 seeds)'
+    assert text(cells[row, 'flowers'], 3) == '21.67 ± 2.08'
+
+
+def test_group_means_of_vtab(plans):
+    table, row = plans['vtab'], ('mae', 'gpt')
+    cells = cells_of(table, all_but(table, row, (0, )), (0, ))
+    means = [cells[row, column].mean for column in table.columns]
+    assert means == [mean(range(10, 71, 10)), mean((80, 90, 100, 110)), mean(range(120, 191, 10)), 100]
+    assert list(in_detail(table).columns) == list(VTAB) and in_detail(plans['fgvc']) is None
+
+
+def test_cells():
+    assert text(None, 2) == text(Cell({}, {}), 2) == ''
+    assert text(Cell({}, {0: 'NaN'}), 1) == 'failed'
+    assert text(Cell({0: 1., 1: 2.}, {}), 2) == '1.50 ± 0.71'
+    assert text(Cell({0: 1.}, {1: 'NaN'}), 2) == '1.00 (1 of 2 seeds)'
+
+
+def test_written_tables(plans, tmp_path):
+    table, row = plans['fgvc'], ('mae', 'gpt')
+    records = all_but(table, row, (0, 1))
+    records['cls_gpt_mae_cub/seed_1'] = dict(status='failed', reason='stopped at iteration 3: not finite')
+    said = write_table('fgvc', table, records, (0, 1), tmp_path / 'fgvc')
+    lines = (tmp_path / 'fgvc.md').read_text().splitlines()
+    assert said.splitlines() == lines
+    assert lines[2] == '| SSL | METHOD |  | TOTAL PARAMS | CUB | FLOWERS | CARS | DOGS | NABIRDS | AVG |'
+    ours = '| MAE | Gated Prompt Tuning |'
+    place = lines.index(f'{ours} paper | 1.02x | 70.56 | 78.55 | 71.70 | 78.90 | 67.26 | 73.39 |')
+    assert lines[place + 1] == (f'{ours} measured | 1.02x | 10.00 (1 of 2 seeds) | 20.50 ± 0.71 | 30.50 ± 0.71 | '
+                                '40.50 ± 0.71 | 50.50 ± 0.71 | 30.00 (1 of 2 seeds) |')
+    assert '| MoCo v3 | VPT-deep | measured | 1.02x |  |  |  |  |  |  |' in lines
+    assert '9 of 60 numbers are measured, 1 failed' in said and 'cub, seed 1: failed: stopped at iteration 3' in said
+    sheet = list(csv.reader((tmp_path / 'fgvc.csv').open()))
+    assert ['mae', 'gpt', 'mean', *map(str, (total_of(table, row), 10., 20.5, 30.5, 40.5, 50.5, 30.))] in sheet
+    written = json.loads((tmp_path / 'fgvc.json').read_text())
+    cub, = (c for c in written['cells'] if (c['SSL'], c['METHOD'], c['column']) == ('mae', 'gpt', 'cub'))
+    assert cub['values'] == {'0': 10.} and cub['paper'] == 70.56 and list(cub['failed']) == ['1']
+
+
+def total_of(table: Table, row: tuple[str, ...]) -> float:
+    return total_params([count_parameters(config_of(e.run)) for e in table.entries if e.row == row])
+
+
+def test_segmentation_tables_have_both_ways_of_testing(plans):
+    table = plans['ade20k']
+    record = dict(status='finished', numbers={'mIoU': 38., 'tta/mIoU': 39.})
+    cells = cells_of(table, {'setr_pup_gpt_mae_ade20k/seed_0': record}, (0, ))
+    row = ('mae', 'gpt', '100')
+    assert (cells[row, 'MIOU (SS)'].mean, cells[row, 'MIOU (MS)'].mean) == (38., 39.)
+
+
+def test_figures_are_written_as_points(plans, tmp_path):
+    records = {'cls_gpt_mae_cars_prompts_24/seed_0': finished(66.), 'cls_gpt_mae_cars_prompts_1/seed_0': finished(40.)}
+    write_table('figure7', plans['figure7'], records, (0, ), tmp_path / 'figure7')
+    points = list(csv.DictReader((tmp_path / 'figure7.csv').open()))
+    known = {(p['series'], float(p['x'])): (p['y'], p['paper']) for p in points}
+    assert len(points) == 11 and known['MAE Gated Prompt Tuning', 24] == ('66.0', '66.09')
+    assert known['MAE VPT-deep', 24] == ('', '57.68') and known['MAE Gated Prompt Tuning', 1] == ('40.0', '')
+    assert (tmp_path / 'figure7.png').stat().st_size > 5000
+
+
+# --- carrying out, with tools that only pretend -----------------------------------------------------------------------
+
+TRAIN = """
+import json, sys
+from pathlib import Path
+arguments = sys.argv[1:]
+folder = Path(arguments[arguments.index('--work-dir') + 1])
+with (folder / 'calls').open('a') as calls:
+    print('train', '--resume' in arguments, file=calls)
+if Path(__file__).with_name('stop').exists():
+    sys.exit(143)
+if 'optim_wrapper.optimizer.lr=5' in arguments:
+    print('stopped at iteration 3: not finite: loss')
+    print('Images of this step: unknown')
+    sys.exit(1)
+(folder / 'epoch_2.pth').touch()
+(folder / 'last_checkpoint').write_text('elsewhere/epoch_2.pth')
+"""
+TEST = """
+import json, re, sys
+from pathlib import Path
+arguments = sys.argv[1:]
+folder = Path(arguments[arguments.index('--work-dir') + 1])
+with (folder / 'calls').open('a') as calls:
+    print('test', Path(arguments[1]).name, file=calls)
+settings = dict(re.findall(r'(lr|seed)=(\\S+)', ' '.join(arguments)))
+numbers = {'accuracy/top1': 100 * float(settings['lr']) + float(settings['seed']), 'checkpoint': 'x'}
+(folder / 'metrics.json').write_text(json.dumps(numbers))
+"""
+CONFIG = """
+default_scope = 'mmpretrain'
+model = dict(backbone=dict(type='GatedPromptViT', prompt=dict(num_tokens=4, gate_init=5.)), head=dict())
+optim_wrapper = dict(optimizer=dict(lr=1.))
+default_hooks = dict(checkpoint=dict(interval=1))
+train_dataloader = dict(dataset=dict(type='Made'))
+test_dataloader = dict(dataset=dict(type='Made'))
+val_dataloader = dict(dataset=dict(type='Made'))
+"""
+
+
+@pytest.fixture
+def pretended(tmp_path) -> Path:
+    """A folder with a config and tools that do nothing but note that they were called."""
+    (tmp_path / 'tools').mkdir()
+    for name, code in (('tools/train.py', TRAIN), ('tools/test.py', TEST), ('made.py', CONFIG)):
+        (tmp_path / name).write_text(code)
+    return tmp_path
+
+
+def search_of(folder: Path, *rates: float, **options) -> Table:
+    return grid(str(folder / 'made.py'), (), rates, **options)
+
+
+def calls(folder: Path, run: Run) -> list[str]:
+    return (folder / 'runs' / run.name / 'calls').read_text().splitlines()
+
+
+def test_a_finished_run_is_not_run_again_and_a_failed_one_only_when_asked(pretended, capfd):
+    search, home = search_of(pretended, 0.1, 5, 0.5), pretended / 'runs'
+    runs = runs_of(search.entries, [0])
+    for _ in range(2):
+        run_all(runs, home, tools=pretended / 'tools')
+    assert [calls(pretended, run) for run in runs] == [
+        ['train True', 'test epoch_2.pth'], ['train True'], ['train True', 'test epoch_2.pth']]
+    records = outcomes(runs, home)
+    assert [records[run.name]['status'] for run in runs] == ['finished', 'failed', 'finished']
+    assert records[runs[1].name]['reason'] == 'stopped at iteration 3: not finite: loss'
+    assert records[runs[2].name]['numbers'] == {'accuracy/top1': 50.}
+    run_all(runs, home, again=True, tools=pretended / 'tools')
+    assert [len(calls(pretended, run)) for run in runs] == [2, 2, 2]
+    assert '3 of 3 runs have been done before' in capfd.readouterr().out
+
+
+def test_a_stopped_run_ends_the_others_and_is_gone_on_with(pretended):
+    search, home = search_of(pretended, 0.1, 0.5), pretended / 'runs'
+    first, second = runs_of(search.entries, [0])
+    (pretended / 'tools/stop').touch()
+    with pytest.raises(KeyboardInterrupt):
+        run_all([first, second], home, tools=pretended / 'tools')
+    assert not (home / second.name).exists() and outcomes([first], home)[first.name]['status'] == 'started'
+    (pretended / 'tools/stop').unlink()
+    run_all([first, second], home, tools=pretended / 'tools')
+    assert calls(pretended, first) == ['train True', 'train True', 'test epoch_2.pth']
+    assert len(outcomes([first, second], home)) == 2
+
+
+def test_runs_of_other_settings_are_neither_counted_nor_overwritten_unless_asked(pretended):
+    home = pretended / 'runs'
+    run, = runs_of(search_of(pretended, 0.1).entries, [0])
+    run_all([run], home, tools=pretended / 'tools')
+    (pretended / 'made.py').write_text(CONFIG.replace('interval=1', 'interval=7'))
+    assert outcomes([run], home) == {} and list(others([run], home)) == [run]
+    with pytest.raises(SystemExit, match=r'default_hooks\.checkpoint\.interval was 1 and is 7(.|\n)*--overwrite'):
+        prepare([run], home)
+    prepare([run], home, overwrite=True)
+    assert not (home / run.name).exists()
+    (home / run.name).mkdir(parents=True)
+    (home / run.name / 'last_checkpoint').touch()
+    with pytest.raises(SystemExit, match=r'it has no run\.json'):
+        prepare([run], home)
+
+
+def test_missing_files_are_said_once_before_anything_starts(pretended):
+    settings = ('model.backbone.init_cfg.checkpoint=absent.pth', 'test_dataloader.dataset.data_prefix=no_images')
+    search, home = grid(str(pretended / 'made.py'), settings, (0.1, 0.5)), pretended / 'runs'
+    runs = runs_of(search.entries, [0, 1])
+    with pytest.raises(SystemExit) as error:
+        prepare(runs, home)
+    assert str(error.value).count('absent.pth\n') == 2  # what, and where to put it
+    run_all(runs, home, tools=pretended / 'tools')
+    prepare(runs, home)  # what is done needs no files any more
+
+
+def test_a_run_is_left_to_the_process_that_has_it(pretended, capfd):
+    home, (run, ) = pretended / 'runs', runs_of(search_of(pretended, 0.1).entries, [0])
+    with claimed(home / run.name) as lock:
+        assert lock is not None
+        run_all([run], home, tools=pretended / 'tools')
+    assert 'another process is running it' in capfd.readouterr().out and not outcomes([run], home)
+    run_all([run], home, tools=pretended / 'tools')
+    assert outcomes([run], home)[run.name]['status'] == 'finished'
+
+
+def arguments(**options) -> argparse.Namespace:
+    return argparse.Namespace(**dict(dry_run=False, report_only=False, retry_failed=False, overwrite=False) | options)
+
+
+def test_what_a_tool_does_with_runs(pretended, capfd, monkeypatch):
+    home, runs = pretended / 'runs', runs_of(search_of(pretended, 0.1).entries, [0])
+    done = []
+    monkeypatch.setattr('mmseg_gpt.suite.execute.run_all', lambda *_: done.append('run'))
+    for options in (dict(dry_run=True), dict(report_only=True), dict()):
+        work(runs, home, arguments(**options), lambda: done.append('write') or 'the table')
+        done.append('')
+    assert done == ['', 'write', '', 'run', 'write', '']
+    assert f'$ python {ROOT / "tools/train.py"}' in capfd.readouterr().out.replace('tools/', f'{ROOT}/tools/')
+
+    def stop(*_) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('mmseg_gpt.suite.execute.run_all', stop)
+    with pytest.raises(SystemExit, match='the same command goes on'):
+        work(runs, home, arguments(), lambda: 'the table')
+    assert 'the table' in capfd.readouterr().out
+
+
+# --- search -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_grid_has_every_combination_and_never_the_test_images(pretended):
+    search = search_of(pretended, 0.1, 5., gates=(1., 10.), prompts=(2, 4, 8))
+    assert [entry.row for entry in search.entries] == [
+        (lr, gate, n) for lr in ('0.1', '5') for gate in ('1', '10') for n in ('2', '4', '8')]
+    for entry in search.entries:
+        cfg = config_of(entry.run)
+        assert entry.run.options == ('--search-split', ) and cfg.test_dataloader == cfg.val_dataloader
+        lr, gate, n = map(float, entry.row)
+        assert cfg.optim_wrapper.optimizer.lr == lr and cfg.default_hooks.checkpoint.adapter_only
+        assert (cfg.model.backbone.prompt.gate_init, cfg.model.backbone.prompt.num_tokens) == (gate, n)
+
+
+def test_a_grid_searches_only_what_there_is():
+    search = grid('cls_vpt-shallow_mae_cub', (), (0.1, ))
+    assert search.entries[0].row == ('0.1', '', '100')
+    with pytest.raises(ValueError, match='no gate prior to search'):
+        grid('cls_vpt-shallow_mae_cub', (), (0.1, ), gates=(1, ))
+    with pytest.raises(ValueError, match='no prompts to search'):
+        grid('cls_linear_mae_cub', (), (0.1, ), prompts=(1, ))
+    full = grid('cls_full_mae_cub', (), (0.1, )).entries[0].run
+    assert 'adapter_only' not in ' '.join(full.settings)
+
+
+def test_a_config_without_validation_images_is_refused():
+    search = grid('configs/setr_pup_gpt_mae_ade20k.py', (), (0.1, ))
+    with pytest.raises(SystemExit, match='--search-split: it has no validation images'):
+        what_it_is(search.entries[0].run)
+
+
+def test_the_best_point_has_a_value_for_every_seed(pretended, tmp_path):
+    search = search_of(pretended, 0.1, 0.5, 5)
+    place = {row: (row, COLUMN) for row in rows_of(search)}
+    low, middle, high = place
+    cells = {place[low]: Cell({0: 60., 1: 62.}, {}), place[middle]: Cell({0: 61., 1: 63.}, {}),
+             place[high]: Cell({0: 99.}, {1: 'NaN'})}
+    assert best(cells, (0, 1)) == middle
+    assert best({place[high]: cells[place[high]]}, (0, 1)) is None
+    records = {entry.run.with_seed(seed).name: finished(cells[place[entry.row]].values[seed])
+               for entry in search.entries for seed in cells[place[entry.row]].values}
+    said = write_search(search, records, (0, 1), tmp_path / 'search')
+    assert '| **0.5** | **5** | **4** | **62.00 ± 1.41** |' in said and '| 5 | 5 | 4 | 99.00 (1 of 2 seeds) |' in said
+    assert '1 of 6 runs are not done yet' in said and 'Best so far' in said
+    assert 'optim_wrapper.optimizer.lr=0.5 model.backbone.prompt.gate_init=5' in said
+    assert json.loads((tmp_path / 'search.json').read_text())['best']['learning rate'] == '0.5'
+    assert list(csv.reader((tmp_path / 'search.csv').open()))[2] == [
+        '0.5', '5', '4', '62.0', repr(2**0.5), '2', '0']
+
+
+# --- the real thing, small --------------------------------------------------------------------------------------------
+
+
+def tiny_task(folder: Path) -> Path:
+    """Writes images of a task of VTAB-1K but for those to test on, a ViT of width 24, and a config of 2 epochs."""
+    make_vtab(folder / 'data')
+    shutil.rmtree(folder / 'data/images/test')
+    (folder / 'data/test.txt').unlink()
+    cfg = read_experiment('cls_gpt_mae_clevr_count')
+    backbone = cfg.model.backbone
+    backbone.update(arch=dict(embed_dims=24, num_layers=3, num_heads=2, mlp_ratio=2), img_size=32)
+    backbone.init_cfg.checkpoint = str(folder / 'vit.pth')
+    torch.save(GatedPromptViT(arch=backbone.arch, img_size=32, out_type='mean_all').state_dict(), folder / 'vit.pth')
+    cfg.model.head.in_channels = 24
+    for loader, number in ((cfg.train_dataloader, 24), (cfg.test_dataloader, 6)):
+        loader.update(batch_size=8, num_workers=0, persistent_workers=False)
+        loader.dataset.update(data_root=str(folder / 'data'), num_images=number)
+        loader.dataset.pipeline[1].scale = (32, 32)
+    cfg.train_cfg.max_epochs = 2
+    cfg.param_scheduler = []
+    cfg.dump(folder / 'tiny.py')
+    return folder / 'tiny.py'
+
+
+def test_a_real_search(tmp_path, monkeypatch, capfd):
+    config = tiny_task(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    monkeypatch.setenv('PYTHONPATH', str(ROOT))
+    monkeypatch.setattr(sys, 'argv', ['search.py', str(config), '--lr', '0.1', '1e30', '--out', 'found'])
+    search = runpy.run_path(str(ROOT / 'tools/search.py'))
+    for _ in range(2):
+        search['main']()
+    said = capfd.readouterr().out
+    assert said.count('    $ python') == 3 and '2 of 2 runs have been done before' in said
+    result = json.loads(Path('found/search.json').read_text())
+    good, bad = result['points']
+    assert good['learning rate'] == '0.1' and 0 <= good['values']['0'] <= 100 and not good['failed']
+    assert bad['values'] == {} and bad['failed']['0'].startswith('stopped at iteration')
+    assert result['best']['learning rate'] == '0.1' and Path('found/search.png').stat().st_size > 5000
+    folder = Path('found/runs/lr_0.1_gate_15_prompts_1/seed_0')
+    checkpoint = torch.load(folder / 'epoch_2.pth', weights_only=True)
+    assert sorted(checkpoint['state_dict']) == ['backbone.prompt.gate_prior', 'backbone.prompt.tokens',
+                                                'backbone.temperature', 'head.fc.bias', 'head.fc.weight']
+    log = (folder / 'log.txt').read_text()
+    assert 'val200' in log and 'images/test' not in log

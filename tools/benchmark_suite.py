@@ -1,0 +1,67 @@
+"""Runs a whole table or figure of the paper, and writes it as the paper prints it, with the paper's numbers.
+
+    fgvc     Table 1: VPT-shallow, VPT-deep and Gated Prompt Tuning, MAE and MoCo v3, 5 tasks
+    vtab     Table 2: the same on the 19 tasks of VTAB-1K
+    ade20k   Table 3: segmentation, single-scale and multi-scale
+    table4   hard gates
+    table6   segmentation with 24 prompts
+    table7   24, 48 and 96 prompts on FGVC
+    table8   ViT-L (MAE) and ViT-S (MoCo v3)
+    figure1  prompts that enter at block 1, 2, ... 12
+    figure7  1 to 96 prompts on Stanford Cars
+
+A finished run is not run again and an interrupted one goes on where it stopped, so the same command continues a
+suite. A table of what is finished is written whenever it ends. Several processes with the same --out share the runs,
+one for each GPU:
+
+    for gpu in 0 1 2 3; do CUDA_VISIBLE_DEVICES=$gpu python tools/benchmark_suite.py vtab & done; wait
+"""
+
+import argparse
+import signal
+import sys
+from pathlib import Path
+
+from arguments import add_settings, add_suite_arguments
+
+TABLES = ('fgvc', 'vtab', 'ade20k', 'table4', 'table6', 'table7', 'table8', 'figure1', 'figure7')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('table', choices=TABLES, metavar='TABLE', help=' | '.join(TABLES))
+    for what, example in (('vits', 'mae'), ('methods', 'gpt'), ('tasks', 'cub, or a group of VTAB-1K: natural')):
+        parser.add_argument(f'--{what}', nargs='+', default=(), metavar='NAME', help=f'run only these, such as '
+                            f'{example}; the table has room for all')
+    parser.add_argument('--authors-protocol', action='store_true', help='classification: as the authors\' code, see '
+                        'tools/train.py --help')
+    add_settings(parser)
+    add_suite_arguments(parser, 'work_dirs/suite; tables that have the same runs share them')
+    args = parser.parse_args()
+    args.seeds = list(dict.fromkeys(args.seeds))
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    from mmseg_gpt import suite  # after the arguments, as importing takes seconds
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the run that is going on is saved
+    out, settings = args.out or Path('work_dirs/suite'), args.cfg_options or ()
+    options, suffix = (['--authors-protocol'], '_authors') if args.authors_protocol else ([], '')
+    table = suite.with_options(suite.PLANS[args.table](), settings, options, suffix)
+    try:
+        entries = suite.part(table.entries, args.vits, args.methods, args.tasks)
+    except ValueError as error:
+        sys.exit(str(error))
+    home = out / 'runs'
+
+    def write() -> str:
+        records = suite.outcomes(suite.runs_of(table.entries, args.seeds), home)  # what others have run counts as well
+        return suite.write_table(args.table, table, records, args.seeds, out / f'{args.table}{suffix}',
+                                 [*options, *settings])
+
+    suite.work(suite.runs_of(entries, args.seeds), home, args, write)
+
+
+if __name__ == '__main__':
+    main()

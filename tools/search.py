@@ -1,0 +1,61 @@
+"""Searches the learning rate, the gate prior and the number of prompts of a config on its validation images.
+
+Every point is trained and evaluated with tools/train.py and tools/test.py --search-split, which see no test image.
+A finished run is not run again and an interrupted one goes on where it stopped, so the same command continues a
+search; several processes with the same --out share its runs, one for each GPU:
+
+    CUDA_VISIBLE_DEVICES=0 python tools/search.py CONFIG &  CUDA_VISIBLE_DEVICES=1 python tools/search.py CONFIG
+"""
+
+import argparse
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from arguments import add_config_arguments, add_suite_arguments
+
+RATES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)  # section A.2 of the paper
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_config_arguments(parser)
+    parser.add_argument('--lr', nargs='+', type=positive(float), default=RATES, metavar='RATE',
+                        help=f'learning rates (default: the paper\'s, {" ".join(map(str, RATES))})')
+    parser.add_argument('--gate-init', nargs='+', type=float, default=(), metavar='PRIOR', help='gate priors, as '
+                        'distances from 0 like in Table 5 (default: the config\'s)')
+    parser.add_argument('--prompts', nargs='+', type=positive(int), default=(), metavar='N', help='numbers of prompts; '
+                        'for VPT-deep, in each block (default: the config\'s)')
+    add_suite_arguments(parser, 'work_dirs/search/NAME_OF_CONFIG')
+    args = parser.parse_args()
+    args.seeds = list(dict.fromkeys(args.seeds))
+    return args
+
+
+def positive(kind: type) -> Callable[[str], float]:
+    """A reader of numbers above 0."""
+    def number(text: str) -> float:
+        value = kind(text)
+        if not 0 < value < float('inf'):
+            raise argparse.ArgumentTypeError(f'{text} is not above 0')
+        return value
+    return number
+
+
+def main() -> None:
+    args = parse_args()
+    from mmseg_gpt import suite  # after the arguments, as importing takes seconds
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the run that is going on is saved
+    out = args.out or Path('work_dirs/search') / Path(args.config).stem
+    try:
+        search = suite.grid(args.config, args.cfg_options or (), args.lr, args.gate_init, args.prompts)
+    except ValueError as error:
+        sys.exit(str(error))
+    runs, home = suite.runs_of(search.entries, args.seeds), out / 'runs'
+    suite.work(runs, home, args, lambda: suite.write_search(
+        search, suite.outcomes(runs, home), args.seeds, out / 'search'))
+
+
+if __name__ == '__main__':
+    main()
