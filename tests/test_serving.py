@@ -237,6 +237,14 @@ def another(trained: Tasks, path: Path, change: Callable[[dict], object]) -> Pat
     return path
 
 
+def test_nothing_can_be_loaded_into_what_tasks_share(make_pool):
+    model = make_pool('birds', 'cars').tasks['cars'].model
+    before = {name: p.clone() for name, p in model.named_parameters()}
+    with pytest.raises(RuntimeError, match='shared by all tasks'):
+        model.load_state_dict({name: value + 1 for name, value in model.state_dict().items()})
+    assert all(torch.equal(p, before[name]) for name, p in model.named_parameters())
+
+
 def test_a_task_of_another_vit_is_refused(make_pool, trained, tmp_path):
     def nudge(state: dict) -> None:
         state['backbone.blocks.3.mlp.fc1.bias'][0] += 1e-6

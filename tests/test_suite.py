@@ -18,11 +18,11 @@ from mmengine.config import Config
 from mmseg_gpt.classification import read_experiment
 from mmseg_gpt.classification.tasks import TASKS
 from mmseg_gpt.models import GatedPromptViT
-from mmseg_gpt.suite import count_parameters, grid, part, runs_of, total_params, write_search, write_table
+from mmseg_gpt.suite import count_parameters, grid, part, runs_of, total_params, with_options, write_search, write_table
 from mmseg_gpt.suite.execute import claimed, others, outcomes, prepare, run_all, work
 from mmseg_gpt.suite.paper import PRINTED, TOTAL, printed
 from mmseg_gpt.suite.plans import FGVC, PLANS, VTAB, Table
-from mmseg_gpt.suite.runs import Run, config_of, what_it_is
+from mmseg_gpt.suite.runs import Run, config_of, pretrained_sha256, what_it_is
 from mmseg_gpt.suite.search import COLUMN, best
 from mmseg_gpt.suite.tables import Cell, filled, in_detail, measured, rows_of, text
 
@@ -294,7 +294,7 @@ optim_wrapper = dict(optimizer=dict(lr=1.))
 default_hooks = dict(checkpoint=dict(interval=1))
 train_dataloader = dict(dataset=dict(type='Made'))
 test_dataloader = dict(dataset=dict(type='Made'))
-val_dataloader = dict(dataset=dict(type='Made'))
+val_dataloader = dict(dataset=dict(type='Made', split='val'))
 """
 
 
@@ -348,16 +348,76 @@ def test_runs_of_other_settings_are_neither_counted_nor_overwritten_unless_asked
     home = pretended / 'runs'
     run, = runs_of(search_of(pretended, 0.1).entries, [0])
     run_all([run], home, tools=pretended / 'tools')
-    (pretended / 'made.py').write_text(CONFIG.replace('interval=1', 'interval=7'))
+    rewrite(pretended / 'made.py', 'interval=1', 'interval=7')
     assert outcomes([run], home) == {} and list(others([run], home)) == [run]
     with pytest.raises(SystemExit, match=r'default_hooks\.checkpoint\.interval was 1 and is 7(.|\n)*--overwrite'):
         prepare([run], home)
+    with claimed(home / run.name), pytest.raises(SystemExit, match='another process is carrying it out'):
+        prepare([run], home, overwrite=True)
+    assert (home / run.name / 'run.json').exists()
     prepare([run], home, overwrite=True)
-    assert not (home / run.name).exists()
-    (home / run.name).mkdir(parents=True)
+    assert [path.name for path in (home / run.name).iterdir()] == ['run.lock']
     (home / run.name / 'last_checkpoint').touch()
     with pytest.raises(SystemExit, match=r'it has no run\.json'):
         prepare([run], home)
+
+
+def rewrite(path: Path, old: str, new: str) -> None:
+    """Edits a config, as between two starts of a tool."""
+    path.write_text(path.read_text().replace(old, new))
+    what_it_is.cache_clear()
+    pretrained_sha256.cache_clear()
+
+
+def test_what_makes_a_run_another_one(pretended):
+    home, run = pretended / 'runs', runs_of(search_of(pretended, 0.1).entries, [0])[0]
+    (pretended / 'vit.pth').write_text('one')
+    rewrite(pretended / 'made.py', 'num_tokens=4', f'num_tokens=4), init_cfg=dict(checkpoint="{pretended}/vit.pth"')
+    run_all([run], home, tools=pretended / 'tools')
+
+    def another(*settings: str) -> bool:
+        return bool(others([run._replace(settings=(*run.settings, *settings))], home))
+
+    assert not another() and another('load_from=vit.pth') and another('model.backbone.prompt.num_tokens=5')
+    assert not another('work_dir=elsewhere', 'log_level=ERROR')
+    rewrite(pretended / 'made.py', "dataset=dict(type='Made')", "num_workers=3, dataset=dict(type='Made')")
+    assert not another()
+    (pretended / 'vit.pth').write_text('two')
+    pretrained_sha256.cache_clear()
+    assert 'pretrained file had the SHA-256' in others([run], home)[run]
+    (pretended / 'vit.pth').unlink()
+    pretrained_sha256.cache_clear()
+    assert not another()  # where it is not, results can still be looked at
+
+
+def test_a_failed_run_is_given_one_more_chance_by_several_processes(pretended, monkeypatch):
+    home, runs = pretended / 'runs', runs_of(search_of(pretended, 5).entries, [0])
+    run_all(runs, home, tools=pretended / 'tools')
+    before = outcomes(runs, home)
+    run_all(runs, home, again=True, tools=pretended / 'tools')
+    monkeypatch.setattr('mmseg_gpt.suite.execute.outcomes', lambda *_: before)  # a process that began before
+    run_all(runs, home, again=True, tools=pretended / 'tools')
+    assert calls(pretended, runs[0]) == ['train True'] * 2
+
+
+def test_a_damaged_record_is_named(pretended):
+    home, runs = pretended / 'runs', runs_of(search_of(pretended, 0.1).entries, [0])
+    (home / runs[0].name).mkdir(parents=True)
+    (home / runs[0].name / 'run.json').write_text('{')
+    with pytest.raises(SystemExit, match=r'run\.json is damaged(.|\n)*remove'):
+        outcomes(runs, home)
+
+
+def test_numbers_keep_their_digits(pretended):
+    search = search_of(pretended, 0.12345671, 0.12345672, 5.)
+    assert [entry.row[0] for entry in search.entries] == ['0.12345671', '0.12345672', '5']
+    assert config_of(search.entries[1].run).optim_wrapper.optimizer.lr == 0.12345672
+
+
+def test_options_that_a_tool_would_refuse_are_refused_when_runs_are_listed(tmp_path):
+    table = with_options(PLANS['ade20k'](), (), ['--authors-protocol'])
+    with pytest.raises(SystemExit, match='for classification only'):
+        work(runs_of(table.entries, [0]), tmp_path, arguments(dry_run=True), str)
 
 
 def test_missing_files_are_said_once_before_anything_starts(pretended):
@@ -430,10 +490,12 @@ def test_a_grid_searches_only_what_there_is():
     assert 'adapter_only' not in ' '.join(full.settings)
 
 
-def test_a_config_without_validation_images_is_refused():
-    search = grid('configs/setr_pup_gpt_mae_ade20k.py', (), (0.1, ))
-    with pytest.raises(SystemExit, match='--search-split: it has no validation images'):
-        what_it_is(search.entries[0].run)
+def test_a_config_without_validation_images_is_refused(pretended):
+    (pretended / 'made.py').write_text(CONFIG.replace(", split='val'", ', pipeline=[1]'))
+    for config in ('configs/setr_pup_gpt_mae_ade20k.py', str(pretended / 'made.py')):
+        search = grid(config, (), (0.1, ))
+        with pytest.raises(SystemExit, match='--search-split: it has no validation images beside the test images'):
+            what_it_is(search.entries[0].run)
 
 
 def test_the_best_point_has_a_value_for_every_seed(pretended, tmp_path):

@@ -64,4 +64,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:  # before the first run; a run that is stopped has been saved
+        sys.exit('\nstopped')

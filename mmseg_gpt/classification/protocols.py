@@ -4,7 +4,7 @@ import copy
 
 from mmengine.config import Config
 
-from .experiment import validation
+from .experiment import validation as validating
 
 
 def hold_out_for_search(cfg: Config) -> None:
@@ -14,15 +14,22 @@ def hold_out_for_search(cfg: Config) -> None:
     without its validation images anyway, is measured on those.
 
     Raises:
-        ValueError: the config has no validation images.
+        ValueError: the config has no validation images, or they are its test images.
     """
     dataset = cfg.get('test_dataloader', {}).get('dataset', {})
     if dataset.get('type') == 'VTABTask':
         cfg.train_dataloader.dataset.split = 'train800'
         validate_on(cfg, dict(dataset, split='val200'))
-    if cfg.get('default_scope') != 'mmpretrain' or not cfg.get('val_dataloader'):
+    validation = cfg.get('val_dataloader')
+    if cfg.get('default_scope') != 'mmpretrain' or not validation or images(validation.dataset) == images(dataset):
         raise ValueError('it has no validation images beside the test images')
-    cfg.test_dataloader = copy.deepcopy(cfg.val_dataloader)
+    cfg.test_dataloader = copy.deepcopy(validation)
+
+
+def images(dataset: dict) -> dict:
+    """The config of a dataset without what is done to its images."""
+    return {key: images(value) if isinstance(value, dict) else value
+            for key, value in dataset.items() if key != 'pipeline'}
 
 
 def follow_the_authors(cfg: Config) -> None:
@@ -49,5 +56,5 @@ def follow_the_authors(cfg: Config) -> None:
 
 def validate_on(cfg: Config, dataset: dict) -> None:
     """Makes ``dataset`` that of validation, whatever was."""
-    for key, value in validation(copy.deepcopy(dataset)).items():
+    for key, value in validating(copy.deepcopy(dataset)).items():
         cfg[key] = value  # Config.update would merge them

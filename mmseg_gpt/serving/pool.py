@@ -91,6 +91,7 @@ class AdapterPool:
                 f'which has {origin}: {len(different)} weights differ ({listed(different)}). Give it a pool of its own')
         replace_weights(task.vit, shared)
         task.model.to(self.device)
+        task.vit.register_load_state_dict_pre_hook(refuse_to_load)
         self._tasks[name] = task
 
     def remove(self, name: str) -> None:
@@ -131,3 +132,13 @@ class AdapterPool:
         if name not in self._tasks:
             raise ValueError(f'there is no task "{name}" in the pool, which has {", ".join(self._tasks) or "none"}')
         return self._tasks[name]
+
+
+def refuse_to_load(*_) -> None:
+    """Keeps weights from being loaded into a ViT that all tasks share.
+
+    Raises:
+        RuntimeError: always.
+    """
+    raise RuntimeError('the ViT of this task is shared by all tasks of its pool, so nothing can be loaded into it: '
+                       'remove the task and add it again with the other checkpoint')

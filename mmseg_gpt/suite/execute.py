@@ -18,8 +18,8 @@ from ..commands import LiveLine, duration, run_command
 from ..engine.preflight.before import refuse
 from ..engine.preflight.keys import find
 from ..engine.preflight.missing import missing_checkpoint, missing_datasets
-from ..engine.resume import POINTER, flatten, named_checkpoint
-from .runs import TOOLS, Run, config_of, testing, training, typed, what_it_is
+from ..engine.resume import POINTER, named_checkpoint
+from .runs import TOOLS, Run, config_of, pretrained_sha256, testing, training, typed, what_it_is
 
 RECORD, LOG, LOCK = 'run.json', 'log.txt', 'run.lock'
 FINISHED, FAILED, STARTED = 'finished', 'failed', 'started'
@@ -31,9 +31,16 @@ class RunFailed(RuntimeError):
 
 
 def read_record(folder: Path) -> dict:
-    """What is known of the run in ``folder``; nothing where there is none."""
+    """What is known of the run in ``folder``; nothing where there is none.
+
+    Raises:
+        SystemExit: its record is damaged.
+    """
     path = folder / RECORD
-    return json.loads(path.read_text()) if path.is_file() else {}
+    try:
+        return json.loads(path.read_text()) if path.is_file() else {}
+    except ValueError as error:
+        raise SystemExit(f'{path} is damaged ({error}): remove {folder} to run this again') from error
 
 
 def write_record(folder: Path, record: dict) -> None:
@@ -43,9 +50,19 @@ def write_record(folder: Path, record: dict) -> None:
 
 
 def outcomes(runs: Sequence[Run], home: Path) -> dict[str, dict]:
-    """The records of those runs that have been begun with these very settings, by name."""
+    """The records of those runs that have been begun with these very settings and weights, by name."""
     records = {run: read_record(home / run.name) for run in runs}
-    return {run.name: record for run, record in records.items() if record and record['settings'] == what_it_is(run)}
+    return {run.name: record for run, record in records.items() if record and not difference(record, run)}
+
+
+def difference(record: dict, run: Run) -> str:
+    """In what ``record`` is not of ``run``, which may be the pretrained file if it is here; '' if it is."""
+    old, new = record['settings'], what_it_is(run)
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key) != new.get(key):
+            return f'{key} was {old.get(key)} and is {new.get(key)}'
+    known, here = record['pretrained'], pretrained_sha256(run)
+    return f'the pretrained file had the SHA-256 {known} and has {here}' if known and here and known != here else ''
 
 
 def others(runs: Sequence[Run], home: Path) -> dict[Run, str]:
@@ -55,10 +72,8 @@ def others(runs: Sequence[Run], home: Path) -> dict[Run, str]:
         record = read_record(home / run.name)
         if not record and (home / run.name / POINTER).exists():
             found[run] = f'it has no {RECORD}'
-        elif record and record['settings'] != (settings := what_it_is(run)):
-            old, new = flatten(record['settings']), flatten(settings)
-            key = next(key for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key))
-            found[run] = f'{key} was {old.get(key)} and is {new.get(key)}'
+        elif record and (changed := difference(record, run)):
+            found[run] = changed
     return found
 
 
@@ -76,11 +91,11 @@ def prepare(runs: Sequence[Run], home: Path, again: bool = False, overwrite: boo
     """
     changed = others(runs, home)
     if changed and not overwrite:
-        run, difference = next(iter(changed.items()))
-        raise SystemExit(f'{home} holds {len(changed)} of these runs with other settings; in {run.name}, {difference}. '
+        run, what = next(iter(changed.items()))
+        raise SystemExit(f'{home} holds {len(changed)} of these runs with other settings; in {run.name}, {what}. '
                          '--overwrite removes those and starts them over, --out DIR writes elsewhere')
     for run in changed:
-        shutil.rmtree(home / run.name)
+        clear(run, home)
     records = outcomes(runs, home)
     configs = [config_of(run) for run in runs if not is_done(records.get(run.name, {}), again)]
     datasets = [cfg[loader].dataset for cfg in configs for loader in ('train_dataloader', 'test_dataloader')
@@ -88,6 +103,25 @@ def prepare(runs: Sequence[Run], home: Path, again: bool = False, overwrite: boo
     vits = [find(cfg, 'model.backbone.init_cfg') for cfg in configs]
     missing = [said for vit in vits for said in missing_checkpoint(vit)]
     refuse([*missing_datasets(datasets), *dict.fromkeys(missing)], [])
+
+
+def clear(run: Run, home: Path) -> None:
+    """Removes what a run of other settings has left.
+
+    Raises:
+        SystemExit: it is going on.
+    """
+    folder = home / run.name
+    with claimed(folder) as lock:
+        if not others([run], home):
+            return  # another process has removed it
+        if lock is None:
+            raise SystemExit(f'{folder} cannot be removed, as another process is carrying it out: stop that first')
+        for path in folder.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.name != LOCK:
+                path.unlink()
 
 
 def is_done(record: dict, again: bool) -> bool:
@@ -120,7 +154,7 @@ def run_all(runs: Sequence[Run], home: Path, again: bool = False, tools: Path = 
         with claimed(home / run.name) as lock:
             if lock is None:
                 print('      another process is running it', flush=True)
-            elif is_done(read_record(home / run.name), again):
+            elif is_done(now := read_record(home / run.name), again and now == records.get(run.name, {})):
                 print('      another process has done it', flush=True)
             else:
                 record = carry_out(run, home / run.name, tools, lock)
@@ -159,6 +193,8 @@ def work(runs: Sequence[Run], home: Path, args: argparse.Namespace, write: Calla
 
 def list_runs(runs: Sequence[Run], home: Path) -> str:
     """What would be run, with what is known of it."""
+    for run in runs[:1]:
+        config_of(run)  # refuses settings and options that its tools would refuse
     records, lines = outcomes(runs, home), []
     for run in runs:
         folder, status = home / run.name, records.get(run.name, {}).get('status', 'not begun')
@@ -191,7 +227,8 @@ def carry_out(run: Run, folder: Path, tools: Path, lock: int) -> dict:
         KeyboardInterrupt: it was stopped.
     """
     record = dict(status=STARTED, version=__version__, command=typed(training(run, folder, tools)),
-                  seconds=read_record(folder).get('seconds', 0.), settings=what_it_is(run))
+                  seconds=read_record(folder).get('seconds', 0.), settings=what_it_is(run),
+                  pretrained=pretrained_sha256(run))
     write_record(folder, record)
     progress, started = LiveLine(), time.time()
     try:

@@ -1,6 +1,7 @@
 """A run: a training with what it is tested with, as settings of a config and as commands."""
 
 import argparse
+import functools
 import json
 import os
 import shlex
@@ -10,8 +11,11 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
+from ..checkpoints import CheckpointError, locate
+from ..checkpoints.seal import file_sha256
 from ..engine import read_config
-from ..engine.resume import OUTSIDE, settings_of
+from ..engine.preflight.keys import find
+from ..engine.resume import OUTSIDE, flatten, is_under, settings_of
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 # What plans and searches change in a config, by short names that also name the folders of runs.
@@ -21,6 +25,11 @@ SETTINGS = {
     'prompts': 'model.backbone.prompt.num_tokens',
     'start': 'model.backbone.start_block',
 }
+# Settings that say where and how a run is carried out, not what comes of it. Weights to begin with are no such thing:
+# those that a run is resumed from are not in its config.
+CIRCUMSTANCES = (*(set(OUTSIDE) - {'load_from'}), 'env_cfg', 'visualizer', 'log_processor', 'default_hooks.logger',
+                 'default_hooks.visualization')
+LOADING = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
 
 
 class Run(NamedTuple):
@@ -47,9 +56,15 @@ class Run(NamedTuple):
 def changed(run: Run, **changes: float | None) -> Run:
     """A run with other values of some of ``SETTINGS``; None leaves what the config has."""
     changes = {name: value for name, value in changes.items() if value is not None}
-    words = [f'{name}_{value:g}' for name, value in changes.items()]
-    settings = [f'{SETTINGS[name]}={value:g}' for name, value in changes.items()]
+    words = [f'{name}_{number(value)}' for name, value in changes.items()]
+    settings = [f'{SETTINGS[name]}={number(value)}' for name, value in changes.items()]
     return run._replace(name='_'.join([run.name, *words]), settings=(*run.settings, *settings))
+
+
+def number(value: float) -> str:
+    """A number as people write it, with all its digits."""
+    short = f'{value:g}'
+    return short if float(short) == value else repr(value)
 
 
 def config_of(run: Run) -> Config:
@@ -63,10 +78,29 @@ def config_of(run: Run) -> Config:
         config=run.config, cfg_options=list(run.settings), work_dir=None, launcher='none', **protocols))
 
 
-def what_it_is(run: Run) -> dict:
-    """The settings that decide the run's result: its whole config but for where it is carried out."""
-    settings = json.loads(settings_of(config_of(run)))
-    return dict(tta=run.tta, **{key: value for key, value in settings.items() if key not in OUTSIDE})
+@functools.cache
+def what_it_is(run: Run) -> dict[str, object]:
+    """The settings that decide the run's result, by their dotted keys: its config but for how it is carried out."""
+    settings = flatten(json.loads(settings_of(config_of(run))))
+    return dict(tta=run.tta, **{key: value for key, value in settings.items() if not is_under(key, CIRCUMSTANCES)
+                                and key.rpartition('.')[2] not in LOADING})
+
+
+@functools.cache
+def pretrained_sha256(run: Run) -> str | None:
+    """The SHA-256 of the pretrained file; None where it is not on this machine."""
+    path = (find(config_of(run), 'model.backbone.init_cfg') or {}).get('checkpoint')
+    try:
+        path = path and locate(path)
+    except CheckpointError:
+        return None
+    return sha256_of(path, path.stat().st_mtime_ns) if path and path.is_file() else None
+
+
+@functools.cache
+def sha256_of(path: Path, changed_at: int) -> str:
+    """The SHA-256 of a file that was last changed at that time; read once."""
+    return file_sha256(path)
 
 
 def training(run: Run, folder: Path, tools: Path = TOOLS) -> list[str]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from ..engine.preflight.keys import find
 from .plans import ACCURACY, Entry, Table
-from .runs import SETTINGS, Run, changed, config_of, saving, shown, typed
+from .runs import SETTINGS, Run, changed, config_of, number, saving, shown, typed
 from .tables import Cell, Place, Row, failures, in_full, markdown_row, rows_of, text, written
 
 LABELS = dict(lr='learning rate', gate='gate prior', prompts='prompts')
@@ -38,9 +38,9 @@ def grid(config: str, settings: Sequence[str], rates: Sequence[float], gates: Se
             raise ValueError(f'{config} has no {SETTINGS[name]}, so there is no {LABELS[name]} to search')
     plain = Run('', config, (*saving(cfg), *settings), ('--search-split', ))
     entries = []
-    for lr, gate, number in itertools.product(rates, gates or [own['gate']], prompts or [own['prompts']]):
-        run = changed(plain, lr=lr, gate=gate, prompts=number)
-        row = tuple('' if value is None else f'{value:g}' for value in (lr, gate, number))
+    for lr, gate, count in itertools.product(rates, gates or [own['gate']], prompts or [own['prompts']]):
+        run = changed(plain, lr=lr, gate=gate, prompts=count)
+        row = tuple('' if value is None else number(value) for value in (lr, gate, count))
         entries.append(Entry('', '', '', run._replace(name=run.name.lstrip('_')), row, COLUMN, ACCURACY))
     return Table(f'Search on the validation images of {shown(config)}', tuple(LABELS.values()), {COLUMN: (COLUMN, )},
                  entries)
@@ -72,7 +72,7 @@ def report(search: Table, cells: Mapping[Place, Cell], seeds: Sequence[int]) -> 
     if left:
         lines += ['', f'{left} of {len(cells) * len(seeds)} runs are not done yet.']
     if winner:
-        lines += ['', f'Best{" so far" if left else ""}, as a run on all training images:', '',
+        lines += ['', f'Best{" so far" if left else ""}, as a run without --search-split:', '',
                   f'    {best_command(search, winner)}']
     return '\n'.join(lines) + '\n'
 
