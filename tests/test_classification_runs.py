@@ -11,9 +11,10 @@ from tiny_run import At, differing, next_name, run
 
 pytest.importorskip('mmpretrain')
 
-from mmseg_gpt.checkpoints import read_file
+from mmseg_gpt.checkpoints import CheckpointError, read_file
 from mmseg_gpt.classification import follow_the_authors, hold_out_for_search, read_experiment
 from mmseg_gpt.engine import Runner
+from mmseg_gpt.engine.origin import check_data
 from mmseg_gpt.models import GatedPromptViT
 
 ARCH = dict(embed_dims=24, num_layers=12, num_heads=2, mlp_ratio=2)
@@ -75,9 +76,38 @@ def test_a_run_trains_what_its_method_says(name, tmp_path):
 def test_a_checkpoint_is_tested_and_knows_its_classes(tmp_path):
     run(tiny('cls_gpt_mae_kitti_dist', tmp_path))
     assert read_file(tmp_path / 'run/epoch_3.pth')['meta']['dataset_meta']['classes'] == ('0', '1', '2', '3')
-    cfg = tiny('cls_gpt_mae_kitti_dist', tmp_path, load_from=str(tmp_path / 'run/epoch_3.pth'))
-    cfg.experiment_name = next_name()
-    assert 0 <= Runner.from_cfg(cfg).test()['accuracy/top1'] <= 100
+    assert 0 <= evaluate(tiny('cls_gpt_mae_kitti_dist', tmp_path), tmp_path / 'run/epoch_3.pth')['accuracy/top1'] <= 100
+
+
+def evaluate(cfg: Config, checkpoint: Path) -> dict:
+    """What a run of ``cfg`` is measured at."""
+    cfg.load_from, cfg.experiment_name = str(checkpoint), next_name()
+    return Runner.from_cfg(cfg).test()
+
+
+def test_a_checkpoint_is_not_evaluated_as_something_else(tmp_path):
+    run(tiny('cls_gpt_mae_kitti_dist', tmp_path, **{'train_cfg.max_epochs': 1}))
+    checkpoint = tmp_path / 'run/epoch_1.pth'
+    for name, said in (('cls_gpt_mocov3_kitti_dist', 'out_type was mean_all and is cls_token'),
+                       ('cls_hard-gates_mae_kitti_dist', 'prompt was GatedPrompt and is HardGatedPrompt')):
+        with pytest.raises(CheckpointError, match=said):
+            evaluate(tiny(name, tmp_path, **{'model.backbone.prompt.num_tokens': 5}), checkpoint)
+    for option, said in (({'model.backbone.start_block': 3}, 'start_block was 0 and is 3'),
+                         ({'model.backbone.arch.num_heads': 4}, 'num_heads was 2 and is 4')):
+        with pytest.raises(CheckpointError, match=said):
+            evaluate(tiny('cls_gpt_mae_kitti_dist', tmp_path, **option), checkpoint)
+    with pytest.raises(CheckpointError, match='trained on the 200 validation images too'):
+        evaluate(tiny('cls_gpt_mae_kitti_dist', tmp_path, hold_out_for_search), checkpoint)
+    assert evaluate(tiny('cls_gpt_mae_kitti_dist', tmp_path, **{'model.backbone.with_cp': True}), checkpoint)
+
+
+def test_another_task_of_as_many_classes_is_warned_of(tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr('mmseg_gpt.engine.origin.print_log', lambda message, **_: said.append(message))
+    checkpoint = dict(meta=dict(settings=json.dumps(read_experiment('cls_gpt_mae_dspr_loc').to_dict())))
+    for task in ('dspr_loc', 'dspr_ori'):
+        check_data(read_experiment(f'cls_gpt_mae_{task}'), checkpoint, 'x.pth')
+    assert said == ['x.pth was trained on VTABTask in dsprites_loc, and is evaluated on VTABTask in dsprites_ori']
 
 
 def test_a_run_stopped_inside_an_epoch_is_resumed_bit_by_bit(tmp_path):

@@ -275,15 +275,23 @@ def test_a_position_embedding_of_its_own_is_kept(make_pool, trained, tmp_path):
     assert birds.cls_token is dogs.cls_token is pool.tasks['ade'].vit.cls_token
 
 
-def test_a_shallower_vit_is_refused(make_pool, trained, tmp_path):
+def test_a_shallower_vit_is_refused(make_pool, trained, tmp_path, monkeypatch):
     def cut(state: dict) -> None:
         for name in [name for name in state if 'blocks.11.' in name]:
             del state[name]
 
     cfg = copy.deepcopy(trained['dogs'][0])
     cfg.model.backbone.arch.num_layers = 11
+    monkeypatch.setattr('mmseg_gpt.serving.task.check_backbone', lambda *_: None)  # another guard, which comes first
     with pytest.raises(CheckpointError, match=r'12 weights differ \(blocks\.11'):
         make_pool('birds').add('dogs', cfg, another(trained, tmp_path / 'cut.pth', cut))
+
+
+def test_a_checkpoint_of_other_pooling_is_refused(make_pool, trained):
+    cfg = copy.deepcopy(trained['dogs'][0])
+    cfg.model.backbone.out_type = 'cls_token'
+    with pytest.raises(CheckpointError, match='out_type was mean_all and is cls_token'):
+        make_pool().add('dogs', cfg, trained['dogs'][1])
 
 
 def changed(cfg: Config, **options) -> Config:

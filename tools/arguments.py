@@ -56,7 +56,7 @@ def add_suite_arguments(parser: argparse.ArgumentParser, out: str) -> None:
                         'nothing')
     parser.add_argument('--retry-failed', action='store_true', help='give runs that failed another chance')
     parser.add_argument('--overwrite', action='store_true', help='remove runs of other settings in --out and start '
-                        'them over')
+                        'them over; those of these settings are kept')
 
 
 def setting(text: str) -> str:

@@ -53,9 +53,14 @@ def main() -> None:
 
     from mmseg_gpt.engine import errors_in_words
     from mmseg_gpt.engine.config import find_config
+    from mmseg_gpt.engine.preflight.keys import find
     from mmseg_gpt.serving.measure import measure_growth
     MMLogger.get_instance('serving', log_level='WARNING')
     configs = {name: find_config(config) for name, config in args.configs.items()}
+    vits = {str(find(cfg, 'model.backbone.init_cfg.checkpoint')): name for name, cfg in configs.items()}
+    if len(vits) > 1:
+        raise SystemExit('these have other ViTs, which no pool can share: '
+                         + ', '.join(f'{name} has {vit}' for vit, name in vits.items()))
     with tempfile.TemporaryDirectory() as folder, errors_in_words():
         growth = measure_growth(configs, Path(folder), getattr(torch, args.dtype))
         try:

@@ -25,11 +25,12 @@ from pathlib import Path
 from arguments import add_settings, add_suite_arguments
 
 TABLES = ('fgvc', 'vtab', 'ade20k', 'table4', 'table6', 'table7', 'table8', 'figure1', 'figure7')
+ALIASES = dict(table1='fgvc', table2='vtab', table3='ade20k')
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('table', choices=TABLES, metavar='TABLE', help=' | '.join(TABLES))
+    parser.add_argument('table', choices=(*TABLES, *ALIASES), metavar='TABLE', help=' | '.join(TABLES))
     for what, example in (('vits', 'mae'), ('methods', 'gpt'), ('tasks', 'cub, or a group of VTAB-1K: natural')):
         parser.add_argument(f'--{what}', nargs='+', default=(), metavar='NAME', help=f'run only these, such as '
                             f'{example}; the table has room for all')
@@ -38,6 +39,7 @@ def parse_args() -> argparse.Namespace:
     add_settings(parser)
     add_suite_arguments(parser, 'work_dirs/suite; tables that have the same runs share them')
     args = parser.parse_args()
+    args.table = ALIASES.get(args.table, args.table)
     args.seeds = list(dict.fromkeys(args.seeds))
     return args
 

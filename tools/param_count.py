@@ -26,6 +26,10 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if bool(args.configs) == bool(args.table):
         parser.error('give configs, or --table')
+    if len(set(args.configs)) < len(args.configs):
+        parser.error('a config is given twice')
+    if args.json and not args.json.resolve().parent.is_dir():
+        parser.error(f'--json {args.json}: a file in a folder that exists is needed')
     args.table = TABLES.get(args.table, args.table)
     return args
 
@@ -83,6 +87,8 @@ def main() -> None:
         said = f', the paper {paper[name]:.2f}x' if name in paper else ''
         print(f'{TOTAL} of {len(tasks)} on {name}: {both[0]:.2f}x ({both[0]:.5f}; {both[1]:.5f} with position '
               f'embeddings{said})')
+    if args.table == 'vtab':
+        print('The paper repeats what VPT\'s authors reported for VPT, with numbers of prompts of their own.')
     if args.json:
         args.json.write_text(json.dumps(dict(
             configs={config: dict(p._asdict(), whole=p.whole) for config, (_, p) in counted.items()},

@@ -38,7 +38,9 @@ def main() -> None:
 
     from mmseg_gpt.analysis import plot_gates, read_gates
     from mmseg_gpt.checkpoints import read_state_dict
-    reports = [read_gates(read_state_dict(c), name) for c, name in zip(args.checkpoints, args.names)]
+    from mmseg_gpt.engine import errors_in_words
+    with errors_in_words():
+        reports = [read_gates(read_state_dict(c), name) for c, name in zip(args.checkpoints, args.names)]
     plot_gates(reports, args.out)
     table = Path(args.out).with_suffix('.json')
     dump({report.name: numbers(report) for report in reports}, table, indent=2)

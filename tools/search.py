@@ -8,6 +8,7 @@ search; several processes with the same --out share its runs, one for each GPU:
 """
 
 import argparse
+import math
 import signal
 import sys
 from collections.abc import Callable
@@ -23,7 +24,7 @@ def parse_args() -> argparse.Namespace:
     add_config_arguments(parser)
     parser.add_argument('--lr', nargs='+', type=positive(float), default=RATES, metavar='RATE',
                         help=f'learning rates (default: the paper\'s, {" ".join(map(str, RATES))})')
-    parser.add_argument('--gate-init', nargs='+', type=float, default=(), metavar='PRIOR', help='gate priors, as '
+    parser.add_argument('--gate-init', nargs='+', type=finite, default=(), metavar='PRIOR', help='gate priors, as '
                         'distances from 0 like in Table 5 (default: the config\'s)')
     parser.add_argument('--prompts', nargs='+', type=positive(int), default=(), metavar='N', help='numbers of prompts; '
                         'for VPT-deep, in each block (default: the config\'s)')
@@ -31,6 +32,14 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     args.seeds = list(dict.fromkeys(args.seeds))
     return args
+
+
+def finite(text: str) -> float:
+    """A number, which infinity is not."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f'{text} is not a number')
+    return value
 
 
 def positive(kind: type) -> Callable[[str], float]:

@@ -14,6 +14,7 @@ from ..checkpoints import CheckpointError, fetch, read_file
 from ..checkpoints.adapters import frozen_state, load_model_state, unwrap
 from ..checkpoints.plain import from_plain
 from ..checkpoints.write import write_checkpoint
+from .origin import check_backbone, check_data
 from .preflight.keys import find
 from .resume import check_classes, check_resumable_file, check_settings, newest_checkpoint, settings_of
 
@@ -113,6 +114,9 @@ class CheckpointRunner(mmengine.runner.Runner):
         if not isinstance(checkpoint, dict):
             raise CheckpointError(f'{filename} holds no weights')
         self._fill(checkpoint, filename)
+        if not isinstance(self._train_loop, mmengine.runner.BaseLoop):  # to be evaluated, not to be trained from
+            check_backbone(self.model, checkpoint, filename)
+            check_data(self.cfg, checkpoint, filename)
         self._has_loaded = True
         self.logger.info(f'loaded {filename}')
         return checkpoint

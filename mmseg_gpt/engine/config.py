@@ -48,10 +48,16 @@ def find_config(config: str) -> Config:
     """The config in a file; or, where there is none, of the experiment of classification that has this name.
 
     Raises:
-        SystemExit: there is neither.
+        SystemExit: there is neither, or it is not a whole config.
     """
     if Path(config).is_file():
-        return Config.fromfile(config)
+        try:
+            cfg = Config.fromfile(config)
+        except OSError as error:  # not a suffix of configs, or a base is not there
+            raise SystemExit(f'{config} cannot be read as a config: {error}') from error
+        if not cfg.get('model'):
+            raise SystemExit(f'{config} has no model: it is a part of configs')
+        return cfg
     name = Path(config).stem
     if not name.startswith('cls_'):
         raise SystemExit(f'there is no config {config}; they are in configs/')

@@ -17,6 +17,7 @@ from ..checkpoints import CheckpointError, fetch, read_file
 from ..checkpoints.adapters import frozen_backbones, load_model_state
 from ..data import SampleError
 from ..data.pairs import said
+from ..engine.origin import check_backbone
 from ..engine.preflight.missing import sources
 from ..models import GatedPromptViT
 
@@ -101,6 +102,7 @@ def load_task(name: str, config: str | Path | Config, checkpoint: str | Path) ->
     if not isinstance(content, dict):
         raise CheckpointError(f'{checkpoint} holds no weights')
     load_model_state(model, content, checkpoint)
+    check_backbone(model, content, checkpoint)
     meta = content.get('meta', {})
     dataset, frozen = meta.get('dataset_meta') or {}, meta.get('frozen')
     origin = f'{frozen["source"]} (SHA-256 {frozen["sha256"][:12]}...)' if frozen else f'the one inside {checkpoint}'

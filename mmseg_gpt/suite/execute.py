@@ -171,7 +171,7 @@ def work(runs: Sequence[Run], home: Path, args: argparse.Namespace, write: Calla
         write: Writes the results, and returns them to be printed.
 
     Raises:
-        SystemExit: it was stopped, after a run had saved what it needs to go on, or could not begin.
+        SystemExit: it was stopped, after a run had saved what it needs to go on, or could not begin, or runs failed.
     """
     if args.dry_run:
         print(list_runs(runs, home))
@@ -189,6 +189,9 @@ def work(runs: Sequence[Run], home: Path, args: argparse.Namespace, write: Calla
     print(f'\n{write()}')
     if stopped:
         raise SystemExit(stopped)
+    failed = sum(record['status'] == FAILED for record in outcomes(runs, home).values())
+    if failed and not args.report_only:
+        raise SystemExit(f'{failed} of {len(runs)} runs failed; --retry-failed gives them another chance')
 
 
 def list_runs(runs: Sequence[Run], home: Path) -> str:
@@ -226,8 +229,9 @@ def carry_out(run: Run, folder: Path, tools: Path, lock: int) -> dict:
     Raises:
         KeyboardInterrupt: it was stopped.
     """
+    before = read_record(folder)
     record = dict(status=STARTED, version=__version__, command=typed(training(run, folder, tools)),
-                  seconds=read_record(folder).get('seconds', 0.), settings=what_it_is(run),
+                  starts=before.get('starts', 0) + 1, seconds=before.get('seconds', 0.), settings=what_it_is(run),
                   pretrained=pretrained_sha256(run))
     write_record(folder, record)
     progress, started = LiveLine(), time.time()

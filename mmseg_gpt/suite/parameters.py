@@ -79,6 +79,6 @@ def total_params(tasks: Sequence[Parameters], position: bool = False) -> float:
     def backbone(task: Parameters) -> int:
         return task.backbone + (task.position if position else 0)
 
-    shared = max((backbone(task) for task in tasks if task.frozen), default=0)
+    shared = max((backbone(task) for task in tasks if task.frozen), default=0)  # images of other sizes, other positions
     own = sum(task.trained + (task.position if position and not task.frozen else 0) for task in tasks)
-    return (shared + own) / backbone(tasks[0])
+    return (shared + own) / max(map(backbone, tasks))

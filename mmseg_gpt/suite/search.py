@@ -31,7 +31,7 @@ def grid(config: str, settings: Sequence[str], rates: Sequence[float], gates: Se
         ValueError: the config has no gates, or no prompts, to be searched.
         SystemExit: there is no such config, or a setting is wrong.
     """
-    cfg = config_of(Run('', config, tuple(settings)))
+    cfg = config_of(Run('', config, tuple(settings), ('--search-split', )))
     own = {name: find(cfg, SETTINGS[name]) for name in ('gate', 'prompts')}
     for name, wanted in dict(gate=gates, prompts=prompts).items():
         if wanted and own[name] is None:

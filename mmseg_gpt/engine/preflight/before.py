@@ -9,7 +9,7 @@ from mmengine.runner import Runner
 from .data import wrong_data
 from .keys import misspelt_keys
 from .missing import missing_checkpoint, missing_datasets, missing_weights
-from .model import full_disk, wrong_paramwise
+from .model import full_disk, wrong_backbone, wrong_paramwise
 from .settings import odd_schedule, split_steps, unused_gpu, wrong_device, wrong_numbers, wrong_work_dir
 
 MOST = 16  # problems that fit on one screen
@@ -36,7 +36,7 @@ def check_files(cfg: Config, loaders: tuple[str, ...], pretrained: bool, device:
     if pretrained:
         missing += missing_checkpoint(cfg.get('model', {}).get('backbone', {}).get('init_cfg'))
     wrong = misspelt_keys(cfg) + wrong_numbers(cfg, loaders) + wrong_device(cfg, device) + wrong_work_dir(cfg)
-    wrong += missing_weights(cfg) + wrong_data(cfg, loaders, look_at_pairs=is_first_process())
+    wrong += missing_weights(cfg) + wrong_backbone(cfg) + wrong_data(cfg, loaders, look_at_pairs=is_first_process())
     refuse(missing, wrong)
 
 

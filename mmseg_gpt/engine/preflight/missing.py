@@ -49,16 +49,22 @@ def published(dataset: ConfigDict) -> Published | None:
 
 
 def missing_datasets(datasets: list[ConfigDict]) -> list[str]:
-    """Says what of dataset configs is not there or empty, once for each root."""
-    absent: dict[tuple, list[str]] = {}
+    """Says what of dataset configs is not there or empty, once for each kind of dataset."""
+    absent: dict[tuple, dict[str, list[str]]] = {}
     for dataset in (source for each in datasets for source in sources(each)):
         if files := missing_files(dataset):
             entry = published(dataset) or Published(f'The dataset ({dataset.type})', OWN_DATASET)
             said = f'{entry.name}: {"not there, or empty:" if entry.layouts else "no files in"}'
-            absent.setdefault((said, entry.how, dataset.get('data_root') or ''), []).extend(files)
-    return [f'  * {said} {", ".join(dict.fromkeys(files))}\n'
-            f'        looked in:  {Path(root).resolve()}\n{how.replace("ROOT", root)}'
-            for (said, how, root), files in absent.items()]
+            absent.setdefault((said, entry.how), {}).setdefault(dataset.get('data_root') or '', []).extend(files)
+    return [told(said, how, roots) for (said, how), roots in absent.items()]
+
+
+def told(said: str, how: str, roots: dict[str, list[str]]) -> str:
+    """The message for datasets of one kind, with the missing files by their roots: the first in full."""
+    (root, files), *others = roots.items()
+    likewise = f'\n        likewise:   {", ".join(other for other, _ in others)}' if others else ''
+    return (f'  * {said} {", ".join(dict.fromkeys(files))}\n'
+            f'        looked in:  {Path(root).resolve()}\n{how.replace("ROOT", root)}{likewise}')
 
 
 def missing_checkpoint(init_cfg: ConfigDict | None) -> list[str]:

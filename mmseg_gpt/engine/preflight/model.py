@@ -9,8 +9,22 @@ from mmengine.registry import OPTIMIZERS
 from torch import nn
 
 from ...checkpoints.adapters import frozen_state, unwrap
+from ...models import GatedPromptViT
 from .keys import find
 from .settings import nearest_folder
+
+
+def wrong_backbone(cfg: Config) -> list[str]:
+    """Says which option of our backbone is out of its range; it is built without memory for its weights."""
+    options = dict(find(cfg, 'model.backbone') or {})
+    if options.pop('type', None) != 'GatedPromptViT':
+        return []
+    try:
+        with torch.device('meta'):
+            GatedPromptViT(**options)
+    except (TypeError, ValueError) as error:
+        return [f'model.backbone: {error}']
+    return []
 
 
 def wrong_paramwise(cfg: Config, model: nn.Module) -> list[str]:
