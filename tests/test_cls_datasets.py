@@ -430,8 +430,8 @@ def test_the_dataset_tool_finds_wrong_images_labels_and_copies(tmp_path, monkeyp
     (tmp_path / 'cub' / gone).unlink()
     code, report = check_dataset(cfg, tmp_path, monkeypatch)
     problems = report['splits']['train']['problems']
-    assert code == 1 and len(problems) == 3 and len(report['copies']) == 1
-    for words in (f'{train}: its class is 200; the dataset has 200 classes', f'{cut} is not an image',
+    assert code == 1 and len(problems) == 4 and len(report['copies']) == 1
+    for words in (f'{train}: its class is 200; the dataset has 200 classes', f'{cut} is not an image', 'number 200',
                   f'not there (1): {gone.partition("/")[2]}'):
         assert any(words in problem for problem in problems)
     assert len(report['splits']['train']['absent']) == 197

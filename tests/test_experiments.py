@@ -2,6 +2,8 @@
 
 import argparse
 import math
+import runpy
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +12,8 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import PARAM_SCHEDULERS
 
-from mmseg_gpt.engine import read_config
+from mmseg_gpt.engine import check_files, read_config
+from mmseg_gpt.engine.preflight.missing import missing_datasets
 
 pytest.importorskip('mmpretrain')
 from mmpretrain.registry import MODELS
@@ -183,3 +186,39 @@ def test_the_model_zoo_has_the_papers_numbers():
         for numbers in rows.values():
             shown = ' | '.join(f'{n:.2f}' for name, n in zip(columns, numbers) if name != TOTAL)
             assert f'| {shown} |' in zoo
+
+
+# --- slips -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(('file', 'said'), [
+    ('configs/_base_/runtime_cls.py', 'has no model: it is a part of configs'),
+    ('README.md', 'cannot be read as a config: Only py/yml')])
+def test_what_is_no_whole_config_is_said(file, said):
+    with pytest.raises(SystemExit, match=said):
+        read_config(arguments(str(CONFIGS.parent / file)))
+
+
+def test_an_option_of_the_backbone_that_is_out_of_range_is_said_before_a_run():
+    cfg = read_config(arguments('cls_gpt_mae_cub', cfg_options=['model.backbone.start_block=12']))
+    with pytest.raises(SystemExit, match=r'model\.backbone: start_block 12 is not a block'):
+        check_files(cfg, (), pretrained=False)
+
+
+def test_tasks_that_are_missing_take_one_screen(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    datasets = [read_experiment(f'cls_gpt_mae_{task}').train_dataloader.dataset for task in ('svhn', 'dtd', 'pets')]
+    said, = missing_datasets(datasets)
+    assert 'looked in' in said and said.endswith('likewise:   data/vtab-1k/dtd, data/vtab-1k/oxford_iiit_pet')
+
+
+@pytest.mark.parametrize(('tool', 'words', 'said'), [
+    ('benchmark_serving', ['cls_gpt_mae_cub', 'cls_gpt_mocov3_cub'], 'these have other ViTs'),
+    ('param_count', ['cls_gpt_mae_cub', 'cls_gpt_mae_cub'], 'a config is given twice'),
+    ('search', ['cls_gpt_mae_cub', '--gate-init', 'nan'], 'nan is not a number')])
+def test_tools_refuse(tool, words, said, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(CONFIGS.parent / 'tools'))
+    monkeypatch.setattr(sys, 'argv', [tool, *words])
+    with pytest.raises(SystemExit) as error:
+        runpy.run_path(str(CONFIGS.parent / f'tools/{tool}.py'))['main']()
+    assert said in f'{error.value} {capsys.readouterr().err}'

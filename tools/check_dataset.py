@@ -57,13 +57,15 @@ def look(cfg: 'Config', split: str, dataset_config: dict, workers: int | None) -
     from rich.progress import track
 
     from mmseg_gpt.data import Survey, survey
-    from mmseg_gpt.engine.preflight.data import build_dataset
+    from mmseg_gpt.engine.preflight.data import build_dataset, wrong_classes
     from mmseg_gpt.sample.dataset import available_cpus
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         dataset, problems = build_dataset(dataset_config)
     if dataset is None:
         return Survey((), problems=problems)
-    return survey(dataset, workers or available_cpus(), lambda results, total: track(results, f'{split:5}', total))
+    found = survey(dataset, workers or available_cpus(), lambda results, total: track(results, f'{split:5}', total))
+    found.problems += [problem for problem in wrong_classes(cfg, dataset) if problem not in found.problems]
+    return found
 
 
 def write(surveys: dict[str, 'Survey'], out: Path) -> None:
