@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from .. import __version__
-from .dataset import available_cpus
+from .folder import available_cpus
 
 
 class Step(NamedTuple):
@@ -68,7 +68,7 @@ def condense(line: str) -> str | None:
     if match := re.search(r'(?:Iter|Epoch)\((\w+)\)\s+\[\s*(\d+/\d+)\]', line):
         values = [f'{key} {value}' for key, value in re.findall(r'\b(eta|loss|mIoU): (\S+)', line)]
         return ', '.join([f'{match[1]} {match[2]}', *values])
-    match = re.match(r'\d+/\d+ scenes drawn', line)
+    match = re.match(r'\d+/\d+ images drawn', line)
     return match[0] if match else None
 
 
