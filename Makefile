@@ -17,15 +17,18 @@ endef
 export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint clean
+.PHONY: help setup demo demo-classification test test-slow lint clean
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-18s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-27s %s\n", $$1, $$2 }'
 
 setup: $(READY)  ## make .venv with the tested versions (again only after a change of what it is made from)
 
 demo: $(READY)  ## run the demo
 	$(BIN)/python tools/demo.py
+
+demo-classification: $(READY)  ## run the demo of classification
+	$(BIN)/python tools/demo.py --classification
 
 test: $(READY)  ## run the tests, without the slow ones
 	$(BIN)/python -m pytest -m 'not slow'

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from .sample.dataset import available_cpus
+from .sample.folder import available_cpus
 
 
 def run_command(command: Sequence[str], log: Path, show: Callable[[str], None], keep: bool = False,
@@ -71,7 +71,7 @@ def condense(line: str) -> str | None:
         epoch = f'epoch {match[2]}, ' if match[2] else ''
         values = [f'{key} {value}' for key, value in re.findall(r'\b(eta|loss|mIoU|accuracy/top1): (\S+)', line)]
         return ', '.join([f'{match[1]} {epoch}{match[3]}', *values])
-    match = re.match(r'\d+/\d+ scenes drawn', line)
+    match = re.match(r'\d+/\d+ images drawn', line)
     return match[0] if match else None
 
 

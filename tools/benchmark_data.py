@@ -120,7 +120,7 @@ def main() -> None:
 
     from mmseg_gpt.engine import read_config
     from mmseg_gpt.engine.preflight.missing import missing_datasets
-    from mmseg_gpt.sample.dataset import available_cpus
+    from mmseg_gpt.sample.folder import available_cpus
     cfg = read_config(args)
     set_multi_processing(**cfg.get('env_cfg', {}).get('mp_cfg', {}))  # as the runner does
     drawn = args.generate or (DRAWN if missing_datasets([cfg.train_dataloader.dataset]) else 0)

@@ -58,7 +58,7 @@ def look(cfg: 'Config', split: str, dataset_config: dict, workers: int | None) -
 
     from mmseg_gpt.data import Survey, survey
     from mmseg_gpt.engine.preflight.data import build_dataset, wrong_classes
-    from mmseg_gpt.sample.dataset import available_cpus
+    from mmseg_gpt.sample.folder import available_cpus
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         dataset, problems = build_dataset(dataset_config)
     if dataset is None:

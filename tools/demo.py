@@ -1,5 +1,7 @@
 """The real thing, small: pretrain, adapt with gated prompts, evaluate and draw, in minutes on two CPU cores.
 
+Segmentation of drawn scenes; or, with --classification, drawn shapes.
+
 Every step is an ordinary command of this repository and is printed before it runs. A finished step is not
 run again, so an interrupted demo goes on where it stopped; --fresh begins from the start.
 """
@@ -16,7 +18,9 @@ if TYPE_CHECKING:  # importing mmseg_gpt takes seconds, in which the user should
 
 ROOT = Path(__file__).resolve().parent.parent
 MAE, GPT = 'configs/demo/mae_pretrain_sample.py', 'configs/demo/setr_pup_gpt_mae_sample.py'
-HOME = 'work_dirs/demo'  # what the configs say; another work directory needs options
+VIT, SHAPES = 'configs/demo/vit_pretrain_shapes.py', 'configs/demo/cls_gpt_shapes.py'
+HOME, SHAPES_HOME = 'work_dirs/demo', 'work_dirs/demo_classification'  # as in the configs; others need options
+LINEAR = ('model.backbone.prompt=None', 'model.backbone.temperature=False')
 SEED = 0
 
 
@@ -24,15 +28,14 @@ class Preset(NamedTuple):
     """How much is done.
 
     Attributes:
-        images: Number of images in 'training' and in 'validation'.
+        images: Number of images in 'training' and in 'validation'; of each class, for classification, where 'test'
+            and 'pretraining' have numbers too.
         seconds: How long each step takes on two cores.
-        mae: Options of the pretraining.
-        gpt: Options of the adaptation.
+        options: Settings of the configs, by step.
     """
     images: dict[str, int]
     seconds: dict[str, int]
-    mae: tuple[str, ...] = ()
-    gpt: tuple[str, ...] = ()
+    options: dict[str, tuple[str, ...]] = {}
 
 
 FULL = Preset(
@@ -41,21 +44,32 @@ FULL = Preset(
 QUICK = Preset(
     dict(training=48, validation=8),
     dict(dataset=5, mae=8, untrained=10, adapt=16, test=9, test_tta=11, gates=6),
-    mae=('train_dataloader.batch_size=8', 'train_cfg.max_iters=4', 'param_scheduler.0.end=2',
-         'param_scheduler.1.begin=2', 'param_scheduler.1.end=4'),
-    gpt=('train_dataloader.batch_size=4', 'train_cfg.max_iters=20', 'train_cfg.val_interval=20',
-         'param_scheduler.0.end=20'))
+    dict(mae=('train_dataloader.batch_size=8', 'train_cfg.max_iters=4', 'param_scheduler.0.end=2',
+              'param_scheduler.1.begin=2', 'param_scheduler.1.end=4'),
+         adapt=('train_dataloader.batch_size=4', 'train_cfg.max_iters=20', 'train_cfg.val_interval=20',
+                'param_scheduler.0.end=20')))
+FULL_SHAPES = Preset(
+    dict(pretraining=400, training=300, test=100),
+    dict(dataset=12, pretrain=35, adapt=25, test=7, linear=18, test_linear=7))
+SHORT = ('train_cfg.max_iters=4', 'param_scheduler.0.end=2', 'param_scheduler.1.begin=2', 'param_scheduler.1.end=4')
+QUICK_SHAPES = Preset(
+    dict(pretraining=4, training=4, test=6),
+    dict(dataset=3, pretrain=7, adapt=7, test=6, linear=7, test_linear=6),
+    dict(pretrain=SHORT, adapt=SHORT))
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--classification', action='store_true', help='classify drawn shapes, instead of segmenting '
+                        'drawn scenes')
     parser.add_argument('--work-dir', type=Path, metavar='DIR', help='where everything goes, the dataset too '
-                        f'(default: {HOME}, with --quick {HOME}_quick)')
+                        f'(default: {HOME} or {SHAPES_HOME}, with --quick the same and _quick)')
     parser.add_argument('--quick', action='store_true', help='a few images and iterations: shows in a minute or two '
                         'that every step works, and learns next to nothing')
     parser.add_argument('--fresh', action='store_true', help='run finished steps again')
     args = parser.parse_args()
-    work_dir = (args.work_dir or ROOT / (f'{HOME}_quick' if args.quick else HOME)).resolve()
+    home = SHAPES_HOME if args.classification else HOME
+    work_dir = (args.work_dir or ROOT / (f'{home}_quick' if args.quick else home)).resolve()
     args.work_dir = work_dir.relative_to(ROOT) if work_dir.is_relative_to(ROOT) else work_dir
     return args
 
@@ -84,12 +98,13 @@ def make_steps(work_dir: Path, preset: Preset) -> list['Step']:
          python('make_sample_dataset', '--out', data, '--images', preset.images['training'],
                 '--val-images', preset.images['validation'], '--seed', SEED)),
         ('mae', 'pretrain a small ViT on its images, without labels (MAE, mmpretrain)', mae,
-         python('train', MAE, '--overwrite', '--work-dir', mae.parent, *options(*train, *preset.mae))),
+         python('train', MAE, '--overwrite', '--work-dir', mae.parent,
+                *options(*train, *preset.options.get('mae', ())))),
         ('untrained', 'how good are untrained prompts and heads? One iteration with learning rate 0', untrained,
          python('train', GPT, '--overwrite', '--work-dir', untrained.parent, *options(*train, *val, *weights, *once))),
         ('adapt', 'freeze the ViT; train gated prompts, temperatures and SETR-PUP heads', adapted,
          python('train', GPT, '--overwrite', '--work-dir', adapted.parent,
-                *options(*train, *val, *weights, *preset.gpt))),
+                *options(*train, *val, *weights, *preset.options.get('adapt', ())))),
         ('test', 'evaluate on the validation images, single-scale', work_dir / 'test/metrics.json',
          python('test', GPT, adapted, '--work-dir', work_dir / 'test', '--out', work_dir / 'predictions',
                 *options(*test))),
@@ -98,6 +113,33 @@ def make_steps(work_dir: Path, preset: Preset) -> list['Step']:
         ('gates', 'draw what the gates learnt', work_dir / 'gates.png',
          python('plot_gates', untrained, adapted, '--names', 'untrained', 'adapted', '--out', work_dir / 'gates.png')),
     ]
+    return [Step(name, title, command, [output], preset.seconds[name]) for name, title, output, command in commands]
+
+
+def make_shapes_steps(work_dir: Path, preset: Preset) -> list['Step']:
+    """As :func:`make_steps`, for classification."""
+    from mmseg_gpt.sample.steps import Step
+    data, vit = work_dir / 'data', work_dir / 'pretrained/vit.pth'
+    moved = work_dir != Path(SHAPES_HOME)
+    train, test = ([f'{name}_dataloader.dataset.data_root={data}'] * moved for name in ('train', 'test'))
+    weights = [f'model.backbone.init_cfg.checkpoint={vit}'] * moved
+    short = preset.options.get('adapt', ())
+    commands = [
+        ('dataset', 'draw shapes, and blobs to pretrain on', data / 'manifest.json',
+         python('make_sample_dataset', '--shapes', '--out', data, '--images', preset.images['training'], '--val-images',
+                preset.images['test'], '--pretrain-images', preset.images['pretraining'], '--seed', SEED)),
+        ('pretrain', 'train a small ViT to tell blobs apart, which are none of the shapes', vit,
+         python('train', VIT, '--overwrite', '--work-dir', vit.parent,
+                *options(*train, *preset.options.get('pretrain', ()))))]
+    for name, tested, title, method in (('adapt', 'test', 'gated prompts, temperatures and a linear head', ()),
+                                        ('linear', 'test_linear', 'the linear head alone, for comparison', LINEAR)):
+        trained = work_dir / name / 'adapted.pth'
+        commands += [
+            (name, f'freeze the ViT; train {title}', trained,
+             python('train', SHAPES, '--overwrite', '--work-dir', trained.parent,
+                    *options(*train, *test, *weights, *short, *method))),
+            (tested, 'evaluate on the test images', work_dir / tested / 'metrics.json',
+             python('test', SHAPES, trained, '--work-dir', work_dir / tested, *options(*test, *method)))]
     return [Step(name, title, command, [output], preset.seconds[name]) for name, title, output, command in commands]
 
 
@@ -113,15 +155,22 @@ def main() -> None:
     args = parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: takes the running command along
     print(introduction(args.work_dir), flush=True)
-    from mmseg_gpt.sample.dataset import available_cpus
-    from mmseg_gpt.sample.report import write_report
-    from mmseg_gpt.sample.results import collect
+    from mmseg_gpt.sample.folder import available_cpus
     from mmseg_gpt.sample.steps import run_steps
     os.chdir(ROOT)  # the commands are run and shown as from there
-    preset = QUICK if args.quick else FULL
     print(f'CPUs: {available_cpus()}\n', flush=True)
-    seconds = run_steps(make_steps(args.work_dir, preset), args.work_dir, args.fresh)
-    write_report(args.work_dir, collect(args.work_dir, preset.images, seconds, SEED), preset.images['validation'])
+    if args.classification:
+        preset, steps = QUICK_SHAPES if args.quick else FULL_SHAPES, make_shapes_steps
+    else:
+        preset, steps = QUICK if args.quick else FULL, make_steps
+    seconds = run_steps(steps(args.work_dir, preset), args.work_dir, args.fresh)
+    if args.classification:
+        from mmseg_gpt.sample.shapes_report import collect, write_report
+        write_report(args.work_dir, collect(args.work_dir, seconds, SEED), SHAPES, preset.images['test'])
+    else:
+        from mmseg_gpt.sample.report import write_report
+        from mmseg_gpt.sample.results import collect
+        write_report(args.work_dir, collect(args.work_dir, preset.images, seconds, SEED), preset.images['validation'])
 
 
 if __name__ == '__main__':

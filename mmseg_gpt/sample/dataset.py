@@ -1,22 +1,18 @@
 """Writing drawn scenes to disk in ADE20K's layout."""
 
-import json
-import os
-from collections.abc import Callable, Iterable
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from functools import partial
-from itertools import count
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from .folder import draw_files
 from .scenes import CLASSES, draw_scene
 
 # Raise it when the drawing changes, so that datasets drawn by older code are drawn anew.
 DRAWING = 1
 SPLITS = ('training', 'validation')
-MANIFEST = 'manifest.json'
 
 
 def make_dataset(root: str | Path, training: int = 1000, validation: int = 100, size: int = 96, seed: int = 0,
@@ -48,18 +44,10 @@ def make_dataset(root: str | Path, training: int = 1000, validation: int = 100, 
                          f'got size={size}, training={training}, validation={validation}')
     root = Path(root)
     counts = dict(zip(SPLITS, (training, validation)))
-    manifest = dict(drawing=DRAWING, classes=list(CLASSES), images=counts, size=size, seed=seed)
-    if is_complete(root, manifest):
-        return False
-    clear(root)
-    (root / MANIFEST).write_text(json.dumps(dict(complete=False)))  # marks the files as ours, should this be stopped
-    jobs = [(split, i) for split in SPLITS for i in range(counts[split])]
-    with ProcessPoolExecutor(processes or available_cpus()) as pool:
-        done: Iterable = pool.map(partial(write_scene, root, size, seed), jobs, chunksize=16)
-        for number, _ in zip(count(1), done):
-            progress(number, len(jobs))
-    (root / MANIFEST).write_text(json.dumps(dict(complete=True, **manifest), indent=2) + '\n')
-    return True
+    settings = dict(drawing=DRAWING, classes=list(CLASSES), images=counts, size=size, seed=seed)
+    jobs = {(split, i): [image_path(root, split, i), label_path(root, split, i)]
+            for split in SPLITS for i in range(counts[split])}
+    return draw_files(root, settings, jobs, partial(write_scene, root, size, seed), progress, processes)
 
 
 def write_scene(root: Path, size: int, seed: int, job: tuple[str, int]) -> None:
@@ -80,37 +68,3 @@ def image_path(root: Path, split: str, index: int) -> Path:
 def label_path(root: Path, split: str, index: int) -> Path:
     """Where the labels of image ``index`` of a split are."""
     return root / 'annotations' / split / f'{index:05d}.png'
-
-
-def is_complete(root: Path, manifest: dict) -> bool:
-    """Whether ``root`` holds what ``manifest`` describes."""
-    if read_manifest(root) != dict(complete=True, **manifest):
-        return False
-    return all(path(root, split, index).is_file() for path in (image_path, label_path)
-               for split in SPLITS for index in range(manifest['images'][split]))
-
-
-def read_manifest(root: Path) -> dict | None:
-    """The manifest of a dataset, or None where there is none that can be read."""
-    try:
-        return json.loads((root / MANIFEST).read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-
-
-def clear(root: Path) -> None:
-    """Makes the folders, and empties them of images drawn earlier; refuses to delete any others."""
-    for kind, split, suffix in ((k, s, x) for k, x in (('images', 'jpg'), ('annotations', 'png')) for s in SPLITS):
-        folder = root / kind / split
-        folder.mkdir(parents=True, exist_ok=True)
-        old = list(folder.glob(f'*.{suffix}'))
-        if old and not (root / MANIFEST).is_file():
-            raise FileExistsError(f'{folder} holds images but {root / MANIFEST} does not exist, so they are not a '
-                                  'sample dataset: choose another folder')
-        for path in old:
-            path.unlink()
-
-
-def available_cpus() -> int:
-    """CPUs this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1

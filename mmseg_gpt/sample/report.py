@@ -55,15 +55,19 @@ def write_report(work_dir: Path, results: dict, validation: int) -> None:
         validation: Number of validation images; the first of them are drawn.
     """
     (work_dir / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
-    table = results_table(results)
-    (work_dir / 'results.md').write_text(table)
     shown = [read_sample(work_dir / 'data', work_dir / 'predictions', i) for i in range(min(8, validation))]
     plot_predictions(shown, work_dir / 'predictions.png')
+    leave(work_dir, results_table(results), {
+        'predictions.png': 'validation images, ground truth and prediction', 'gates.png': 'what the gates learnt',
+        'adapted/adapted.pth': 'the adapted model'})
+
+
+def leave(work_dir: Path, table: str, files: dict[str, str]) -> None:
+    """Writes the table, and prints it and what else there is to look at."""
+    (work_dir / 'results.md').write_text(table)
     print(f'{table}\nLeft for you in {work_dir}:')
-    for name, what in (('results.md', 'this table (results.json: with all digits)'),
-                       ('predictions.png', 'validation images, ground truth and prediction'),
-                       ('gates.png', 'what the gates learnt'), ('adapted/adapted.pth', 'the adapted model'),
-                       ('logs/', 'the full output of every step')):
+    for name, what in {'results.md': 'this table (results.json: with all digits)', **files,
+                       'logs/': 'the full output of every step'}.items():
         print(f'  {work_dir / name}  {what}')
 
 
@@ -77,7 +81,6 @@ def results_table(results: dict) -> str:
     """
     single, multi, majority = results['single_scale'], results['multi_scale'], results['majority']
     untrained = results['untrained']
-    trained, total = results['parameters']['trained'], results['parameters']['total']
     rows = [('', 'single scale', 'multi scale'), ('---', '---:', '---:'),
             ('**mIoU**', f'**{single["mIoU"]:.2f}**', f'**{multi["mIoU"]:.2f}**'),
             *((f'IoU {name}', show_iou(single, name), show_iou(multi, name)) for name in CLASSES),
@@ -85,14 +88,20 @@ def results_table(results: dict) -> str:
             (f'mIoU of "{majority["class"]}" everywhere', f'{majority["mIoU"]:.2f}', '')]
     lines = ['# Gated Prompt Tuning on the drawn sample dataset', '',
              *(f'| {" | ".join(row)} |' for row in rows), '',
-             f'Trained: {trained:,} of {total:,} parameters ({trained / total:.1%}), of them '
-             f'{results["parameters"]["prompts"]:,} in prompts, gates and temperatures and the rest in the heads.', '',
-             '| step | seconds |', '| --- | ---: |',
-             *(f'| {name} | {seconds:.0f} |' for name, seconds in results['seconds'].items()),
-             f'| in all | {sum(results["seconds"].values()):.0f} |', '',
-             f'Seed {results["seed"]}; {results["cpus"]} CPUs; '
-             + ', '.join(f'{name} {version}' for name, version in results['versions'].items()) + '.', '']
+             *run_lines(results, 'heads')]
     return '\n'.join(lines)
+
+
+def run_lines(results: dict, heads: str) -> list[str]:
+    """What tables of both demos say of the run: its parameters, seconds, and with what."""
+    trained, total = results['parameters']['trained'], results['parameters']['total']
+    return [f'Trained: {trained:,} of {total:,} parameters ({trained / total:.1%}), of them '
+            f'{results["parameters"]["prompts"]:,} in prompts, gates and temperatures and the rest in the {heads}.', '',
+            '| step | seconds |', '| --- | ---: |',
+            *(f'| {name} | {seconds:.0f} |' for name, seconds in results['seconds'].items()),
+            f'| in all | {sum(results["seconds"].values()):.0f} |', '',
+            f'Seed {results["seed"]}; {results["cpus"]} CPUs; '
+            + ', '.join(f'{name} {version}' for name, version in results['versions'].items()) + '.', '']
 
 
 def show_iou(metrics: dict, name: str) -> str:

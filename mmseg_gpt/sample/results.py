@@ -5,7 +5,7 @@ import re
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
-from .dataset import available_cpus
+from .folder import available_cpus
 from .report import majority_iou
 from .scenes import CLASSES
 
