@@ -18,17 +18,23 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='examples:\n  %(prog)s --list pretrained/mae_pretrain_vit_base.pth\n'
         '  %(prog)s timm://vit_base_patch14_dinov2.lvd142m dinov2_b.safetensors\n'
-        f'  %(prog)s --layout {AS_IS} old_mmengine/iter_160000.pth iter_160000.pth\n\n'
+        f'  %(prog)s --layout {AS_IS} old_mmengine/iter_160000.pth iter_160000.pth\n'
+        f'  %(prog)s --layout {AS_IS} --vit pretrained/mae_pretrain_vit_base.pth adapters.pth whole.pth\n\n'
         'Exit code: 0, 1 where a file cannot be read or written, 2 for a wrong command line.')
     parser.add_argument('src', metavar='SRC', help='a checkpoint: a path, an http(s) address, or timm://NAME')
     parser.add_argument('dst', metavar='DST', nargs='?', type=Path, help='the .safetensors or .pth file to write')
     parser.add_argument('--list', action='store_true', help='only say what SRC is, and how a config uses it')
     parser.add_argument('--layout', choices=LAYOUTS, default='timm', help=LAYOUT_HELP)
+    parser.add_argument('--vit', metavar='FILE', help=f'with --layout {AS_IS}: make a whole checkpoint of an '
+                        'adapter-only SRC and its pretrained ViT, a path or an address, for what cannot load adapters '
+                        'alone, such as the inferencers of mmpretrain and mmsegmentation')
     parser.add_argument('--sha256', metavar='HEX', help='refuse SRC if its SHA-256 is another')
     parser.add_argument('--force', action='store_true', help='overwrite DST')
     args = parser.parse_args()
     if args.list == (args.dst is not None):
         parser.error('give either --list or DST')
+    if args.vit and (args.list or args.layout != AS_IS):
+        parser.error(f'--vit goes with --layout {AS_IS} and DST')
     return args
 
 
@@ -42,7 +48,7 @@ def main() -> None:
         if args.list:
             print(describe(source))
             return
-        count = convert(source, args.dst, args.layout, args.force)
+        count = convert(source, args.dst, args.layout, args.force, args.vit)
         print(f'written: {args.dst} ({count} weights, layout {args.layout})\nsha256:  {file_sha256(args.dst)}')
     except (CheckpointError, OSError, ValueError) as error:
         raise SystemExit(str(error)) from error

@@ -7,6 +7,7 @@ accepted and anything else refused.
 
 import copy
 import hashlib
+import json
 from pathlib import Path
 
 from mmengine.model import BaseTTAModel, is_model_wrapper
@@ -16,8 +17,12 @@ from ..models import GatedPromptViT
 from .compare import differences
 from .fetch import fetch
 from .load import load_vit
-from .read import CheckpointError
+from .read import CheckpointError, weights_in
 from .seal import file_sha256
+
+# What of the backbone's settings decides the names and shapes of the frozen weights: plain values, of which none is
+# built, because a file must not say what to build.
+VIT_SETTINGS = ('arch', 'img_size', 'patch_size', 'layer_scale', 'num_registers')
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -108,7 +113,7 @@ def refill_frozen(model: nn.Module, frozen: dict, path: str | Path) -> None:
     if file_sha256(source) != frozen['sha256'] and weights_sha256(backbone) != frozen['weights_sha256']:
         raise CheckpointError(f'{path} holds adapters of another ViT than {source}: they were trained on '
                               f'{frozen["source"]} (SHA-256 {frozen["sha256"]}). Set '
-                              'model.backbone.init_cfg.checkpoint to that file')
+                              'model.backbone.init_cfg.checkpoint, or --vit, to that file')
 
 
 def source_path(backbone: GatedPromptViT, needed_by: str | Path = 'adapter_only') -> Path:
@@ -130,3 +135,32 @@ def weights_sha256(backbone: GatedPromptViT) -> str:
         digest.update(name.encode())
         digest.update(weight.detach().cpu().float().contiguous().numpy().tobytes())
     return digest.hexdigest()
+
+
+def is_adapter_only(content: object) -> bool:
+    """Whether the content of a file is that of an adapter-only checkpoint."""
+    meta = content.get('meta') if isinstance(content, dict) else None
+    return isinstance(meta, dict) and isinstance(meta.get('frozen'), dict)
+
+
+def with_frozen_state(checkpoint: dict, vit: str, path: str | Path) -> dict[str, Tensor]:
+    """The state dict of the whole model, from an adapter-only checkpoint and its pretrained ViT.
+
+    Args:
+        checkpoint: The content of the file.
+        vit: Path or address of the pretrained ViT; it must be the one of the checkpoint.
+        path: The checkpoint's name, for messages.
+
+    Raises:
+        CheckpointError: ``vit`` is another ViT, or the checkpoint does not say which model it is of.
+    """
+    try:
+        settings = json.loads(checkpoint['meta']['settings'])['model']['backbone']
+        options = {name: settings[name] for name in VIT_SETTINGS if name in settings}
+        out_type = 'featmap' if settings.get('out_type', 'featmap') == 'featmap' else 'cls_token'
+        backbone = GatedPromptViT(**options, out_type=out_type, init_cfg=dict(type='PretrainedViT', checkpoint=vit))
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f'{path} holds adapters only, and does not say of which model: {error!r}') from error
+    refill_frozen(backbone, checkpoint['meta']['frozen'], path)
+    frozen = {f'backbone.{name}': weight.detach() for name, weight in backbone.vit_state().items()}
+    return {**frozen, **weights_in(checkpoint, path)}

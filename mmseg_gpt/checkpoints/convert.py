@@ -9,7 +9,8 @@ import torch
 
 from ..models import GatedPromptViT
 from ..models.vit import ARCHS
-from .compare import differences
+from .adapters import is_adapter_only, with_frozen_state
+from .compare import differences, listed
 from .export import EXPORTS
 from .formats import State, to_timm
 from .load import FINAL_NORM
@@ -47,7 +48,10 @@ def read_vit(path: Path) -> VitFile:
         FileNotFoundError: there is no such file.
         CheckpointError: it holds no ViT, or a broken one.
     """
-    content = weights_in(read_file(path, old_mmengine=True), path)
+    content = read_file(path, old_mmengine=True)
+    if is_adapter_only(content):
+        raise CheckpointError(f'{path} holds adapters only, without a ViT; {needed_vit(content)}')
+    content = weights_in(content, path)
     try:
         layout, state = to_timm(content)
         heads = layout.num_heads(content)
@@ -80,6 +84,9 @@ def empty_vit(shape: VitShape, num_heads: int | None, has_norm: bool) -> GatedPr
 
 def describe(path: Path) -> str:
     """Says in lines what a checkpoint holds, and how a config uses it."""
+    content = read_file(path, old_mmengine=True)
+    if is_adapter_only(content):
+        return describe_adapters(path, content)
     vit, digest = read_vit(path), file_sha256(path)
     shape = vit.shape
     dtypes = Counter(str(value.dtype).removeprefix('torch.') for value in vit.state.values())
@@ -94,12 +101,45 @@ def describe(path: Path) -> str:
         'grid': f'{shape.side}x{shape.side}' if shape.side else f'{shape.positions - 1} patches, not square',
         'registers': shape.registers,
         'LayerScale': 'yes' if shape.layer_scale else 'no',
-        'weights': f'{len(vit.state)}, with {sum(v.numel() for v in vit.state.values()):,} parameters',
-        'dtypes': ', '.join(f'{dtype} ({count})' for dtype, count in dtypes.items()),
+        'weights': count(vit.state),
+        'dtypes': ', '.join(f'{dtype} ({number})' for dtype, number in dtypes.items()),
         'left over': f'{len(vit.left_over)} names: {", ".join(vit.left_over)}' if vit.left_over else 'nothing',
     }
-    lines = [f'{key:<11} {value}' for key, value in rows.items()]
-    return '\n'.join([*lines, '', 'In a config:', '', config_lines(path, vit, digest)])
+    return '\n'.join([as_lines(rows), '', 'In a config:', '', config_lines(path, vit, digest)])
+
+
+def describe_adapters(path: Path, content: dict) -> str:
+    """Says in lines what an adapter-only checkpoint holds, and how it is used."""
+    state, frozen = weights_in(content, path), content['meta']['frozen']
+    names = plain_meta(content).get('dataset_meta', {}).get('classes', [])
+    rows = {
+        'file': path,
+        'sha256': file_sha256(path),
+        'sealed': 'yes' if is_sealed(path) else 'no',
+        'holds': 'adapters only: what was trained, without the frozen ViT',
+        'weights': count(state),
+        'names': ', '.join(state),
+        'classes': f'{len(names)}: {listed(names)}' if names else 'not in the file',
+        'ViT': f'{frozen.get("source")}, SHA-256 {frozen.get("sha256")}',
+    }
+    return (f'{as_lines(rows)}\n\nTo use it: tools/test.py CONFIG {path}, with the config it was trained with, or\n'
+            f'{needed_vit(content)}')
+
+
+def needed_vit(content: dict) -> str:
+    """How an adapter-only checkpoint becomes a whole one."""
+    return (f'make a whole checkpoint of it with its pretrained ViT, {content["meta"]["frozen"].get("source")}: '
+            f'python tools/convert_checkpoint.py --layout {AS_IS} --vit PRETRAINED_VIT ADAPTERS.pth WHOLE.pth')
+
+
+def count(state: State) -> str:
+    """How many weights and parameters there are, for people."""
+    return f'{len(state)}, with {sum(value.numel() for value in state.values()):,} parameters'
+
+
+def as_lines(rows: dict[str, object]) -> str:
+    """Keys and values in two columns."""
+    return '\n'.join(f'{key:<11} {value}' for key, value in rows.items())
 
 
 def config_lines(path: Path, vit: VitFile, digest: str) -> str:
@@ -125,7 +165,7 @@ def is_sealed(path: Path) -> bool:
         return file.read().startswith(PREFIX)
 
 
-def convert(source: Path, target: Path, layout: str, force: bool = False) -> int:
+def convert(source: Path, target: Path, layout: str, force: bool = False, vit: str | None = None) -> int:
     """Writes the weights in ``source`` to ``target``, which appears whole or not at all.
 
     Args:
@@ -133,6 +173,8 @@ def convert(source: Path, target: Path, layout: str, force: bool = False) -> int
         target: A ``.safetensors`` or ``.pth`` file; the latter gets a seal.
         layout: One of ``EXPORTS``, or ``AS_IS``.
         force: Whether ``target`` may be there already.
+        vit: Path or address of the pretrained ViT of an adapter-only ``source``, of which a whole checkpoint is made;
+            only with ``AS_IS``.
 
     Returns:
         int: How many weights were written.
@@ -141,8 +183,8 @@ def convert(source: Path, target: Path, layout: str, force: bool = False) -> int
         FileNotFoundError: there is no ``source``, or no folder for ``target``.
         FileExistsError: there is a ``target``.
         OSError: ``target`` cannot be written; what was there before is still there.
-        CheckpointError: ``source`` cannot be read, or holds what ``layout`` has no place for.
-        ValueError: ``target`` has another suffix.
+        CheckpointError: ``source`` cannot be read, or holds what ``layout`` has no place for, or ``vit`` is not its.
+        ValueError: ``target`` has another suffix, or ``vit`` is given without need.
     """
     if target.suffix not in SUFFIXES:
         raise ValueError(f'{target}: the file to write must end in {" or ".join(SUFFIXES)}')
@@ -154,6 +196,12 @@ def convert(source: Path, target: Path, layout: str, force: bool = False) -> int
     if layout == AS_IS:
         content = read_file(source, old_mmengine=True)
         state = weights_in(content, source)
+        if vit:
+            if not is_adapter_only(content):
+                raise ValueError(f'--vit is for adapter-only checkpoints, and {source} is none')
+            state = with_frozen_state(content, vit, source)
+        elif is_adapter_only(content):
+            raise CheckpointError(f'{source} holds adapters only; {needed_vit(content)}')
         meta |= plain_meta(content)
     else:
         try:

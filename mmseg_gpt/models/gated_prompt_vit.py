@@ -201,6 +201,10 @@ def check_complete(vit: GatedPromptViT, state: dict[str, Tensor], prefix: str, *
     problems = differences(wanted, {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
     if problems:
         where = f' under "{prefix}"' if prefix else ''
+        if not any(prefix + name in state for name in vit.vit_state()):
+            problems.append('Nothing of the ViT itself is in it. If it is an adapter-only checkpoint, test it with '
+                            'tools/test.py, or make a whole one of it: python tools/convert_checkpoint.py '
+                            '--layout as-is --vit PRETRAINED_VIT ADAPTERS.pth WHOLE.pth')
         raise CheckpointError(
             f'the state dict does not fill the backbone, of which it must hold all {len(wanted)} weights{where}:\n' +
             '\n'.join(problems) + '\nBuild the model from the config the checkpoint was trained with. A pretrained ViT '
