@@ -141,7 +141,7 @@ def test_what_runs_again_is_not_done_before_it_has_finished(tmp_path):
     ('11/22 - mmengine - INFO - Iter(train) [ 40/300]  lr: 2e-03  eta: 0:01:19  time: 0.5  loss: 0.8716',
      'train 40/300, eta 0:01:19, loss 0.8716'),
     ('INFO - Iter(val) [10/10]    aAcc: 90.0  mIoU: 80.1  mAcc: 85.2', 'val 10/10, mIoU 80.1'),
-    ('250/1600 images drawn', '250/1600 scenes drawn'),
+    ('250/1600 images drawn', '250/1600 images drawn'),
     ('INFO - Checkpoints will be saved to x', None),
 ])
 def test_condenses_log_lines(line, shown):
