@@ -1,4 +1,6 @@
 # Gated prompts on the frozen ViT of vit_pretrain_shapes.py: step 3 of tools/demo.py --classification.
+# Accuracy 76.9 +- 1.1, where chance is 10 (3 seeds of drawing, pretraining and adaptation: 77.1, 75.8, 77.9). The
+# linear head alone, --cfg-options model.backbone.prompt=None model.backbone.temperature=False, has 75.6 +- 1.8.
 _base_ = ['vit_pretrain_shapes.py']
 max_iters = 560
 model = dict(

@@ -1,6 +1,6 @@
 # Supervised pretraining of a small ViT on drawn blobs, none of which is a class of cls_gpt_shapes.py: step 2 of
 # tools/demo.py --classification. (Not MAE: within a minute on two CPU cores that gave features with which a linear
-# probe was no better than on raw pixels.)
+# probe was hardly better than on pixels.)
 _base_ = ['../_base_/runtime_cls.py']
 max_iters = 1000
 size, width = 32, 96
