@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.logging import MMLogger
+from mmengine.registry import DefaultScope
 from torch import nn
 
 from mmseg_gpt.models import GatedPromptViT
@@ -21,6 +22,12 @@ def pytest_configure() -> None:
     """Lets Ctrl-C work in what the tests start: a shell ignores it in what runs in the background."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope='module', autouse=True)
+def default_scope() -> None:
+    """Ends the default scope that a run of another file has left, in which this file's modules are not found."""
+    DefaultScope._instance_dict.clear()
 
 
 @pytest.fixture(autouse=True)

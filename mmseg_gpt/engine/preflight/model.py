@@ -22,8 +22,8 @@ def wrong_backbone(cfg: Config) -> list[str]:
     try:
         with torch.device('meta'):
             GatedPromptViT(**options)
-    except (TypeError, ValueError) as error:
-        return [f'model.backbone: {error}']
+    except (KeyError, TypeError, ValueError) as error:  # KeyError: a prompt that is not registered
+        return [f'model.backbone: {error.args[0]}']
     return []
 
 
