@@ -1,5 +1,6 @@
 """MMEngine's runner, with what a run of 160,000 iterations needs to be trusted."""
 
+import atexit
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,7 @@ class Runner(CheckpointRunner):
     def setup_env(self, env_cfg: dict) -> None:
         if self.launcher == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
             torch.distributed.init_process_group('gloo')
+            atexit.register(end_process_group)
         super().setup_env(env_cfg)
 
     def set_randomness(self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False) -> None:
@@ -99,6 +101,12 @@ class Runner(CheckpointRunner):
             dataloader = guarded(dataloader)
             dataloader.setdefault('pin_memory', torch.cuda.is_available())  # copying to a GPU is then faster
         return mmengine.runner.Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+
+
+def end_process_group() -> None:
+    """Ends gloo's threads, which now and then abort a process that exits while they run."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
 
 
 def training_loader(dataloader: dict, seed: int, processes: int = 1) -> DataLoader:
