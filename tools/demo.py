@@ -50,7 +50,7 @@ QUICK = Preset(
                 'param_scheduler.0.end=20')))
 FULL_SHAPES = Preset(
     dict(pretraining=400, training=300, test=100),
-    dict(dataset=12, pretrain=35, adapt=25, test=7, linear=18, test_linear=7))
+    dict(dataset=8, pretrain=64, adapt=35, test=6, linear=22, test_linear=6))
 SHORT = ('train_cfg.max_iters=4', 'param_scheduler.0.end=2', 'param_scheduler.1.begin=2', 'param_scheduler.1.end=4')
 QUICK_SHAPES = Preset(
     dict(pretraining=4, training=4, test=6),
