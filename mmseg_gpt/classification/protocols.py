@@ -4,7 +4,7 @@ import copy
 
 from mmengine.config import Config
 
-from .experiment import validation as validating
+from .experiment import validation
 
 
 def hold_out_for_search(cfg: Config) -> None:
@@ -20,10 +20,10 @@ def hold_out_for_search(cfg: Config) -> None:
     if dataset.get('type') == 'VTABTask':
         cfg.train_dataloader.dataset.split = 'train800'
         validate_on(cfg, dict(dataset, split='val200'))
-    validation = cfg.get('val_dataloader')
-    if cfg.get('default_scope') != 'mmpretrain' or not validation or images(validation.dataset) == images(dataset):
+    loader = cfg.get('val_dataloader')
+    if cfg.get('default_scope') != 'mmpretrain' or not loader or images(loader.dataset) == images(dataset):
         raise ValueError('it has no validation images beside the test images')
-    cfg.test_dataloader = copy.deepcopy(validation)
+    cfg.test_dataloader = copy.deepcopy(loader)
 
 
 def images(dataset: dict) -> dict:
@@ -56,5 +56,5 @@ def follow_the_authors(cfg: Config) -> None:
 
 def validate_on(cfg: Config, dataset: dict) -> None:
     """Makes ``dataset`` that of validation, whatever was."""
-    for key, value in validating(copy.deepcopy(dataset)).items():
+    for key, value in validation(copy.deepcopy(dataset)).items():
         cfg[key] = value  # Config.update would merge them
