@@ -15,8 +15,10 @@ lite = ['mmcv-lite==2.1.0']
 # mmpretrain also imports torchvision, without declaring it. Nor is it here: each release asks for one torch, so pip
 # would replace an installed torch to suit the newest torchvision. Install the two together, before this package.
 classification = ['mmpretrain>=1.2.0,<2']
-# timm asks for torchvision: the same holds.
-test = ['pytest', 'ruff', 'safetensors', 'timm']
+# PSNR and SSIM of reconstructed images. Other figures need what mmsegmentation needs anyway.
+analysis = ['scikit-image']
+# timm asks for torchvision: the same holds. The notebook is executed, and what TensorBoard is given is read.
+test = ['ipykernel', 'nbclient', 'pytest', 'ruff', 'safetensors', 'tensorboard', 'timm']
 
 setup(
     name='mmseg_gpt',
@@ -38,7 +40,8 @@ setup(
     extras_require={
         'lite': lite,
         'classification': classification,
+        'analysis': analysis,
         'test': test,
-        'all': [*lite, *classification, *test],
+        'all': [*lite, *classification, *analysis, *test],
     },
 )

@@ -59,6 +59,29 @@ def add_suite_arguments(parser: argparse.ArgumentParser, out: str) -> None:
                         'them over; those of these settings are kept')
 
 
+def add_figure_arguments(parser: argparse.ArgumentParser, out: str) -> None:
+    """Adds where a figure is written.
+
+    Args:
+        parser: To which it is added.
+        out: The default.
+    """
+    parser.add_argument('--out', type=figure, default=Path(out), metavar='FILE', help='picture to write: .png, .svg or '
+                        '.pdf. PNG and SVG are written in any case, and the numbers beside them as CSV and JSON '
+                        '(default: %(default)s)')
+
+
+def figure(text: str) -> Path:
+    """The file of a figure.
+
+    Raises:
+        argparse.ArgumentTypeError: it has the suffix of something else.
+    """
+    if Path(text).suffix not in ('.png', '.svg', '.pdf'):
+        raise argparse.ArgumentTypeError(f'{text} must end in .png, .svg or .pdf')
+    return Path(text)
+
+
 def setting(text: str) -> str:
     """A setting of a config as it was typed; :func:`mmseg_gpt.engine.read_config` parses it.
 

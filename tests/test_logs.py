@@ -1,0 +1,42 @@
+"""The log of a run, over its resumptions."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mmseg_gpt.analysis.logs import read_scalars
+
+
+def log(folder: Path, start: str, *lines: dict | str) -> None:
+    """Writes the log of one start."""
+    file = folder / start / 'vis_data/scalars.json'
+    file.parent.mkdir(parents=True)
+    file.write_text('\n'.join(line if isinstance(line, str) else json.dumps(line) for line in lines) + '\n')
+
+
+def test_lines_of_a_step_become_one_and_validation_is_apart(tmp_path):
+    log(tmp_path, '20260101_000000', dict(loss=3., iter=50, step=50), {'gates/block_01': .1, 'iter': 50, 'step': 50},
+        dict(mIoU=7., step=50))
+    assert read_scalars(tmp_path) == ([{'loss': 3., 'iter': 50, 'step': 50, 'gates/block_01': .1}],
+                                      [dict(mIoU=7., step=50)])
+
+
+def test_what_a_resumed_run_has_done_again_counts_once(tmp_path):
+    """The first start was killed at 150 and resumed from 50: its lines after that are of weights that were lost."""
+    log(tmp_path, '20260101_000000', *(dict(loss=1., iter=i, step=i) for i in (50, 100, 149)))
+    log(tmp_path, '20260102_000000', *(dict(loss=2., iter=i, step=i) for i in (75, 125)))
+    assert [(line['step'], line['loss']) for line in read_scalars(tmp_path)[0]] == [(50, 1.), (75, 2.), (125, 2.)]
+
+
+def test_a_line_that_a_kill_has_cut_off_is_left_out_and_other_damage_is_an_error(tmp_path):
+    log(tmp_path / 'killed', '1', dict(loss=1., iter=1, step=1), '{"loss": 1., "it')
+    assert len(read_scalars(tmp_path / 'killed')[0]) == 1
+    log(tmp_path / 'damaged', '1', '{"loss": 1., "it', dict(loss=1., iter=1, step=1))
+    with pytest.raises(ValueError, match=r'scalars\.json, line 1 is damaged'):
+        read_scalars(tmp_path / 'damaged')
+
+
+def test_a_folder_without_a_log(tmp_path):
+    with pytest.raises(ValueError, match='is not the work directory of a training'):
+        read_scalars(tmp_path)
