@@ -3,6 +3,8 @@
 import logging
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -15,7 +17,8 @@ from torch import nn
 from mmseg_gpt.models import GatedPromptViT
 
 TINY = dict(embed_dims=32, num_layers=4, num_heads=4, mlp_ratio=4)
-BESIDE = Path(__file__).parents[1].parent / 'shared'
+ROOT = Path(__file__).parents[1]
+BESIDE = ROOT.parent / 'shared'
 
 
 def pytest_configure() -> None:
@@ -90,3 +93,19 @@ def layouts_folder() -> Path:
     if not path.is_dir():
         pytest.skip(f'the layouts of released checkpoints are not at {path}; set MMSEG_GPT_LAYOUTS to where they are')
     return path
+
+
+def run_demo(*arguments: str | Path, timeout: int = 600) -> subprocess.CompletedProcess:
+    """Runs tools/demo.py."""
+    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
+    return subprocess.run([sys.executable, ROOT / 'tools/demo.py', *arguments], env=environment, capture_output=True,
+                          text=True, cwd='/', timeout=timeout)
+
+
+@pytest.fixture(scope='session')
+def quick_demo(tmp_path_factory) -> tuple[Path, str]:
+    """What the quick demo has left, and what it has printed: a model, its ViT and its data. It takes a minute."""
+    work_dir = tmp_path_factory.mktemp('demo')
+    result = run_demo('--quick', '--work-dir', work_dir)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-1000:]
+    return work_dir, result.stdout

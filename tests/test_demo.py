@@ -1,7 +1,6 @@
 """The whole demo through its command line, with few images and iterations."""
 
 import json
-import os
 import runpy
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import pytest
+from conftest import run_demo
 
 from mmseg_gpt.commands import condense
 from mmseg_gpt.sample.steps import Progress, Step, run_step, run_steps
@@ -17,57 +17,43 @@ ROOT = Path(__file__).parent.parent
 demo = runpy.run_path(str(ROOT / 'tools/demo.py'))
 
 
-def run(*arguments: str | Path, timeout: int = 600) -> subprocess.CompletedProcess:
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    return subprocess.run([sys.executable, ROOT / 'tools/demo.py', *arguments], env=environment, capture_output=True,
-                          text=True, cwd='/', timeout=timeout)
-
-
-@pytest.fixture(scope='module')
-def finished(tmp_path_factory) -> tuple[Path, str]:
-    work_dir = tmp_path_factory.mktemp('demo')
-    result = run('--quick', '--work-dir', work_dir)
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-1000:]
-    return work_dir, result.stdout
-
-
-def test_shows_each_command_and_the_table(finished):
-    work_dir, printed = finished
+def test_shows_each_command_and_the_table(quick_demo):
+    work_dir, printed = quick_demo
     for tool in ('make_sample_dataset', 'train', 'test', 'plot_gates'):
         assert f'$ python tools/{tool}.py' in printed
     assert '[1/7]' in printed and 'left in all' in printed and 'CPUs: ' in printed
     assert (work_dir / 'results.md').read_text() in printed
 
 
-def test_learns_something_even_so(finished):
-    results = json.loads((finished[0] / 'results.json').read_text())
+def test_learns_something_even_so(quick_demo):
+    results = json.loads((quick_demo[0] / 'results.json').read_text())
     reached = results['single_scale']['mIoU']
     assert reached > 2 * results['majority']['mIoU'] and reached > results['untrained']['mIoU'] + 2
     assert results['multi_scale']['mIoU'] > results['majority']['mIoU']
     assert set(results['single_scale']['per_class']) == set(results['multi_scale']['per_class'])
 
 
-def test_counts_parameters(finished):
-    parameters = json.loads((finished[0] / 'results.json').read_text())['parameters']
+def test_counts_parameters(quick_demo):
+    parameters = json.loads((quick_demo[0] / 'results.json').read_text())['parameters']
     # 10 prompts of width 128, 11 gates, 12 temperatures.
     assert parameters['prompts'] == 10 * 128 + 11 + 12
     assert parameters['prompts'] < parameters['trained'] < parameters['total']
 
 
-def test_pictures_are_not_blank(finished):
-    predictions, gates = (cv2.imread(str(finished[0] / f'{name}.png')) for name in ('predictions', 'gates'))
+def test_pictures_are_not_blank(quick_demo):
+    predictions, gates = (cv2.imread(str(quick_demo[0] / f'{name}.png')) for name in ('predictions', 'gates'))
     assert predictions.shape == (890, 1200, 3) and predictions.std() > 30
     assert gates.std() > 5
 
 
-def test_finished_steps_are_skipped(finished):
-    again = run('--quick', '--work-dir', finished[0])
+def test_finished_steps_are_skipped(quick_demo):
+    again = run_demo('--quick', '--work-dir', quick_demo[0])
     assert again.returncode == 0 and again.stdout.count('skipped') == 7 and '$ python' not in again.stdout
 
 
 @pytest.mark.slow
 def test_the_whole_demo_learns(tmp_path):
-    result = run('--work-dir', tmp_path, timeout=3600)
+    result = run_demo('--work-dir', tmp_path, timeout=3600)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-1000:]
     results = json.loads((tmp_path / 'results.json').read_text())
     assert results['single_scale']['mIoU'] > 60
