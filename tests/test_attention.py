@@ -160,6 +160,13 @@ def test_maps_of_queries_by_hand():
     assert (query_map(uniform, TOKENS, '0,0') == 1).all() and (query_map(uniform, TOKENS, 'to-prompts') == 3 / 8).all()
 
 
+def test_a_pixel_of_an_oblong_picture_is_found():
+    weights = torch.arange(49.).reshape(1, 1, 7, 7)  # of CLS and 2 x 3 patches
+    expected = weights[0, 0, 5, 1:] * 7  # the second of the second row
+    tokens = Tokens(first_patch=1, grid=(2, 3), num_prompts=0, patch_size=8)
+    assert query_map(weights, tokens, '15,8').flatten().tolist() == expected.tolist()
+
+
 @pytest.mark.parametrize('query, message', [
     ('prompt:4', 'prompts are counted from 1 to 3'), ('16,0', 'outside of the picture, of 2 x 2 patches of 8 pixels'),
     ('0,16', 'outside of the picture')])
@@ -183,6 +190,14 @@ def test_a_study_is_of_the_first_image_and_its_summaries_are_of_all(tiny_vit):
     for i in range(3):
         torch.testing.assert_close(found.summaries[2][i], (parts[0][i] + parts[1][i]) / 2)
     assert found.uniform[0].prompt_share == 0 and found.uniform[1].prompt_share == pytest.approx((3 / 20 + 3 / 10) / 2)
+
+
+def test_registers_are_neither_patches_nor_prompts(tiny_vit):
+    vit = tiny_vit(prompt=GATED, num_registers=4, layer_scale=True)
+    found = study(vit, [images[:1]], ['prompt:1'], [3])
+    weights = attention_maps(vit, images[:1], [3])[3]
+    torch.testing.assert_close(found.maps['prompt:1', 3], weights[0, :, 21, 5:21].unflatten(-1, (4, 4)) * 24)
+    torch.testing.assert_close(found.summaries[3].prompt_share, weights[0, :, 5:21, 21:].sum(-1).mean(-1))
 
 
 # Figures

@@ -51,7 +51,7 @@ def parse_args() -> argparse.Namespace:
                         'from 1 (default: mean)')
     parser.add_argument('--also', nargs=3, action='append', default=[], metavar=('NAME', 'CONFIG', 'CHECKPOINT'),
                         help='a further model, as a further column; give --also again for each')
-    parser.add_argument('--device', choices=('cpu', 'cuda'), default='cpu', help='default: %(default)s')
+    parser.add_argument('--device', choices=('cpu', 'cuda'), help='default: cuda where there is one')
     add_figure_arguments(parser, 'attention.png')
     parser.set_defaults(work_dir=None, launcher='none')  # what read_config looks for
     args = parser.parse_args()
@@ -167,6 +167,7 @@ def main() -> None:
     from mmseg_gpt.engine.preflight.before import refuse
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise SystemExit('--device cuda: no GPU is visible to PyTorch')
+    args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     MMLogger.get_instance('plot_attention', log_level='WARNING')
     refuse([], [problem for image in args.images for problem in check_headers(image)])
     with errors_in_words():
