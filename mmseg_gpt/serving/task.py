@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch.nn.functional as F
 from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.model import BaseModel
 from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
 from mmengine.structures import BaseDataElement
+from torch import Tensor
 
 from ..checkpoints import CheckpointError, fetch, read_file
 from ..checkpoints.adapters import frozen_backbones, load_model_state
@@ -30,7 +32,7 @@ class ServedTask:
 
     Attributes:
         model: A segmentor or classifier in eval mode.
-        vit: Its frozen backbone.
+        vit: Its backbone, which is frozen unless :func:`load_task` was told otherwise.
         origin: Which ViT that is, in words.
         reader: The transform of the config's test pipeline that reads the file.
         transform: Those after it, without what loads annotations.
@@ -71,6 +73,29 @@ class ServedTask:
         """The ``inputs`` (3, h, w) of the model and the ``data_samples`` for one image; see :meth:`read`."""
         return self.transform(self.read(image))
 
+    def view(self, image: Image) -> tuple[np.ndarray, Tensor]:
+        """One image as the backbone gets it, and as people see the same pixels.
+
+        Where a segmentor goes over the image in windows, this is a window of that size in the middle.
+
+        Args:
+            image: See :meth:`read`.
+
+        Returns:
+            tuple: The picture (H, W, 3), uint8, red first; and the normalised input (1, 3, H, W).
+        """
+        prepared = self.prepare(image)
+        batch = {key: [prepared[key]] for key in ('inputs', 'data_samples')}
+        inputs = self.model.data_preprocessor(batch, False)['inputs']
+        pixels = prepared['inputs'].clamp(0, 255).byte()
+        missing = np.subtract(inputs.shape[-2:], pixels.shape[-2:])  # the preprocessor pads at the bottom and right
+        pixels = F.pad(pixels, (0, int(missing[1]), 0, int(missing[0])))
+        test_cfg = getattr(self.model, 'test_cfg', None) or {}
+        window = test_cfg['crop_size'] if test_cfg.get('mode') == 'slide' else inputs.shape[-2:]
+        rows, columns = (slice(max(0, (side - part) // 2), max(0, (side - part) // 2) + part)
+                         for side, part in zip(inputs.shape[-2:], window))
+        return pixels[:, rows, columns].permute(1, 2, 0).numpy()[..., ::-1], inputs[..., rows, columns]
+
     def predict(self, prepared: list[dict]) -> list[BaseDataElement]:
         """The model's answers for what :meth:`prepare` gave for images that have the same size now."""
         return self.model.test_step({key: [each[key] for each in prepared] for key in ('inputs', 'data_samples')})
@@ -80,7 +105,7 @@ class ServedTask:
         return self.classes[label] if self.classes else str(label)
 
 
-def load_task(name: str, config: str | Path | Config, checkpoint: str | Path) -> ServedTask:
+def load_task(name: str, config: str | Path | Config, checkpoint: str | Path, frozen: bool = True) -> ServedTask:
     """Builds the model and the preprocessing of a config, in its own scope, and fills the model on the CPU.
 
     Args:
@@ -88,15 +113,16 @@ def load_task(name: str, config: str | Path | Config, checkpoint: str | Path) ->
         config: A file, or what ``Config.fromfile`` gave.
         checkpoint: A whole checkpoint of this project or one with adapters only, which then finds its ViT in the file
             that the config names.
+        frozen: Refuse a full fine-tuning, whose ViT nobody can share.
 
     Raises:
         CheckpointError: the checkpoint is damaged or not of this model, or its ViT is not there or another one.
-        ValueError: the model has no frozen ViT to share, or the config does not say how images are prepared.
+        ValueError: the model has no ViT, or none to share, or the config does not say how images are prepared.
     """
     cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(config)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         model = build_model(cfg).eval()
-        vit = frozen_vit(model, name)
+        vit = frozen_vit(model, name) if frozen else only_vit(model, name)
         reader, transform = build_preprocessing(cfg, name)
     content = read_file(fetch(str(checkpoint)))
     if not isinstance(content, dict):
@@ -129,6 +155,18 @@ def frozen_vit(model: BaseModel, name: str) -> GatedPromptViT:
         raise ValueError(f'task "{name}" is a full fine-tuning (model.backbone.frozen=False): its ViT is its own, so '
                          'there is nothing to share. Use the inferencers of mmsegmentation and mmpretrain for it')
     raise ValueError(f'task "{name}": the model needs one frozen GatedPromptViT, this one has {len(found)}')
+
+
+def only_vit(model: BaseModel, name: str) -> GatedPromptViT:
+    """The backbone, frozen or not.
+
+    Raises:
+        ValueError: there is none, or more than one.
+    """
+    found = [module for module in model.modules() if isinstance(module, GatedPromptViT)]
+    if len(found) != 1:
+        raise ValueError(f'task "{name}": the model needs one GatedPromptViT, this one has {len(found)}')
+    return found[0]
 
 
 def build_preprocessing(cfg: Config, name: str) -> tuple[LoadImageFromFile, Compose]:
