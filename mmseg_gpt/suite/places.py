@@ -75,7 +75,7 @@ def table_of(runs: Sequence[FinishedRun], by: str) -> tuple[Table, dict[Place, C
         entry = entry_of(run, axis)
         at.setdefault((entry.row, entry.column), []).append(run)
         entries.setdefault((entry.row, entry.column), entry)
-    cells = {(row, column): cell_of(found, ' '.join(NAMES.get(part, part) for part in (*row, axis.x, column)))
+    cells = {(row, column): cell_of(found, ' '.join(NAMES.get(part, part) for part in (*row, axis.x, column) if part))
              for (row, column), found in at.items()}
     labels = ('SSL', 'METHOD', 'TASK') if axis.x else ('SSL', 'METHOD')
     table = Table(axis.title, labels, each(sorted({column for _, column in at}, key=order)), list(entries.values()),
