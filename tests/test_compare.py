@@ -62,7 +62,9 @@ def test_classes_are_compared_with_the_first_run(compared):
 
 
 def test_the_largest_differences_are_chosen_by_size_and_sorted_by_gain():
-    found = [Difference(name, 'run', 0., d) for name, d in dict(a=1., b=-9., c=3., d=2., e=None).items()]
+    found = [Difference(name, run, 0., d) for name, differences in dict(
+        a=(1., 1.), b=(-9., -5.), c=(3., None), d=(2., 2.5), e=(None, None)).items()
+        for run, d in zip(('first', 'one', 'other'), (0., *differences))]
     assert largest(found, 2) == ['c', 'b'] and largest(found, 10) == ['c', 'd', 'a', 'b']
 
 

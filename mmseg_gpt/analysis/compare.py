@@ -123,10 +123,10 @@ def largest(differences: Sequence[Difference], most: int) -> list[str]:
     """The classes in which some run differs most from the first, by the mean difference, the highest gain first."""
     by_class: dict[str, list[float]] = {}
     for found in differences:
-        if found.difference is not None:
+        if found.difference is not None and found.name != differences[0].name:
             by_class.setdefault(found.class_name, []).append(found.difference)
     chosen = sorted(by_class, key=lambda name: -max(map(abs, by_class[name])))[:most]
-    return sorted(chosen, key=lambda name: -sum(by_class[name]))
+    return sorted(chosen, key=lambda name: -mean(by_class[name]))
 
 
 def markdown(rows: Sequence[dict], warnings: Sequence[str]) -> str:
@@ -200,8 +200,7 @@ def draw_differences(axis: 'Axes', differences: Sequence[Difference], classes: S
     axis.axvline(0, color='black', linewidth=1)
     axis.set_yticks(range(len(classes)), classes)
     counted = len({found.class_name for found in differences})
-    which = 'All' if len(classes) == counted else f'The {len(classes)} that differ most of'
-    axis.set(title=f'{which} {counted} classes, against {names[0]}', xlabel='difference in IoU (percentage points)',
-             ylim=(len(classes) - 0.5, -0.5))
-    if len(names) > 2:
-        axis.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
+    axis.set(title='All classes' if len(classes) == counted else
+             f'The {len(classes)} of {counted} classes that differ most', ylim=(len(classes) - 0.5, -0.5),
+             xlabel=f'difference in IoU from {names[0]} (percentage points)')
+    axis.figure.legend(loc='outside lower center', ncols=2, frameon=False, handles=axis.get_legend_handles_labels()[0])
