@@ -21,6 +21,7 @@ import torch
 from mmengine.config import Config
 from shrink import SIZE, shrink
 
+from mmseg_gpt.analysis.runs import read_run
 from mmseg_gpt.sample import make_dataset
 
 ROOT = Path(__file__).parents[1]
@@ -113,6 +114,16 @@ def test_training_moves_adapters_and_heads_only(folder, trained):
     for name in ('backbone.prompt.tokens', 'backbone.prompt.gate_prior', 'backbone.temperature',
                  'decode_head.conv_seg.weight', 'auxiliary_head.1.conv_seg.weight'):
         assert not torch.equal(first[name], last[name]), f'{name} is trained'
+
+
+def test_a_finished_run_tells_what_it_was(folder, trained, tested):
+    run = read_run(folder / 'work_dirs/small')
+    assert (run.iterations, run.seed, run.score) == (3, 0, 'mIoU') and run.seconds > 0
+    assert run.settings['model']['backbone']['prompt']['num_tokens'] == 100
+    assert run.numbers['mIoU'] == tested['mIoU'] and len(run.per_class['mIoU']) == 150
+    said = re.search(r'\| in all +\| ([\d,]+) \(.*?\| ([\d,]+) \|', trained)
+    learnt, frozen = (int(number.replace(',', '')) for number in said.groups())
+    assert run.parameters == dict(trained=learnt, total=learnt + frozen)
 
 
 def test_the_log_shows_what_is_trained_once(trained):

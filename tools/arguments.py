@@ -71,6 +71,20 @@ def add_figure_arguments(parser: argparse.ArgumentParser, out: str) -> None:
                         '(default: %(default)s)')
 
 
+def add_run_figure_arguments(parser: argparse.ArgumentParser, out: str) -> None:
+    """Adds of what runs a figure is, and where it is written.
+
+    Args:
+        parser: To which they are added.
+        out: The default of ``--out``.
+    """
+    parser.add_argument('runs', nargs='*', type=Path, metavar='RUN', help='work directories of trained and tested runs '
+                        '(default: what is finished in --suite)')
+    parser.add_argument('--suite', type=Path, default=Path('work_dirs/suite'), metavar='DIR', help='where '
+                        'tools/benchmark_suite.py wrote (default: %(default)s)')
+    add_figure_arguments(parser, out)
+
+
 def figure(text: str) -> Path:
     """The file of a figure.
 

@@ -8,7 +8,9 @@
     table7   24, 48 and 96 prompts on FGVC
     table8   ViT-L (MAE) and ViT-S (MoCo v3)
     figure1  prompts that enter at block 1, 2, ... 12
+    figure6  VPT-shallow, with gates, and with temperatures too, on all 25 datasets
     figure7  1 to 96 prompts on Stanford Cars
+    figure8  figure 6 by dataset
 
 A finished run is not run again and an interrupted one goes on where it stopped, so the same command continues a
 suite. A table of what is finished is written whenever it ends. Several processes with the same --out share the runs,
@@ -24,7 +26,8 @@ from pathlib import Path
 
 from arguments import add_settings, add_suite_arguments
 
-TABLES = ('fgvc', 'vtab', 'ade20k', 'table4', 'table6', 'table7', 'table8', 'figure1', 'figure7')
+TABLES = ('fgvc', 'vtab', 'ade20k', 'table4', 'table6', 'table7', 'table8', 'figure1', 'figure6', 'figure7',
+          'figure8')
 ALIASES = dict(table1='fgvc', table2='vtab', table3='ade20k')
 
 

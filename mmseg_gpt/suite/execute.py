@@ -13,6 +13,7 @@ from signal import SIGINT, SIGTERM
 from statistics import mean
 
 from .. import __version__
+from ..analysis.runs import METRICS, numbers_in
 from ..checkpoints.write import replacing
 from ..commands import LiveLine, duration, run_command
 from ..engine.preflight.before import refuse
@@ -283,9 +284,8 @@ def trained_checkpoint(run: Run, folder: Path) -> Path | None:
 
 def read_numbers(folder: Path, tta: bool) -> dict[str, float]:
     """What tools/test.py has measured: 'accuracy/top1', or 'mIoU' and multi-scale 'tta/mIoU'."""
-    files = {'': 'metrics.json', **({'tta/': 'metrics_tta.json'} if tta else {})}
-    return {prefix + name: value for prefix, file in files.items()
-            for name, value in json.loads((folder / file).read_text()).items() if isinstance(value, int | float)}
+    return {prefix + name: value for prefix, file in METRICS.items() if tta or not prefix
+            for name, value in numbers_in(json.loads((folder / file).read_text())).items()}
 
 
 def reason(output: str, status: int) -> str:

@@ -1,37 +1,108 @@
-"""Drawing series of points."""
+"""Figures 1, 6, 7 and 8: what was measured, whether by a suite or by runs that were made one by one, as a picture."""
 
+import argparse
+import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-# Colours of Okabe and Ito.
-COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
+from ..analysis.figures import write_figure, write_numbers
+from ..analysis.runs import read_run
+from ..analysis.series import Point, draw_bars, draw_lines
+from ..engine import errors_in_words
+from .execute import others, outcomes
+from .paper import printed
+from .places import table_of
+from .plans import PLANS, PROMPTS, Table, runs_of
+from .tables import filled, measured, series
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+UNITS = {'accuracy/top1': 'accuracy', 'mIoU': 'mIoU', 'tta/mIoU': 'mIoU, multi-scale'}
 
 
-def draw(points: Sequence[dict], path: Path, title: str, x: str, logarithmic: bool = False) -> None:
-    """Draws accuracy by ``x`` with a line for each series, and the standard deviation where there is one.
+class Filled(NamedTuple):
+    """A figure with its numbers.
+
+    Attributes:
+        table: What is shown.
+        points: Its numbers.
+        notes: What is to be known of them.
+    """
+    table: Table
+    points: list[Point]
+    notes: list[str]
+
+
+def draw(table: Table, points: Sequence[Point]) -> 'Figure':
+    """Draws a table that is a figure."""
+    unit = f'{" or ".join(dict.fromkeys(UNITS[entry.number] for entry in table.entries))} (%)'
+    if table.bars:
+        return draw_bars(points, table.title, unit)
+    return draw_lines(points, table.title, table.x, unit, logarithmic=table.x == PROMPTS)
+
+
+def of_suite(name: str, home: Path) -> Filled:
+    """The figure of what tools/benchmark_suite.py has finished.
 
     Args:
-        points: Of ``series``, ``x``, ``y``, ``std``; those without ``y`` leave a gap.
-        path: Where to write; the suffix says the format.
-        title: Above the figure.
-        x: What the axis is called.
-        logarithmic: Whether it is.
+        name: Of the figure in ``PLANS``.
+        home: The suite's folder.
+
+    Raises:
+        ValueError: it has finished nothing of it.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, no global state
-    from matplotlib.figure import Figure
-    figure = Figure(figsize=(7, 4.5), layout='constrained')
-    FigureCanvasAgg(figure)
-    axis = figure.subplots()
-    for i, name in enumerate(dict.fromkeys(point['series'] for point in points)):
-        drawn = sorted((p for p in points if p['series'] == name and p['y'] is not None), key=lambda p: p['x'])
-        axis.errorbar([p['x'] for p in drawn], [p['y'] for p in drawn], [p['std'] or 0 for p in drawn], label=name,
-                      color=COLOURS[i % len(COLOURS)], marker='osD^v'[i % 5], capsize=3)
-    ticks = sorted({point['x'] for point in points})
-    if logarithmic:
-        axis.set_xscale('log')
-    axis.set_xticks(ticks, [f'{tick:g}' for tick in ticks])
-    axis.minorticks_off()
-    axis.set(title=title, xlabel=x, ylabel='accuracy (%)')
-    axis.grid(alpha=0.3)
-    axis.legend()
-    figure.savefig(path, dpi=150)
+    table, folder = PLANS[name](), home / 'runs'
+    seeds = sorted({int(path.name[5:]) for path in folder.glob('*/seed_*') if path.name[5:].isdecimal()})
+    runs = runs_of(table.entries, seeds)
+    cells = measured(table.entries, seeds, outcomes(runs, folder))
+    changed = others(runs, folder)
+    said = f'{len(changed)} runs in {folder} have other settings than now, and are not counted'
+    if not any(cell.values for cell in cells.values()):
+        raise ValueError(f'nothing of {name} has finished in {folder}. python tools/benchmark_suite.py {name} --out '
+                         f'{home} makes its runs; folders of other runs can be given instead'
+                         + (f'. {said}' if changed else ''))
+    return Filled(table, series(table, filled(table, cells), printed(name)), [said] if changed else [])
+
+
+def of_runs(folders: Sequence[Path], by: str) -> Filled:
+    """The figure of some runs.
+
+    Args:
+        folders: Their work directories.
+        by: As for :func:`~.places.table_of`.
+
+    Raises:
+        ValueError: one of them is not finished, or has no place in the figure, or two have the same.
+        CheckpointError: a checkpoint is damaged.
+    """
+    table, cells, notes = table_of([read_run(folder) for folder in folders], by)
+    if by == 'prompts':  # a figure of one task
+        paper = {((*row, 'cars'), column): number for (row, column), number in printed('figure7').items()}
+    else:
+        paper = printed(dict(groups='figure6', datasets='figure8').get(by, 'figure1'))
+    return Filled(table, series(table, filled(table, cells), paper), notes)
+
+
+def draw_and_write(args: argparse.Namespace, name: str, by: str) -> None:
+    """What a tool does: draws and writes the figure, and prints what is to be known of it and the files.
+
+    Args:
+        args: With ``runs``, ``suite`` and ``out``.
+        name: As for :func:`of_suite`.
+        by: As for :func:`of_runs`.
+
+    Raises:
+        SystemExit: there is nothing to be drawn, or a run cannot be read; it says what to do.
+    """
+    with errors_in_words():
+        try:
+            table, points, notes = of_runs(args.runs, by) if args.runs else of_suite(name, args.suite)
+        except ValueError as error:
+            raise SystemExit(str(error)) from error
+    files = [*write_figure(draw(table, points), args.out), *write_numbers(
+        [point._asdict() for point in points], args.out, title=table.title,
+        command=shlex.join(['python', *sys.argv]), notes=notes)]
+    print('\n'.join([*(f'note: {note}' for note in notes), f'written: {", ".join(map(str, files))}']))

@@ -3,11 +3,13 @@
 The AVG of Table 2 is the mean over the 19 tasks, not over the three groups: weighted by 7, 4 and 8, the printed group
 means give every printed AVG. For VPT on VTAB-1K the paper repeats what the authors of VPT reported (marked there with
 a dagger), with their own numbers of prompts. The text on Figure 7 gives VPT-deep with 48 prompts on Cars 60.9, Table 7
-gives it 64.06; here is Table 7's. Figure 1 has no numbers in print.
+gives it 64.06; here is Table 7's. Figure 1 has no numbers in print, and of Figures 6 and 8 only those bars that are
+in Tables 1 to 3.
 """
 
 TASKS_OF_FGVC = ('cub', 'flowers', 'cars', 'dogs', 'nabirds', 'AVG')
 GROUPS_OF_VTAB = ('NATURAL (7)', 'SPECIALIZED (4)', 'STRUCTURED (8)', 'AVG')
+GROUPS_OF_FIGURE_6 = ('VTAB natural', 'VTAB specialized', 'VTAB structured', 'FGVC', 'ADE20K')
 MIOU = ('MIOU (SS)', 'MIOU (MS)')
 CUB_AND_FLOWERS = ('cub', 'flowers')
 TOTAL = 'TOTAL PARAMS'
@@ -72,6 +74,20 @@ PRINTED = {
         ('mae', 'gpt'): (66.09, 70.29, 72.16),
     }),
 }
+
+
+def bars() -> dict[str, tuple]:
+    """Figures 6 and 8: Tables 1 to 3 have what is drawn there without gates, and with gates and temperatures."""
+    groups, datasets = {}, {}
+    for (vit, method), (_, *tasks, average) in PRINTED['fgvc'][1].items():
+        if method != 'vpt-deep':
+            miou = PRINTED['ade20k'][1][vit, method, '100'][0]
+            groups[vit, method] = (*PRINTED['vtab'][1][vit, method][1:-1], average, miou)
+            datasets[vit, method] = (*tasks, miou)
+    return dict(figure6=(GROUPS_OF_FIGURE_6, groups), figure8=((*TASKS_OF_FGVC[:-1], 'ade20k'), datasets))
+
+
+PRINTED |= bars()
 
 
 def printed(table: str) -> dict[tuple[tuple[str, ...], str], float]:

@@ -6,15 +6,19 @@ from typing import NamedTuple
 
 from ..classification.experiment import CONFIGS
 from ..classification.tasks import TASKS
-from .paper import GROUPS_OF_VTAB, MIOU
+from .paper import GROUPS_OF_FIGURE_6, GROUPS_OF_VTAB, MIOU
 from .runs import Run, changed
 
 FGVC = tuple(task for task, known in TASKS.items() if known.group == 'fgvc')
 VTAB = tuple(task for task, known in TASKS.items() if known.group != 'fgvc')
+GROUPS = ('natural', 'specialized', 'structured')  # of VTAB-1K
 METHODS = ('vpt-shallow', 'vpt-deep', 'gpt')
 VITS = ('mae', 'mocov3')
 BLOCKS = {'mae-l': 24}  # of the ViTs that have not 12
 ACCURACY = 'accuracy/top1'
+
+
+BLOCK, PROMPTS = 'first block with prompts', 'prompts in all'
 
 
 class Entry(NamedTuple):
@@ -47,7 +51,9 @@ class Table(NamedTuple):
         columns: By title, the columns of entries whose mean is shown.
         entries: All its numbers.
         total_params: Whether the paper counts the parameters of a row.
-        x: For a figure, what the columns are values of.
+        x: For a figure of lines, what the columns are values of.
+        bars: Whether it is a figure of bars, one for each column.
+        panels: For a figure, which of the labels its panels are for.
     """
     title: str
     labels: tuple[str, ...]
@@ -55,12 +61,20 @@ class Table(NamedTuple):
     entries: list[Entry]
     total_params: bool = False
     x: str = ''
+    bars: bool = False
+    panels: str = ''
 
 
 def classification(method: str, vit: str, task: str) -> Run:
     """An experiment of classification, with small checkpoints."""
     name = f'cls_{method}_{vit}_{task}'
     return Run(name, name, ('default_hooks.checkpoint.adapter_only=True', ))
+
+
+def segmentation(method: str, vit: str) -> Run:
+    """A run on ADE20K."""
+    name = f'setr_pup_{method}_{vit}_ade20k'
+    return Run(name, str(CONFIGS / f'{name}.py'), tta=True)
 
 
 def each(columns: Iterable[str]) -> dict[str, tuple[str, ...]]:
@@ -79,10 +93,14 @@ def fgvc() -> Table:
     return Table('Table 1. Accuracy on FGVC', ('SSL', 'METHOD'), each(FGVC) | dict(AVG=FGVC), plain(FGVC), True)
 
 
+def group_of_vtab(group: str) -> tuple[str, ...]:
+    """Its tasks."""
+    return tuple(task for task in VTAB if TASKS[task].group == group)
+
+
 def vtab() -> Table:
     """Table 2. Its AVG is the mean over the 19 tasks, see :mod:`.paper`."""
-    groups = [tuple(t for t in VTAB if TASKS[t].group == group) for group in ('natural', 'specialized', 'structured')]
-    columns = dict(zip(GROUPS_OF_VTAB, (*groups, VTAB)))
+    columns = dict(zip(GROUPS_OF_VTAB, (*map(group_of_vtab, GROUPS), VTAB)))
     return Table('Table 2. Accuracy on VTAB-1K', ('SSL', 'METHOD'), columns, plain(VTAB), True)
 
 
@@ -92,10 +110,8 @@ def ade20k(prompts: str = '', title: str = 'Table 3. mIoU on ADE20K with SETR-PU
     entries = []
     for vit in VITS:
         for method in METHODS:
-            name = f'setr_pup_{method}{prompts}_{vit}_ade20k'
-            run = Run(name, str(CONFIGS / f'{name}.py'), tta=True)
             row = (vit, method, deep if method == 'vpt-deep' else others)
-            entries += [Entry(vit, method, 'ade20k', run, row, column, number)
+            entries += [Entry(vit, method, 'ade20k', segmentation(method + prompts, vit), row, column, number)
                         for column, number in zip(MIOU, ('mIoU', 'tta/mIoU'))]
     return Table(title, ('SSL', 'METHOD', '# OF PTS'), each(MIOU), entries)
 
@@ -144,7 +160,24 @@ def figure1() -> Table:
         run = changed(classification('vpt-shallow', vit, task), lr=lr, start=block)
         entries.append(Entry(vit, 'vpt-shallow', task, run, (vit, task), str(block + 1)))
     columns = each(str(block + 1) for block in range(12))
-    return Table('Figure 1. Accuracy by the first block with prompts', ('SSL', 'TASK'), columns, entries, x='block')
+    return Table('Figure 1. Accuracy by the first block with prompts', ('SSL', 'TASK'), columns, entries, x=BLOCK,
+                 panels='TASK')
+
+
+def figure6(title: str = 'Figure 6. What gates and temperatures bring',
+            columns: dict[str, tuple[str, ...]] | None = None) -> Table:
+    """VPT-shallow, with gates, and with temperatures too: means of groups; ``columns`` of tasks for Figure 8."""
+    entries = []
+    for vit, method in itertools.product(VITS, ('vpt-shallow', 'gates-only', 'gpt')):
+        runs = {task: classification(method, vit, task) for task in (*VTAB, *FGVC)}
+        entries += [Entry(vit, method, task, run, (vit, method), task) for task, run in runs.items()]
+        entries.append(Entry(vit, method, 'ade20k', segmentation(method, vit), (vit, method), 'ade20k', 'mIoU'))
+    return Table(title, ('SSL', 'METHOD'), columns or groups_of_figure_6(), entries, bars=True, panels='SSL')
+
+
+def groups_of_figure_6() -> dict[str, tuple[str, ...]]:
+    """The tasks of each group of bars."""
+    return dict(zip(GROUPS_OF_FIGURE_6, (*map(group_of_vtab, GROUPS), FGVC, ('ade20k', ))))
 
 
 def figure7() -> Table:
@@ -153,13 +186,14 @@ def figure7() -> Table:
     entries = [Entry('mae', method, 'cars', with_prompts(method, 'mae', 'cars', n), ('mae', method), str(n))
                for method, numbers in counts.items() for n in numbers]
     return Table('Figure 7. Accuracy on Stanford Cars by the number of prompts', ('SSL', 'METHOD'),
-                 each(map(str, counts['gpt'])), entries, x='prompts')
+                 each(map(str, counts['gpt'])), entries, x=PROMPTS)
 
 
 PLANS: dict[str, Callable[[], Table]] = dict(
     fgvc=fgvc, vtab=vtab, ade20k=ade20k, table4=table4,
     table6=lambda: ade20k('-24', 'Table 6. mIoU on ADE20K with 24 prompts'), table7=table7, table8=table8,
-    figure1=figure1, figure7=figure7)
+    figure1=figure1, figure6=figure6, figure7=figure7,
+    figure8=lambda: figure6('Figure 8. What gates and temperatures bring, by dataset', each((*VTAB, *FGVC, 'ade20k'))))
 
 
 def part(entries: Iterable[Entry], vits: Sequence[str], methods: Sequence[str], tasks: Sequence[str]) -> list[Entry]:

@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ..analysis.figures import write_figure
+from ..analysis.series import draw_lines
 from . import search as searches
 from .figures import draw
 from .paper import TOTAL, printed
@@ -35,7 +37,7 @@ def totals_of(table: Table) -> dict[Row, float]:
 
 def write_table(name: str, table: Table, records: Mapping[str, dict], seeds: Sequence[int], path: Path,
                 settings: Sequence[str] = ()) -> str:
-    """Writes a table or figure as Markdown, CSV and JSON, a figure as PNG too, and returns the Markdown.
+    """Writes a table or figure as Markdown, CSV and JSON, a figure as PNG and SVG too, and returns the Markdown.
 
     Args:
         name: The table's in ``PLANS``.
@@ -56,24 +58,24 @@ def write_table(name: str, table: Table, records: Mapping[str, dict], seeds: Seq
              f'{", ".join(map(str, seeds))}; mean ± standard deviation.']
     text += ['', f'All runs with {" ".join(settings)}'] if settings else []
     text += ['', *failures(cells)] if bad else []
-    points = series(table, shown, paper) if table.x else []
+    points = series(table, shown, paper) if table.x or table.bars else []
     everything = dict(title=table.title, seeds=list(seeds), settings=list(settings), cells=in_full(table, shown, paper))
     if table.total_params:
         everything[TOTAL] = [dict(zip(table.labels, row), times=times) for row, times in totals.items()]
     if detail:
         everything['each'] = in_full(detail, cells, {})
     if points:
-        everything['points'] = points
-        draw(points, path.with_suffix('.png'), table.title, table.x)
+        everything['points'] = [point._asdict() for point in points]
+        write_figure(draw(table, points), path.with_suffix('.png'))
     return write(path, '\n'.join(text) + '\n', points_as_csv(points) if points else
                  spreadsheet(table, shown, paper, totals), everything)
 
 
 def write_search(search: Table, records: Mapping[str, dict], seeds: Sequence[int], path: Path) -> str:
-    """Writes a search as Markdown, CSV, JSON and PNG, and returns the Markdown."""
+    """Writes a search as Markdown, CSV, JSON, PNG and SVG, and returns the Markdown."""
     cells = measured(search.entries, seeds, records)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draw(searches.curves(search, cells), path.with_suffix('.png'), search.title, 'learning rate', logarithmic=True)
+    curves = draw_lines(searches.curves(search, cells), search.title, 'learning rate', 'accuracy (%)', logarithmic=True)
+    write_figure(curves, path.with_suffix('.png'))
     return write(path, searches.report(search, cells, seeds), searches.as_csv(search, cells),
                  searches.as_json(search, cells, seeds))
 

@@ -11,11 +11,12 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
+from ..analysis.runs import decisive
 from ..checkpoints import CheckpointError, locate
 from ..checkpoints.seal import file_sha256
 from ..engine import read_config
 from ..engine.preflight.keys import find
-from ..engine.resume import OUTSIDE, flatten, is_under, settings_of
+from ..engine.resume import settings_of
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 # What plans and searches change in a config, by short names that also name the folders of runs.
@@ -25,11 +26,6 @@ SETTINGS = {
     'prompts': 'model.backbone.prompt.num_tokens',
     'start': 'model.backbone.start_block',
 }
-# Settings that say where and how a run is carried out, not what comes of it. Weights to begin with are no such thing:
-# those that a run is resumed from are not in its config.
-CIRCUMSTANCES = (*(set(OUTSIDE) - {'load_from'}), 'env_cfg', 'visualizer', 'log_processor', 'default_hooks.logger',
-                 'default_hooks.visualization')
-LOADING = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
 
 
 class Run(NamedTuple):
@@ -81,9 +77,7 @@ def config_of(run: Run) -> Config:
 @functools.cache
 def what_it_is(run: Run) -> dict[str, object]:
     """The settings that decide the run's result, by their dotted keys: its config but for how it is carried out."""
-    settings = flatten(json.loads(settings_of(config_of(run))))
-    return dict(tta=run.tta, **{key: value for key, value in settings.items() if not is_under(key, CIRCUMSTANCES)
-                                and key.rpartition('.')[2] not in LOADING})
+    return dict(tta=run.tta, **decisive(json.loads(settings_of(config_of(run)))))
 
 
 @functools.cache

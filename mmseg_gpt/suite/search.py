@@ -7,6 +7,7 @@ order nor pruning that the paper's search had, and none of them resumes a trial 
 import itertools
 from collections.abc import Mapping, Sequence
 
+from ..analysis.series import Point
 from ..engine.preflight.keys import find
 from .plans import ACCURACY, Entry, Table
 from .runs import SETTINGS, Run, changed, config_of, number, saving, shown, typed
@@ -91,10 +92,10 @@ def as_json(search: Table, cells: Mapping[Place, Cell], seeds: Sequence[int]) ->
                 best=winner and dict(zip(search.labels, winner)), command=winner and best_command(search, winner))
 
 
-def curves(search: Table, cells: Mapping[Place, Cell]) -> list[dict]:
+def curves(search: Table, cells: Mapping[Place, Cell]) -> list[Point]:
     """Accuracy by learning rate, one series for each gate prior and number of prompts, to be drawn."""
     points = []
     for (lr, *rest), cell in ((row, cell) for (row, _), cell in cells.items()):
         named = [f'{name} {value}' for name, value in zip(search.labels[1:], rest) if value]
-        points.append(dict(series=', '.join(named) or 'accuracy', x=float(lr), y=cell.mean, std=cell.std))
+        points.append(Point('', ', '.join(named) or 'accuracy', float(lr), cell.mean, cell.std, len(cell.values)))
     return points

@@ -10,12 +10,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from statistics import mean, stdev
 from typing import NamedTuple
 
+from ..analysis.series import Point
 from .paper import TOTAL
 from .plans import Entry, Table
 
+DATASETS = {'cub': 'CUB', 'flowers': 'Flowers', 'cars': 'Cars', 'dogs': 'Dogs', 'nabirds': 'NABirds',
+            'caltech101': 'Caltech101', 'cifar100': 'CIFAR-100', 'dtd': 'DTD', 'flowers102': 'Flowers102',
+            'pets': 'Pets', 'svhn': 'SVHN', 'sun397': 'SUN397', 'camelyon': 'Camelyon', 'eurosat': 'EuroSAT',
+            'resisc45': 'RESISC45', 'retinopathy': 'Retinopathy', 'clevr_count': 'CLEVR count',
+            'clevr_dist': 'CLEVR distance', 'dmlab': 'DMLab', 'kitti_dist': 'KITTI', 'dspr_loc': 'dSprites location',
+            'dspr_ori': 'dSprites orientation', 'snorb_azim': 'SmallNORB azimuth', 'snorb_elev': 'SmallNORB elevation',
+            'ade20k': 'ADE20K'}
 NAMES = {'mae': 'MAE', 'mocov3': 'MoCo v3', 'supervised': 'Supervised', 'mae-l': 'MAE (ViT-L)',
          'mocov3-s': 'MoCo v3 (ViT-S)', 'vpt-shallow': 'VPT-shallow', 'vpt-deep': 'VPT-deep',
-         'gpt': 'Gated Prompt Tuning', 'hard-gates': 'Gated Prompt Tuning (hard gates)', 'kitti_dist': 'KITTI'}
+         'gpt': 'Gated Prompt Tuning', 'hard-gates': 'Gated Prompt Tuning (hard gates)',
+         'linear': 'Heads only', 'full': 'Full fine-tuning',
+         'gates-only': 'VPT-shallow + gates', 'temperatures-only': 'VPT-shallow + temperatures', **DATASETS}
 
 Place = tuple[tuple[str, ...], str]
 Row = tuple[str, ...]
@@ -153,18 +163,21 @@ def spreadsheet(table: Table, cells: Mapping[Place, Cell], paper: Mapping[Place,
     return written(lines)
 
 
-def series(table: Table, cells: Mapping[Place, Cell], paper: Mapping[Place, float]) -> list[dict]:
-    """The points of a figure: its series, x, y, the standard deviation, the number of seeds, and the paper's y."""
+def series(table: Table, cells: Mapping[Place, Cell], paper: Mapping[Place, float]) -> list[Point]:
+    """The points of a figure; a part of the rows' names may be that of their panel."""
     points = []
     for (row, column), cell in cells.items():
-        points.append(dict(series=' '.join(NAMES.get(part, part) for part in row), x=float(column), y=cell.mean,
-                           std=cell.std, seeds=len(cell.values), paper=paper.get((row, column))))
+        names = dict(zip(table.labels, (NAMES.get(part, part) for part in row)))
+        points.append(Point(
+            names.pop(table.panels, ''), ' '.join(names.values()),
+            float(column) if table.x else NAMES.get(column, column), cell.mean, cell.std, len(cell.values),
+            paper.get((row, column))))
     return points
 
 
-def points_as_csv(points: Sequence[dict]) -> str:
+def points_as_csv(points: Sequence[Point]) -> str:
     """The same as CSV."""
-    return written([list(points[0]), *(list(point.values()) for point in points)])
+    return written([Point._fields, *points])
 
 
 def written(lines: Iterable[Sequence[object]]) -> str:

@@ -1,0 +1,177 @@
+"""What a finished run was and what it gave, as its work directory tells.
+
+Settings are read from the checkpoint that was tested, where they are JSON: no file of a run is executed.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from ..checkpoints import read_file
+from ..engine.origin import settings_in
+from ..engine.resume import OUTSIDE, POINTER, flatten, is_under, named_checkpoint
+from .logs import SCALARS, read_scalars
+
+METRICS = {'': 'metrics.json', 'tta/': 'metrics_tta.json'}  # by what is put before the names of their numbers
+SCORES = ('mIoU', 'accuracy/top1')
+# Settings that say where and how a run is carried out, not what comes of it. Weights to begin with are no such thing:
+# those that a run is resumed from are not in its config.
+CIRCUMSTANCES = (*(set(OUTSIDE) - {'load_from'}), 'env_cfg', 'visualizer', 'log_processor', 'default_hooks.logger',
+                 'default_hooks.visualization')
+LOADING = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
+WATCHING = ('TrackingHook', 'ValidationPicturesHook')  # hooks that change nothing
+
+
+class FinishedRun(NamedTuple):
+    """A training that has been tested.
+
+    Attributes:
+        folder: Its work directory.
+        settings: The config it was trained with, as plain types.
+        seed: Of its training.
+        iterations: After which the tested checkpoint was written.
+        numbers: What tools/test.py measured in percent, by name; multi-scale with 'tta/' before it.
+        per_class: The IoU of each class in percent (None for one that does not occur) by 'mIoU' and 'tta/mIoU'.
+        parameters: How many are 'trained' and how many there are in 'total'; None if metrics.json does not say.
+        memory: The highest that was logged in training, MiB of one process; None if nothing was.
+        on_gpu: Whether that is the GPU's.
+        seconds: Of a training iteration, the median of those logged; None if nothing was.
+    """
+    folder: Path
+    settings: dict
+    seed: int | None
+    iterations: int
+    numbers: dict[str, float]
+    per_class: dict[str, dict[str, float | None]]
+    parameters: dict[str, int] | None
+    memory: float | None
+    on_gpu: bool
+    seconds: float | None
+
+    @property
+    def score(self) -> str:
+        """The name of the number that counts, one of ``SCORES``."""
+        return next(name for name in SCORES if name in self.numbers)
+
+
+def read_run(folder: Path) -> FinishedRun:
+    """Reads the work directory of a run.
+
+    Raises:
+        ValueError: something is missing or damaged; the message names it, and the command that makes it.
+        CheckpointError: the checkpoint is damaged.
+    """
+    metrics = read_metrics(folder)
+    path = tested_checkpoint(folder, metrics)
+    checkpoint = read_file(path)
+    settings = settings_in(checkpoint)
+    if not settings:
+        raise ValueError(f'{path} does not say with which settings it was trained: it is none of tools/train.py')
+    numbers = {prefix + name: value for prefix, read in metrics.items() for name, value in numbers_in(read).items()}
+    if not any(name in numbers for name in SCORES):
+        raise ValueError(f'{folder / METRICS[""]} has neither {" nor ".join(SCORES)}, but {", ".join(numbers)}')
+    logged = read_scalars(folder)[0] if any(folder.glob(SCALARS)) else []
+    seconds = [line['time'] for line in logged if 'time' in line]
+    memory = [line.get('progress/peak_memory_mib', line.get('memory')) for line in logged]
+    meta = checkpoint['meta']
+    return FinishedRun(
+        folder, settings, meta.get('seed'), meta['iter'], numbers,
+        {f'{prefix}mIoU': read['per_class'] for prefix, read in metrics.items() if read.get('per_class')},
+        metrics[''].get('parameters'), max((value for value in memory if value is not None), default=None),
+        any('memory' in line for line in logged), median(seconds) if seconds else None)
+
+
+def read_metrics(folder: Path) -> dict[str, dict]:
+    """What tools/test.py wrote, by the keys of ``METRICS``; the multi-scale test need not have been made.
+
+    Raises:
+        ValueError: there is no test, or a file is damaged, or the two are of different checkpoints.
+    """
+    read, tested = {}, set()
+    for prefix, name in METRICS.items():
+        if (folder / name).is_file():
+            try:
+                read[prefix] = json.loads((folder / name).read_text(encoding='utf-8'))
+                tested.add(Path(read[prefix]['checkpoint']).name)
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f'{folder / name} is not what tools/test.py wrote ({error!r}): test again') from error
+    if '' not in read:
+        raise ValueError(f'{folder} has no {METRICS[""]}. {how_to_test(folder)}')
+    if len(tested) > 1:
+        raise ValueError(f'the tests in {folder} are of different checkpoints, {" and ".join(sorted(tested))}: test '
+                         'one of them with and without --tta')
+    return read
+
+
+def how_to_test(folder: Path) -> str:
+    """The command that makes metrics.json; or, where nothing has been trained, the one that trains."""
+    named = named_checkpoint(folder / POINTER, folder) or next(iter(sorted(folder.glob('*.pth'))), None)
+    if named is None:
+        return f'Nor has it a checkpoint: python tools/train.py CONFIG --work-dir {folder} trains'
+    config = next(iter(sorted(folder.glob('*.py'))), 'CONFIG')  # MMEngine writes it there
+    return f'This makes it: python tools/test.py {config} {named} --work-dir {folder}'
+
+
+def tested_checkpoint(folder: Path, metrics: Mapping[str, dict]) -> Path:
+    """The checkpoint that was tested: in the run's folder, which may have been moved, or where it was.
+
+    Raises:
+        ValueError: it is not there any more.
+    """
+    path = Path(metrics['']['checkpoint'])
+    found = next((place for place in (folder / path.name, path) if place.is_file()), None)
+    if found is None:
+        raise ValueError(f'{folder / METRICS[""]} is of {path.name}, which is not there any more, and the settings of '
+                         f'the run are in it. {how_to_test(folder)}')
+    return found
+
+
+def numbers_in(metrics: Mapping[str, object]) -> dict[str, float]:
+    """The numbers among what tools/test.py wrote."""
+    return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
+
+
+def decisive(settings: dict) -> dict[str, object]:
+    """The settings that decide what comes of a run, by their dotted keys: all but how it is carried out."""
+    if settings.get('custom_hooks'):
+        settings = dict(settings, custom_hooks=[
+            hook for hook in settings['custom_hooks'] if hook.get('type') not in WATCHING])
+    return {key: value for key, value in flatten(settings).items()
+            if not is_under(key, CIRCUMSTANCES) and key.rpartition('.')[2] not in LOADING}
+
+
+def differing(one: FinishedRun, other: FinishedRun) -> dict[str, tuple[object, object]]:
+    """The decisive settings in which two runs differ, with both values; their seeds are none of them."""
+    old, new = decisive(one.settings), decisive(other.settings)
+    return {key: (old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key) and not is_under(key, ('randomness', ))}
+
+
+def in_words(differences: Mapping[str, tuple[object, object]], most: int = 3) -> str:
+    """The first of some differences: ``optim_wrapper.optimizer.lr (0.1 and 1.0), and 2 more``."""
+    said = [f'{key} ({old} and {new})' for key, (old, new) in list(differences.items())[:most]]
+    return ', '.join(said) + (f', and {len(differences) - most} more' if len(differences) > most else '')
+
+
+def by_seed(runs: list[FinishedRun], what: str) -> dict[int | None, FinishedRun]:
+    """Runs that are the same but for their seeds, by these.
+
+    Args:
+        runs: At least one.
+        what: Their name, for messages.
+
+    Raises:
+        ValueError: two of them have the same seed, or differ in something else.
+    """
+    found: dict[int | None, FinishedRun] = {}
+    for run in runs:
+        if run.seed in found:
+            raise ValueError(f'{found[run.seed].folder} and {run.folder} are both {what} with seed {run.seed}: give '
+                             'one of them')
+        if changed := differing(runs[0], run):
+            raise ValueError(f'{runs[0].folder} and {run.folder} are both {what}, but not seeds of one run; they '
+                             f'differ in {in_words(changed)}')
+        found[run.seed] = run
+    return found

@@ -1,0 +1,84 @@
+"""Compares runs: one table and one picture of scores, parameters, memory, time, and differences by class.
+
+    python tools/compare.py work_dirs/setr_pup_vpt-shallow_mae_ade20k work_dirs/setr_pup_gpt_mae_ade20k
+
+The first is what the others are compared with. Each run is a work directory of tools/train.py, with the metrics.json
+(and for multi-scale metrics_tta.json) that tools/test.py wrote. Seeds of one run go together under a name:
+
+    python tools/compare.py shallow=work_dirs/a/seed_0,work_dirs/a/seed_1 gated=work_dirs/b/seed_0,work_dirs/b/seed_1
+
+Beside the picture it writes the table as Markdown, CSV and JSON, and all classes as FILE_classes.csv and .json.
+"""
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from arguments import add_figure_arguments
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('runs', nargs='+', metavar='RUN', help='work directory, or NAME=RUN,RUN,... for several seeds')
+    parser.add_argument('--classes', type=int, default=20, metavar='N', help='draw the N classes that differ most '
+                        '(default: %(default)s)')
+    parser.add_argument('--tta', action='store_true', help='classes of the multi-scale tests')
+    add_figure_arguments(parser, 'compare.png')
+    args = parser.parse_args()
+    args.runs = [read_group(text) for text in args.runs]
+    if len(args.runs) < 2:
+        parser.error('give two runs or more')
+    name_plain_runs(args.runs)
+    names = [name for name, _ in args.runs]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        parser.error(f'two runs are called {twice}')
+    if args.classes < 1:
+        parser.error(f'--classes must be at least 1, got {args.classes}')
+    return args
+
+
+def read_group(text: str) -> list:
+    """The name and the folders of ``NAME=RUN,RUN``; of one RUN, no name yet."""
+    name, equals, folders = text.partition('=')
+    if Path(text).is_dir() or not equals:
+        return ['', [Path(text)]]
+    return [name, [Path(folder) for folder in folders.split(',')]]
+
+
+def name_plain_runs(groups: list[list]) -> None:
+    """Names runs without a name by their folders, with as many of the parents as are needed to tell them apart."""
+    plain = [group for group in groups if not group[0]]
+    parts = [folders[0].resolve().parts for _, folders in plain]
+    depth = next((n for n in range(1, max(map(len, parts), default=1))
+                  if len({own[-n:] for own in parts}) == len(parts)), 0)
+    for group, own in zip(plain, parts):
+        group[0] = '/'.join(own[-depth:])
+
+
+def main() -> None:
+    args = parse_args()
+    from mmseg_gpt.analysis import compare  # after the arguments, as importing takes seconds
+    from mmseg_gpt.analysis.figures import write_figure, write_numbers
+    from mmseg_gpt.analysis.runs import read_run
+    from mmseg_gpt.engine import errors_in_words
+    with errors_in_words():
+        try:
+            compared = [compare.Compared(name, [read_run(folder) for folder in folders]) for name, folders in args.runs]
+            warnings = compare.check(compared)
+        except ValueError as error:
+            raise SystemExit(str(error)) from error
+    rows = compare.table(compared)
+    classes = compare.class_differences(compared, 'tta/mIoU' if args.tta else 'mIoU')
+    text, command = compare.markdown(rows, warnings), shlex.join(['python', *sys.argv])
+    files = [*write_figure(compare.draw_comparison(rows, classes, args.classes), args.out),
+             *write_numbers(rows, args.out, command=command, warnings=warnings), args.out.with_suffix('.md')]
+    files[-1].write_text(text, encoding='utf-8')
+    if classes:
+        files += write_numbers([found._asdict() for found in classes],
+                               args.out.with_name(f'{args.out.stem}_classes{args.out.suffix}'), command=command)
+    print(f'{text}\nwritten: {", ".join(map(str, files))}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,40 @@
+"""Draws what gates and temperatures bring, and what the number of prompts does: Figures 6, 7 and 8 of the paper.
+
+    --by groups     Figure 6: bars of the means over groups of datasets
+    --by datasets   Figure 8: bars for each dataset
+    --by prompts    Figure 7: lines over the number of prompts
+
+Of what tools/benchmark_suite.py has finished (figure6, figure8, figure7); or of any runs, by the settings they were
+trained with:
+
+    python tools/plot_ablation.py work_dirs/demo_classification/adapt work_dirs/demo_classification/linear
+
+Each run is a work directory of tools/train.py, with the metrics.json that tools/test.py wrote. Runs that differ in
+their seeds only become one bar or point, with the standard deviation. A mean over a group is that of the seeds for
+which all its datasets are there.
+"""
+
+import argparse
+
+from arguments import add_run_figure_arguments
+
+FIGURES = dict(groups='figure6', datasets='figure8', prompts='figure7')
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_run_figure_arguments(parser, 'ablation.png')
+    parser.add_argument('--by', choices=FIGURES, help='default: groups of a suite, datasets of runs')
+    args = parser.parse_args()
+    args.by = args.by or ('datasets' if args.runs else 'groups')
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    from mmseg_gpt.suite.figures import draw_and_write  # after the arguments, as importing takes seconds
+    draw_and_write(args, FIGURES[args.by], args.by)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,29 @@
+"""Draws the result by the block at which prompts enter (Figure 1 of the paper), a line for each ViT.
+
+Of what tools/benchmark_suite.py figure1 has finished; or of any runs, by the settings they were trained with:
+
+    python tools/plot_start_block.py work_dirs/start_*/seed_* --out start_block.png
+
+Each run is a work directory of tools/train.py, with the metrics.json that tools/test.py wrote. Runs that differ in
+their seeds only become one point, with the standard deviation.
+"""
+
+import argparse
+
+from arguments import add_run_figure_arguments
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_run_figure_arguments(parser, 'start_block.png')
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = parse_args()
+    from mmseg_gpt.suite.figures import draw_and_write  # after the arguments, as importing takes seconds
+    draw_and_write(args, 'figure1', 'start')
+
+
+if __name__ == '__main__':
+    main()
