@@ -9,10 +9,11 @@ from .precision import Bf16OptimWrapper, set_precision, set_test_precision
 from .preflight import check_files, check_options, check_run
 from .reproducible import SeedIterationHook
 from .runner import Runner
+from .tracking import TrackingHook, ValidationPicturesHook, set_tracking
 
 __all__ = [
     'AgreeHook', 'AtomicCheckpointHook', 'Bf16OptimWrapper', 'IgnoredBatchHook', 'NonFiniteHook', 'ParameterTableHook',
-    'RunStopped', 'Runner', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'TrainedPartsConstructor',
-    'check_files', 'check_options', 'check_run', 'errors_in_words', 'read_config', 'set_precision', 'set_resume',
-    'set_test_precision'
+    'RunStopped', 'Runner', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'TrackingHook',
+    'TrainedPartsConstructor', 'ValidationPicturesHook', 'check_files', 'check_options', 'check_run', 'errors_in_words',
+    'read_config', 'set_precision', 'set_resume', 'set_test_precision', 'set_tracking'
 ]
