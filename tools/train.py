@@ -15,9 +15,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--overwrite', action='store_true', help='start over where the work directory holds a run')
     parser.add_argument('--amp', nargs='?', const='bf16', choices=['bf16', 'fp16'],
                         help='mixed precision; bf16 where nothing follows (fp16 needs a GPU)')
-    parser.add_argument('--track', nargs='+', action='extend', choices=TRACKERS, help='also show gates, losses and '
-                        'pictures in these: TensorBoard reads the work directory; Weights & Biases and MLflow have a '
-                        'project "mmseg_gpt" and call the run as its work directory')
+    parser.add_argument('--track', nargs='+', action='extend', choices=TRACKERS, help='show gates, losses and '
+                        'pictures in these too, in which the run is called as its work directory; MLflow writes '
+                        'mlflow.db beside that, unless MLFLOW_TRACKING_URI names a server')
     add_protocol_arguments(parser)
     add_run_arguments(parser)
     return parser.parse_args()

@@ -1,17 +1,14 @@
-"""What a run is watched by: what it learns, how fast it is, and pictures, through MMEngine's visualizer."""
+"""Numbers of a run while it trains, for MMEngine's visualizer: what it learns, and how it goes on."""
 
-import importlib.util
 import math
 from collections import defaultdict
-from pathlib import Path
+from collections.abc import Iterable
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.dist import get_world_size, is_main_process
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.registry import HOOKS
-from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor, nn
 
 from ..analysis.gates import selection_ratio, sigmoid
@@ -20,35 +17,6 @@ from ..models import GatedPromptViT
 from .guards import accumulated_iterations, optimizer_wrappers, samples_of
 
 MEBIBYTE = 2**20
-SMALLEST_SIDE = 224  # of a picture with words in it, in pixels
-# By the name that --track knows: MMEngine's class, the packages it imports, and how it is told project and run.
-BACKENDS = dict(
-    tensorboard=('TensorboardVisBackend', ['tensorboard'], lambda run: {}),
-    wandb=('WandbVisBackend', ['wandb'], lambda run: dict(
-        init_kwargs=dict(project='mmseg_gpt', name=run), define_metric_cfg=[dict(name='*', step_metric='iter')])),
-    mlflow=('MLflowVisBackend', ['mlflow'], lambda run: dict(exp_name='mmseg_gpt', run_name=run)))
-
-
-def set_tracking(cfg: Config, names: list[str] | None) -> None:
-    """Lets a run tell its visualizer's numbers and pictures to trackers, besides those it has.
-
-    Args:
-        cfg: The config of a run, with its ``work_dir``, by which the run is called.
-        names: Of ``BACKENDS``; None changes nothing.
-
-    Raises:
-        SystemExit: a tracker's package is not installed.
-    """
-    absent = [package for name in names or [] for package in BACKENDS[name][1]
-              if importlib.util.find_spec(package) is None]
-    if absent:
-        raise SystemExit(f'--track {" ".join(names)} needs what is not installed: pip install {" ".join(absent)}')
-    for name in names or []:
-        kind, _, options = BACKENDS[name]
-        visualizer = cfg.setdefault('visualizer', dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend')]))
-        present = [backend['type'] for backend in visualizer.vis_backends]
-        if kind not in present:
-            visualizer.vis_backends.append(dict(type=kind, **options(Path(cfg.work_dir).name)))
 
 
 @HOOKS.register_module()
@@ -59,8 +27,8 @@ class TrackingHook(Hook):
     ``selection_ratio/block_01`` and ``temperatures/block_01``, of those that are used. Also before the first iteration.
     Norms of the gradients that the optimizer has got, after clipping: ``gradient_norm/prompts``, ``gates``,
     ``temperatures``, ``head`` and ``vit``, of what is trained. And ``progress/images_per_second`` of all processes
-    since the last time, ``progress/peak_memory_mib`` of the first one so far (on a GPU what torch has allocated, else
-    what is resident), and ``progress/seconds_left``. Nothing that is trained depends on it.
+    since the last time, ``progress/peak_memory_mib`` of the first one so far (on a GPU what torch has allocated to
+    train, else what was resident), and ``progress/seconds_left``. Nothing that is trained depends on it.
 
     Args:
         interval: In iterations, and the last one; None takes that of LoggerHook.
@@ -103,15 +71,8 @@ class TrackingHook(Hook):
 
     def measure_gradients(self, optimizer: torch.optim.Optimizer) -> None:
         """Takes the norms just before a step; where gradients accumulate, any step may be the last before logging."""
-        if not self.due and not self.accumulates:
-            return
-        gradients = defaultdict(list)
-        for parameter in (p for group in optimizer.param_groups for p in group['params'] if p.grad is not None):
-            gradients[self.groups[id(parameter)]].append(parameter.grad)
-        scale = getattr(optimizer, 'grad_scale', None)  # of a fused optimizer, which divides by it in its step
-        for name, tensors in gradients.items():
-            norm = nn.utils.get_total_norm(tensors)
-            self.norms[f'gradient_norm/{name}'] = norm if scale is None else norm / scale
+        if self.due or self.accumulates:
+            self.norms |= gradient_norms(optimizer, self.groups)
 
     def after_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
@@ -124,6 +85,10 @@ class TrackingHook(Hook):
             self.images = self.iterations = 0
             self.norms = {}
 
+    def after_val(self, runner) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()  # what training needs is asked for
+
     def learnt(self) -> dict[str, float]:
         """Gates, selection ratios, temperatures and norms of gradients; the device is waited for once."""
         start, used = adapters_in_use(self.backbone)
@@ -131,9 +96,8 @@ class TrackingHook(Hook):
         scalars = {}
         if 'gates' in used:
             gates = sigmoid(np.array(numbers['gates']))
-            scalars |= by_block('gates', gates.tolist(), start)
-            if gates.any():
-                scalars |= by_block('selection_ratio', selection_ratio(gates).tolist(), start)
+            scalars |= by_block('gates', gates, start)
+            scalars |= by_block('selection_ratio', selection_ratio(gates), start) if gates.any() else {}
         if 'temperatures' in used:
             scalars |= by_block('temperatures', numbers['temperatures'], 1)
         return scalars | {name: numbers[name][0] for name in self.norms}
@@ -158,57 +122,6 @@ class TrackingHook(Hook):
         self.handles.clear()
 
 
-@HOOKS.register_module()
-class ValidationPicturesHook(Hook):
-    """Shows the same validation images, evenly spaced, with labels and predictions, at each validation.
-
-    Images must be files; of segmentation and of classification, by mmsegmentation's and mmpretrain's visualizers.
-
-    Args:
-        images: How many. With several processes they are those of the first.
-    """
-
-    def __init__(self, images: int = 4) -> None:
-        self.images = images
-
-    def before_val_epoch(self, runner) -> None:
-        batches, batch = len(runner.val_dataloader), runner.val_dataloader.batch_size or 1
-        number = min(len(runner.val_dataloader.dataset), batches * batch)
-        pictures = min(self.images, number)
-        self.chosen = [k * number // pictures for k in range(pictures)]
-        self.seen = 0
-
-    def after_val_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
-                       outputs: list[BaseDataElement] | None = None) -> None:
-        for sample in outputs or []:
-            if self.seen in self.chosen and is_main_process():
-                draw(runner.visualizer, sample, self.chosen.index(self.seen) + 1, runner.iter)
-            self.seen += 1
-
-
-def draw(visualizer: object, sample: BaseDataElement, number: int, iteration: int) -> None:
-    """Gives a visualizer the picture of a predicted sample, if it is one that it can draw."""
-    path = sample.get('img_path')
-    if not path or not Path(path).is_file():
-        return
-    import mmcv
-    image = mmcv.imread(path, channel_order='rgb')
-    name = f'val_{number}_{Path(path).name}'  # MLflow takes the format from the suffix
-    short = min(image.shape[:2])
-    if 'pred_sem_seg' in sample:
-        visualizer.add_datasample(name, *enlarged(image, sample, math.ceil(SMALLEST_SIDE / short)), step=iteration)
-    elif 'pred_label' in sample and hasattr(visualizer, 'visualize_cls'):
-        visualizer.visualize_cls(image, sample, resize=max(SMALLEST_SIDE, short), name=name, step=iteration)
-
-
-def enlarged(image: np.ndarray, sample: BaseDataElement, times: int) -> tuple[np.ndarray, BaseDataElement]:
-    """An image (H, W, 3) and copies of its label maps (1, H, W), pixel by pixel larger."""
-    maps = sample.new(**{
-        name: PixelData(data=sample.get(name).data.repeat_interleave(times, 1).repeat_interleave(times, 2))
-        for name in ('gt_sem_seg', 'pred_sem_seg') if name in sample})
-    return image.repeat(times, 0).repeat(times, 1), maps
-
-
 def group_of(parameter: str) -> str:
     """The group of gradients that a parameter belongs to, by its name in the model."""
     where, _, name = parameter.partition('.')
@@ -217,6 +130,21 @@ def group_of(parameter: str) -> str:
     if name == 'prompt.gate_prior':
         return 'gates'
     return 'prompts' if name.startswith('prompt.') else 'temperatures' if name == 'temperature' else 'vit'
+
+
+def gradient_norms(optimizer: torch.optim.Optimizer, groups: dict[int, str]) -> dict[str, Tensor]:
+    """The norm of the gradients of each group of parameters, without waiting for the device.
+
+    Args:
+        optimizer: About to make a step.
+        groups: By the id of each parameter.
+    """
+    gradients = defaultdict(list)
+    for parameter in (p for group in optimizer.param_groups for p in group['params'] if p.grad is not None):
+        gradients[groups[id(parameter)]].append(parameter.grad)
+    scale = getattr(optimizer, 'grad_scale', None)  # of a fused optimizer, which divides by it in its step
+    norms = {f'gradient_norm/{name}': nn.utils.get_total_norm(tensors) for name, tensors in gradients.items()}
+    return norms if scale is None else {name: norm / scale for name, norm in norms.items()}
 
 
 def adapters_in_use(backbone: nn.Module | None) -> tuple[int, dict[str, Tensor]]:
@@ -246,9 +174,9 @@ def fetch(tensors: dict[str, Tensor]) -> dict[str, list[float]]:
     return {name: [next(numbers) for _ in part] for name, part in zip(tensors, flat)}
 
 
-def by_block(quantity: str, values: list[float], first: int) -> dict[str, float]:
+def by_block(quantity: str, values: Iterable[float], first: int) -> dict[str, float]:
     """Scalars by name, of blocks from ``first`` on."""
-    return {f'{quantity}/block_{block:02d}': value for block, value in enumerate(values, first)}
+    return {f'{quantity}/block_{block:02d}': float(value) for block, value in enumerate(values, first)}
 
 
 def tell(runner, iteration: int, scalars: dict[str, float]) -> None:
