@@ -255,3 +255,13 @@ def test_tool_says_in_a_sentence_what_it_cannot_draw(tmp_path, monkeypatch, make
     with pytest.raises(SystemExit, match=said):
         plot(monkeypatch, tmp_path / 'x.pth', '--out', tmp_path / 'gates.png')
     assert not list(tmp_path.glob('gates*'))
+
+
+@pytest.mark.parametrize('runs, said', [
+    (('run', 'run/x.pth'), 'do not go into one figure'), (('run', 'again/run'), 'give them --names')])
+def test_tool_refuses_what_makes_no_figure(tmp_path, monkeypatch, capsys, runs, said):
+    for folder in ('run', 'again/run'):
+        (tmp_path / folder).mkdir(parents=True)
+    with pytest.raises(SystemExit):
+        plot(monkeypatch, *(tmp_path / run for run in runs))
+    assert said in capsys.readouterr().err
