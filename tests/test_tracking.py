@@ -308,6 +308,12 @@ def test_accumulated_gradients_are_those_of_the_last_step():
     assert [line['gradient_norm/head'] for line in lines] == pytest.approx([5.5, 55_000])
 
 
+def test_a_step_is_told_of_once():
+    model = nn.Linear(1, 1)
+    lines = watch(model, iterations=4, counts=2, loss=lambda: model(torch.ones(1)).sum())
+    assert ['gradient_norm/head' in line for line in lines] == [False, True, False, True]
+
+
 def test_scaled_gradients_of_a_fused_optimizer_are_told_unscaled():
     parameter = nn.Parameter(torch.zeros(2))
     parameter.grad = torch.tensor([3., 4.]) * 128
