@@ -186,10 +186,10 @@ def test_stock_inference_api(folder, trained, monkeypatch):
 
 def test_plot_gates(folder, trained):
     run(folder, ROOT / 'tools/plot_gates.py', *(f'work_dirs/small/iter_{i}.pth' for i in (1, 3)), '--out', 'gates.png')
-    numbers = json.loads((folder / 'gates.json').read_text())
-    assert list(numbers) == ['small/iter_1', 'small/iter_3']
-    assert sum(numbers['small/iter_3']['selection_ratio']) == pytest.approx(1)
-    assert numbers['small/iter_3']['gates'] == pytest.approx([0.2689] * 11, abs=1e-3)
+    rows = json.loads((folder / 'gates.json').read_text())['rows']
+    first, third = ([row for row in rows if row['run'] == f'small/iter_{i}'] for i in (1, 3))
+    assert len(first) == len(third) == 12 and sum(row['selection_ratio'] or 0 for row in third) == pytest.approx(1)
+    assert [row['gate'] for row in third[:11]] == pytest.approx([0.2689] * 11, abs=1e-3)
     assert cv2.imread(str(folder / 'gates.png')).std() > 10
 
 

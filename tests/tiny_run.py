@@ -50,7 +50,7 @@ def tiny_config(folder: Path, **options) -> Config:
         'work_dir': str(folder / 'run'), 'train_cfg.max_iters': 6, 'train_cfg.val_interval': 100,
         'default_hooks.checkpoint.interval': 2, 'default_hooks.checkpoint.max_keep_ckpts': -1,
         'model.backbone.init_cfg.checkpoint': str(folder / 'vit.pth'), 'model.backbone.prompt.num_tokens': 4,
-        'model.decode_head.dropout_ratio': 0.1, 'log_level': 'WARNING'})
+        'model.decode_head.dropout_ratio': 0.1, 'custom_hooks.2.images': 1, 'log_level': 'WARNING'})
     cfg.merge_from_dict({key.replace('__', '.'): copy.deepcopy(value) for key, value in options.items()})
     return cfg
 
@@ -58,7 +58,8 @@ def tiny_config(folder: Path, **options) -> Config:
 def run(cfg: Config, *hooks: Hook) -> Runner:
     """Trains with further hooks, and returns the runner."""
     cfg = cfg.copy()
-    cfg.experiment_name = next_name()
+    # MMEngine keeps a log and a visualizer for each name, also of runs that have ended.
+    cfg.experiment_name = cfg.visualizer.name = next_name()
     runner = Runner.from_cfg(cfg)
     for hook in hooks:
         runner.register_hook(hook)

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+TRACKERS = ('tensorboard', 'wandb', 'mlflow', 'clearml', 'aim')
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:

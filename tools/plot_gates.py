@@ -1,50 +1,73 @@
-"""Draws the gates, selection ratios (Figure 4 of the paper) and temperatures of checkpoints by block."""
+"""Draws gates, selection ratios (Figure 4 of the paper) and temperatures: by block, or over a training."""
 
 import argparse
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from arguments import add_figure_arguments
+
 if TYPE_CHECKING:
-    from mmseg_gpt.analysis import GateReport
+    from matplotlib.figure import Figure
 
 
 def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('checkpoints', nargs='+', help='checkpoints of this project, drawn side by side')
-    parser.add_argument('--names', nargs='+', help='what the legend calls them (default: folder/file)')
-    parser.add_argument('--out', default='gates.png', help='picture to write: .png, .svg or .pdf; the numbers go '
-                        'beside it as .json (default: %(default)s)')
+    parser = argparse.ArgumentParser(
+        description=__doc__, epilog='By block: plot_gates.py work_dirs/NAME/iter_160000.pth. Over the training, from '
+        'its log: plot_gates.py work_dirs/NAME. Gates that have not moved from their prior are named, because a '
+        'uniform selection ratio is also what untrained gates give.')
+    parser.add_argument('runs', nargs='+', type=Path, metavar='RUN', help='checkpoints, drawn side by side, also '
+                        'adapter-only ones; or work directories, drawn one below the other')
+    parser.add_argument('--names', nargs='+', help='what the figure calls them (default: FOLDER/FILE, or FOLDER)')
+    add_figure_arguments(parser, 'gates.png')
     args = parser.parse_args()
-    args.names = args.names or [f'{Path(c).parent.name}/{Path(c).stem}' for c in args.checkpoints]
-    if len(args.names) != len(args.checkpoints):
-        parser.error(f'{len(args.checkpoints)} checkpoints but {len(args.names)} names')
+    folders = [run.is_dir() for run in args.runs]
+    if any(folders) and not all(folders):
+        parser.error('checkpoints and work directories do not go into one figure')
+    args.names = args.names or [default_name(run.resolve()) for run in args.runs]
+    if len(args.names) != len(args.runs):
+        parser.error(f'{len(args.runs)} runs but {len(args.names)} names')
+    if len(set(args.names)) < len(args.names):
+        parser.error(f'several runs would be called the same, {", ".join(args.names)}: give them --names')
+    args.folders = all(folders)
     return args
 
 
-def numbers(report: 'GateReport') -> dict:
-    """The plotted numbers, as plain lists."""
-    from mmseg_gpt.analysis import selection_ratio
-    gates, temperatures = report.gates, report.temperatures
-    return {
-        'gates': None if gates is None else gates.tolist(),
-        'selection_ratio': None if gates is None else selection_ratio(gates).tolist(),
-        'temperatures': None if temperatures is None else temperatures.tolist()
-    }
+def default_name(run: Path) -> str:
+    """What a run is called in the figure."""
+    return run.name if run.is_dir() else f'{run.parent.name}/{run.stem}'
+
+
+def compare_checkpoints(runs: list[Path], names: list[str]) -> tuple['Figure', list[dict], list[str | None]]:
+    """The figure by block, its numbers, and what there is to say of each run."""
+    from mmseg_gpt.analysis.gate_figures import plot_gates
+    from mmseg_gpt.analysis.gates import read_checkpoint, report_rows
+    reports = [read_checkpoint(run, name) for run, name in zip(runs, names)]
+    return plot_gates(reports), [row for r in reports for row in report_rows(r)], [r.note for r in reports]
+
+
+def follow_training(runs: list[Path], names: list[str]) -> tuple['Figure', list[dict], list[str | None]]:
+    """The figure over the iterations, its numbers, and what there is to say of each run."""
+    from mmseg_gpt.analysis.gate_figures import plot_history
+    from mmseg_gpt.analysis.gates import has_hard_gates, history_rows, read_history
+    from mmseg_gpt.analysis.logs import read_scalars
+    histories = [read_history(read_scalars(run)[0], name, has_hard_gates(run)) for run, name in zip(runs, names)]
+    return plot_history(histories), [row for h in histories for row in history_rows(h)], [h.note for h in histories]
 
 
 def main() -> None:
     args = parse_args()
-    from mmengine.fileio import dump  # after the arguments, as importing takes seconds
-
-    from mmseg_gpt.analysis import plot_gates, read_gates
-    from mmseg_gpt.checkpoints import read_state_dict
-    from mmseg_gpt.engine import errors_in_words
-    with errors_in_words():
-        reports = [read_gates(read_state_dict(c), name) for c, name in zip(args.checkpoints, args.names)]
-    plot_gates(reports, args.out)
-    table = Path(args.out).with_suffix('.json')
-    dump({report.name: numbers(report) for report in reports}, table, indent=2)
-    print(f'written: {args.out} and {table}')
+    from mmseg_gpt.analysis.figures import write_figure, write_numbers  # after the arguments, as it takes seconds
+    from mmseg_gpt.checkpoints import CheckpointError
+    try:
+        figure, rows, notes = (follow_training if args.folders else compare_checkpoints)(args.runs, args.names)
+    except (CheckpointError, OSError, ValueError) as error:
+        raise SystemExit(str(error)) from error
+    notes = [note for note in notes if note]
+    files = write_figure(figure, args.out)
+    files += write_numbers(rows, args.out, command=shlex.join(['python', *sys.argv]), notes=notes)
+    print(*notes, f'written: {", ".join(map(str, files))}', sep='\n')
 
 
 if __name__ == '__main__':

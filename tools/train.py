@@ -2,7 +2,7 @@
 
 import argparse
 
-from arguments import add_config_arguments, add_protocol_arguments, add_run_arguments
+from arguments import TRACKERS, add_config_arguments, add_protocol_arguments, add_run_arguments
 
 
 def parse_args() -> argparse.Namespace:
@@ -15,6 +15,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--overwrite', action='store_true', help='start over where the work directory holds a run')
     parser.add_argument('--amp', nargs='?', const='bf16', choices=['bf16', 'fp16'],
                         help='mixed precision; bf16 where nothing follows (fp16 needs a GPU)')
+    parser.add_argument('--track', nargs='+', action='extend', choices=TRACKERS, help='show gates, losses and '
+                        'pictures in these too, in which the run is called as its work directory; MLflow writes '
+                        'mlflow.db beside that, unless MLFLOW_TRACKING_URI names a server')
     add_protocol_arguments(parser)
     add_run_arguments(parser)
     return parser.parse_args()
@@ -26,6 +29,7 @@ def main() -> None:
     cfg = engine.read_config(args)
     engine.set_precision(cfg, args.amp)
     engine.set_resume(cfg, args.resume, args.overwrite)
+    engine.set_tracking(cfg, args.track)
     loaders = ('train_dataloader', 'val_dataloader')
     engine.check_files(cfg, loaders, pretrained=not cfg.get('resume'), device=args.device)
     with engine.errors_in_words():

@@ -8,7 +8,11 @@ default_hooks = dict(
     timer=dict(type='IterTimerHook'),
     param_scheduler=dict(type='ParamSchedulerHook'),
     sampler_seed=dict(type='DistSamplerSeedHook'))
-custom_hooks = [dict(type='ParameterTableHook')]
+custom_hooks = [
+    dict(type='ParameterTableHook'),
+    dict(type='TrackingHook'),
+    dict(type='ValidationPicturesHook', images=4)
+]
 log_level = 'INFO'
 load_from = None
 resume = False

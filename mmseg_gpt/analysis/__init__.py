@@ -1,5 +1,15 @@
 """What the prompts learnt: pure functions on numbers, and the figures drawn from them."""
 
-from .gates import GateReport, plot_gates, read_gates, selection_ratio, selection_weights
+from .gate_figures import plot_gates, plot_history
+from .gates import (
+    GateHistory,
+    GateReport,
+    read_checkpoint,
+    read_gates,
+    read_history,
+    selection_ratio,
+    selection_weights,
+)
 
-__all__ = ['GateReport', 'plot_gates', 'read_gates', 'selection_ratio', 'selection_weights']
+__all__ = ['GateHistory', 'GateReport', 'plot_gates', 'plot_history', 'read_checkpoint', 'read_gates', 'read_history',
+           'selection_ratio', 'selection_weights']

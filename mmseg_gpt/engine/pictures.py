@@ -1,0 +1,63 @@
+"""Pictures of validation images in the visualizer, while a run trains."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+from mmengine.dist import is_main_process
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.structures import BaseDataElement, PixelData
+from mmengine.visualization import Visualizer
+
+SMALLEST_SIDE = 224  # of a picture with words in it, in pixels
+
+
+@HOOKS.register_module()
+class ValidationPicturesHook(Hook):
+    """Shows the same validation images, evenly spaced, with labels and predictions, at each validation.
+
+    Images must be files; of segmentation and of classification, by mmsegmentation's and mmpretrain's visualizers.
+
+    Args:
+        images: How many. With several processes they are those of the first.
+    """
+
+    def __init__(self, images: int = 4) -> None:
+        self.images = images
+
+    def before_val_epoch(self, runner) -> None:
+        number = len(runner.val_dataloader.sampler)  # of this process
+        pictures = min(self.images, number)
+        self.chosen = [k * number // pictures for k in range(pictures)]
+        self.seen = 0
+
+    def after_val_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
+                       outputs: list[BaseDataElement] | None = None) -> None:
+        for sample in outputs or []:
+            if self.seen in self.chosen and is_main_process():
+                draw(runner.visualizer, sample, self.chosen.index(self.seen) + 1, runner.iter)
+            self.seen += 1
+
+
+def draw(visualizer: Visualizer, sample: BaseDataElement, number: int, iteration: int) -> None:
+    """Gives a visualizer the picture of a predicted sample, if it is one that it can draw."""
+    path = sample.get('img_path')
+    if not path or not Path(path).is_file():
+        return
+    import mmcv
+    image = mmcv.imread(path, channel_order='rgb')
+    name = f'val_{number}_{Path(path).name}'  # MLflow takes the format from the suffix
+    short = min(image.shape[:2])
+    if 'pred_sem_seg' in sample:
+        visualizer.add_datasample(name, *enlarged(image, sample, math.ceil(SMALLEST_SIDE / short)), step=iteration)
+    elif 'pred_label' in sample and hasattr(visualizer, 'visualize_cls'):
+        visualizer.visualize_cls(image, sample, resize=max(SMALLEST_SIDE, short), name=name, step=iteration)
+
+
+def enlarged(image: np.ndarray, sample: BaseDataElement, times: int) -> tuple[np.ndarray, BaseDataElement]:
+    """An image (H, W, 3) and copies of its label maps (1, H, W), pixel by pixel larger."""
+    maps = sample.new(**{
+        name: PixelData(data=sample.get(name).data.repeat_interleave(times, 1).repeat_interleave(times, 2))
+        for name in ('gt_sem_seg', 'pred_sem_seg') if name in sample})
+    return image.repeat(times, 0).repeat(times, 1), maps

@@ -1,0 +1,186 @@
+"""Numbers of a run while it trains, for MMEngine's visualizer: what it learns, and how it goes on."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from mmengine.dist import get_world_size, is_main_process
+from mmengine.hooks import Hook, LoggerHook
+from mmengine.registry import HOOKS
+from torch import Tensor, nn
+
+from ..analysis.gates import selection_ratio, sigmoid
+from ..checkpoints.adapters import unwrap
+from ..models import GatedPromptViT
+from .guards import accumulated_iterations, optimizer_wrappers, samples_of
+
+MEBIBYTE = 2**20
+
+
+@HOOKS.register_module()
+class TrackingHook(Hook):
+    """Tells the visualizer, and not the text log, what is learnt and how the run goes on.
+
+    Of each block, counted from 1: ``gates/block_01`` (of hard gates the probability to be open),
+    ``selection_ratio/block_01`` and ``temperatures/block_01``, of those that are used. Also before the first iteration.
+    Norms of the gradients that the optimizer has got, after clipping: ``gradient_norm/prompts``, ``gates``,
+    ``temperatures``, ``head`` and ``vit``, of what is trained. And ``progress/images_per_second`` of all processes
+    since the last time, ``progress/peak_memory_mib`` of the first one so far (on a GPU what torch has allocated to
+    train, else what was resident), and ``progress/seconds_left``. Nothing that is trained depends on it.
+
+    Args:
+        interval: In iterations, and the last one; None takes that of LoggerHook.
+
+    Raises:
+        ValueError: there is neither an interval nor a LoggerHook.
+    """
+
+    priority = 'NORMAL'  # after the timer; before LoggerHook, which lets a GPU forget the peak of its memory
+
+    def __init__(self, interval: int | None = None) -> None:
+        self.interval = interval
+        self.due = False
+        self.images = self.iterations = self.peak = 0
+        self.norms: dict[str, Tensor] = {}
+        self.handles: list = []
+
+    def before_train(self, runner) -> None:
+        intervals = [hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)]
+        self.interval = self.interval or next(iter(intervals), None)
+        if not self.interval:
+            raise ValueError('TrackingHook needs an interval, as there is no LoggerHook to take it from')
+        if not is_main_process():
+            return
+        model = unwrap(runner.model)
+        self.backbone = getattr(model, 'backbone', None)
+        self.groups = {id(p): group_of(name) for name, p in model.named_parameters()}
+        self.accumulates = accumulated_iterations(runner.optim_wrapper) > 1
+        for wrapper in optimizer_wrappers(runner.optim_wrapper):
+            self.handles.append(wrapper.optimizer.register_step_pre_hook(
+                lambda optimizer, args, kwargs: self.measure_gradients(optimizer)))
+        if runner.iter == 0:
+            tell(runner, 0, self.learnt())
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        short_epoch = len(runner.train_dataloader) <= self.interval  # as LoggerHook does
+        self.due = is_main_process() and (
+            self.every_n_inner_iters(batch_idx, self.interval) or self.is_last_train_iter(runner) or
+            (short_epoch and self.end_of_epoch(runner.train_dataloader, batch_idx)))
+
+    def measure_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+        """Takes the norms just before a step; where gradients accumulate, any step may be the last before logging."""
+        if self.due or self.accumulates:
+            self.norms |= gradient_norms(optimizer, self.groups)
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
+                         outputs: dict | None = None) -> None:
+        self.iterations += 1
+        self.images += len(samples_of(data_batch))
+        if torch.cuda.is_available():
+            self.peak = max(self.peak, torch.cuda.max_memory_allocated())
+        if self.due:
+            tell(runner, runner.iter + 1, {**self.learnt(), **self.progress(runner)})
+            self.images = self.iterations = 0
+            self.norms = {}
+
+    def after_val(self, runner) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.reset_peak_memory_stats()  # what training needs is asked for
+
+    def learnt(self) -> dict[str, float]:
+        """Gates, selection ratios, temperatures and norms of gradients; the device is waited for once."""
+        start, used = adapters_in_use(self.backbone)
+        numbers = fetch({**used, **self.norms})
+        scalars = {}
+        if 'gates' in used:
+            gates = sigmoid(np.array(numbers['gates']))
+            scalars |= by_block('gates', gates, start)
+            scalars |= by_block('selection_ratio', selection_ratio(gates), start) if gates.any() else {}
+        if 'temperatures' in used:
+            scalars |= by_block('temperatures', numbers['temperatures'], 1)
+        return scalars | {name: numbers[name][0] for name in self.norms}
+
+    def progress(self, runner) -> dict[str, float]:
+        """Throughput, memory and time left."""
+        from ..benchmark.machine import peak_resident_bytes
+        peak = self.peak if torch.cuda.is_available() else peak_resident_bytes()
+        scalars = {'progress/peak_memory_mib': peak / MEBIBYTE}
+        seconds = runner.message_hub.log_scalars.get('train/time')  # of IterTimerHook
+        if seconds is not None and self.images:
+            a_process = self.images / self.iterations / seconds.mean(self.iterations)
+            scalars['progress/images_per_second'] = a_process * get_world_size()
+        if 'eta' in runner.message_hub.runtime_info:
+            scalars['progress/seconds_left'] = runner.message_hub.get_info('eta')
+        return scalars
+
+    def release(self, runner) -> None:
+        """Undoes what :meth:`before_train` did, also after an error."""
+        for handle in self.handles:
+            handle.remove()
+        self.handles.clear()
+
+
+def group_of(parameter: str) -> str:
+    """The group of gradients that a parameter belongs to, by its name in the model."""
+    where, _, name = parameter.partition('.')
+    if where != 'backbone':
+        return 'head'
+    if name == 'prompt.gate_prior':
+        return 'gates'
+    return 'prompts' if name.startswith('prompt.') else 'temperatures' if name == 'temperature' else 'vit'
+
+
+def gradient_norms(optimizer: torch.optim.Optimizer, groups: dict[int, str]) -> dict[str, Tensor]:
+    """The norm of the gradients of each group of parameters, without waiting for the device.
+
+    Args:
+        optimizer: About to make a step.
+        groups: By the id of each parameter.
+    """
+    gradients = defaultdict(list)
+    for parameter in (p for group in optimizer.param_groups for p in group['params'] if p.grad is not None):
+        gradients[groups[id(parameter)]].append(parameter.grad)
+    scale = getattr(optimizer, 'grad_scale', None)  # of a fused optimizer, which divides by it in its step
+    norms = {f'gradient_norm/{name}': nn.utils.get_total_norm(tensors) for name, tensors in gradients.items()}
+    return norms if scale is None else {name: norm / scale for name, norm in norms.items()}
+
+
+def adapters_in_use(backbone: nn.Module | None) -> tuple[int, dict[str, Tensor]]:
+    """Gate priors and temperatures of the blocks that use them.
+
+    Returns:
+        tuple: The block, from 1, of the first gate; 'gates' (G,) and 'temperatures' (T,) if there are any.
+    """
+    if not isinstance(backbone, GatedPromptViT):
+        return 1, {}
+    start, last = backbone.start_block, max(backbone.out_indices)
+    used = {}
+    if hasattr(backbone.prompt, 'gate_prior') and start < last:
+        used['gates'] = backbone.prompt.gate_prior[start:last]
+    if backbone.temperature is not None:
+        used['temperatures'] = backbone.temperature[:last + 1]
+    return start + 1, used
+
+
+@torch.no_grad()
+def fetch(tensors: dict[str, Tensor]) -> dict[str, list[float]]:
+    """The numbers in tensors of one device, waiting for it once."""
+    if not tensors:
+        return {}
+    flat = [tensor.reshape(-1).double() for tensor in tensors.values()]
+    numbers = iter(torch.cat(flat).tolist())
+    return {name: [next(numbers) for _ in part] for name, part in zip(tensors, flat)}
+
+
+def by_block(quantity: str, values: Iterable[float], first: int) -> dict[str, float]:
+    """Scalars by name, of blocks from ``first`` on."""
+    return {f'{quantity}/block_{block:02d}': float(value) for block, value in enumerate(values, first)}
+
+
+def tell(runner, iteration: int, scalars: dict[str, float]) -> None:
+    """Gives the visualizer what is finite."""
+    scalars = {name: value for name, value in scalars.items() if math.isfinite(value)}
+    if scalars:
+        runner.visualizer.add_scalars({**scalars, 'iter': iteration}, step=iteration)
