@@ -21,7 +21,7 @@ import torch
 from mmengine.config import Config
 from shrink import SIZE, shrink
 
-from mmseg_gpt.analysis.runs import read_run
+from mmseg_gpt.results.finished import read_run
 from mmseg_gpt.sample import make_dataset
 
 ROOT = Path(__file__).parents[1]

@@ -11,11 +11,11 @@ from mmengine.config import Config
 from PIL import Image
 
 from mmseg_gpt.analysis.figures import COLOURS, write_figure
-from mmseg_gpt.analysis.runs import read_run
 from mmseg_gpt.analysis.series import Point, draw_bars, draw_lines
 from mmseg_gpt.classification import read_experiment
 from mmseg_gpt.classification.experiment import METHODS, vits
 from mmseg_gpt.classification.tasks import TASKS
+from mmseg_gpt.results.finished import read_run
 from mmseg_gpt.suite.execute import write_record
 from mmseg_gpt.suite.figures import of_runs, of_suite
 from mmseg_gpt.suite.places import method_of, prompts_in_all, task_of, vit_of

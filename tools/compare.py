@@ -58,10 +58,10 @@ def name_plain_runs(groups: list[list]) -> None:
 
 def main() -> None:
     args = parse_args()
-    from mmseg_gpt.analysis import compare  # after the arguments, as importing takes seconds
     from mmseg_gpt.analysis.figures import write_figure, write_numbers
-    from mmseg_gpt.analysis.runs import read_run
     from mmseg_gpt.engine import errors_in_words
+    from mmseg_gpt.results import compare  # after the arguments, as importing takes seconds
+    from mmseg_gpt.results.finished import read_run
     with errors_in_words():
         try:
             compared = [compare.Compared(name, [read_run(folder) for folder in folders]) for name, folders in args.runs]

@@ -13,13 +13,13 @@ from signal import SIGINT, SIGTERM
 from statistics import mean
 
 from .. import __version__
-from ..analysis.runs import METRICS, numbers_in
 from ..checkpoints.write import replacing
 from ..commands import LiveLine, duration, run_command
 from ..engine.preflight.before import refuse
 from ..engine.preflight.keys import find
 from ..engine.preflight.missing import missing_checkpoint, missing_datasets
 from ..engine.resume import POINTER, named_checkpoint
+from ..results.finished import METRICS, numbers_in
 from .runs import TOOLS, Run, config_of, pretrained_sha256, testing, training, typed, what_it_is
 
 RECORD, LOG, LOCK = 'run.json', 'log.txt', 'run.lock'

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from ..analysis.figures import write_figure, write_numbers
-from ..analysis.runs import read_run
 from ..analysis.series import Point, draw_bars, draw_lines
 from ..engine import errors_in_words
+from ..results.finished import read_run
 from .execute import others, outcomes
 from .paper import printed
 from .places import table_of

@@ -7,12 +7,12 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
-from ..analysis.runs import FinishedRun, by_seed, differing, in_words
 from ..classification.experiment import vits
 from ..classification.tasks import TASKS
 from ..engine.origin import data
 from ..engine.preflight.missing import sources
 from ..models.vit import ARCHS
+from ..results.finished import FinishedRun, by_seed, differing, in_words
 from .plans import BLOCK, PROMPTS, Entry, Table, each, groups_of_figure_6
 from .runs import SETTINGS, Run
 from .tables import NAMES, Cell, Place, filled

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
-from ..analysis.runs import decisive
 from ..checkpoints import CheckpointError, locate
 from ..checkpoints.seal import file_sha256
 from ..engine import read_config
 from ..engine.preflight.keys import find
 from ..engine.resume import settings_of
+from ..results.finished import decisive
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 # What plans and searches change in a config, by short names that also name the folders of runs.

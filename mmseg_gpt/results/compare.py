@@ -5,9 +5,9 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..analysis.figures import line_style, new_figure, tidy
 from ..engine.resume import is_under
-from .figures import line_style, new_figure, tidy
-from .runs import FinishedRun, by_seed, differing, in_words
+from .finished import FinishedRun, by_seed, differing, in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
