@@ -19,9 +19,9 @@ demo = runpy.run_path(str(ROOT / 'tools/demo.py'))
 
 def test_shows_each_command_and_the_table(quick_demo):
     work_dir, printed = quick_demo
-    for tool in ('make_sample_dataset', 'train', 'test', 'plot_gates'):
+    for tool in ('make_sample_dataset', 'train', 'test', 'plot_gates', 'plot_attention'):
         assert f'$ python tools/{tool}.py' in printed
-    assert '[1/7]' in printed and 'left in all' in printed and 'CPUs: ' in printed
+    assert '[1/8]' in printed and 'left in all' in printed and 'CPUs: ' in printed
     assert (work_dir / 'results.md').read_text() in printed
 
 
@@ -41,14 +41,15 @@ def test_counts_parameters(quick_demo):
 
 
 def test_pictures_are_not_blank(quick_demo):
-    predictions, gates = (cv2.imread(str(quick_demo[0] / f'{name}.png')) for name in ('predictions', 'gates'))
+    predictions, gates, attention = (cv2.imread(str(quick_demo[0] / f'{name}.png'))
+                                     for name in ('predictions', 'gates', 'attention'))
     assert predictions.shape == (890, 1200, 3) and predictions.std() > 30
-    assert gates.std() > 5
+    assert gates.std() > 5 and attention.std() > 30
 
 
 def test_finished_steps_are_skipped(quick_demo):
     again = run_demo('--quick', '--work-dir', quick_demo[0])
-    assert again.returncode == 0 and again.stdout.count('skipped') == 7 and '$ python' not in again.stdout
+    assert again.returncode == 0 and again.stdout.count('skipped') == 8 and '$ python' not in again.stdout
 
 
 @pytest.mark.slow

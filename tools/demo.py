@@ -40,10 +40,10 @@ class Preset(NamedTuple):
 
 FULL = Preset(
     dict(training=1500, validation=100),
-    dict(dataset=14, mae=175, untrained=16, adapt=190, test=14, test_tta=32, gates=5))
+    dict(dataset=14, mae=175, untrained=16, adapt=190, test=14, test_tta=32, gates=5, attention=6))
 QUICK = Preset(
     dict(training=48, validation=8),
-    dict(dataset=5, mae=8, untrained=10, adapt=16, test=9, test_tta=11, gates=6),
+    dict(dataset=5, mae=8, untrained=10, adapt=16, test=9, test_tta=11, gates=6, attention=6),
     dict(mae=('train_dataloader.batch_size=8', 'train_cfg.max_iters=4', 'param_scheduler.0.end=2',
               'param_scheduler.1.begin=2', 'param_scheduler.1.end=4'),
          adapt=('train_dataloader.batch_size=4', 'train_cfg.max_iters=20', 'train_cfg.val_interval=20',
@@ -86,6 +86,7 @@ def options(*settings: str) -> list[str]:
 
 def make_steps(work_dir: Path, preset: Preset) -> list['Step']:
     """The commands, in order. Options are only given where they differ from what the configs say."""
+    from mmseg_gpt.sample.dataset import image_path
     from mmseg_gpt.sample.steps import Step
     data, mae, untrained, adapted = (work_dir / path for path in (
         'data', 'mae/mae.pth', 'untrained/adapted.pth', 'adapted/adapted.pth'))
@@ -112,6 +113,10 @@ def make_steps(work_dir: Path, preset: Preset) -> list['Step']:
          python('test', GPT, adapted, '--tta', '--work-dir', work_dir / 'test', *options(*test))),
         ('gates', 'draw what the gates learnt', work_dir / 'gates.png',
          python('plot_gates', untrained, adapted, '--names', 'untrained', 'adapted', '--out', work_dir / 'gates.png')),
+        ('attention', 'draw what CLS attends to, with and without prompts and temperatures',
+         work_dir / 'attention.png',
+         python('plot_attention', GPT, adapted, image_path(data, 'validation', 3), '--out',
+                work_dir / 'attention.png')),
     ]
     return [Step(name, title, command, [output], preset.seconds[name]) for name, title, output, command in commands]
 

@@ -59,7 +59,7 @@ def write_report(work_dir: Path, results: dict, validation: int) -> None:
     plot_predictions(shown, work_dir / 'predictions.png')
     leave(work_dir, results_table(results), {
         'predictions.png': 'validation images, ground truth and prediction', 'gates.png': 'what the gates learnt',
-        'adapted/adapted.pth': 'the adapted model'})
+        'attention.png': 'what CLS attends to', 'adapted/adapted.pth': 'the adapted model'})
 
 
 def leave(work_dir: Path, table: str, files: dict[str, str]) -> None:
