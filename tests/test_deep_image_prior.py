@@ -288,11 +288,12 @@ def test_read_encoder_takes_the_vit_and_the_normalisation_of_a_config(tiny_vit, 
     assert torch.allclose(encoder(images, 1), encoder.vit.blocks[0](encoder.vit.embed(by_hand)[0]), atol=1e-4)
 
 
-def test_read_encoder_takes_another_checkpoint_and_says_what_is_missing(tiny_vit, tmp_path):
+def test_read_encoder_takes_a_trained_model_and_says_what_is_missing(tiny_vit, tmp_path):
     cfg = vit_config(tiny_vit, tmp_path)
     other = {f'backbone.{name}': weight + 1 for name, weight in tiny_vit().float().state_dict().items()}
     torch.save(dict(state_dict=other), tmp_path / 'tuned.pth')
-    encoder = read_encoder(cfg, 32, str(tmp_path / 'tuned.pth'))
+    cfg.model.backbone.init_cfg.checkpoint = str(tmp_path / 'tuned.pth')
+    encoder = read_encoder(cfg, 32)
     assert torch.equal(encoder.vit.cls_token, other['backbone.cls_token'])
     for key, said in (('init_cfg', 'names no pretrained ViT'), ('type', 'must be a GatedPromptViT, this one is None')):
         del cfg.model.backbone[key]
@@ -351,6 +352,7 @@ def test_the_tool_makes_figures_and_goes_on(tiny_vit, tmp_path, run_tool):
     (['--vits', 'mae_b', 'x/mae_b.py'], 'two ViTs are called mae_b'),
     (['--vits', 'nothing_b'], 'there is no config nothing_b'),
     (['--vits', 'a/b=mae_b'], '"a/b" cannot be the name of a ViT'),
+    (['--vits', 'x=mae_b:y.pth'], 'The pretrained ViT, y.pth'),
     (['--vits', 'x=mae_b:timm://'], 'checkpoint timm://: give a path'),
     (['--images', 'nowhere'], 'nowhere is neither an image nor a folder'),
     (['--images', 'text.png'], 'text.png cannot be read'),

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 BACKBONES = Path(__file__).parents[1] / 'configs/_base_/backbones'
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
-SECONDS = 10  # between two drawings of the figures while they grow
+SECONDS = 30  # between two drawings of the figures while they grow
 EXAMPLE = """\
 example, the paper's Figure 9 for CUB, for a GPU:
   %(prog)s --vits supervised=supervised_b "MoCo v3=mocov3_b" MAE=mae_b --images data/cub/images --limit 100 \\
@@ -79,7 +79,7 @@ def read_vits(texts: Sequence[str], parser: argparse.ArgumentParser) -> dict[str
     """Config and checkpoint of each ViT, by its name."""
     vits: dict[str, tuple[str, str | None]] = {}
     for text in texts:
-        name, _, source = text.rpartition('=') if '=' in text.partition(':')[0] else (None, '', text)
+        name, _, source = text.partition('=') if '=' in text.partition(':')[0] else (None, '', text)
         config, _, checkpoint = source.partition(':')
         known = BACKBONES / f'{config}.py'
         name = name or Path(config).stem
@@ -123,11 +123,14 @@ def read_encoders(args: argparse.Namespace) -> dict[str, 'Encoder']:
     if args.device == 'cuda' and not torch.cuda.is_available():
         raise SystemExit('--device cuda: no GPU is visible to PyTorch')
     device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
-    configs = {name: find_config(config) for name, (config, _) in args.vits.items()}
-    sources = [dict(checkpoint=args.vits[name][1]) if args.vits[name][1] else cfg.model.get('backbone', {}).get(
-        'init_cfg') for name, cfg in configs.items()]
-    refuse([said for source in sources for said in missing_checkpoint(source)], [])
-    return {name: read_encoder(cfg, args.size, args.vits[name][1]).to(device) for name, cfg in configs.items()}
+    configs = {}
+    for name, (config, checkpoint) in args.vits.items():
+        configs[name] = cfg = find_config(config)
+        if checkpoint:
+            cfg.model.setdefault('backbone', {})['init_cfg'] = dict(type='PretrainedViT', checkpoint=checkpoint)
+    refuse([said for cfg in configs.values() for said in missing_checkpoint(cfg.model.get('backbone', {}).get(
+        'init_cfg'))], [])
+    return {name: read_encoder(cfg, args.size).to(device) for name, cfg in configs.items()}
 
 
 def reconstruct(args: argparse.Namespace) -> list[Path]:

@@ -53,13 +53,12 @@ class Encoder(nn.Module):
                     std=self.std.flatten().tolist(), rgb=self.rgb)
 
 
-def read_encoder(cfg: Config, size: int, checkpoint: str | None = None) -> Encoder:
+def read_encoder(cfg: Config, size: int) -> Encoder:
     """The ViT of a config, filled from its pretrained file.
 
     Args:
-        cfg: With a ``GatedPromptViT`` and a ``data_preprocessor``.
+        cfg: With a ``GatedPromptViT``, the file of which its ``init_cfg`` names, and a ``data_preprocessor``.
         size: Side of the images in pixels; the position embedding is resized once, from that of the file.
-        checkpoint: In the place of the pretrained file: any that ``PretrainedViT`` reads, such as a fine-tuned model.
 
     Raises:
         ValueError: the config has no such backbone, no pretrained file or no normalisation.
@@ -73,9 +72,9 @@ def read_encoder(cfg: Config, size: int, checkpoint: str | None = None) -> Encod
     if not preprocessor.get('mean') or not preprocessor.get('std'):
         raise ValueError(f'{cfg.filename}: data_preprocessor has no mean and std, so it is not known what the ViT '
                          'takes')
-    source = dict(checkpoint=checkpoint) if checkpoint else backbone.get('init_cfg') or {}
+    source = backbone.get('init_cfg') or {}
     if 'checkpoint' not in source:
-        raise ValueError(f'{cfg.filename} names no pretrained ViT: set model.backbone.init_cfg, or give a checkpoint')
+        raise ValueError(f'{cfg.filename} names no pretrained ViT: give a checkpoint, or set model.backbone.init_cfg')
     options = {name: backbone[name] for name in (*VIT_SETTINGS, 'norm_eps') if name in backbone}
     vit = GatedPromptViT(**{**options, 'img_size': size})
     load_vit(vit, fetch(source['checkpoint'], source.get('sha256')))
