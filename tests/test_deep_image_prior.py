@@ -111,7 +111,7 @@ def test_the_learning_rate_falls_at_the_end():
 
 def test_a_distance_that_is_not_finite_is_an_error(encoder):
     encoder.vit.cls_token.data.fill_(float('nan'))
-    with pytest.raises(ValueError, match=r'block 2: .* learning rate below 0.01'):
+    with pytest.raises(ValueError, match=r'block 2: .* learning rate below 0.005'):
         list(reconstruct(encoder, as_image(picture()), 2, iterations=1))
 
 

@@ -23,8 +23,8 @@ SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
 SECONDS = 30  # between two drawings of the figures while they grow
 EXAMPLE = """\
 example, the paper's Figure 9 for CUB, for a GPU:
-  %(prog)s --vits supervised=supervised_b "MoCo v3=mocov3_b" MAE=mae_b --images data/cub/images --limit 100 \\
-      --out work_dirs/dip/cub.png
+  %(prog)s --vits supervised=supervised_b "MoCo v3=mocov3_b" MAE=mae_b --images data/CUB_200_2011/images \\
+      --limit 100 --out work_dirs/dip/cub.png
 
 in minutes on a CPU, with the ViT of make demo:
   %(prog)s --vits MAE=configs/demo/setr_pup_gpt_mae_sample.py --images work_dirs/demo/data/images/validation \\
@@ -51,7 +51,7 @@ def parse_args() -> argparse.Namespace:
                         '(default: %(default)s)')
     parser.add_argument('--iterations', type=positive, default=3000, metavar='N', help='for each reconstruction '
                         '(default: %(default)s)')
-    parser.add_argument('--lr', type=float, default=0.01, metavar='RATE', help='learning rate of Adam, which falls to '
+    parser.add_argument('--lr', type=float, default=0.005, metavar='RATE', help='learning rate of Adam, which falls to '
                         '0 in the last quarter (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='of the first weights and the noise of the generator '
                         '(default: %(default)s)')

@@ -73,7 +73,7 @@ def decay(step: int, iterations: int) -> float:
     return min(1., 4 * (iterations - step) / iterations)
 
 
-def reconstruct(encoder: Encoder, image: Tensor, block: int, iterations: int = 3000, lr: float = 0.01,
+def reconstruct(encoder: Encoder, image: Tensor, block: int, iterations: int = 3000, lr: float = 0.005,
                 seed: int = 0) -> Iterator[tuple[int, Tensor, Tensor]]:
     """Draws the image whose representation is nearest to that of ``image``, in the squared distance of all tokens.
 
