@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-SIDE = 1.35  # of a picture, in inches
+SIDE = 1.35  # of a picture with its margin, in inches
+TEXT = 0.5  # height of what stands above and below it, in inches
+TITLE = 4.6  # width of the figure's title, in inches
 GAP = 0.15  # between two images, in pictures
-LETTERS = 18  # of the name of an image that fit above a picture
+LETTERS = 13  # of the name of an image that fit in an inch
 
 
 def draw_pictures(originals: dict[str, np.ndarray], vits: Sequence[str], blocks: Sequence[int], iterations: int,
@@ -31,16 +33,17 @@ def draw_pictures(originals: dict[str, np.ndarray], vits: Sequence[str], blocks:
     """
     drawn = {(each.image, each.vit, each.block): each for each in found}
     across, down = min(2, len(originals)), -(-len(originals) // 2)
-    widths = [*[1.] * len(blocks), GAP] * across
-    figure, axes = new_figure(down * (1 + len(vits)), len(widths) - 1, SIDE, SIDE + 0.4,
-                              gridspec_kw=dict(width_ratios=widths[:-1]))
+    widths = ([*[1.] * len(blocks), GAP] * across)[:-1]
+    side = max(SIDE, TITLE / len(widths))
+    figure, axes = new_figure(down * (1 + len(vits)), len(widths), side, side + TEXT,
+                              gridspec_kw=dict(width_ratios=widths))
     for axis in axes.flat:
         axis.set_axis_off()
     for i, (name, original) in enumerate(originals.items()):
         top, left = i // 2 * (1 + len(vits)), i % 2 * (len(blocks) + 1)
         show(axes[top, left], original)
         axes[top, left].set_ylabel('Original')
-        axes[top, left].set_title(shortened(name, LETTERS * len(blocks)), loc='left')
+        axes[top, left].set_title(shortened(name, int(LETTERS * side * len(blocks))), loc='left')
         for row, vit in enumerate(vits, top + 1):
             axes[row, left].set_ylabel(vit)
             for column, block in enumerate(blocks, left):
@@ -49,7 +52,7 @@ def draw_pictures(originals: dict[str, np.ndarray], vits: Sequence[str], blocks:
                     axes[row, column].set_title(f'Block {block}')
     height, width = next(iter(originals.values())).shape[:2]
     figure.suptitle(f'Deep Image Prior: images from the representation of a block\n({width}x{height} pixels, '
-                    f'{iterations:,} iterations)', fontsize='medium' if len(widths) > 4 else 'x-small')
+                    f'{iterations:,} iterations)', fontsize='medium')
     return figure
 
 
