@@ -1,0 +1,83 @@
+"""A pretrained ViT as it is, without prompts and temperatures: from an image to what each of its blocks knows of it."""
+
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+
+from ..checkpoints import fetch, load_vit
+from ..checkpoints.adapters import VIT_SETTINGS, weights_sha256
+from ..models import GatedPromptViT
+
+
+class Encoder(nn.Module):
+    """A frozen ViT, and how images are normalised for it.
+
+    Args:
+        vit: Whose blocks are looked at. Prompts and temperatures it may have are not used.
+        mean: Of red, green and blue, on the scale of 0 to 255; of blue, green and red if not ``rgb``.
+        std: By which they are divided.
+        rgb: Whether the ViT takes red first.
+    """
+
+    def __init__(self, vit: GatedPromptViT, mean: list[float], std: list[float], rgb: bool = True) -> None:
+        super().__init__()
+        self.vit = vit.requires_grad_(False).eval()
+        self.rgb = rgb
+        self.register_buffer('mean', torch.tensor(mean).view(3, 1, 1) / 255)
+        self.register_buffer('std', torch.tensor(std).view(3, 1, 1) / 255)
+
+    def forward(self, images: Tensor, block: int) -> Tensor:
+        """All tokens that a block returns.
+
+        Args:
+            images: (B, 3, H, W), red first, in [0, 1].
+            block: Counted from 1.
+
+        Returns:
+            Tensor: CLS, registers and patches (B, 1 + R + h*w, D), without the final norm.
+
+        Raises:
+            ValueError: there is no such block.
+        """
+        if not 1 <= block <= len(self.vit.blocks):
+            raise ValueError(f'there is no block {block}: the ViT has blocks 1 to {len(self.vit.blocks)}')
+        images = images if self.rgb else images.flip(1)
+        tokens, _ = self.vit.embed((images - self.mean) / self.std)
+        for each in self.vit.blocks[:block]:
+            tokens = each(tokens)
+        return tokens
+
+    def identity(self) -> dict:
+        """What decides the representations: the SHA-256 of the weights, and the normalisation."""
+        return dict(vit=weights_sha256(self.vit), mean=self.mean.flatten().tolist(),
+                    std=self.std.flatten().tolist(), rgb=self.rgb)
+
+
+def read_encoder(cfg: Config, size: int) -> Encoder:
+    """The ViT of a config, filled from its pretrained file.
+
+    Args:
+        cfg: With a ``GatedPromptViT``, the file of which its ``init_cfg`` names, and a ``data_preprocessor``.
+        size: Side of the images in pixels; the position embedding is resized once, from that of the file.
+
+    Raises:
+        ValueError: the config has no such backbone, no pretrained file or no normalisation.
+        CheckpointError: the file does not fill the ViT.
+        FileNotFoundError: there is no such file.
+    """
+    backbone = cfg.model.get('backbone') or {}
+    if backbone.get('type') != 'GatedPromptViT':
+        raise ValueError(f'{cfg.filename}: the backbone must be a GatedPromptViT, this one is {backbone.get("type")}')
+    preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
+    if not preprocessor.get('mean') or not preprocessor.get('std'):
+        raise ValueError(f'{cfg.filename}: data_preprocessor has no mean and std, so it is not known what the ViT '
+                         'takes')
+    source = backbone.get('init_cfg') or {}
+    if 'checkpoint' not in source:
+        raise ValueError(f'{cfg.filename} names no pretrained ViT: give a checkpoint, or set model.backbone.init_cfg')
+    options = {name: backbone[name] for name in (*VIT_SETTINGS, 'norm_eps') if name in backbone}
+    vit = GatedPromptViT(**{**options, 'img_size': size})
+    load_vit(vit, fetch(source['checkpoint'], source.get('sha256')))
+    # Files are read with blue first; each package has its own name for turning them round.
+    rgb = bool(preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb'))
+    return Encoder(vit, preprocessor['mean'], preprocessor['std'], rgb)

@@ -1,0 +1,194 @@
+"""Many reconstructions, each kept as a file when it is finished, and how good they are (arXiv 2306.05067, Figure 9)."""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
+
+from ..checkpoints.write import replacing
+from .deep_image_prior import reconstruct
+from .encoder import Encoder
+
+MADE_WITH = 'mmseg_gpt'  # the text in a PNG that says what it was made with
+SECONDS = 5  # between two looks at a reconstruction that is not finished
+
+
+class Reconstruction(NamedTuple):
+    """What has been drawn for one image from one block of one ViT.
+
+    Attributes:
+        image: Name of the image.
+        vit: Name of the ViT.
+        block: Counted from 1.
+        step: Iterations so far.
+        pixels: (H, W, 3), uint8, red first.
+        distance: Of the representations, squared, divided by the variance of the image's.
+        psnr: Peak signal-to-noise ratio in dB.
+        ssim: Structural similarity.
+    """
+    image: str
+    vit: str
+    block: int
+    step: int
+    pixels: np.ndarray
+    distance: float
+    psnr: float
+    ssim: float
+
+
+class Settings(NamedTuple):
+    """How images are reconstructed; the fields are the arguments of :func:`.deep_image_prior.reconstruct`."""
+    iterations: int
+    lr: float
+    seed: int
+
+
+def read_picture(path: Path, size: int) -> np.ndarray:
+    """The centre square of a picture, ``size`` pixels wide: (size, size, 3), uint8, red first.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        with Image.open(path) as picture:
+            upright = ImageOps.exif_transpose(picture).convert('RGB')
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f'the image {path} cannot be read: {error}') from error
+    return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC))
+
+
+def scores(original: np.ndarray, drawn: np.ndarray) -> tuple[float, float]:
+    """PSNR in dB and SSIM (windows of 7x7, mean over the colours) of two pictures (H, W, 3), uint8."""
+    from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+    with np.errstate(divide='ignore'):  # equal pictures have an infinite PSNR
+        psnr = peak_signal_noise_ratio(original, drawn, data_range=255)
+    return float(psnr), float(structural_similarity(original, drawn, data_range=255, channel_axis=2))
+
+
+class Job(NamedTuple):
+    """One reconstruction that is wanted: where it is kept, and what decides how it comes out."""
+    image: str
+    vit: str
+    block: int
+    file: Path
+    made_with: dict
+
+
+def jobs(encoders: dict[str, Encoder], originals: dict[str, np.ndarray], blocks: Sequence[int], settings: Settings,
+         folder: Path) -> list[Job]:
+    """All combinations, image by image: the arguments are those of :func:`reconstruct_all`."""
+    of_vit = {vit: dict(settings._asdict(), **encoder.identity()) for vit, encoder in encoders.items()}
+    of_image = {image: dict(image=hashlib.sha256(pixels.tobytes()).hexdigest(), size=list(pixels.shape[:2]))
+                for image, pixels in originals.items()}
+    return [Job(image, vit, block, folder / vit / f'{image}_block{block:02d}.png', of_vit[vit] | of_image[image])
+            for image in originals for vit in encoders for block in blocks]
+
+
+def reconstruct_all(encoders: dict[str, Encoder], originals: dict[str, np.ndarray], blocks: Sequence[int],
+                    settings: Settings, folder: Path) -> Iterator[Reconstruction]:
+    """Reconstructs every image from every block of every ViT, and keeps what is finished.
+
+    Args:
+        encoders: The ViTs by name; it is computed where they are.
+        originals: The images (H, W, 3), uint8, red first, by name.
+        blocks: Counted from 1.
+        settings: The same for all.
+        folder: Where they are kept, as ``VIT/IMAGE_block01.png``. What is there is not made again.
+
+    Yields:
+        Reconstruction: First those that were kept, then the others one by one: before the first iteration, every few
+        seconds, and when it is finished, which is when ``step`` is ``settings.iterations``.
+
+    Raises:
+        ValueError: what is kept was made with other settings, from another image or of another ViT, or is damaged;
+            or :func:`.deep_image_prior.reconstruct` raises.
+    """
+    planned = jobs(encoders, originals, blocks, settings, folder)
+    kept = {job.file for job in planned if job.file.exists()}
+    for job in planned:
+        if job.file in kept:
+            pixels, distance = read_kept(job)
+            yield scored(job, settings.iterations, pixels, distance, originals)
+    for job in planned:
+        if job.file not in kept:
+            yield from carry_out(job, encoders[job.vit], originals, settings)
+
+
+def carry_out(job: Job, encoder: Encoder, originals: dict[str, np.ndarray],
+              settings: Settings) -> Iterator[Reconstruction]:
+    """Makes one reconstruction and keeps it; the arguments and what it yields are as of :func:`reconstruct_all`."""
+    image = torch.tensor(originals[job.image], device=encoder.mean.device).permute(2, 0, 1) / 255
+    seen = -math.inf
+    for step, drawn, distance in reconstruct(encoder, image, job.block, **settings._asdict()):
+        is_finished = step == settings.iterations
+        if is_finished or time.monotonic() > seen + SECONDS:
+            pixels = (drawn.permute(1, 2, 0) * 255).round().byte().cpu().numpy()
+            if is_finished:
+                keep(job, pixels, distance.item())
+            yield scored(job, step, pixels, distance.item(), originals)
+            seen = time.monotonic()
+
+
+def scored(job: Job, step: int, pixels: np.ndarray, distance: float,
+           originals: dict[str, np.ndarray]) -> Reconstruction:
+    """What was drawn, with its scores."""
+    return Reconstruction(job.image, job.vit, job.block, step, pixels, distance, *scores(originals[job.image], pixels))
+
+
+def keep(job: Job, pixels: np.ndarray, distance: float) -> None:
+    """Writes a finished reconstruction as PNG, with what it was made with as a text in it."""
+    text = PngInfo()
+    text.add_text(MADE_WITH, json.dumps(dict(made_with=job.made_with, distance=distance)))
+    job.file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(job.file) as unfinished:
+        Image.fromarray(pixels).save(unfinished, format='PNG', pnginfo=text)
+
+
+def read_kept(job: Job) -> tuple[np.ndarray, float]:
+    """The pixels of a finished reconstruction and its distance.
+
+    Raises:
+        ValueError: it was made with other settings, or is damaged; the message says what to do.
+    """
+    try:
+        with Image.open(job.file) as picture:
+            pixels = np.asarray(picture)
+            content = json.loads(picture.info[MADE_WITH])
+        there, distance = content['made_with'], content['distance']
+    except (OSError, SyntaxError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f'{job.file} is damaged, or no reconstruction of this tool ({error!r}): remove it') from error
+    changed = [f'{key} ({there.get(key)} there, {here} here)' for key, here in job.made_with.items()
+               if there.get(key) != here]
+    if changed:
+        raise ValueError(f'{job.file} was made with other settings: {", ".join(changed)}. Write to another --out, or '
+                         'remove it')
+    return pixels, distance
+
+
+def summary(found: Sequence[Reconstruction]) -> list[dict]:
+    """Mean and standard deviation (of a sample) of the scores over images, by ViT and block in the order of ``found``.
+
+    Returns:
+        list: Dicts of vit, block, images, psnr, psnr_std, ssim, ssim_std; with one image the deviations are None.
+    """
+    groups: dict[tuple[str, int], list[Reconstruction]] = {}
+    for each in found:
+        groups.setdefault((each.vit, each.block), []).append(each)
+    return [dict(vit=vit, block=block, images=len(group), **{
+        key: number for score in ('psnr', 'ssim') for key, number in spread(score, group).items()})
+            for (vit, block), group in groups.items()]
+
+
+def spread(score: str, group: Sequence[Reconstruction]) -> dict[str, float | None]:
+    """Mean and standard deviation of one score, by the names they have in tables."""
+    values = [getattr(each, score) for each in group]
+    return {score: mean(values), f'{score}_std': stdev(values) if len(values) > 1 else None}

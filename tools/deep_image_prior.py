@@ -1,0 +1,198 @@
+"""Reconstructs images from what one block of a pretrained ViT says of them, by Deep Image Prior (Figures 2, 9 to 11).
+
+What a block has thrown away is missing in the picture. The ViT is looked at as it was pretrained: without prompts.
+"""
+
+import argparse
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from arguments import add_figure_arguments
+
+if TYPE_CHECKING:
+    from mmseg_gpt.analysis.encoder import Encoder
+    from mmseg_gpt.analysis.reconstructions import Reconstruction
+
+BACKBONES = Path(__file__).parents[1] / 'configs/_base_/backbones'
+SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
+SECONDS = 30  # between two drawings of the figures while they grow
+EXAMPLE = """\
+example, the paper's Figure 9 for CUB, for a GPU:
+  %(prog)s --vits supervised=supervised_b "MoCo v3=mocov3_b" MAE=mae_b --images data/CUB_200_2011/images \\
+      --limit 100 --out work_dirs/dip/cub.png
+
+in minutes on a CPU, with the ViT of make demo:
+  %(prog)s --vits MAE=configs/demo/setr_pup_gpt_mae_sample.py --images work_dirs/demo/data/images/validation \\
+      --limit 2 --size 96 --iterations 600 --out work_dirs/demo/dip.png
+
+FILE shows the pictures, FILE_scores PSNR and SSIM by block. They are drawn again while results come. Each finished
+reconstruction is kept in the folder FILE without its suffix, so the same command goes on where it was stopped, and one
+with more images, blocks or ViTs makes only what is new."""
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--vits', nargs='+', required=True, metavar='[NAME=]CONFIG[:CHECKPOINT]', help='pretrained '
+                        f'ViTs: a file of {BACKBONES.relative_to(BACKBONES.parents[2])} without its suffix, such as '
+                        'mae_b, or any config; NAME is what the figures call it; CHECKPOINT is read in the place of '
+                        'the pretrained file, for example a fine-tuned model')
+    parser.add_argument('--images', nargs='+', required=True, type=Path, metavar='IMAGE', help='image files, or '
+                        'folders, which are searched; their centre squares are used')
+    parser.add_argument('--limit', type=positive, metavar='N', help='use N of the images, evenly spaced')
+    parser.add_argument('--blocks', nargs='+', type=positive, default=[1, 4, 7, 10], metavar='BLOCK', help='whose '
+                        'outputs are looked at, counted from 1 (default: the paper\'s, 1 4 7 10)')
+    parser.add_argument('--size', type=positive, default=224, metavar='PIXELS', help='side of the images, 8 or more '
+                        '(default: %(default)s)')
+    parser.add_argument('--iterations', type=positive, default=3000, metavar='N', help='for each reconstruction '
+                        '(default: %(default)s)')
+    parser.add_argument('--lr', type=float, default=0.005, metavar='RATE', help='learning rate of Adam, which falls to '
+                        '0 in the last quarter (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='of the first weights and the noise of the generator '
+                        '(default: %(default)s)')
+    parser.add_argument('--show', type=positive, default=4, metavar='N', help='draw the pictures of the first N images '
+                        '(default: %(default)s)')
+    parser.add_argument('--device', choices=('cpu', 'cuda'), help='default: cuda where there is one')
+    add_figure_arguments(parser, 'work_dirs/deep_image_prior.png')
+    args = parser.parse_args()
+    args.vits = read_vits(args.vits, parser)
+    args.images = find_images(args.images, args.limit, parser)
+    args.blocks = sorted(set(args.blocks))
+    if args.size < 8 or not args.lr > 0:
+        parser.error('--size must be at least 8, and --lr above 0')
+    return args
+
+
+def positive(text: str) -> int:
+    """A whole number above 0."""
+    if int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text} is not above 0')
+    return int(text)
+
+
+def read_vits(texts: Sequence[str], parser: argparse.ArgumentParser) -> dict[str, tuple[str, str | None]]:
+    """Config and checkpoint of each ViT, by its name."""
+    vits: dict[str, tuple[str, str | None]] = {}
+    for text in texts:
+        name, _, source = text.partition('=') if '=' in text.partition(':')[0] else (None, '', text)
+        config, _, checkpoint = source.partition(':')
+        known = BACKBONES / f'{config}.py'
+        name = name or Path(config).stem
+        if name in vits:
+            parser.error(f'two ViTs are called {name}: give them names, as NAME=CONFIG')
+        if name in ('.', '..') or set(name) & set('/\\'):
+            parser.error(f'"{name}" cannot be the name of a ViT, as it names a folder: leave out / \\')
+        vits[name] = str(known) if known.is_file() else config, checkpoint or None
+    return vits
+
+
+def find_images(paths: Sequence[Path], limit: int | None, parser: argparse.ArgumentParser) -> dict[str, Path]:
+    """The image files, by names that can name files: their own, or those within a folder with - between."""
+    images: dict[str, Path] = {}
+    for path in paths:
+        inside = sorted(file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES)
+        if not path.is_file() and not inside:
+            parser.error(f'{path} is neither an image nor a folder with {", ".join(SUFFIXES)}')
+        for file in inside or [path]:
+            name = '-'.join(file.relative_to(path if inside else path.parent).with_suffix('').parts)
+            if images.setdefault(name, file) != file:
+                parser.error(f'{images[name]} and {file} would have the same name: give them one after the other, with '
+                             'another --out')
+    names = list(images)
+    count = min(limit or len(names), len(names))
+    return {name: images[name] for name in (names[i * len(names) // count] for i in range(count))}
+
+
+def read_encoders(args: argparse.Namespace) -> dict[str, 'Encoder']:
+    """Loads the ViTs.
+
+    Raises:
+        SystemExit: a config or a pretrained file is not there.
+    """
+    import torch
+
+    from mmseg_gpt.analysis.encoder import read_encoder
+    from mmseg_gpt.engine.config import find_config
+    from mmseg_gpt.engine.preflight.before import refuse
+    from mmseg_gpt.engine.preflight.missing import missing_checkpoint
+    if args.device == 'cuda' and not torch.cuda.is_available():
+        raise SystemExit('--device cuda: no GPU is visible to PyTorch')
+    device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
+    configs = {}
+    for name, (config, checkpoint) in args.vits.items():
+        configs[name] = cfg = find_config(config)
+        if checkpoint:
+            cfg.model.setdefault('backbone', {})['init_cfg'] = dict(type='PretrainedViT', checkpoint=checkpoint)
+    refuse([said for cfg in configs.values() for said in missing_checkpoint(cfg.model.get('backbone', {}).get(
+        'init_cfg'))], [])
+    return {name: read_encoder(cfg, args.size).to(device) for name, cfg in configs.items()}
+
+
+def reconstruct(args: argparse.Namespace) -> list[Path]:
+    """Makes all reconstructions, shows how far they are, and draws the figures again and again; returns the files."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from mmseg_gpt.analysis.reconstruction_figures import write_all
+    from mmseg_gpt.analysis.reconstructions import Settings, read_picture, reconstruct_all
+    from mmseg_gpt.commands import duration
+    settings = Settings(args.iterations, args.lr, args.seed)
+    originals = {name: read_picture(path, args.size) for name, path in args.images.items()}
+    found: dict[tuple[str, str, int], Reconstruction] = {}
+
+    def write() -> list[Path]:
+        return write_all(list(found.values()), dict(list(originals.items())[:args.show]), list(args.vits), args.blocks,
+                         args.iterations, args.out, lr=args.lr, seed=args.seed, size=args.size,
+                         command=shlex.join(sys.argv))
+
+    total, started, written = len(originals) * len(args.vits) * len(args.blocks), False, 0.
+    with Progress(TextColumn('reconstructing'), BarColumn(), TextColumn('{task.percentage:.0f} %'),
+                  TimeRemainingColumn(), speed_estimate_period=600) as progress:
+        task = progress.add_task('', total=total * args.iterations)
+        for each in reconstruct_all(read_encoders(args), originals, args.blocks, settings, args.out.with_suffix('')):
+            found[each.image, each.vit, each.block] = each
+            done = sum(other.step for other in found.values())
+            if each.step == 0 and not started:  # what was kept took no time
+                progress.reset(task, completed=done)
+                started = True
+            progress.update(task, completed=done)
+            if each.step == args.iterations:
+                left = progress.tasks[task].time_remaining if started else None
+                print(f'{done // args.iterations}/{total}  {described(each)}' +
+                      (f'  {duration(left)} left' if left else ''), flush=True)
+            if time.monotonic() > written + SECONDS:
+                write()
+                written = time.monotonic()
+    return write()
+
+
+def described(each: 'Reconstruction') -> str:
+    """What was reconstructed, and how well."""
+    return f'{each.image}  {each.vit}  block {each.block}  PSNR {each.psnr:.2f} dB  SSIM {each.ssim:.3f}'
+
+
+def main() -> None:
+    args = parse_args()
+    if find_spec('skimage') is None:
+        sys.exit('PSNR and SSIM need scikit-image: pip install scikit-image')
+    from mmengine.logging import MMLogger  # after the arguments, as importing takes seconds
+
+    from mmseg_gpt.engine import errors_in_words
+    MMLogger.get_instance('deep_image_prior', log_level='WARNING')
+    try:
+        with errors_in_words():
+            written = reconstruct(args)
+    except ValueError as error:
+        sys.exit(str(error))
+    print(f'written: {", ".join(map(str, written))}')
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit('\nstopped: the same command goes on with the reconstruction that was not finished')
