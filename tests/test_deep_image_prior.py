@@ -180,6 +180,11 @@ def test_leftovers_of_other_settings_are_refused(encoder, tmp_path, changed, sai
     assert not (tmp_path / 'mae/disc_block04.png').exists(), 'it was found out after work had been done'
 
 
+def test_a_block_that_is_not_there_is_found_out_first(encoder, tmp_path):
+    with pytest.raises(ValueError, match='no block 5'):
+        next(reconstruct_all({'mae': encoder}, {'disc': picture()}, (1, 5), SETTINGS, tmp_path))
+
+
 def test_damaged_and_foreign_files_are_refused(encoder, tmp_path):
     run_all(encoder, tmp_path, blocks=(1, ))
     kept = tmp_path / 'mae/disc_block01.png'

@@ -186,7 +186,7 @@ def main() -> None:
     try:
         with errors_in_words():
             written = reconstruct(args)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         sys.exit(str(error))
     print(f'written: {", ".join(map(str, written))}')
 

@@ -39,13 +39,17 @@ class Encoder(nn.Module):
         Raises:
             ValueError: there is no such block.
         """
-        if not 1 <= block <= len(self.vit.blocks):
-            raise ValueError(f'there is no block {block}: the ViT has blocks 1 to {len(self.vit.blocks)}')
+        self.check(block)
         images = images if self.rgb else images.flip(1)
         tokens, _ = self.vit.embed((images - self.mean) / self.std)
         for each in self.vit.blocks[:block]:
             tokens = each(tokens)
         return tokens
+
+    def check(self, block: int) -> None:
+        """Raises a ValueError if there is no such block."""
+        if not 1 <= block <= len(self.vit.blocks):
+            raise ValueError(f'there is no block {block}: the ViT has blocks 1 to {len(self.vit.blocks)}')
 
     def identity(self) -> dict:
         """What decides the representations: the SHA-256 of the weights, and the normalisation."""

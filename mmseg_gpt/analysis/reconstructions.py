@@ -15,7 +15,7 @@ from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from ..checkpoints.write import replacing
-from .deep_image_prior import reconstruct
+from .deep_image_prior import CHANNELS, NOISE, SKIP, reconstruct
 from .encoder import Encoder
 
 MADE_WITH = 'mmseg_gpt'  # the text in a PNG that says what it was made with
@@ -86,7 +86,8 @@ class Job(NamedTuple):
 def jobs(encoders: dict[str, Encoder], originals: dict[str, np.ndarray], blocks: Sequence[int], settings: Settings,
          folder: Path) -> list[Job]:
     """All combinations, image by image: the arguments are those of :func:`reconstruct_all`."""
-    of_vit = {vit: dict(settings._asdict(), **encoder.identity()) for vit, encoder in encoders.items()}
+    same = dict(settings._asdict(), generator=[*CHANNELS, SKIP, NOISE])
+    of_vit = {vit: same | encoder.identity() for vit, encoder in encoders.items()}
     of_image = {image: dict(image=hashlib.sha256(pixels.tobytes()).hexdigest(), size=list(pixels.shape[:2]))
                 for image, pixels in originals.items()}
     return [Job(image, vit, block, folder / vit / f'{image}_block{block:02d}.png', of_vit[vit] | of_image[image])
@@ -112,6 +113,8 @@ def reconstruct_all(encoders: dict[str, Encoder], originals: dict[str, np.ndarra
         ValueError: what is kept was made with other settings, from another image or of another ViT, or is damaged;
             or :func:`.deep_image_prior.reconstruct` raises.
     """
+    for encoder in encoders.values():
+        encoder.check(max(blocks))
     planned = jobs(encoders, originals, blocks, settings, folder)
     kept = {job.file for job in planned if job.file.exists()}
     for job in planned:
@@ -163,7 +166,7 @@ def read_kept(job: Job) -> tuple[np.ndarray, float]:
         with Image.open(job.file) as picture:
             pixels = np.asarray(picture)
             content = json.loads(picture.info[MADE_WITH])
-        there, distance = content['made_with'], content['distance']
+        there, distance = dict(content['made_with']), content['distance']
     except (OSError, SyntaxError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f'{job.file} is damaged, or no reconstruction of this tool ({error!r}): remove it') from error
     changed = [f'{key} ({there.get(key)} there, {here} here)' for key, here in job.made_with.items()
