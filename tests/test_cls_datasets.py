@@ -391,7 +391,7 @@ def test_another_number_of_classes_than_the_heads(tmp_path):
 
 def check_dataset(cfg: Config, folder: Path, monkeypatch) -> tuple[int, dict]:
     """Runs the tool in this process, with one worker; returns its exit code and its report."""
-    cfg.custom_imports = dict(imports=['mmseg_gpt.classification'], allow_failed_imports=False)
+    cfg.custom_imports = dict(imports=['mmseg_gpt.classification.datasets'], allow_failed_imports=False)
     cfg.dump(folder / 'config.py')
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(ROOT / 'tools')

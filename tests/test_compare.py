@@ -18,7 +18,7 @@ from mmseg_gpt.results.compare import (
     markdown,
     table,
 )
-from mmseg_gpt.results.finished import read_run
+from mmseg_gpt.results.finished import protocol_of, read_run
 
 CONFIG = Config.fromfile(Path(__file__).parents[1] / 'configs/setr_pup_gpt_mae_ade20k.py')
 LOG = ({'time': 2., 'progress/peak_memory_mib': 100.}, {'time': 4., 'progress/peak_memory_mib': 300.})
@@ -54,6 +54,48 @@ def test_a_row_is_the_mean_over_seeds_and_empty_where_one_was_not_measured(compa
     assert 'Warning: careful.' in lines
 
 
+def measured_on(run: Path, folder: str, file: str = 'metrics.json', **settings) -> Path:
+    """Notes beside the scores of a run that they were measured on other data, as tools/test.py does."""
+    cfg = CONFIG.copy()
+    cfg.merge_from_dict({'test_dataloader.dataset.data_prefix.img_path': folder, **settings})
+    metrics = json.loads((run / file).read_text()) | dict(tested=protocol_of(cfg))
+    (run / file).write_text(json.dumps(metrics))
+    return run
+
+
+def test_runs_that_were_tested_on_other_data_are_warned_of(tmp_path):
+    one, other = (measured_on(segmentation(tmp_path / name, 40., 1., 1.), folder)
+                  for name, folder in (('one', 'images/validation'), ('other', 'images/training')))
+    compared = [Compared(run.name, [read_run(run)]) for run in (one, other)]
+    assert check(compared) == ['one and other are not alike in test_dataloader.dataset.data_prefix.img_path '
+                               '(images/validation and images/training)']
+    measured_on(other, 'images/validation', **{'test_evaluator.output_dir': 'predictions'})  # of no weight
+    assert check([compared[0], Compared('other', [read_run(other)])]) == []
+    measured_on(other, 'images/validation', **{'model.test_cfg.mode': 'whole'})
+    assert 'model.test_cfg.mode (slide and whole)' in check([compared[0], Compared('other', [read_run(other)])])[0]
+
+
+def test_tests_of_different_data_are_no_scores_of_one_run(tmp_path):
+    run = segmentation(tmp_path / 'run', 40., 1., 1., tta=41.)
+    measured_on(measured_on(run, 'images/validation'), 'images/training', 'metrics_tta.json')
+    with pytest.raises(ValueError, match=r'metrics\.json and metrics_tta\.json are of different data'):
+        read_run(run)
+    measured_on(run, 'images/validation', 'metrics_tta.json', **{'test_dataloader.dataset.pipeline': [dict(type='X')]})
+    assert read_run(run).settings['tta_pipeline'] == [dict(type='X')]
+
+
+def test_seeds_that_were_tested_after_other_iterations_are_not_averaged(tmp_path):
+    runs = [read_run(segmentation(tmp_path / str(seed), 40., 1., 1., seed=seed, iterations=100 - 50 * seed))
+            for seed in (0, 1)]
+    with pytest.raises(ValueError, match=r'iterations of the tested checkpoint \(100 and 50\)'):
+        check([Compared('two', runs)])
+    for name in '01':  # the best checkpoint of each comes when it comes
+        (tmp_path / name / 'last.pth').rename(tmp_path / name / 'best_mIoU.pth')
+        metrics = json.loads((tmp_path / name / 'metrics.json').read_text()) | dict(checkpoint='best_mIoU.pth')
+        (tmp_path / name / 'metrics.json').write_text(json.dumps(metrics))
+    assert check([Compared('two', [read_run(tmp_path / name) for name in '01'])]) == []
+
+
 def test_classes_are_compared_with_the_first_run(compared):
     assert class_differences(compared) == [
         Difference('sky', 'two', 81., 0.), Difference('sky', 'one', 71., -10.), Difference('sky', 'other', 90., 9.),
@@ -84,8 +126,8 @@ def test_runs_that_cannot_simply_be_compared_are_warned_of(compared, tmp_path):
     old = compared[1].runs[0]._replace(parameters=None)
     others = [*(Compared(path.name, [read_run(path)]) for path in (crop, gpu)), Compared('old', [old])]
     assert check([compared[0], *others]) == [
-        'two and crop are not alike in model.test_cfg.crop_size.0 (512 and 640), model.test_cfg.crop_size.1 '
-        '(512 and 640), iterations (100 and 50)',
+        'two and crop are not alike in iterations of the tested checkpoint (100 and 50), '
+        'model.test_cfg.crop_size.0 (512 and 640), model.test_cfg.crop_size.1 (512 and 640)',
         "of two and gpu, the memory of one is a GPU's, of the other that of a process",
         f'{old.folder}/metrics.json does not count parameters: test again with tools/test.py']
 

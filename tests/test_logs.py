@@ -29,6 +29,24 @@ def test_what_a_resumed_run_has_done_again_counts_once(tmp_path):
     assert [(line['step'], line['loss']) for line in read_scalars(tmp_path)[0]] == [(50, 1.), (75, 2.), (125, 2.)]
 
 
+def test_what_was_validated_and_then_lost_does_not_count(tmp_path):
+    """By iteration; and by epoch in runs that count epochs, whose validations have epochs as steps."""
+    for name, counted in (('iterations', 100), ('epochs', 2)):
+        lines = [dict(loss=1., iter=i, step=i, **(dict(epoch=i // 50) if name == 'epochs' else {}))
+                 for i in (50, 100, 150)]
+        scores = [dict(mIoU=float(i), step=i * counted // 2) for i in (1, 2, 3)]
+        log(tmp_path / name, '1', *lines, *scores)
+        log(tmp_path / name, '2', lines[1] | dict(loss=2.))
+    assert [line['mIoU'] for line in read_scalars(tmp_path / 'iterations')[1]] == [1.]
+    assert [line['mIoU'] for line in read_scalars(tmp_path / 'epochs')[1]] == [1.]
+
+
+def test_a_step_that_is_done_again_leaves_nothing_of_the_first_time(tmp_path):
+    log(tmp_path, '1', dict(loss=1., lr=.1, iter=50, step=50))
+    log(tmp_path, '2', dict(loss=2., iter=50, step=50))
+    assert read_scalars(tmp_path)[0] == [dict(loss=2., iter=50, step=50)]
+
+
 def test_a_line_that_a_kill_has_cut_off_is_left_out_and_other_damage_is_an_error(tmp_path):
     log(tmp_path / 'killed', '1', dict(loss=1., iter=1, step=1), '{"loss": 1., "it')
     assert len(read_scalars(tmp_path / 'killed')[0]) == 1

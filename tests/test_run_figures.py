@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,29 @@ def test_what_has_no_name_among_experiments_is_described():
     assert task_of(settings) == 'ade20k'
     settings['test_dataloader']['dataset']['type'] = 'BaseSegDataset'
     assert task_of(settings) == 'x'
+
+
+def test_an_empty_dict_of_temperature_means_temperatures():
+    assert method_of(dict(prompt=dict(type='GatedPrompt'), temperature={})) == 'gpt'
+
+
+def test_bars_of_other_iterations_or_data_are_said_to_be(tmp_path):
+    made = [make_run(tmp_path / 'shallow', 'setr_pup_vpt-shallow_mae_ade20k', 30., iterations=8000),
+            make_run(tmp_path / 'gated', 'setr_pup_gpt_mae_ade20k', 38., iterations=160000,
+                     test_dataloader__dataset__data_root='data/my_tiny_ade')]
+    notes = of_runs(made, 'datasets').notes
+    assert notes[0].startswith(f'{made[1]} and {made[0]} are not alike in iterations of the tested checkpoint (8000 ')
+    assert notes[1] == 'data/my_tiny_ade is taken for ADE20K, as its dataset has that type'
+    assert 'compare them with runs of the same prompts' in notes[2] and len(notes) == 3
+
+
+def test_segmentation_needs_no_mmpretrain(tmp_path):
+    run = make_run(tmp_path / 'run', 'setr_pup_gpt_mae_ade20k', 38.)
+    code = ('import sys; sys.modules["mmpretrain"] = sys.modules["torchvision"] = None; from pathlib import Path; '
+            'from mmseg_gpt.suite.figures import of_runs; '
+            f'print(of_runs([Path({str(run)!r})], "datasets").points[0].y)')
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[-1] == '38.0'
 
 
 @pytest.mark.parametrize('config, number', [('gpt', 100), ('vpt-deep', 120), ('vpt-deep-24', 24), ('gpt-24', 24)])

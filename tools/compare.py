@@ -58,9 +58,10 @@ def name_plain_runs(groups: list[list]) -> None:
 
 def main() -> None:
     args = parse_args()
-    from mmseg_gpt.analysis.figures import write_figure, write_numbers
+    from mmseg_gpt.analysis.figures import write_figure, write_numbers  # after the arguments, as it takes seconds
+    from mmseg_gpt.checkpoints.write import replacing
     from mmseg_gpt.engine import errors_in_words
-    from mmseg_gpt.results import compare  # after the arguments, as importing takes seconds
+    from mmseg_gpt.results import compare
     from mmseg_gpt.results.finished import read_run
     with errors_in_words():
         try:
@@ -73,7 +74,8 @@ def main() -> None:
     text, command = compare.markdown(rows, warnings), shlex.join(['python', *sys.argv])
     files = [*write_figure(compare.draw_comparison(rows, classes, args.classes), args.out),
              *write_numbers(rows, args.out, command=command, warnings=warnings), args.out.with_suffix('.md')]
-    files[-1].write_text(text, encoding='utf-8')
+    with replacing(files[-1]) as unfinished:
+        unfinished.write_text(text, encoding='utf-8')
     if classes:
         files += write_numbers([found._asdict() for found in classes],
                                args.out.with_name(f'{args.out.stem}_classes{args.out.suffix}'), command=command)

@@ -60,12 +60,15 @@ def write_metrics(runner: 'Runner', metrics: dict, args: argparse.Namespace) -> 
     per_class = {name: iou for metric in runner.test_loop.evaluator.metrics
                  for name, iou in getattr(metric, 'per_class', {}).items()}
     from mmengine.fileio import dump
+
+    from mmseg_gpt.results.finished import protocol_of
     parameters = list(runner.model.parameters())
     counted = dict(trained=sum(p.numel() for p in parameters if p.requires_grad),
                    total=sum(p.numel() for p in parameters))
     path = Path(runner.work_dir) / ('metrics_tta.json' if args.tta else 'metrics.json')
     rounded = {name: round(float(v), 4) if isinstance(v, Real) else v for name, v in metrics.items()}
-    dump({'checkpoint': args.checkpoint, **rounded, 'parameters': counted, 'per_class': per_class}, path, indent=2)
+    dump({'checkpoint': args.checkpoint, **rounded, 'parameters': counted, 'tested': protocol_of(runner.cfg),
+          'per_class': per_class}, path, indent=2)
     print(f'written: {path}')
 
 

@@ -48,24 +48,36 @@ def find_config(config: str) -> Config:
     """The config in a file; or, where there is none, of the experiment of classification that has this name.
 
     Raises:
-        SystemExit: there is neither, or it is not a whole config.
+        SystemExit: there is neither, or it is not a whole config, or a module that it imports is not there.
     """
     if Path(config).is_file():
         try:
             cfg = Config.fromfile(config)
         except OSError as error:  # not a suffix of configs, or a base is not there
             raise SystemExit(f'{config} cannot be read as a config: {error}') from error
+        except ImportError as error:
+            raise SystemExit(not_importable(config, error)) from error
         if not cfg.get('model'):
             raise SystemExit(f'{config} has no model: it is a part of configs')
         return cfg
     name = Path(config).stem
     if not name.startswith('cls_'):
         raise SystemExit(f'there is no config {config}; they are in configs/')
-    from ..classification import read_experiment  # which imports mmpretrain
+    from ..classification import read_experiment
     try:
         return read_experiment(name)
     except ValueError as error:
         raise SystemExit(str(error)) from error
+    except ImportError as error:
+        raise SystemExit(not_importable(config, error)) from error
+
+
+def not_importable(config: str, error: ImportError) -> str:
+    """Says which module of a config's ``custom_imports`` cannot be imported, by the first error behind MMEngine's."""
+    while isinstance(error.__cause__ or error.__context__, ImportError):
+        error = error.__cause__ or error.__context__
+    return (f'{config} imports what cannot be imported: {error}. Classification needs mmpretrain and torchvision; see '
+            '"Install" in README.md')
 
 
 def follow_protocol(cfg: Config, protocol: str) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ..analysis.figures import line_style, new_figure, tidy
 from ..engine.resume import is_under
-from .finished import FinishedRun, by_seed, differing, in_words
+from .finished import ITERATIONS, FinishedRun, by_seed, differing, in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 NAMES = {'mIoU': 'mIoU SS', 'tta/mIoU': 'mIoU MS', 'accuracy/top1': 'accuracy'}
 SPREAD = ', standard deviation'
 # Settings without which scores or costs mean something else.
-GROUND = ('train_dataloader', 'test_dataloader', 'test_evaluator', 'tta_pipeline', 'data_preprocessor',
+GROUND = (ITERATIONS, 'train_dataloader', 'test_dataloader', 'test_evaluator', 'tta_pipeline', 'data_preprocessor',
           'model.data_preprocessor', 'model.test_cfg')
 
 
@@ -47,10 +47,7 @@ def check(compared: Sequence[Compared]) -> list[str]:
     for name, (other, *_) in rest:
         if other.score != one.score:
             raise ValueError(f'{first} has {one.score} and {name} has {other.score}: compare runs of one kind')
-        changed = {key: values for key, values in differing(one, other).items()
-                   if is_under(key, GROUND) and not same_folder(key, *values)}
-        if one.iterations != other.iterations:
-            changed['iterations'] = (one.iterations, other.iterations)
+        changed = ground_differences(one, other)
         if one.per_class and other.per_class and (
                 set(one.per_class['mIoU']) != set(other.per_class['mIoU'])):
             changed['number of classes'] = (len(one.per_class['mIoU']), len(other.per_class['mIoU']))
@@ -65,6 +62,12 @@ def check(compared: Sequence[Compared]) -> list[str]:
         if runs[0].parameters is None:
             warnings.append(f'{runs[0].folder}/metrics.json does not count parameters: test again with tools/test.py')
     return warnings
+
+
+def ground_differences(one: FinishedRun, other: FinishedRun) -> dict[str, tuple[object, object]]:
+    """What two runs of whatever method differ in that makes their scores or costs mean something else."""
+    return {key: values for key, values in differing(one, other).items()
+            if is_under(key, GROUND) and not same_folder(key, *values)}
 
 
 def same_folder(key: str, one: object, other: object) -> bool:

@@ -9,9 +9,11 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from mmengine.config import Config
+
 from ..checkpoints import read_file
 from ..engine.origin import settings_in
-from ..engine.resume import OUTSIDE, POINTER, flatten, is_under, named_checkpoint
+from ..engine.resume import OUTSIDE, POINTER, flatten, is_under, named_checkpoint, settings_of
 from .logs import SCALARS, read_scalars
 
 METRICS = {'': 'metrics.json', 'tta/': 'metrics_tta.json'}  # by what is put before the names of their numbers
@@ -19,8 +21,10 @@ SCORES = ('mIoU', 'accuracy/top1')
 # Settings that say where and how a run is carried out, not what comes of it. Weights to begin with are no such thing:
 # those that a run is resumed from are not in its config.
 CIRCUMSTANCES = (*(set(OUTSIDE) - {'load_from'}), 'env_cfg', 'visualizer', 'log_processor', 'default_hooks.logger',
-                 'default_hooks.visualization')
+                 'default_hooks.visualization', 'test_evaluator.output_dir')
+TESTED = ('test_dataloader', 'test_evaluator', 'test_cfg')  # what tools/test.py notes of the config, beside the scores
 LOADING = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
+ITERATIONS = 'iterations of the tested checkpoint'
 WATCHING = ('TrackingHook', 'ValidationPicturesHook')  # hooks that change nothing
 
 
@@ -29,9 +33,9 @@ class FinishedRun(NamedTuple):
 
     Attributes:
         folder: Its work directory.
-        settings: The config it was trained with, as plain types.
+        settings: The config it was trained with, as plain types, with the data and protocol it was tested with.
         seed: Of its training.
-        iterations: After which the tested checkpoint was written.
+        iterations: After which the tested checkpoint was written; None if it was chosen by its score ('best_...').
         numbers: What tools/test.py measured in percent, by name; multi-scale with 'tta/' before it.
         per_class: The IoU of each class in percent (None for one that does not occur) by 'mIoU' and 'tta/mIoU'.
         parameters: How many are 'trained' and how many there are in 'total'; None if metrics.json does not say.
@@ -42,7 +46,7 @@ class FinishedRun(NamedTuple):
     folder: Path
     settings: dict
     seed: int | None
-    iterations: int
+    iterations: int | None
     numbers: dict[str, float]
     per_class: dict[str, dict[str, float | None]]
     parameters: dict[str, int] | None
@@ -77,7 +81,8 @@ def read_run(folder: Path) -> FinishedRun:
     memory = [line.get('progress/peak_memory_mib', line.get('memory')) for line in logged]
     meta = checkpoint['meta']
     return FinishedRun(
-        folder, settings, meta.get('seed'), meta['iter'], numbers,
+        folder, as_tested(settings, metrics), meta.get('seed'),
+        None if path.name.startswith('best_') else meta['iter'], numbers,
         {f'{prefix}mIoU': read['per_class'] for prefix, read in metrics.items() if read.get('per_class')},
         metrics[''].get('parameters'), max((value for value in memory if value is not None), default=None),
         any('memory' in line for line in logged), median(seconds) if seconds else None)
@@ -103,6 +108,35 @@ def read_metrics(folder: Path) -> dict[str, dict]:
         raise ValueError(f'the tests in {folder} are of different checkpoints, {" and ".join(sorted(tested))}: test '
                          'one of them with and without --tta')
     return read
+
+
+def protocol_of(cfg: Config) -> dict:
+    """What tools/test.py notes beside the scores: the data and the protocol, as plain types."""
+    settings = json.loads(settings_of(cfg))
+    model = settings['model'].get('module', settings['model'])  # test-time augmentation wraps it
+    return {key: settings.get(key) for key in TESTED} | dict(model_test_cfg=model.get('test_cfg'))
+
+
+def as_tested(settings: dict, metrics: Mapping[str, dict]) -> dict:
+    """The settings of a training with those of its tests, which may have been made on other data, or otherwise.
+
+    Args:
+        settings: Of the training; older files of metrics say nothing else.
+        metrics: By the keys of ``METRICS``.
+
+    Raises:
+        ValueError: the single-scale and the multi-scale test are of different data.
+    """
+    tested = {prefix: read['tested'] for prefix, read in metrics.items() if 'tested' in read}
+    datasets = [dict(each['test_dataloader']['dataset'], pipeline=None) for each in tested.values()]
+    if any(dataset != datasets[0] for dataset in datasets):
+        raise ValueError(f'{" and ".join(METRICS.values())} are of different data: test again, with and without --tta')
+    if '' in tested:
+        settings = settings | {key: tested[''].get(key) for key in TESTED}
+        settings['model'] = settings['model'] | dict(test_cfg=tested['']['model_test_cfg'])
+    if 'tta/' in tested:
+        settings = settings | dict(tta_pipeline=tested['tta/']['test_dataloader']['dataset']['pipeline'])
+    return settings
 
 
 def how_to_test(folder: Path) -> str:
@@ -143,8 +177,8 @@ def decisive(settings: dict) -> dict[str, object]:
 
 
 def differing(one: FinishedRun, other: FinishedRun) -> dict[str, tuple[object, object]]:
-    """The decisive settings in which two runs differ, with both values; their seeds are none of them."""
-    old, new = decisive(one.settings), decisive(other.settings)
+    """What two runs differ in, with both values: decisive settings but for seeds, and iterations at the checkpoint."""
+    old, new = (decisive(run.settings) | {ITERATIONS: run.iterations} for run in (one, other))
     return {key: (old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys())
             if old.get(key) != new.get(key) and not is_under(key, ('randomness', ))}
 

@@ -30,9 +30,12 @@ def read_scalars(folder: Path) -> tuple[list[dict], list[dict]]:
     for file in files:
         lines = read_lines(file)
         trained = [line for line in lines if 'iter' in line]
-        first = min((line['step'] for line in trained), default=None)
-        if first is not None:
+        if trained:
+            # Validations are by epoch in the log of a run that counts epochs.
+            first, epoch = (min((line[key] for line in trained if key in line), default=None)
+                            for key in ('step', 'epoch'))
             training = {step: line for step, line in training.items() if step < first}
+            validation = {step: line for step, line in validation.items() if step < (epoch or first)}
         for line in lines:
             known = training if 'iter' in line else validation
             known.setdefault(line['step'], {}).update(line)

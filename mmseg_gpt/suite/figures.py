@@ -83,7 +83,11 @@ def of_runs(folders: Sequence[Path], by: str) -> Filled:
         paper = {((*row, 'cars'), column): number for (row, column), number in printed('figure7').items()}
     else:
         paper = printed(dict(groups='figure6', datasets='figure8').get(by, 'figure1'))
-    return Filled(table, series(table, filled(table, cells), paper), notes)
+    points = series(table, filled(table, cells), paper)
+    if any(point.paper is not None for point in points):
+        notes.append('the paper\'s numbers are of its own settings: compare them with runs of the same prompts, '
+                     'learning rates and iterations')
+    return Filled(table, points, notes)
 
 
 def draw_and_write(args: argparse.Namespace, name: str, by: str) -> None:

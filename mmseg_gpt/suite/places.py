@@ -12,6 +12,7 @@ from ..classification.tasks import TASKS
 from ..engine.origin import data
 from ..engine.preflight.missing import sources
 from ..models.vit import ARCHS
+from ..results.compare import ground_differences
 from ..results.finished import FinishedRun, by_seed, differing, in_words
 from .plans import BLOCK, PROMPTS, Entry, Table, each, groups_of_figure_6
 from .runs import SETTINGS, Run
@@ -22,6 +23,7 @@ METHODS = {
     ('ShallowPrompt', False): 'vpt-shallow', ('DeepPrompt', False): 'vpt-deep', ('GatedPrompt', False): 'gates-only',
     ('ShallowPrompt', True): 'temperatures-only', ('GatedPrompt', True): 'gpt', ('HardGatedPrompt', True): 'hard-gates',
 }
+ADE20K = 'ADEChallengeData2016'
 
 
 class Axis(NamedTuple):
@@ -82,7 +84,8 @@ def table_of(runs: Sequence[FinishedRun], by: str) -> tuple[Table, dict[Place, C
                   x=axis.x, bars=not axis.x, panels='TASK' if axis.x else 'SSL')
     if by == 'groups':
         table = in_groups(table, cells)
-    return table, cells, unequal(at, axis.setting) if axis.x else []
+    notes = unequal_in_line(at, axis.setting) if axis.x else unequal_in_column(at)
+    return table, cells, [*notes, *elsewhere(runs)]
 
 
 def entry_of(run: FinishedRun, axis: Axis) -> Entry:
@@ -130,14 +133,36 @@ def in_groups(table: Table, cells: dict[Place, Cell]) -> Table:
     return table._replace(columns={name: tasks for name, tasks in table.columns.items() if name in whole})
 
 
-def unequal(at: dict[Place, list[FinishedRun]], setting: str) -> list[str]:
-    """A note for each row whose runs differ in more than the ``setting`` on the axis and in their seeds."""
+def unequal_in_line(at: dict[Place, list[FinishedRun]], setting: str) -> list[str]:
+    """A note for each run of a line that differs in more than the ``setting`` on the axis and in its seed."""
     notes, first = [], {}
     for (row, _), (run, *_) in at.items():
         one = first.setdefault(row, run)
         if changed := {key: values for key, values in differing(one, run).items() if key != setting}:
             notes.append(f'{run.folder} differs from {one.folder} in {in_words(changed)}')
     return notes
+
+
+def unequal_in_column(at: dict[Place, list[FinishedRun]]) -> list[str]:
+    """A note for each bar that stands beside one with other data, batches or iterations."""
+    notes, first = [], {}
+    for (_, column), (run, *_) in at.items():
+        one = first.setdefault(column, run)
+        if changed := ground_differences(one, run):
+            notes.append(f'{run.folder} and {one.folder} are not alike in {in_words(changed)}')
+    return notes
+
+
+def elsewhere(runs: Sequence[FinishedRun]) -> list[str]:
+    """A note for each folder of data that is not called as the dataset for which it is taken."""
+    folders: dict[str, str] = {}
+    for run in runs:
+        dataset, task = next(sources(run.settings['test_dataloader']['dataset'])), task_of(run.settings)
+        usual = TASKS[task].data_root if task in TASKS else ADE20K if task == 'ade20k' else None
+        if usual and data(dataset)[1] != Path(usual).name:
+            folders[str(dataset.get('data_root'))] = task
+    return [f'{folder} is taken for {NAMES.get(task, task)}, as its dataset has that type' for folder, task in
+            folders.items()]
 
 
 def vit_of(backbone: dict) -> str:
@@ -156,7 +181,7 @@ def published() -> dict[str, str]:
 
 def method_of(backbone: dict) -> str:
     """The name of the method in experiments, or else a description."""
-    prompt, temperature = backbone.get('prompt'), bool(backbone.get('temperature', False))
+    prompt, temperature = backbone.get('prompt'), backbone.get('temperature', False) is not False  # {} means defaults
     if not backbone.get('frozen', True):
         return 'full' if not (prompt or temperature) else 'full with prompts or temperatures'
     if not prompt:
