@@ -2,6 +2,7 @@
 
 import atexit
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -104,9 +105,15 @@ class Runner(CheckpointRunner):
 
 
 def end_process_group() -> None:
-    """Ends gloo's threads, which now and then abort a process that exits while they run."""
+    """Ends gloo, and lets its threads put away the last tensors.
+
+    A thread that comes to it when Python has ended cannot, and aborts the process ("terminate called without an active
+    exception"): torch 2.13's ``ProcessGroupGloo::runLoop`` lets go of a tensor some microseconds after its result is
+    there, for which it needs the interpreter.
+    """
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+        time.sleep(0.2)
 
 
 def training_loader(dataloader: dict, seed: int, processes: int = 1) -> DataLoader:
