@@ -88,6 +88,7 @@ def test_movement_is_the_largest_change_of_a_prior():
     assert movement(sigmoid(gamma), sigmoid(gamma)) == 0
     assert movement(sigmoid(gamma + np.array([.05, -.25, .1, 0])), sigmoid(gamma)) == pytest.approx(.25)
     assert movement(np.array([np.nan, .5]), np.array([.5, .5])) == 0
+    assert movement(np.array([.5, .5]), np.array([np.nan, .5])) == 0
 
 
 def state_of(*priors: float) -> dict[str, torch.Tensor]:
@@ -141,6 +142,11 @@ def test_blocks_that_use_no_gate_or_temperature_are_left_out():
     assert np.isnan(report.gates).tolist() == [True, False, False, True]
     assert report.temperatures.tolist()[:4] == [2] * 4 and np.isnan(report.temperatures[4])
     assert read_gates(state, 'run', backbone(start_block=4)).gates is None
+    for start in (4, 9):  # 9 is none of this ViT
+        with pytest.raises(ValueError, match='run uses none of its gates'):
+            read_gates(state_of(0., 1., 2., 3.), 'run', backbone(start_block=start, out_indices=[11]))
+    with pytest.raises(ValueError, match='run has gates or temperatures that are NaN'):
+        read_gates(state_of(0., math.nan), 'run')
     rows = report_rows(report)
     assert [row['block'] for row in rows] == [1, 2, 3, 4, 5]
     assert [row['gate'] is None for row in rows] == [True, False, False, True, True]
@@ -164,6 +170,9 @@ def test_history_is_by_block_and_iteration():
     assert history.note is None
     assert 'not moved from their prior' in read_history(lines((.5, .5), (.5, .5)), 'run').note
     assert 'not moved from where they were at iteration 100' in read_history(lines((.5, .5), first=100), 'run').note
+    diverged = [*lines((.5, .5), (.6, .4)), {'step': 100, 'temperatures/block_01': 1.}]
+    assert read_history(diverged, 'run').note is None
+    assert 'not moved from where they were at iteration 50' in read_history(diverged[1:], 'run').note
     with pytest.raises(ValueError, match='run has logged neither gates nor temperatures'):
         read_history([dict(step=1, loss=3.)], 'run')
 
@@ -182,6 +191,8 @@ def test_plot_has_a_panel_for_each_quantity(tmp_path, temperatures, panels):
     ratio, = (axis for axis in figure.axes if 'ratio' in axis.get_title())
     assert ratio.lines[1].get_xdata().tolist() == list(range(1, 12))
     assert ratio.lines[1].get_ydata() == pytest.approx(selection_ratio(np.linspace(.1, .9, 11)))
+    low, high = ratio.get_ylim()
+    assert low == 0 and high > selection_ratio(np.linspace(.1, .9, 11)).max(), 'the curve is cut off'
 
 
 def test_plot_says_what_has_not_moved_and_that_gates_are_hard():
@@ -248,6 +259,8 @@ def test_tool_draws_a_training(tmp_path, monkeypatch, capsys):
     (lambda path: None, 'does not exist'),
     (lambda path: path.write_bytes(b'<html>'), 'cannot be loaded as weights'),
     (lambda path: torch.save(dict(weight=torch.ones(1)), path), 'has neither gates nor temperatures'),
+    (lambda path: torch.save(dict(state_dict=state_of(-1., -1.), meta=dict(settings=json.dumps(dict(model=dict(
+        backbone=backbone(start_block=2)))))), path), 'uses none of its gates'),
     (lambda path: path.mkdir(), 'is not the work directory of a training'),
 ])
 def test_tool_says_in_a_sentence_what_it_cannot_draw(tmp_path, monkeypatch, make, said):

@@ -242,6 +242,13 @@ def test_maps_are_drawn_where_their_patches_are():
     assert bars == ['times uniform', 'times uniform']
 
 
+def test_maps_that_are_not_square_lie_on_their_patches():
+    wide = column('wide', (0, 0))
+    wide.study.maps['cls', 0] = torch.arange(12.).reshape(2, 2, 3)
+    figure = draw_maps(np.full((16, 24, 3), 128, np.uint8), [wide], [Row('cls', 0, 0)], 'title')
+    assert figure.axes[1].images[1].get_extent() == [-0.5, 23.5, 15.5, -0.5]  # x before y, y downwards
+
+
 def test_a_row_has_one_scale_and_the_patch_that_asks_is_framed():
     columns = [column('one', (0, 0)), column('other', (1, 1))]
     for each in columns:

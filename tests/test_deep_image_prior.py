@@ -167,13 +167,18 @@ def test_what_is_finished_is_kept_and_the_rest_made(encoder, tmp_path):
 
 @pytest.mark.parametrize('changed, said', [
     (dict(iterations=3), r'iterations \(2 there, 3 here\)'), (dict(seed=1), 'seed'), (dict(lr=0.02), 'lr'),
-    ('weights', 'vit'), ('mean', 'mean')])
-def test_leftovers_of_other_settings_are_refused(encoder, tmp_path, changed, said):
+    ('weights', 'vit'), ('mean', 'mean'), ('heads', r'num_heads \(4 there, 2 here\)'), ('eps', 'norm_eps')])
+def test_leftovers_of_other_settings_are_refused(encoder, tiny_vit, tmp_path, changed, said):
     run_all(encoder, tmp_path)
     if changed == 'weights':
         encoder.vit.cls_token.data += 1
     elif changed == 'mean':
         encoder.mean += 0.1
+    elif changed in ('heads', 'eps'):
+        options = dict(norm_eps=1e-3) if changed == 'eps' else dict(arch=dict(encoder.vit.arch, num_heads=2))
+        other = tiny_vit(img_size=SIZE, patch_size=4, **options).float()
+        other.load_state_dict(encoder.vit.state_dict())
+        encoder = Encoder(other, [127.5] * 3, [60.] * 3)
     settings = SETTINGS._replace(**changed) if isinstance(changed, dict) else SETTINGS
     with pytest.raises(ValueError, match=rf'disc_block01.png was made with other settings: {said}.*another --out'):
         run_all(encoder, tmp_path, settings, blocks=(4, 1))
@@ -200,6 +205,20 @@ def test_damaged_and_foreign_files_are_refused(encoder, tmp_path):
 def found_for(vits, blocks, originals) -> list[Reconstruction]:
     return [Reconstruction(name, vit, block, 9, pixels, .1, 20. + block, .5)
             for name, pixels in originals.items() for vit in vits for block in blocks]
+
+
+def test_an_image_that_comes_back_exactly_has_an_infinite_psnr_that_tables_leave_out(tmp_path):
+    originals = {'flat': picture(), 'other': picture()}
+    found = found_for(('A', ), (1, 4), originals)
+    found[0] = found[0]._replace(psnr=np.inf)
+    first, second = summary(found)
+    assert (first['psnr'], first['psnr_std'], first['ssim_std'], second['psnr_std']) == (np.inf, None, 0, 0)
+    write_all(found, originals, ('A', ), (1, 4), 9, tmp_path / 'dip.png')
+    for name, rows in (('dip', 4), ('dip_scores', 2)):
+        numbers = json.loads((tmp_path / f'{name}.json').read_text(), parse_constant=pytest.fail)['rows']
+        assert [row['psnr'] for row in numbers] == [None, *[24., 21., 24.][:rows - 1]]
+        assert 'inf' not in (tmp_path / f'{name}.csv').read_text()
+    assert 'nan' not in (tmp_path / 'dip_scores.svg').read_text().lower()
 
 
 def test_the_grid_shows_every_picture_with_its_scores():

@@ -2,13 +2,17 @@
 
 import csv
 import json
+import math
 from pathlib import Path
 
 import cv2
 import matplotlib
+import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 from mmseg_gpt.analysis.figures import bar_style, line_style, new_figure, tidy, write_figure, write_numbers
+from mmseg_gpt.analysis.series import Point, draw_bars, draw_lines
 
 
 def drawn():
@@ -54,3 +58,33 @@ def test_numbers_are_written_as_csv_and_json(tmp_path):
     assert list(csv.reader(table.open())) == [['block', 'gate'], ['1', '0.30000000000000004'], ['2', '']]
     assert json.loads(everything.read_text()) == dict(command='plot', rows=rows)
     assert {path.name for path in Path(tmp_path).iterdir()} == {'gates.csv', 'gates.json'}
+
+
+def test_numbers_that_are_not_finite_are_left_empty(tmp_path):
+    rows = [dict(a=1., b=-math.inf), dict(a=np.float64('nan'), b=2)]
+    facts = dict(maps=[[1., math.nan], (math.inf, )], more=dict(x=math.inf))
+    table, everything = write_numbers(rows, tmp_path / 'a.png', **facts)
+    assert list(csv.reader(table.open())) == [['a', 'b'], ['1.0', ''], ['', '2']]
+    assert json.loads(everything.read_text(), parse_constant=pytest.fail) == dict(
+        maps=[[1., None], [None]], more=dict(x=None), rows=[dict(a=1., b=None), dict(a=None, b=2)])
+
+
+def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path):
+    table, _ = write_numbers([dict(block=1)], tmp_path / 'a.png')
+    before = table.read_text()
+    with pytest.raises(ValueError, match='not in fieldnames'):
+        write_numbers([dict(block=2), dict(block=3, gate=1.)], tmp_path / 'a.png')
+    assert table.read_text() == before and {path.name for path in tmp_path.iterdir()} == {'a.csv', 'a.json'}
+
+
+def spreads(axis: Axes) -> list[list[float]]:
+    """The error bars of an axis, each as x and both ends."""
+    return [[line[0, 0], *line[:, 1]] for each in axis.containers if hasattr(each, 'has_yerr')
+            for line in each.lines[2][0].get_segments()]
+
+
+def test_standard_deviations_are_drawn():
+    points = [Point('', 'A', 1., 10., 2., 2), Point('', 'A', 4., 30., None, 1), Point('', 'B', 1., 50., 5., 3)]
+    lines, bars = draw_lines(points, '', 'x', 'y'), draw_bars([p._replace(x=f'{p.x:g}') for p in points], '', 'y')
+    assert spreads(lines.axes[0]) == [[1, 8, 12], [4, 30, 30], [1, 45, 55]]
+    assert spreads(bars.axes[0]) == [[pytest.approx(-1 / 6), 8, 12], [pytest.approx(1 / 6), 45, 55]]

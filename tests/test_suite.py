@@ -265,8 +265,10 @@ def test_figures_are_written_as_points(plans, tmp_path):
 def test_bars_of_figure_6_are_means_of_groups_and_those_of_figure_8_of_datasets(plans, tmp_path):
     table, row = plans['figure6'], ('mocov3', 'gates-only')
     entries = [entry for entry in table.entries if entry.row == row]
-    records = {entry.run.with_seed(0).name: dict(status='finished', numbers={entry.number: 10. + i})
-               for i, entry in enumerate(entries)}  # VTAB-1K's 7, 4 and 8 tasks, FGVC's 5, ADE20K
+    records = {entry.run.with_seed(0).name: finished(10. + i) for i, entry in enumerate(entries)
+               if entry.task != 'ade20k'}  # VTAB-1K's 7, 4 and 8 tasks, FGVC's 5
+    records['setr_pup_gates-only_mocov3_ade20k/seed_0'] = dict(
+        status='finished', numbers={'mIoU': 34., 'tta/mIoU': 35.})
     del records[next(entry.run.with_seed(0).name for entry in entries if entry.task == 'dogs')]
     points = {}
     for name in ('figure6', 'figure8'):

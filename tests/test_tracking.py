@@ -13,7 +13,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook, LoggerHook
 from mmengine.logging import HistoryBuffer
 from mmengine.optim import OptimWrapper
-from mmengine.visualization import Visualizer
+from mmengine.visualization import LocalVisBackend, Visualizer
 from tensorboard.backend.event_processing.event_accumulator import IMAGES, EventAccumulator
 from tiny_run import differing, run, saved, tiny_config
 from torch import nn
@@ -189,6 +189,10 @@ def test_pictures_are_evenly_spaced(monkeypatch, wanted, there, chosen):
         for start in range(0, there, 4):
             hook.after_val_iter(runner, start // 4, {}, list(range(there))[start:start + 4])
     assert drawn == [(sample, number) for number, sample in enumerate(chosen, 1)] * 2
+    monkeypatch.setattr(pictures, 'is_main_process', lambda: False)
+    hook.before_val_epoch(runner)
+    hook.after_val_iter(runner, 0, {}, list(range(there)))
+    assert len(drawn) == 2 * len(chosen), 'all processes draw'
 
 
 def test_what_cannot_be_drawn_is_left_out(tmp_path):
@@ -223,7 +227,7 @@ def small(**backbone) -> nn.Module:
 
 
 def watch(model: nn.Module, iterations: int = 1, done: int = 0, interval: int = 1, counts: int = 1,
-          loss: Callable | None = None) -> list[dict]:
+          loss: Callable | None = None, epoch: int = 1000) -> list[dict]:
     """Trains for some iterations with the hook alone, and gives what it told, each line without 'iter'.
 
     Args:
@@ -233,20 +237,21 @@ def watch(model: nn.Module, iterations: int = 1, done: int = 0, interval: int = 
         interval: Of the LoggerHook.
         counts: Iterations of a step.
         loss: Of the model.
+        epoch: Its iterations.
     """
     loss = loss or (lambda: model.head(model.backbone(torch.randn(2, 3, 16, 16))[-1]).square().sum())
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=.1)
     hub = SimpleNamespace(log_scalars={'train/time': HistoryBuffer()}, runtime_info=dict(eta=5.), get_info=lambda _: 5.)
     runner = SimpleNamespace(
         model=model, optim_wrapper=OptimWrapper(optimizer, accumulative_counts=counts), iter=done, max_iters=100,
-        hooks=[LoggerHook(interval=interval)], train_dataloader=range(1000), message_hub=hub, visualizer=Told())
+        hooks=[LoggerHook(interval=interval)], train_dataloader=range(epoch), message_hub=hub, visualizer=Told())
     hook = TrackingHook()
     hook.before_train(runner)
     for runner.iter in range(done, done + iterations):
-        hook.before_train_iter(runner, runner.iter)
+        hook.before_train_iter(runner, runner.iter % epoch)
         runner.optim_wrapper.update_params(loss())
         hub.log_scalars['train/time'].update(.5)
-        hook.after_train_iter(runner, runner.iter, dict(data_samples=[None, None]))
+        hook.after_train_iter(runner, runner.iter % epoch, dict(data_samples=[None, None]))
     hook.release(runner)
     return [{key: value for key, value in line.items() if key != 'iter'} for line in runner.visualizer.lines]
 
@@ -271,10 +276,9 @@ GATED = dict(type='GatedPrompt', num_tokens=2)
     (dict(frozen=False), ['head', 'vit']),
 ], ids=str)
 def test_every_method_is_told_of(backbone, told):
-    *before, line = watch(small(**backbone))
+    before, line = watch(small(**backbone))
     assert names(line) == told and line['progress/images_per_second'] == 4
-    assert [name for first in before for name in names(first)] == [
-        name for name in told if name not in ('head', 'prompts', 'vit')]
+    assert names(before) == [name for name in told if name not in ('head', 'prompts', 'vit')]
 
 
 def test_only_blocks_that_are_used_are_told_of():
@@ -289,10 +293,10 @@ def test_only_blocks_that_are_used_are_told_of():
 def test_models_of_others_are_told_of():
     """As MAE, whose backbone has neither prompts nor frozen parts, or a model without a backbone."""
     model = nn.ModuleDict(dict(backbone=nn.Linear(2, 2), neck=nn.Linear(2, 2)))
-    line, = watch(model, loss=lambda: model.neck(model.backbone(torch.ones(2))).sum())
-    assert names(line) == ['head', 'vit']
+    before, line = watch(model, loss=lambda: model.neck(model.backbone(torch.ones(2))).sum())
+    assert names(line) == ['head', 'vit'] and before == {}
     model = nn.Linear(2, 1)
-    assert names(watch(model, loss=lambda: model(torch.ones(2)).sum())[0]) == ['head']
+    assert names(watch(model, loss=lambda: model(torch.ones(2)).sum())[1]) == ['head']
 
 
 def test_a_resumed_run_is_told_of_from_its_next_iteration():
@@ -300,18 +304,54 @@ def test_a_resumed_run_is_told_of_from_its_next_iteration():
     assert len(watch(small(prompt=GATED), iterations=4, interval=2, done=6)) == 2
 
 
+def test_a_run_over_an_earlier_one_ends_its_log(tmp_path):
+    """Also where nothing has gates or temperatures: its first line is that of iteration 0."""
+    for start, (iteration, scalars) in enumerate(((50, dict(loss=1.)), (0, tracking.learnt(small().backbone, {})))):
+        log = LocalVisBackend(str(tmp_path / str(start) / 'vis_data'))
+        tracking.tell(SimpleNamespace(visualizer=log), iteration, scalars)
+    assert read_scalars(tmp_path)[0] == [dict(iter=0, step=0)]
+
+
+def test_epochs_shorter_than_the_interval_are_told_of_at_their_ends():
+    assert len(watch(small(), iterations=7, interval=4, epoch=3)) == 1 + 2
+    assert len(watch(small(), iterations=7, interval=2, epoch=3)) == 1 + 2, 'after iterations 2 and 5'
+
+
+def test_the_memory_of_validation_is_not_counted(monkeypatch):
+    peak = 0
+
+    def use(memory: int) -> None:
+        nonlocal peak
+        peak = max(peak, memory)
+
+    def forget() -> None:
+        nonlocal peak
+        peak = 0
+
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+    monkeypatch.setattr(torch.cuda, 'max_memory_allocated', lambda: peak)
+    monkeypatch.setattr(torch.cuda, 'reset_peak_memory_stats', forget)
+    hook = TrackingHook()
+    for of_training in (100, 120):
+        use(of_training)
+        hook.after_train_iter(None, 0, dict(data_samples=[None]))
+        use(900)
+        hook.after_val(None)
+    assert hook.peak == 120
+
+
 def test_accumulated_gradients_are_those_of_the_last_step():
     model = nn.Linear(1, 1, bias=False)
     losses = iter(model(torch.tensor([float(10**i)])).sum() for i in range(6))
     lines = watch(model, iterations=6, interval=3, counts=2, loss=lambda: next(losses))
     # Steps after iterations 2, 4 and 6; each gradient is half the input.
-    assert [line['gradient_norm/head'] for line in lines] == pytest.approx([5.5, 55_000])
+    assert [line['gradient_norm/head'] for line in lines[1:]] == pytest.approx([5.5, 55_000])
 
 
 def test_a_step_is_told_of_once():
     model = nn.Linear(1, 1)
     lines = watch(model, iterations=4, counts=2, loss=lambda: model(torch.ones(1)).sum())
-    assert ['gradient_norm/head' in line for line in lines] == [False, True, False, True]
+    assert ['gradient_norm/head' in line for line in lines] == [False, False, True, False, True]
 
 
 def test_scaled_gradients_of_a_fused_optimizer_are_told_unscaled():
@@ -324,7 +364,7 @@ def test_scaled_gradients_of_a_fused_optimizer_are_told_unscaled():
 
 def test_what_is_not_finite_is_left_out_of_the_log():
     model = nn.Linear(1, 1, bias=False)
-    line, = watch(model, loss=lambda: model(torch.tensor([torch.inf])).sum())
+    _, line = watch(model, loss=lambda: model(torch.tensor([torch.inf])).sum())
     assert 'gradient_norm/head' not in line and 'progress/seconds_left' in line
 
 

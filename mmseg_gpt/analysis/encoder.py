@@ -52,9 +52,10 @@ class Encoder(nn.Module):
             raise ValueError(f'there is no block {block}: the ViT has blocks 1 to {len(self.vit.blocks)}')
 
     def identity(self) -> dict:
-        """What decides the representations: the SHA-256 of the weights, and the normalisation."""
-        return dict(vit=weights_sha256(self.vit), mean=self.mean.flatten().tolist(),
-                    std=self.std.flatten().tolist(), rgb=self.rgb)
+        """What decides the representations: the SHA-256 of the weights, what these do not tell, the normalisation."""
+        block = self.vit.blocks[0]
+        return dict(vit=weights_sha256(self.vit), num_heads=block.attn.num_heads, norm_eps=block.norm1.eps,
+                    mean=self.mean.flatten().tolist(), std=self.std.flatten().tolist(), rgb=self.rgb)
 
 
 def read_encoder(cfg: Config, size: int) -> Encoder:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,19 +91,30 @@ def write_numbers(rows: Sequence[dict], path: Path, **facts: object) -> list[Pat
     """Writes what a figure shows as CSV, and as JSON with what else is to be known.
 
     Args:
-        rows: Flat, with the same keys; None is an empty cell.
+        rows: Flat, with the same keys; None is an empty cell. Numbers that are not finite become None.
         path: Of the figure.
-        **facts: Further keys of the JSON file, beside ``rows``.
+        **facts: Further keys of the JSON file, beside ``rows``, to which the same applies.
 
     Returns:
         The files.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    rows = finite(rows)
     table, everything = path.with_suffix('.csv'), path.with_suffix('.json')
     with replacing(table) as unfinished, unfinished.open('w', newline='', encoding='utf-8') as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
         writer.writeheader()
         writer.writerows(rows)
     with replacing(everything) as unfinished:
-        unfinished.write_text(json.dumps(dict(**facts, rows=list(rows)), indent=1) + '\n', encoding='utf-8')
+        content = json.dumps(finite(dict(**facts, rows=rows)), indent=1, allow_nan=False)
+        unfinished.write_text(content + '\n', encoding='utf-8')
     return [table, everything]
+
+
+def finite(value: object) -> object:
+    """The same, down to its items, with None for numbers that are not finite, which JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: finite(item) for key, item in value.items()}
+    return [finite(item) for item in value] if isinstance(value, list | tuple) else value

@@ -68,7 +68,9 @@ class GateHistory(NamedTuple):
         """Says so if the gates have not moved between the first and the last time that they were logged."""
         if 'gates' not in self.series:
             return None
-        gates, first = np.stack(list(self.series['gates'].values()), axis=1), self.iterations[0]
+        gates = np.stack(list(self.series['gates'].values()), axis=1)
+        logged = ~np.isnan(gates).all(axis=1)  # what was not finite is not
+        gates, first = gates[logged], self.iterations[logged][0]
         where = 'their prior' if first == 0 else f'where they were at iteration {first}'
         return gate_note(self.name, gates[-1], gates[0], where)
 
@@ -122,7 +124,7 @@ def movement(gates: np.ndarray, start: np.ndarray) -> float:
         gates: (G,), NaN in blocks that do not use theirs.
         start: The same before (G,).
     """
-    changed = (gates != start) & ~np.isnan(gates)
+    changed = (gates != start) & ~np.isnan(gates - start)
     now, before = gates[changed], start[changed]
     with np.errstate(divide='ignore'):  # a gate of exactly 0 or 1
         changes = np.abs(np.log(now / before) - np.log((1 - now) / (1 - before)))
@@ -159,12 +161,14 @@ def read_gates(state: dict[str, Tensor], name: str, backbone: dict | None = None
             which blocks use theirs. Without, all blocks are taken to.
 
     Raises:
-        ValueError: the state dict has neither gates nor temperatures.
+        ValueError: the state dict has neither gates nor temperatures, uses none of them, or one is NaN.
     """
     found = {key.rpartition('.')[2]: value.double().numpy() for key, value in state.items()
              if key.endswith(('prompt.gate_prior', 'temperature'))}
     if not found:
         raise ValueError(f'{name} has neither gates nor temperatures')
+    if any(np.isnan(values).any() for values in found.values()):
+        raise ValueError(f'{name} has gates or temperatures that are NaN, so there is nothing to draw')
     backbone, options = backbone or {}, (backbone or {}).get('prompt') or {}
     gates, temperatures = found.get('gate_prior'), found.get('temperature')
     depth = len(temperatures) if gates is None else len(gates) + 1
@@ -172,7 +176,10 @@ def read_gates(state: dict[str, Tensor], name: str, backbone: dict | None = None
     if temperatures is not None:
         temperatures = only(temperatures, 0, last + 1)
     if gates is not None:
-        gates = only(sigmoid(gates), first, last) if first < last else None
+        gates = only(sigmoid(gates), first, last)
+        gates = None if np.isnan(gates).all() else gates
+    if gates is None and temperatures is None:
+        raise ValueError(f'{name} uses none of its gates: no block before the last one has prompts')
     prior = 0. - options.get('gate_init', 10.) if options else None
     return GateReport(name, gates, temperatures, prior, options.get('type') == 'HardGatedPrompt')
 

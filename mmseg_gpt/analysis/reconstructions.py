@@ -181,7 +181,8 @@ def summary(found: Sequence[Reconstruction]) -> list[dict]:
     """Mean and standard deviation (of a sample) of the scores over images, by ViT and block in the order of ``found``.
 
     Returns:
-        list: Dicts of vit, block, images, psnr, psnr_std, ssim, ssim_std; with one image the deviations are None.
+        list: Dicts of vit, block, images, psnr, psnr_std, ssim, ssim_std; with one image the deviations are None, and
+        so is that of PSNR where an image came back exactly, whose PSNR, and with it the mean, is infinite.
     """
     groups: dict[tuple[str, int], list[Reconstruction]] = {}
     for each in found:
@@ -194,4 +195,5 @@ def summary(found: Sequence[Reconstruction]) -> list[dict]:
 def spread(score: str, group: Sequence[Reconstruction]) -> dict[str, float | None]:
     """Mean and standard deviation of one score, by the names they have in tables."""
     values = [getattr(each, score) for each in group]
-    return {score: mean(values), f'{score}_std': stdev(values) if len(values) > 1 else None}
+    return {score: mean(values),
+            f'{score}_std': stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None}

@@ -24,7 +24,8 @@ class TrackingHook(Hook):
     """Tells the visualizer, and not the text log, what is learnt and how the run goes on.
 
     Of each block, counted from 1: ``gates/block_01`` (of hard gates the probability to be open),
-    ``selection_ratio/block_01`` and ``temperatures/block_01``, of those that are used. Also before the first iteration.
+    ``selection_ratio/block_01`` and ``temperatures/block_01``, of those that are used. Also before the first iteration
+    of a run that is not resumed; a line of it, empty if there is none of these, says that earlier logs are over.
     Norms of the gradients that the optimizer has got, after clipping: ``gradient_norm/prompts``, ``gates``,
     ``temperatures``, ``head`` and ``vit``, of what is trained. And ``progress/images_per_second`` of all processes
     since the last time, ``progress/peak_memory_mib`` of the first one so far (on a GPU what torch has allocated to
@@ -61,7 +62,7 @@ class TrackingHook(Hook):
             self.handles.append(wrapper.optimizer.register_step_pre_hook(
                 lambda optimizer, args, kwargs: self.measure_gradients(optimizer)))
         if runner.iter == 0:
-            tell(runner, 0, self.learnt())
+            tell(runner, 0, learnt(self.backbone, {}))
 
     def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
         short_epoch = len(runner.train_dataloader) <= self.interval  # as LoggerHook does
@@ -81,7 +82,8 @@ class TrackingHook(Hook):
         if torch.cuda.is_available():
             self.peak = max(self.peak, torch.cuda.max_memory_allocated())
         if self.due:
-            tell(runner, runner.iter + 1, {**self.learnt(), **self.progress(runner)})
+            tell(runner, runner.iter + 1, {**learnt(self.backbone, self.norms),
+                                           **progress(runner, self.images, self.iterations, self.peak)})
             self.images = self.iterations = 0
             self.norms = {}
 
@@ -89,37 +91,45 @@ class TrackingHook(Hook):
         if torch.cuda.is_available():
             torch.cuda.reset_peak_memory_stats()  # what training needs is asked for
 
-    def learnt(self) -> dict[str, float]:
-        """Gates, selection ratios, temperatures and norms of gradients; the device is waited for once."""
-        start, used = adapters_in_use(self.backbone)
-        numbers = fetch({**used, **self.norms})
-        scalars = {}
-        if 'gates' in used:
-            gates = sigmoid(np.array(numbers['gates']))
-            scalars |= by_block('gates', gates, start)
-            scalars |= by_block('selection_ratio', selection_ratio(gates), start) if gates.any() else {}
-        if 'temperatures' in used:
-            scalars |= by_block('temperatures', numbers['temperatures'], 1)
-        return scalars | {name: numbers[name][0] for name in self.norms}
-
-    def progress(self, runner) -> dict[str, float]:
-        """Throughput, memory and time left."""
-        from ..benchmark.machine import peak_resident_bytes
-        peak = self.peak if torch.cuda.is_available() else peak_resident_bytes()
-        scalars = {'progress/peak_memory_mib': peak / MEBIBYTE}
-        seconds = runner.message_hub.log_scalars.get('train/time')  # of IterTimerHook
-        if seconds is not None and self.images:
-            a_process = self.images / self.iterations / seconds.mean(self.iterations)
-            scalars['progress/images_per_second'] = a_process * get_world_size()
-        if 'eta' in runner.message_hub.runtime_info:
-            scalars['progress/seconds_left'] = runner.message_hub.get_info('eta')
-        return scalars
-
     def release(self, runner) -> None:
         """Undoes what :meth:`before_train` did, also after an error."""
         for handle in self.handles:
             handle.remove()
         self.handles.clear()
+
+
+def learnt(backbone: nn.Module | None, norms: dict[str, Tensor]) -> dict[str, float]:
+    """Gates, selection ratios, temperatures and norms of gradients; the device is waited for once."""
+    start, used = adapters_in_use(backbone)
+    numbers = fetch({**used, **norms})
+    scalars = {}
+    if 'gates' in used:
+        gates = sigmoid(np.array(numbers['gates']))
+        scalars |= by_block('gates', gates, start)
+        scalars |= by_block('selection_ratio', selection_ratio(gates), start) if gates.any() else {}
+    if 'temperatures' in used:
+        scalars |= by_block('temperatures', numbers['temperatures'], 1)
+    return scalars | {name: numbers[name][0] for name in norms}
+
+
+def progress(runner, images: int, iterations: int, allocated: int) -> dict[str, float]:
+    """Throughput, memory and time left.
+
+    Args:
+        runner: Of the run.
+        images: Of this process since the last time.
+        iterations: Since the last time.
+        allocated: The peak of a GPU's memory so far, in bytes.
+    """
+    from ..benchmark.machine import peak_resident_bytes
+    peak = allocated if torch.cuda.is_available() else peak_resident_bytes()
+    scalars = {'progress/peak_memory_mib': peak / MEBIBYTE}
+    seconds = runner.message_hub.log_scalars.get('train/time')  # of IterTimerHook
+    if seconds is not None and images:
+        scalars['progress/images_per_second'] = images / iterations / seconds.mean(iterations) * get_world_size()
+    if 'eta' in runner.message_hub.runtime_info:
+        scalars['progress/seconds_left'] = runner.message_hub.get_info('eta')
+    return scalars
 
 
 def group_of(parameter: str) -> str:
@@ -182,5 +192,4 @@ def by_block(quantity: str, values: Iterable[float], first: int) -> dict[str, fl
 def tell(runner, iteration: int, scalars: dict[str, float]) -> None:
     """Gives the visualizer what is finite."""
     scalars = {name: value for name, value in scalars.items() if math.isfinite(value)}
-    if scalars:
-        runner.visualizer.add_scalars({**scalars, 'iter': iteration}, step=iteration)
+    runner.visualizer.add_scalars({**scalars, 'iter': iteration}, step=iteration)
