@@ -438,6 +438,13 @@ def test_models_that_see_another_picture_are_not_laid_beside(tool, folder, tmp_p
     assert '--also other: this model sees a picture of 16 x 16 pixels, the first one 24 x 16' in code
 
 
+def test_prompts_are_looked_for_in_the_usual_blocks_that_have_them(tool, tmp_path):
+    code, _ = tool('seg', '--query', 'prompt:1', '--cfg-options', 'model.backbone.start_block=2', '--out',
+                   tmp_path / 'a.png')
+    rows = json.loads((tmp_path / 'a.json').read_text())['rows']
+    assert code is None and {row['block'] for row in rows} == {3}
+
+
 @pytest.mark.parametrize('arguments, message', [
     (['--blocks', '4'], '--blocks 4: the model runs 3 blocks, counted from 1'),
     (['--query', '24,0'], '"24,0" is outside of the picture'),
@@ -452,7 +459,7 @@ def test_the_tool_says_what_is_not_there(tool, tmp_path, arguments, message):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (['--query', 'prompt:0'], 'prompt:0 is none of cls, prompt:K'), (['--blocks', '0'], "positive value: '0'"),
+    (['--query', 'prompt:0'], 'prompt:0 is none of cls, prompt:K'), (['--blocks', '0'], '0 is no number from 1'),
     (['--also', 'x', 'a.py', 'nowhere.pth'], 'there is no file nowhere.pth'), (['--out', 'a.gif'], 'must end in .png')])
 def test_the_tool_says_what_is_wrong_with_its_arguments(tool, arguments, message):
     code, printed = tool('seg', *arguments)

@@ -7,11 +7,13 @@ where MMSEG_GPT_ADE20K points, in ADE20K's layout (``images/validation``, ``anno
 import json
 import os
 import re
+import runpy
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+from argparse import Namespace
 from pathlib import Path
 
 import cv2
@@ -124,6 +126,8 @@ def test_a_finished_run_tells_what_it_was(folder, trained, tested):
     said = re.search(r'\| in all +\| ([\d,]+) \(.*?\| ([\d,]+) \|', trained)
     learnt, frozen = (int(number.replace(',', '')) for number in said.groups())
     assert run.parameters == dict(trained=learnt, total=learnt + frozen)
+    config = Config.fromfile(folder / 'work_dirs/small/small.py')
+    assert config.load_from is None and 'output_dir' not in config.test_evaluator, 'the config of the test'
 
 
 def test_the_log_shows_what_is_trained_once(trained):
@@ -138,6 +142,15 @@ def test_resume_from_the_work_dir(folder, trained):
     printed = run(folder, ROOT / 'tools/train.py', 'small.py', '--resume', '--work-dir', 'resumed', '--amp',
                   '--cfg-options', 'train_cfg.max_iters=4')
     assert iterations(printed) == [4]
+
+
+def test_the_config_that_a_resumed_run_has_written_can_be_tested(folder, trained, monkeypatch):
+    """It has resume=True, with which MMEngine would look for an optimizer."""
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    cfg = Config(dict(resume=True, load_from='old.pth'))
+    args = Namespace(checkpoint=str(folder / 'work_dirs/small/iter_3.pth'), tta=False, out=None, show_dir=None)
+    runpy.run_path(str(ROOT / 'tools/test.py'))['apply_arguments'](cfg, args)
+    assert cfg.resume is False and cfg.load_from == args.checkpoint
 
 
 def test_testing_gives_the_score_of_validation(trained, tested):

@@ -96,6 +96,29 @@ def test_seeds_that_were_tested_after_other_iterations_are_not_averaged(tmp_path
     assert check([Compared('two', [read_run(tmp_path / name) for name in '01'])]) == []
 
 
+def test_a_resumed_run_is_a_seed_like_any_other(tmp_path):
+    runs = [segmentation(tmp_path / 'whole', 40., 1., 1.),
+            segmentation(tmp_path / 'resumed', 40., 1., 1., seed=1, resume=True, load_from='iter_50.pth'),
+            segmentation(tmp_path / 'other', 40., 1., 1., seed=2, resume=True, load_from='iter_50.pth',
+                         started_from='ade.pth')]
+    found = [read_run(run) for run in runs]
+    assert check([Compared('two', found[:2])]) == []
+    with pytest.raises(ValueError, match=r'load_from \(None and ade\.pth\)'):
+        check([Compared('three', found)])
+
+
+def test_classes_that_cannot_be_compared_are_said_to_be_left_out(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, tta in (('a', 41.), ('b', None)):
+        segmentation(tmp_path / name, 40., 1., 1., tta=tta)
+    run_tool(monkeypatch, 'compare', 'a', 'b', '--tta')
+    assert 'Warning: classes are left out, as not every run was tested with' in capsys.readouterr().out
+    assert not (tmp_path / 'compare_classes.csv').exists()
+    (tmp_path / 'file').touch()
+    with pytest.raises(SystemExit, match=r'x\.png cannot be written: '):
+        run_tool(monkeypatch, 'compare', 'a', 'b', '--out', 'file/x.png')
+
+
 def test_classes_are_compared_with_the_first_run(compared):
     assert class_differences(compared) == [
         Difference('sky', 'two', 81., 0.), Difference('sky', 'one', 71., -10.), Difference('sky', 'other', 90., 9.),

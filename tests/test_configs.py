@@ -1,5 +1,6 @@
 """Every config builds, runs, and says what its name says."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,9 @@ def test_model_zoo_lists_every_config_and_backbone():
         assert f'(configs/{name}.py)' in zoo
     for backbone in BACKBONES:
         assert f'`{backbone}`' in zoo
+
+
+@pytest.mark.parametrize('page', ['README.md', 'MODEL_ZOO.md', 'PERFORMANCE.md', 'CONTRIBUTING.md'])
+def test_what_a_page_shows_or_links_to_is_there(page):
+    linked = re.findall(r'\]\(([^)#:]+)(?:#[^)]*)?\)', (CONFIGS.parent / page).read_text())
+    assert not [path for path in linked if not (CONFIGS.parent / path).exists()]

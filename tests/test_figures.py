@@ -39,6 +39,16 @@ def test_the_same_figure_gives_the_same_file(tmp_path, suffix):
     assert [path.read_bytes() for path in one] == [path.read_bytes() for path in other]
 
 
+def test_what_cannot_be_written_is_said_in_words(tmp_path):
+    (tmp_path / 'file').touch()
+    (tmp_path / 'folder.png').mkdir()
+    for path in (tmp_path / 'file/a.png', tmp_path / 'folder.png'):
+        with pytest.raises(ValueError, match=rf'{path.name} cannot be written: '):
+            write_figure(drawn(), path)
+    with pytest.raises(ValueError, match=r'a\.csv cannot be written: '):
+        write_numbers([dict(a=1)], tmp_path / 'file/a.png')
+
+
 def test_no_global_state_is_left(tmp_path):
     before, backend = dict(matplotlib.rcParams), matplotlib.get_backend(auto_select=False)
     write_figure(drawn(), tmp_path / 'a.png')

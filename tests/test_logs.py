@@ -50,6 +50,9 @@ def test_a_step_that_is_done_again_leaves_nothing_of_the_first_time(tmp_path):
 def test_a_line_that_a_kill_has_cut_off_is_left_out_and_other_damage_is_an_error(tmp_path):
     log(tmp_path / 'killed', '1', dict(loss=1., iter=1, step=1), '{"loss": 1., "it')
     assert len(read_scalars(tmp_path / 'killed')[0]) == 1
+    log(tmp_path / 'number', '1', '5', dict(loss=1., iter=1, step=1))
+    with pytest.raises(ValueError, match=r'scalars\.json, line 1 is damaged'):
+        read_scalars(tmp_path / 'number')
     log(tmp_path / 'damaged', '1', '{"loss": 1., "it', dict(loss=1., iter=1, step=1))
     with pytest.raises(ValueError, match=r'scalars\.json, line 1 is damaged'):
         read_scalars(tmp_path / 'damaged')

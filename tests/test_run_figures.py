@@ -115,6 +115,10 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(tmp_path):
     (folder / 'metrics.json').unlink()
     with pytest.raises(ValueError, match=rf'tools/test\.py {folder}/config\.py {folder}/last\.pth --work-dir {folder}'):
         read_run(folder)
+    pretraining = make_run(tmp_path / 'mae', SEGMENTATION.copy(), 38., test_dataloader=None)
+    (pretraining / 'metrics.json').unlink()
+    with pytest.raises(ValueError, match=r'has no test_dataloader, as that of a pretraining'):
+        read_run(pretraining)
     (folder / 'metrics.json').write_text(json.dumps(dict(checkpoint='x/first.pth', mIoU=3.)))
     with pytest.raises(ValueError, match=r'is of first\.pth, which is not there any more'):
         read_run(folder)

@@ -14,8 +14,12 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from arguments import add_figure_arguments
+
+if TYPE_CHECKING:
+    from mmseg_gpt.results.compare import Compared
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,6 +47,8 @@ def read_group(text: str) -> list:
     name, equals, folders = text.partition('=')
     if Path(text).is_dir() or not equals:
         return ['', [Path(text)]]
+    if not name or '' in folders.split(','):
+        raise SystemExit(f'{text} is not NAME=RUN,RUN,...')
     return [name, [Path(folder) for folder in folders.split(',')]]
 
 
@@ -53,32 +59,44 @@ def name_plain_runs(groups: list[list]) -> None:
     depth = next((n for n in range(1, max(map(len, parts), default=1))
                   if len({own[-n:] for own in parts}) == len(parts)), 0)
     for group, own in zip(plain, parts):
-        group[0] = '/'.join(own[-depth:])
+        group[0] = str(Path(*own[-depth:]))
+
+
+def write(args: argparse.Namespace, compared: list['Compared'], warnings: list[str]) -> tuple[str, list[Path]]:
+    """Writes picture, tables and classes, and returns the table as Markdown, and the files.
+
+    Raises:
+        ValueError: a file cannot be written.
+    """
+    from mmseg_gpt.analysis.figures import write_figure, write_numbers, writing
+    from mmseg_gpt.checkpoints.write import replacing
+    from mmseg_gpt.results import compare
+    score = 'tta/mIoU' if args.tta else 'mIoU'
+    rows, classes = compare.table(compared), compare.class_differences(compared, score)
+    if args.tta and not classes:
+        warnings = [*warnings, 'classes are left out, as not every run was tested with tools/test.py --tta']
+    text, command = compare.markdown(rows, warnings), shlex.join(['python', *sys.argv])
+    files = [*write_figure(compare.draw_comparison(rows, classes, args.classes), args.out),
+             *write_numbers(rows, args.out, command=command, warnings=warnings), args.out.with_suffix('.md')]
+    with writing(files[-1]), replacing(files[-1]) as unfinished:
+        unfinished.write_text(text, encoding='utf-8')
+    if classes:
+        files += write_numbers([found._asdict() for found in classes],
+                               args.out.with_name(f'{args.out.stem}_classes{args.out.suffix}'), command=command)
+    return text, files
 
 
 def main() -> None:
     args = parse_args()
-    from mmseg_gpt.analysis.figures import write_figure, write_numbers  # after the arguments, as it takes seconds
-    from mmseg_gpt.checkpoints.write import replacing
-    from mmseg_gpt.engine import errors_in_words
+    from mmseg_gpt.engine import errors_in_words  # after the arguments, as importing takes seconds
     from mmseg_gpt.results import compare
     from mmseg_gpt.results.finished import read_run
     with errors_in_words():
         try:
             compared = [compare.Compared(name, [read_run(folder) for folder in folders]) for name, folders in args.runs]
-            warnings = compare.check(compared)
+            text, files = write(args, compared, compare.check(compared))
         except ValueError as error:
             raise SystemExit(str(error)) from error
-    rows = compare.table(compared)
-    classes = compare.class_differences(compared, 'tta/mIoU' if args.tta else 'mIoU')
-    text, command = compare.markdown(rows, warnings), shlex.join(['python', *sys.argv])
-    files = [*write_figure(compare.draw_comparison(rows, classes, args.classes), args.out),
-             *write_numbers(rows, args.out, command=command, warnings=warnings), args.out.with_suffix('.md')]
-    with replacing(files[-1]) as unfinished:
-        unfinished.write_text(text, encoding='utf-8')
-    if classes:
-        files += write_numbers([found._asdict() for found in classes],
-                               args.out.with_name(f'{args.out.stem}_classes{args.out.suffix}'), command=command)
     print(f'{text}\nwritten: {", ".join(map(str, files))}')
 
 

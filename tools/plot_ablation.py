@@ -7,7 +7,7 @@
 Of what tools/benchmark_suite.py has finished (figure6, figure8, figure7); or of any runs, by the settings they were
 trained with:
 
-    python tools/plot_ablation.py work_dirs/demo_classification/adapt work_dirs/demo_classification/linear
+    python tools/plot_ablation.py work_dirs/cls_vpt-shallow_mae_cub work_dirs/cls_gpt_mae_cub
 
 Each run is a work directory of tools/train.py, with the metrics.json that tools/test.py wrote. Runs that differ in
 their seeds only become one bar or point, with the standard deviation. A mean over a group is that of the seeds for

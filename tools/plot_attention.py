@@ -73,10 +73,14 @@ def query(text: str) -> str:
 
 
 def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
+    """A whole number from 1.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f'{text} is no number from 1')
+    return int(text)
 
 
 def head(text: str) -> str | int:
@@ -147,6 +151,8 @@ def write(args: argparse.Namespace, picture: 'np.ndarray', columns: list['Column
     """Writes both figures and their numbers."""
     from mmseg_gpt.analysis.attention_figures import draw_maps, draw_summaries, map_numbers, summary_numbers
     from mmseg_gpt.analysis.figures import write_figure, write_numbers
+    if not args.blocks:  # of the usual ones, those in which there is what is asked for
+        rows = [row for row in rows if any(row.map_in(column.study) is not None for column in columns)] or rows
     drawn = [column for column in columns if any(row.map_in(column.study) is not None for row in rows)]
     maps = draw_maps(picture, drawn or columns, rows, f'Attention over {Path(args.images[0]).name}')
     facts = dict(command=shlex.join(sys.argv), config=args.config, checkpoint=args.checkpoint, images=args.images)

@@ -62,11 +62,11 @@ def main() -> None:
     from mmseg_gpt.checkpoints import CheckpointError
     try:
         figure, rows, notes = (follow_training if args.folders else compare_checkpoints)(args.runs, args.names)
+        notes = [note for note in notes if note]
+        files = write_figure(figure, args.out)
+        files += write_numbers(rows, args.out, command=shlex.join(['python', *sys.argv]), notes=notes)
     except (CheckpointError, OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
-    notes = [note for note in notes if note]
-    files = write_figure(figure, args.out)
-    files += write_numbers(rows, args.out, command=shlex.join(['python', *sys.argv]), notes=notes)
     print(*notes, f'written: {", ".join(map(str, files))}', sep='\n')
 
 

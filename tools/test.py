@@ -32,7 +32,7 @@ def apply_arguments(cfg: 'Config', args: argparse.Namespace) -> None:
     """Changes ``cfg`` as the arguments of this tool ask."""
     if not Path(args.checkpoint).is_file():
         raise SystemExit(f'there is no checkpoint {args.checkpoint}')
-    cfg.load_from = args.checkpoint
+    cfg.update(load_from=args.checkpoint, resume=False)  # what a resumed training has written has resume=True
     if args.tta:
         if 'tta_pipeline' not in cfg or 'tta_model' not in cfg:
             raise SystemExit(f'--tta: {args.config} has no tta_pipeline and tta_model')

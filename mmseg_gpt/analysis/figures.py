@@ -3,7 +3,8 @@
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,6 +64,20 @@ def tidy(axis: 'Axes') -> None:
     axis.spines[['top', 'right']].set_visible(False)
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Says it in words where a file cannot be written.
+
+    Raises:
+        ValueError: in the place of the operating system's errors.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        raise ValueError(f'{path} cannot be written: {error.strerror or error}') from error
+
+
 def write_figure(figure: 'Figure', path: Path) -> list[Path]:
     """Writes a figure as PNG (150 dots an inch) and SVG, and in the format of ``path`` if that is another.
 
@@ -74,11 +89,13 @@ def write_figure(figure: 'Figure', path: Path) -> list[Path]:
 
     Returns:
         The files.
+
+    Raises:
+        ValueError: it cannot be written.
     """
     import matplotlib
-    path.parent.mkdir(parents=True, exist_ok=True)
     written = []
-    with matplotlib.rc_context({'svg.hashsalt': 'mmseg_gpt'}):
+    with writing(path), matplotlib.rc_context({'svg.hashsalt': 'mmseg_gpt'}):
         for suffix in dict.fromkeys(('.png', '.svg', path.suffix)):
             dates = dict(CreationDate=None) if suffix == '.pdf' else dict(Date=None) if suffix == '.svg' else {}
             with replacing(path.with_suffix(suffix)) as unfinished:
@@ -97,15 +114,17 @@ def write_numbers(rows: Sequence[dict], path: Path, **facts: object) -> list[Pat
 
     Returns:
         The files.
+
+    Raises:
+        ValueError: they cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     rows = finite(rows)
     table, everything = path.with_suffix('.csv'), path.with_suffix('.json')
-    with replacing(table) as unfinished, unfinished.open('w', newline='', encoding='utf-8') as file:
+    with writing(table), replacing(table) as unfinished, unfinished.open('w', newline='', encoding='utf-8') as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
         writer.writeheader()
         writer.writerows(rows)
-    with replacing(everything) as unfinished:
+    with writing(everything), replacing(everything) as unfinished:
         content = json.dumps(finite(dict(**facts, rows=rows)), indent=1, allow_nan=False)
         unfinished.write_text(content + '\n', encoding='utf-8')
     return [table, everything]

@@ -56,15 +56,21 @@ def plot_history(histories: list[GateHistory]) -> 'Figure':
     Returns:
         The figure. Above is said whose gates have not moved.
     """
+    from matplotlib.ticker import MaxNLocator
     quantities = [name for name in QUANTITIES if any(name in history.series for history in histories)]
     figure, axes = new_figure(len(histories), len(quantities))
     for row, history in zip(axes, histories):
         colours = block_colours(max(block for values in history.series.values() for block in values))
         for axis, quantity in zip(row, quantities):
+            if quantity not in history.series:
+                axis.set(xticks=[], yticks=[], frame_on=False)
+                axis.text(0.5, 0.5, f'no {quantity.replace("_", " ")}', ha='center', transform=axis.transAxes)
+                continue
             for block, values in history.series.get(quantity, {}).items():
                 axis.plot(history.iterations, values, color=colours.to_rgba(block),
                           marker='' if len(values) > 1 else 'o')
             label_axis(axis, quantity, 'Iteration')
+            axis.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         hard = f' ({HARD})' if history.hard else ''
         row[0].set_ylabel('\n'.join(textwrap.wrap(history.name + hard, 30)))
         depth = colours.norm.vmax - 0.5

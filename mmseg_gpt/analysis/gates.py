@@ -221,7 +221,7 @@ def read_history(lines: list[dict], name: str, hard: bool = False) -> GateHistor
     lines = [line for line in lines if any(LOGGED.fullmatch(key) for key in line)]
     if not lines:
         raise ValueError(f'{name} has logged neither gates nor temperatures: either its method has none, or '
-                         'TrackingHook was not among its custom_hooks. Its checkpoints can be drawn all the same')
+                         'TrackingHook was not among its custom_hooks; then its checkpoints can be drawn')
     series: dict[str, dict[int, np.ndarray]] = {}
     for key in sorted({key for line in lines for key in line if LOGGED.fullmatch(key)}):
         quantity, block = LOGGED.fullmatch(key).groups()

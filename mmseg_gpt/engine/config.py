@@ -139,6 +139,8 @@ def set_resume(cfg: Config, resume: str | bool, overwrite: bool = False) -> None
         SystemExit: the path is not a file; no checkpoint of the run is whole; or a new run would overwrite the
             checkpoints of an earlier one.
     """
+    if resume and cfg.get('load_from'):
+        cfg.started_from = cfg.load_from  # its place is taken by the checkpoint that is resumed
     if isinstance(resume, str):
         if not Path(resume).is_file():
             raise SystemExit(f'--resume: there is no checkpoint {resume}')

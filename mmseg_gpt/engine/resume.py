@@ -13,7 +13,7 @@ from ..checkpoints import CheckpointError, read_file
 
 POINTER = 'last_checkpoint'
 # Settings that say where and how a run is carried out, not what it is.
-OUTSIDE = ('resume', 'load_from', 'work_dir', 'launcher', 'experiment_name', 'log_level')
+OUTSIDE = ('resume', 'load_from', 'started_from', 'work_dir', 'launcher', 'experiment_name', 'log_level')
 # Settings that make the run what it is; those of the optimizer and the schedule would also silently keep their old
 # values, which are in the checkpoint.
 FIXED = ('model', 'optim_wrapper', 'param_scheduler', 'train_dataloader.batch_size', 'train_dataloader.sampler',

@@ -74,6 +74,13 @@ class Runner(CheckpointRunner):
         present = {kind if isinstance(kind, str) else kind.__name__ for kind in kinds}
         super().register_custom_hooks([*hooks, *(dict(type=guard) for guard in GUARDS if guard not in present)])
 
+    def dump_config(self) -> None:
+        """Does nothing yet: the config in a work directory is that of its training, whatever is tested in it."""
+
+    def train(self) -> nn.Module:
+        super().dump_config()
+        return super().train()
+
     def build_train_loop(self, loop: dict) -> mmengine.runner.BaseLoop:
         if isinstance(self._train_dataloader, dict):
             self._train_dataloader = training_loader(self._train_dataloader, self.seed, self.world_size)

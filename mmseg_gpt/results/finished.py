@@ -21,7 +21,9 @@ SCORES = ('mIoU', 'accuracy/top1')
 # Settings that say where and how a run is carried out, not what comes of it. Weights to begin with are no such thing:
 # those that a run is resumed from are not in its config.
 CIRCUMSTANCES = (*(set(OUTSIDE) - {'load_from'}), 'env_cfg', 'visualizer', 'log_processor', 'default_hooks.logger',
-                 'default_hooks.visualization', 'test_evaluator.output_dir')
+                 'default_hooks.visualization', 'test_evaluator.output_dir', *(
+                     f'default_hooks.checkpoint.{name}' for name in (
+                         'interval', 'adapter_only', 'max_keep_ckpts', 'filename_tmpl', 'save_optimizer')))
 TESTED = ('test_dataloader', 'test_evaluator', 'test_cfg')  # what tools/test.py notes of the config, beside the scores
 LOADING = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
 ITERATIONS = 'iterations of the tested checkpoint'
@@ -144,6 +146,8 @@ def how_to_test(folder: Path) -> str:
     named = named_checkpoint(folder / POINTER, folder) or next(iter(sorted(folder.glob('*.pth'))), None)
     if named is None:
         return f'Nor has it a checkpoint: python tools/train.py CONFIG --work-dir {folder} trains'
+    if not settings_in(read_file(named)).get('test_dataloader'):
+        return 'Its config has no test_dataloader, as that of a pretraining'
     config = next(iter(sorted(folder.glob('*.py'))), 'CONFIG')  # MMEngine writes it there
     return f'This makes it: python tools/test.py {config} {named} --work-dir {folder}'
 
@@ -169,6 +173,8 @@ def numbers_in(metrics: Mapping[str, object]) -> dict[str, float]:
 
 def decisive(settings: dict) -> dict[str, object]:
     """The settings that decide what comes of a run, by their dotted keys: all but how it is carried out."""
+    if settings.get('resume'):  # its load_from is its own checkpoint
+        settings = dict(settings, load_from=settings.get('started_from'))
     if settings.get('custom_hooks'):
         settings = dict(settings, custom_hooks=[
             hook for hook in settings['custom_hooks'] if hook.get('type') not in WATCHING])

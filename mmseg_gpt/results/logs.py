@@ -44,12 +44,12 @@ def read_scalars(folder: Path) -> tuple[list[dict], list[dict]]:
 
 def read_lines(file: Path) -> list[dict]:
     """The lines of a log, each a JSON object with ``step``; the last one may have been cut off by a kill."""
-    lines = file.read_text(encoding='utf-8').splitlines()
+    lines = file.read_bytes().splitlines()
     read = []
     for number, line in enumerate(lines, 1):
         try:
-            read.append(json.loads(line))
-        except ValueError as error:
+            read.append(dict(json.loads(line)))
+        except (TypeError, ValueError) as error:
             if number < len(lines):
                 raise ValueError(f'{file}, line {number} is damaged: {error}') from error
     return [line for line in read if 'step' in line]

@@ -104,9 +104,9 @@ def draw_and_write(args: argparse.Namespace, name: str, by: str) -> None:
     with errors_in_words():
         try:
             table, points, notes = of_runs(args.runs, by) if args.runs else of_suite(name, args.suite)
+            files = [*write_figure(draw(table, points), args.out), *write_numbers(
+                [point._asdict() for point in points], args.out, title=table.title,
+                command=shlex.join(['python', *sys.argv]), notes=notes)]
         except ValueError as error:
             raise SystemExit(str(error)) from error
-    files = [*write_figure(draw(table, points), args.out), *write_numbers(
-        [point._asdict() for point in points], args.out, title=table.title,
-        command=shlex.join(['python', *sys.argv]), notes=notes)]
     print('\n'.join([*(f'note: {note}' for note in notes), f'written: {", ".join(map(str, files))}']))
