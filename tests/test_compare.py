@@ -98,7 +98,8 @@ def test_seeds_that_were_tested_after_other_iterations_are_not_averaged(tmp_path
 
 def test_a_resumed_run_is_a_seed_like_any_other(tmp_path):
     runs = [segmentation(tmp_path / 'whole', 40., 1., 1.),
-            segmentation(tmp_path / 'resumed', 40., 1., 1., seed=1, resume=True, load_from='iter_50.pth'),
+            segmentation(tmp_path / 'resumed', 40., 1., 1., seed=1, resume=True, load_from='iter_50.pth',
+                         default_hooks__checkpoint__interval=7),
             segmentation(tmp_path / 'other', 40., 1., 1., seed=2, resume=True, load_from='iter_50.pth',
                          started_from='ade.pth')]
     found = [read_run(run) for run in runs]

@@ -21,9 +21,9 @@ SCORES = ('mIoU', 'accuracy/top1')
 # Settings that say where and how a run is carried out, not what comes of it. Weights to begin with are no such thing:
 # those that a run is resumed from are not in its config.
 CIRCUMSTANCES = (*(set(OUTSIDE) - {'load_from'}), 'env_cfg', 'visualizer', 'log_processor', 'default_hooks.logger',
-                 'default_hooks.visualization', 'test_evaluator.output_dir', *(
-                     f'default_hooks.checkpoint.{name}' for name in (
-                         'interval', 'adapter_only', 'max_keep_ckpts', 'filename_tmpl', 'save_optimizer')))
+                 'default_hooks.visualization', 'test_evaluator.output_dir')
+SAVING = tuple(f'default_hooks.checkpoint.{name}' for name in (
+    'interval', 'adapter_only', 'max_keep_ckpts', 'filename_tmpl', 'save_optimizer'))
 TESTED = ('test_dataloader', 'test_evaluator', 'test_cfg')  # what tools/test.py notes of the config, beside the scores
 LOADING = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
 ITERATIONS = 'iterations of the tested checkpoint'
@@ -186,7 +186,7 @@ def differing(one: FinishedRun, other: FinishedRun) -> dict[str, tuple[object, o
     """What two runs differ in, with both values: decisive settings but for seeds, and iterations at the checkpoint."""
     old, new = (decisive(run.settings) | {ITERATIONS: run.iterations} for run in (one, other))
     return {key: (old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key) and not is_under(key, ('randomness', ))}
+            if old.get(key) != new.get(key) and not is_under(key, ('randomness', *SAVING))}
 
 
 def in_words(differences: Mapping[str, tuple[object, object]], most: int = 3) -> str:
