@@ -1,6 +1,7 @@
 """The notebook, executed from its first cell to its last on the model that the quick demo leaves."""
 
 import base64
+import re
 from pathlib import Path
 
 import cv2
@@ -64,6 +65,7 @@ def test_a_second_adapter_costs_only_what_is_its_own(executed):
 
 def test_it_is_committed_with_its_outputs():
     """So that it can be read without being run, and nothing of the machine it was run on is in it."""
-    text, notebook = NOTEBOOK.read_text(), nbformat.read(NOTEBOOK, as_version=4)
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    text = re.sub(r'"image/png": ".*?"', '', NOTEBOOK.read_text())
     assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == 'code')
-    assert pictures(notebook, 'Attention') and '/tmp/' not in text and '/home/' not in text and '/root/' not in text
+    assert pictures(notebook, 'Attention') and not re.findall(r'(?<![\w.<:/])/\w.*', text)  # no absolute path at all
