@@ -1,6 +1,7 @@
 """Arguments that several tools share. Tools parse before they import what takes seconds: nothing here may import it."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
@@ -95,6 +96,27 @@ def figure(text: str) -> Path:
     if Path(text).suffix not in ('.png', '.svg', '.pdf'):
         raise argparse.ArgumentTypeError(f'{text} must end in .png, .svg or .pdf')
     return Path(text)
+
+
+def check_device(device: str | None) -> None:
+    """Stops where ``--device cuda`` was given and there is no GPU.
+
+    Raises:
+        SystemExit: there is none.
+    """
+    import torch
+    if device == 'cuda' and not torch.cuda.is_available():
+        raise SystemExit('--device cuda: no GPU is visible to PyTorch')
+
+
+def positive(kind: type) -> Callable[[str], float]:
+    """A reader of numbers above 0."""
+    def number(text: str) -> float:
+        value = kind(text)
+        if not 0 < value < float('inf'):
+            raise argparse.ArgumentTypeError(f'{text} is not above 0')
+        return value
+    return number
 
 
 def setting(text: str) -> str:

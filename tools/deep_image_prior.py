@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arguments import add_figure_arguments
+from arguments import add_figure_arguments, check_device, positive
 
 if TYPE_CHECKING:
     from mmseg_gpt.analysis.encoder import Encoder
@@ -44,19 +44,19 @@ def parse_args() -> argparse.Namespace:
                         'the pretrained file, for example a fine-tuned model')
     parser.add_argument('--images', nargs='+', required=True, type=Path, metavar='IMAGE', help='image files, or '
                         'folders, which are searched; their centre squares are used')
-    parser.add_argument('--limit', type=positive, metavar='N', help='use N of the images, evenly spaced')
-    parser.add_argument('--blocks', nargs='+', type=positive, default=[1, 4, 7, 10], metavar='BLOCK', help='whose '
+    parser.add_argument('--limit', type=positive(int), metavar='N', help='use N of the images, evenly spaced')
+    parser.add_argument('--blocks', nargs='+', type=positive(int), default=[1, 4, 7, 10], metavar='BLOCK', help='whose '
                         'outputs are looked at, counted from 1 (default: the paper\'s, 1 4 7 10)')
-    parser.add_argument('--size', type=positive, default=224, metavar='PIXELS', help='side of the images, 8 or more '
-                        '(default: %(default)s)')
-    parser.add_argument('--iterations', type=positive, default=3000, metavar='N', help='for each reconstruction '
+    parser.add_argument('--size', type=positive(int), default=224, metavar='PIXELS', help='side of the images, 8 or '
+                        'more (default: %(default)s)')
+    parser.add_argument('--iterations', type=positive(int), default=3000, metavar='N', help='for each reconstruction '
                         '(default: %(default)s)')
     parser.add_argument('--lr', type=float, default=0.005, metavar='RATE', help='learning rate of Adam, which falls to '
                         '0 in the last quarter (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='of the first weights and the noise of the generator '
                         '(default: %(default)s)')
-    parser.add_argument('--show', type=positive, default=4, metavar='N', help='draw the pictures of the first N images '
-                        '(default: %(default)s)')
+    parser.add_argument('--show', type=positive(int), default=4, metavar='N', help='draw the pictures of the first N '
+                        'images (default: %(default)s)')
     parser.add_argument('--device', choices=('cpu', 'cuda'), help='default: cuda where there is one')
     add_figure_arguments(parser, 'work_dirs/deep_image_prior.png')
     args = parser.parse_args()
@@ -66,13 +66,6 @@ def parse_args() -> argparse.Namespace:
     if args.size < 8 or not args.lr > 0:
         parser.error('--size must be at least 8, and --lr above 0')
     return args
-
-
-def positive(text: str) -> int:
-    """A whole number above 0."""
-    if int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not above 0')
-    return int(text)
 
 
 def read_vits(texts: Sequence[str], parser: argparse.ArgumentParser) -> dict[str, tuple[str, str | None]]:
@@ -120,8 +113,7 @@ def read_encoders(args: argparse.Namespace) -> dict[str, 'Encoder']:
     from mmseg_gpt.engine.config import find_config
     from mmseg_gpt.engine.preflight.before import refuse
     from mmseg_gpt.engine.preflight.missing import missing_checkpoint
-    if args.device == 'cuda' and not torch.cuda.is_available():
-        raise SystemExit('--device cuda: no GPU is visible to PyTorch')
+    check_device(args.device)
     device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     configs = {}
     for name, (config, checkpoint) in args.vits.items():

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arguments import add_config_arguments, add_figure_arguments
+from arguments import add_config_arguments, add_figure_arguments, check_device
 
 if TYPE_CHECKING:
     import numpy as np
@@ -171,8 +171,7 @@ def main() -> None:
     from mmseg_gpt.data import check_headers
     from mmseg_gpt.engine import errors_in_words
     from mmseg_gpt.engine.preflight.before import refuse
-    if args.device == 'cuda' and not torch.cuda.is_available():
-        raise SystemExit('--device cuda: no GPU is visible to PyTorch')
+    check_device(args.device)
     args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     MMLogger.get_instance('plot_attention', log_level='WARNING')
     refuse([], [problem for image in args.images for problem in check_headers(image)])

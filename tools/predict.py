@@ -11,6 +11,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from arguments import check_device
+
 if TYPE_CHECKING:
     from mmseg_gpt.serving import AdapterPool
 
@@ -100,8 +102,7 @@ def build_pool(args: argparse.Namespace) -> 'AdapterPool':
 
     from mmseg_gpt.engine.config import find_config
     from mmseg_gpt.serving import AdapterPool, storage_bytes
-    if args.device == 'cuda' and not torch.cuda.is_available():
-        raise SystemExit('--device cuda: no GPU is visible to PyTorch')
+    check_device(args.device)
     try:
         pool = AdapterPool(args.device, getattr(torch, args.dtype))
         for name, config, checkpoint in args.tasks:

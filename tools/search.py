@@ -11,10 +11,9 @@ import argparse
 import math
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
-from arguments import add_config_arguments, add_suite_arguments
+from arguments import add_config_arguments, add_suite_arguments, positive
 
 RATES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)  # section A.2 of the paper
 
@@ -40,16 +39,6 @@ def finite(text: str) -> float:
     if not math.isfinite(value):
         raise argparse.ArgumentTypeError(f'{text} is not a number')
     return value
-
-
-def positive(kind: type) -> Callable[[str], float]:
-    """A reader of numbers above 0."""
-    def number(text: str) -> float:
-        value = kind(text)
-        if not 0 < value < float('inf'):
-            raise argparse.ArgumentTypeError(f'{text} is not above 0')
-        return value
-    return number
 
 
 def main() -> None:

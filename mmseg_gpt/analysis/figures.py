@@ -23,7 +23,6 @@ DASHES = ('-', '--', '-.', ':')
 HATCHES = ('', '///', '...', 'xxx', '\\\\\\', '++', 'oo')
 ORDERED = 'cividis'  # for what has an order, such as blocks: also in grey, from dark to light
 HEAT = 'inferno'  # for maps
-SUFFIXES = ('.png', '.svg', '.pdf')
 
 
 def line_style(i: int) -> dict[str, str]:
@@ -85,7 +84,7 @@ def write_figure(figure: 'Figure', path: Path) -> list[Path]:
 
     Args:
         figure: What is written.
-        path: Where; its suffix is one of ``SUFFIXES``. The folder is made.
+        path: Where; its suffix is .png, .svg or .pdf. The folder is made.
 
     Returns:
         The files.

@@ -3,7 +3,6 @@
 Source: equations 6 and 8 to 11 of arXiv 2306.05067.
 """
 
-import json
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from ..checkpoints.read import read_file, weights_in
+from ..checkpoints.read import read_file, settings_in, weights_in
 
 QUANTITIES = ('gates', 'selection_ratio', 'temperatures')
 LOGGED = re.compile(rf'({"|".join(QUANTITIES)})/block_(\d+)')  # as TrackingHook names them
@@ -200,10 +199,7 @@ def read_checkpoint(path: str | Path, name: str) -> GateReport:
         ValueError: it has neither gates nor temperatures.
     """
     content = read_file(path)
-    meta = content.get('meta') if isinstance(content, dict) else None
-    settings = meta.get('settings') if isinstance(meta, dict) else None
-    trained = json.loads(settings) if isinstance(settings, str) else {}
-    backbone = trained.get('model', {}).get('backbone')
+    backbone = settings_in(content).get('model', {}).get('backbone')
     return read_gates(weights_in(content, path), name, backbone)
 
 

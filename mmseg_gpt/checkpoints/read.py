@@ -1,6 +1,7 @@
 """Reading a checkpoint file without running anything that is inside it."""
 
 import argparse
+import json
 import re
 import zipfile
 from collections.abc import Iterator
@@ -89,6 +90,13 @@ def weights_in(content: object, path: str | Path) -> dict[str, Tensor]:
     if odd:
         raise CheckpointError(f'{path} holds tensors that are not plain arrays of numbers: {", ".join(odd[:6])}')
     return tensors
+
+
+def settings_in(content: object) -> dict:
+    """The config that a checkpoint of ours was trained with; empty for what another file holds."""
+    meta = content.get('meta') if isinstance(content, dict) else None
+    settings = meta.get('settings') if isinstance(meta, dict) else None
+    return json.loads(settings) if isinstance(settings, str) else {}
 
 
 def read_torch(path: Path, allowed: tuple) -> object:

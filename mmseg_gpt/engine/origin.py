@@ -1,6 +1,5 @@
 """What a checkpoint was trained with, against what it is evaluated with: weights alone do not tell."""
 
-import json
 import logging
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from torch import nn
 
 from ..checkpoints import CheckpointError
 from ..checkpoints.adapters import unwrap
+from ..checkpoints.read import settings_in
 from ..models import GatedPromptViT
 from .preflight.missing import sources
 
@@ -73,9 +73,3 @@ def check_data(cfg: Config, checkpoint: dict, path: str | Path) -> None:
 def data(dataset: dict) -> tuple[str, str]:
     """The type of a dataset and the last part of its folder, which stays when data is moved."""
     return str(dataset.get('type')), Path(dataset.get('data_root') or '').name
-
-
-def settings_in(checkpoint: dict) -> dict:
-    """The config that a checkpoint of ours was trained with; empty for another."""
-    settings = checkpoint.get('meta', {}).get('settings')
-    return json.loads(settings) if isinstance(settings, str) else {}

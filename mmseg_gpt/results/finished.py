@@ -11,8 +11,7 @@ from typing import NamedTuple
 
 from mmengine.config import Config
 
-from ..checkpoints import read_file
-from ..engine.origin import settings_in
+from ..checkpoints.read import read_file, settings_in
 from ..engine.resume import OUTSIDE, POINTER, flatten, is_under, named_checkpoint, settings_of
 from .logs import SCALARS, read_scalars
 
