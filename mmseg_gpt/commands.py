@@ -1,7 +1,9 @@
 """Running our tools as processes of their own, with their output in a log and one line that shows how far they are."""
 
+import multiprocessing
 import os
 import re
+import runpy
 import subprocess
 import sys
 import time
@@ -9,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from .sample.folder import available_cpus
+
+Execute = Callable[..., int]  # run_command or run_forked
 
 
 def run_command(command: Sequence[str], log: Path, show: Callable[[str], None], keep: bool = False,
@@ -42,6 +46,44 @@ def run_command(command: Sequence[str], log: Path, show: Callable[[str], None], 
             file.writelines(process.stdout)  # until it has ended
             raise
     return process.returncode
+
+
+def run_forked(command: Sequence[str], log: Path, show: Callable[[str], None], keep: bool = False,
+               pass_fds: Sequence[int] = ()) -> int:
+    """As :func:`run_command`, in a fork of this process: what it has imported need not be imported again.
+
+    Only for a process that has imported but not computed yet: a fork has none of the threads that computing starts.
+
+    Args:
+        command: ``python``, a script and its arguments.
+        log: Where its output goes.
+        show: Is given nothing.
+        keep: Leave what is in the log, and write behind it.
+        pass_fds: Open in a fork as well.
+
+    Raises:
+        KeyboardInterrupt: the command was asked to end and has ended.
+    """
+    with log.open('a' if keep else 'w') as file:
+        process = multiprocessing.get_context('fork').Process(target=become, args=(command[1:], file.fileno()))
+        process.start()
+        try:
+            process.join()
+        except KeyboardInterrupt:
+            process.terminate()
+            process.join()
+            raise
+    return process.exitcode
+
+
+def become(script: Sequence[str], log: int) -> None:
+    """Goes on as a script with its arguments would, with its output in a file."""
+    os.setsid()  # as run_command does
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    sys.argv = list(script)
+    sys.path[0] = str(Path(script[0]).parent)
+    runpy.run_path(script[0], run_name='__main__')
 
 
 class LiveLine:

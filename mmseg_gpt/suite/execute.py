@@ -14,7 +14,7 @@ from statistics import mean
 
 from .. import __version__
 from ..checkpoints.write import replacing
-from ..commands import LiveLine, duration, run_command
+from ..commands import Execute, LiveLine, duration, run_command
 from ..engine.preflight.before import refuse
 from ..engine.preflight.keys import find
 from ..engine.preflight.missing import missing_checkpoint, missing_datasets
@@ -224,8 +224,15 @@ def claimed(folder: Path) -> Iterator[int | None]:
         yield lock.fileno()
 
 
-def carry_out(run: Run, folder: Path, tools: Path, lock: int) -> dict:
+def carry_out(run: Run, folder: Path, tools: Path, lock: int, start: Execute = run_command) -> dict:
     """Trains and tests, from the beginning or from where it was interrupted, and returns the record.
+
+    Args:
+        run: What is done.
+        folder: Its own.
+        tools: The folder of train.py and test.py.
+        lock: Of the folder, see :func:`claimed`.
+        start: What runs a command.
 
     Raises:
         KeyboardInterrupt: it was stopped.
@@ -237,7 +244,7 @@ def carry_out(run: Run, folder: Path, tools: Path, lock: int) -> dict:
     write_record(folder, record)
     progress, started = LiveLine(), time.time()
     try:
-        record.update(status=FINISHED, numbers=train_and_test(run, folder, tools, lock, progress))
+        record.update(status=FINISHED, numbers=train_and_test(run, folder, tools, lock, progress, start))
     except RunFailed as error:
         record.update(status=FAILED, reason=str(error))
     finally:
@@ -248,7 +255,8 @@ def carry_out(run: Run, folder: Path, tools: Path, lock: int) -> dict:
     return record
 
 
-def train_and_test(run: Run, folder: Path, tools: Path, lock: int, progress: LiveLine) -> dict[str, float]:
+def train_and_test(run: Run, folder: Path, tools: Path, lock: int, progress: LiveLine,
+                   start: Execute) -> dict[str, float]:
     """Runs the commands of a run, and returns what was measured.
 
     Raises:
@@ -259,7 +267,7 @@ def train_and_test(run: Run, folder: Path, tools: Path, lock: int, progress: Liv
         print(f'    $ {typed(command)}', flush=True)
         log = folder / LOG
         before = log.stat().st_size if log.exists() else 0
-        status = run_command(command, log, progress.show, keep=True, pass_fds=(lock, ))
+        status = start(command, log, progress.show, keep=True, pass_fds=(lock, ))
         if status in STOPPED:
             raise KeyboardInterrupt
         if status:
@@ -271,7 +279,7 @@ def train_and_test(run: Run, folder: Path, tools: Path, lock: int, progress: Liv
         raise RunFailed(f'the training left no checkpoint in {folder}')
     for command in testing(run, folder, checkpoint, tools):
         execute(command)
-    return read_numbers(folder, run.tta)
+    return read_numbers(folder, run.tta) if run.tested else {}
 
 
 def trained_checkpoint(run: Run, folder: Path) -> Path | None:

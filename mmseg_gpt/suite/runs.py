@@ -37,12 +37,14 @@ class Run(NamedTuple):
         settings: ``KEY=VALUE`` settings that it changes.
         options: Of both tools, such as '--search-split'.
         tta: Test multi-scale with flip as well.
+        tested: Whether it is tested at all; a pretraining is not.
     """
     name: str
     config: str
     settings: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     tta: bool = False
+    tested: bool = True
 
     def with_seed(self, seed: int) -> 'Run':
         """This run with a seed, in a folder of its own."""
@@ -104,6 +106,8 @@ def training(run: Run, folder: Path, tools: Path = TOOLS) -> list[str]:
 
 def testing(run: Run, folder: Path, checkpoint: str | Path, tools: Path = TOOLS) -> list[list[str]]:
     """The commands that test, each of which writes a file of numbers."""
+    if not run.tested:
+        return []
     command = ['python', shown(tools / 'test.py'), shown(run.config), shown(checkpoint), *arguments(run, folder)]
     return [command, [*command, '--tta']] if run.tta else [command]
 

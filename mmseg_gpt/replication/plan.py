@@ -1,0 +1,331 @@
+"""Which runs the replication consists of.
+
+Every method has the same ViTs, data, iterations and batches. Learning rates are chosen for each task and ViT on the
+validation images, with a seed of its own: first the head's, with nothing else trained, and then with that for each
+method its own, of what it trains in the backbone, from one grid for all. What is reported are other seeds, on the test
+images.
+"""
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from ..suite.execute import FAILED, FINISHED
+from ..suite.plans import ACCURACY, BLOCK, PROMPTS, Entry, Table, each
+from ..suite.runs import Run, changed, number
+
+CONFIGS = Path(__file__).parents[2] / 'configs/replication'
+TASKS = ('scenes', 'breeds', 'distances')
+CLASSIFICATION = TASKS[1:]
+VITS = ('mae', 'mocov3', 'supervised')
+DEPTH = 12
+MIOU, MULTI_SCALE = 'mIoU', 'tta/mIoU'
+SEARCH_SEED = 0
+
+# What of the backbone differs from the task's config, which has gates and temperatures.
+NONE = dict(prompt=None, temperature=False)
+METHODS: dict[str, dict] = {
+    'gpt': {},
+    'gates-only': dict(temperature=False),
+    'temperatures-only': dict(prompt='ShallowPrompt'),
+    'hard-gates': dict(prompt='HardGatedPrompt'),
+    'vpt-shallow': dict(prompt='ShallowPrompt', temperature=False),
+    'vpt-deep': dict(prompt='DeepPrompt', temperature=False),
+    'bias': dict(NONE, type='BiasTunedViT', frozen=False),
+    'lora': dict(NONE, type='LoRAViT', frozen=False),
+    'linear': NONE,
+    'full': dict(NONE, frozen=False),
+}
+PUBLISHED = ('vpt-shallow', 'vpt-deep', 'gpt')  # those of the paper's tables
+
+FACTORS = 'optim_wrapper.paramwise_cfg.custom_keys'  # of the head's learning rate, by what they are for
+SGD = ('optim_wrapper.optimizer.type=SGD', 'optim_wrapper.optimizer.momentum=0.9',
+       'optim_wrapper.optimizer.weight_decay=0.')
+class Gates(NamedTuple):
+    """A variant of 'gpt'.
+
+    Attributes:
+        prior: Minus where the gates start.
+        times: The gates' learning rate over that of prompts and temperatures.
+        settings: Of the optimizer.
+        lr: A learning rate for everything, instead of those chosen.
+    """
+    prior: float
+    times: float = 1.
+    settings: tuple[str, ...] = ()
+    lr: float | None = None
+
+
+GATES = {
+    'prior -10': Gates(10.),
+    'prior -10, gates not trained': Gates(10., 0.),
+    'prior -10, 10 x the learning rate for gates': Gates(10., 10.),
+    'prior -5': Gates(5.),
+    'prior 0': Gates(0.),
+    'prior 0, gates not trained': Gates(0., 0.),
+    'prior 10': Gates(-10.),
+    'prior -10, SGD at 0.001': Gates(10., 1., SGD, 0.001),
+    'prior -10, SGD at 0.1': Gates(10., 1., SGD, 0.1),
+    'prior -5, SGD at 0.1': Gates(5., 1., SGD, 0.1),
+    'prior 0, SGD at 0.1': Gates(0., 1., SGD, 0.1),
+}
+
+
+class Preset(NamedTuple):
+    """How much is done.
+
+    Attributes:
+        name: Of the preset.
+        images: By dataset and split.
+        pretraining: Iterations by ViT.
+        iterations: Of an adaptation.
+        heads: The grid of learning rates of the head.
+        rates: That of what is trained in the backbone.
+        seeds: Of what is reported.
+        prompts: In all; VPT-deep has a twelfth of them in each block.
+        starts: Of Figure 1, blocks counted from 1.
+        counts: Of Figure 7, numbers of prompts by method.
+        vits: Those of the tables.
+        gates: Names in ``GATES``.
+    """
+    name: str
+    images: Mapping[str, Mapping[str, int]]
+    pretraining: Mapping[str, int]
+    iterations: int
+    heads: tuple[float, ...]
+    rates: tuple[float, ...]
+    seeds: tuple[int, ...]
+    prompts: int
+    starts: tuple[int, ...]
+    counts: Mapping[str, tuple[int, ...]]
+    vits: tuple[str, ...] = VITS
+    gates: tuple[str, ...] = tuple(GATES)
+
+
+FULL = Preset(
+    'full',
+    dict(pretraining=dict(train=12000), scenes=dict(train=1500, val=150, test=200),
+         breeds=dict(train=2400, val=480, test=1200), distances=dict(train=2400, val=480, test=1200)),
+    dict(mae=4000, mocov3=1500, supervised=2000), iterations=200, heads=(0.005, 0.02, 0.1),
+    rates=(0.001, 0.01, 0.1), seeds=(1, 2, 3), prompts=12, starts=(1, 3, 5, 7, 9, 11),
+    counts={'gpt': (1, 3, 12, 24, 48), 'vpt-deep': (12, 24, 48, 96)})
+QUICK = Preset(
+    'quick',
+    dict(pretraining=dict(train=96), scenes=dict(train=16, val=8, test=8),
+         breeds=dict(train=24, val=12, test=24), distances=dict(train=20, val=10, test=20)),
+    dict(mae=4, mocov3=4, supervised=4), iterations=4, heads=(0.02, 0.1), rates=(0.01, 0.1), seeds=(1, 2),
+    prompts=12, starts=(1, 12), counts={'gpt': (1, 12), 'vpt-deep': (12, )}, vits=('mae', 'mocov3'),
+    gates=('prior -10', 'prior 0'))
+
+
+class Cell(NamedTuple):
+    """What a learning rate is chosen for."""
+    task: str
+    vit: str
+    method: str
+
+    @property
+    def name(self) -> str:
+        """Of its folders."""
+        return '_'.join(self)
+
+
+class Rates(NamedTuple):
+    """Learning rates: of the head, and of what is trained in the backbone."""
+    head: float
+    backbone: float | None = None
+
+
+Chosen = Mapping[Cell, Rates]
+
+
+class Plan:
+    """The runs of a preset in a folder.
+
+    Args:
+        preset: How much is done.
+        home: The folder; its parts are those that the configs name, elsewhere these names are changed.
+    """
+
+    def __init__(self, preset: Preset, home: Path) -> None:
+        self.preset, self.home = preset, home
+        self.data, self.runs, self.configs = home / 'data', home / 'runs', home / 'configs'
+
+    def pretrainings(self) -> list[Run]:
+        """Of the ViTs."""
+        return [Run(f'pretrain_{vit}', str(CONFIGS / f'{vit}_pretrain.py'), (
+            f'train_dataloader.dataset.data_root={self.data}', *iterations(self.preset.pretraining[vit])), tested=False)
+            for vit in self.preset.vits]
+
+    def cells(self) -> list[Cell]:
+        """Of the tables."""
+        return [Cell(task, vit, method) for vit in self.preset.vits for task in TASKS for method in METHODS]
+
+    def write_configs(self) -> None:
+        """Writes a config for each cell, on top of its task's."""
+        self.configs.mkdir(parents=True, exist_ok=True)
+        for cell in self.cells():
+            base = os.path.relpath(CONFIGS / f'{cell.task}.py', self.configs)
+            backbone = self.backbone(cell)
+            text = (f'# Written by tools/replicate.py: {", ".join(cell)}.\n_base_ = [{base!r}]\n'
+                    f'model = dict(backbone={backbone!r})\n')
+            path = self.config(cell)
+            if not path.is_file() or path.read_text() != text:
+                path.write_text(text)
+
+    def config(self, cell: Cell) -> Path:
+        """The file of its config."""
+        return self.configs / f'{cell.name}.py'
+
+    def backbone(self, cell: Cell) -> dict:
+        """What of the task's backbone differs."""
+        settings = dict(METHODS[cell.method])
+        prompts = self.preset.prompts
+        if kind := settings.get('prompt', 'GatedPrompt'):
+            count = prompts // DEPTH if kind == 'DeepPrompt' else prompts
+            settings['prompt'] = dict(num_tokens=count) if kind == 'GatedPrompt' else dict(
+                _delete_=True, type=kind, num_tokens=count)
+        if kind == 'HardGatedPrompt':
+            # Open in training as often as not; from the prior of the soft gates, none would open.
+            settings['prompt']['gate_init'] = 0.
+        if cell.task in CLASSIFICATION and cell.vit == 'mocov3':
+            settings['out_type'] = 'cls_token'
+        return dict(settings, init_cfg=dict(checkpoint=str(self.runs / f'pretrain_{cell.vit}' / 'vit.pth')))
+
+    def run(self, cell: Cell, rates: Rates) -> Run:
+        """A training of a cell and its tests on the test images."""
+        root = self.data / 'scenes' if cell.task == 'scenes' else self.data
+        places = [f'{split}_dataloader.dataset.data_root={root}' for split in ('train', 'test')]
+        run = Run(cell.name, str(self.config(cell)), (*places, *iterations(self.preset.iterations)),
+                  tta=cell.task == 'scenes')
+        run = changed(run, lr=rates.head)
+        if rates.backbone is None:
+            return run
+        return run._replace(name=f'{cell.name}_lr_{number(rates.backbone)}', settings=(
+            *run.settings, f'{FACTORS}.backbone.lr_mult={number(rates.backbone / rates.head)}'))
+
+    def searches(self, chosen: Chosen) -> dict[Cell, dict[Rates, Run]]:
+        """By cell and learning rates, the runs on validation images by which one is chosen.
+
+        Args:
+            chosen: What is known; without that of the head alone, nothing else can be searched.
+        """
+        found = {}
+        for cell in self.cells():
+            head = chosen.get(cell._replace(method='linear'))
+            if cell.method == 'linear':
+                rates = [Rates(head) for head in self.preset.heads]
+            else:
+                rates = [Rates(head.head, rate) for rate in self.preset.rates] if head else []
+            found[cell] = {each_rate: self.search(cell, each_rate) for each_rate in rates}
+        return found
+
+    def search(self, cell: Cell, rates: Rates) -> Run:
+        """A run that is tested on the validation images."""
+        parts = dict(img_path='images', seg_map_path='annotations')
+        validation = ([f'test_dataloader.dataset.data_prefix.{key}={part}/val' for key, part in parts.items()]
+                      if cell.task == 'scenes' else [f'test_dataloader.dataset.data_prefix={cell.task}/val'])
+        run = self.run(cell, rates)
+        return run._replace(name=f'search_{run.name}', settings=(*run.settings, *validation), tta=False).with_seed(
+            SEARCH_SEED)
+
+    def choose(self, records: Mapping[str, dict], chosen: Chosen) -> dict[Cell, Rates]:
+        """The learning rates of each cell that are best on the validation images, where all its runs have ended.
+
+        Args:
+            records: Of runs, by name.
+            chosen: What is known already, as for :meth:`searches`.
+        """
+        best = {}
+        for cell, runs in self.searches(chosen).items():
+            found = {rates: records.get(run.name, {}) for rates, run in runs.items()}
+            values = {rates: record['numbers'][score(cell.task)] for rates, record in found.items()
+                      if record.get('status') == FINISHED}
+            if values and all(record.get('status') in (FINISHED, FAILED) for record in found.values()):
+                best[cell] = max(values, key=values.get)
+        return best
+
+    def entry(self, cell: Cell, run: Run, row: tuple[str, ...], column: str, number: str = '') -> Entry:
+        """A number of a table."""
+        return Entry(cell.vit, cell.method, cell.task, run, row, column, number or score(cell.task))
+
+    def tables(self, chosen: Chosen) -> dict[str, Table]:
+        """All tables and figures of runs, as far as learning rates are chosen."""
+        return dict(segmentation=self.segmentation(chosen), classification=self.classification(chosen),
+                    figure1=self.start_blocks(chosen), figure7=self.prompt_counts(chosen), gates=self.gates(chosen))
+
+    def segmentation(self, chosen: Chosen) -> Table:
+        """After Table 3, with all methods."""
+        columns = dict(zip(('mIoU (SS)', 'mIoU (MS)'), (MIOU, MULTI_SCALE)))
+        entries = [self.entry(cell, self.run(cell, rates), (cell.vit, cell.method), column, number)
+                   for cell, rates in chosen.items() if cell.task == 'scenes' for column, number in columns.items()]
+        return Table('Segmentation: mIoU on the drawn scenes', ('SSL', 'METHOD'), each(columns), entries)
+
+    def classification(self, chosen: Chosen) -> Table:
+        """After Tables 1 and 2, with all methods."""
+        entries = [self.entry(cell, self.run(cell, rates), (cell.vit, cell.method), cell.task)
+                   for cell, rates in chosen.items() if cell.task in CLASSIFICATION]
+        return Table('Classification: accuracy', ('SSL', 'METHOD'), each(CLASSIFICATION), entries)
+
+    def start_blocks(self, chosen: Chosen) -> Table:
+        """Figure 1: VPT-shallow with prompts that enter later."""
+        entries = []
+        for cell, rates in chosen.items():
+            if cell.method == 'vpt-shallow' and cell.task in CLASSIFICATION:
+                for block in self.preset.starts:
+                    run = self.run(cell, rates) if block == 1 else changed(self.run(cell, rates), start=block - 1)
+                    entries.append(self.entry(cell, run, (cell.vit, cell.task), str(block)))
+        return Table('Figure 1 in miniature. Accuracy of VPT-shallow by the first block with prompts', ('SSL', 'TASK'),
+                     each(map(str, self.preset.starts)), entries, x=BLOCK, panels='TASK')
+
+    def prompt_counts(self, chosen: Chosen) -> Table:
+        """Figure 7, on the fine-grained task."""
+        entries = []
+        for method, counts in self.preset.counts.items():
+            cell = Cell('breeds', 'mae', method)
+            for count in counts if cell in chosen else ():
+                share = count // DEPTH if method == 'vpt-deep' else count
+                run = self.run(cell, chosen[cell])
+                run = run if count == self.preset.prompts else changed(run, prompts=share)
+                entries.append(self.entry(cell, run, ('mae', method), str(count)))
+        every = sorted({count for counts in self.preset.counts.values() for count in counts})
+        return Table('Figure 7 in miniature. Accuracy on breeds by the number of prompts', ('SSL', 'METHOD'),
+                     each(map(str, every)), entries, x=PROMPTS)
+
+    def gates(self, chosen: Chosen) -> Table:
+        """What priors and learning rates do to the gates, on the MAE ViT."""
+        entries = []
+        for task in TASKS:
+            cell = Cell(task, 'mae', 'gpt')
+            for name in self.preset.gates if cell in chosen else ():
+                run = self.gate_run(cell, chosen[cell], GATES[name])
+                words = name.replace(', ', '_').replace(' ', '_')
+                run = run._replace(name=f'gates_{words}_{run.name}')
+                entries.append(self.entry(cell, run, (name, ), task))
+        return Table('Do the gates move? Gated Prompt Tuning on the MAE ViT', ('GATES', ), each(TASKS), entries)
+
+    def gate_run(self, cell: Cell, rates: Rates, gates: Gates) -> Run:
+        """A training of 'gpt' with other gates."""
+        rates = Rates(gates.lr, gates.lr) if gates.lr else rates
+        run = changed(self.run(cell, rates)._replace(tta=False), gate=gates.prior)
+        factor = gates.times * rates.backbone / rates.head
+        return run._replace(settings=(*run.settings, f'{FACTORS}.gate_prior.lr_mult={number(factor)}', *gates.settings))
+
+
+def score(task: str) -> str:
+    """The number that counts."""
+    return MIOU if task == 'scenes' else ACCURACY
+
+
+def iterations(number: int) -> tuple[str, ...]:
+    """The settings of a training of so many iterations, a tenth of them to warm up."""
+    warm_up = max(1, number // 10)
+    return (f'train_cfg.max_iters={number}', f'param_scheduler.0.end={warm_up}', f'param_scheduler.1.begin={warm_up}',
+            f'param_scheduler.1.end={number}')
+
+
+def with_seeds(tables: Iterable[Table], seeds: Iterable[int]) -> list[Run]:
+    """The runs of tables, each once."""
+    runs = dict.fromkeys(entry.run for table in tables for entry in table.entries)
+    return [run.with_seed(seed) for seed in seeds for run in runs]

@@ -1,0 +1,57 @@
+"""The paper in miniature: draws data, pretrains small ViTs on it, adapts them by every method, and says what holds.
+
+Scenes to segment, a fine-grained and a spatial task to classify; MAE, MoCo v3 and a supervised twin; Gated Prompt
+Tuning, its ablations, VPT, LoRA, bias-only tuning, the head alone and full fine-tuning, all with equal budgets,
+learning rates chosen on validation images, and several seeds. Results go to results.md, .csv, .json and figures in the folder.
+
+A finished run is not run again, so the same command continues after an interruption.
+"""
+
+import argparse
+import os
+import signal
+import sys
+from pathlib import Path
+
+from arguments import positive
+
+ROOT = Path(__file__).resolve().parent.parent
+HOME = 'work_dirs/replicate'
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--quick', action='store_true', help='a few images and iterations: shows in minutes that every '
+                        'step works, and learns nothing')
+    parser.add_argument('--out', type=Path, metavar='DIR', help='where everything goes '
+                        f'(default: {HOME}, with --quick {HOME}_quick)')
+    parser.add_argument('--workers', type=positive(int), metavar='N', help='runs at once (default: one for each CPU)')
+    parser.add_argument('--report-only', action='store_true', help='write the results of what has finished, and run '
+                        'nothing')
+    parser.add_argument('--retry-failed', action='store_true', help='give runs that failed another chance')
+    parser.add_argument('--overwrite', action='store_true', help='remove runs of other settings in the folder and '
+                        'start them over')
+    args = parser.parse_args()
+    home = (args.out or ROOT / (f'{HOME}_quick' if args.quick else HOME)).resolve()
+    args.out = home.relative_to(ROOT) if home.is_relative_to(ROOT) else home
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: takes the runs along
+    # For the processes that are started from here. One thread each, as there is a run for every CPU.
+    os.environ.update(OMP_NUM_THREADS='1', PYTHONWARNINGS='ignore')
+    os.chdir(ROOT)  # the configs name their data from there
+    from mmseg_gpt.replication.carry_out import replicate
+    from mmseg_gpt.replication.plan import FULL, QUICK
+    from mmseg_gpt.sample.folder import available_cpus
+    preset = QUICK if args.quick else FULL
+    replicate(preset, args, args.workers or available_cpus())
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit('\nstopped; the same command goes on')
