@@ -2,7 +2,8 @@
 
 Scenes to segment, a fine-grained and a spatial task to classify; MAE, MoCo v3 and a supervised twin; Gated Prompt
 Tuning, its ablations, VPT, LoRA, bias-only tuning, the head alone and full fine-tuning, all with equal budgets,
-learning rates chosen on validation images, and several seeds. Results go to results.md, .csv, .json and figures in the folder.
+learning rates chosen on validation images, and several seeds. Results go to results.md, .csv, .json and figures in the
+folder.
 
 A finished run is not run again, so the same command continues after an interruption.
 """

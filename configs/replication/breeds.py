@@ -53,7 +53,7 @@ train_cfg = dict(type='IterBasedTrainLoop', max_iters=max_iters)
 default_hooks = dict(
     logger=dict(interval=50, log_metric_by_epoch=False),
     # One checkpoint, at the end.
-    checkpoint=dict(by_epoch=False, interval=10**6, save_optimizer=False, max_keep_ckpts=-1))
+    checkpoint=dict(by_epoch=False, interval=10**6, max_keep_ckpts=-1))
 log_processor = dict(by_epoch=False, window_size=50)
 # Not settings: changing them from the command line would change nothing.
 del max_iters, data_root, width, num_classes, load, pack

@@ -23,5 +23,6 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=1e-5, begin=max_iters // 10, end=max_iters, by_epoch=False)
 ]
 train_cfg = dict(max_iters=max_iters)
-default_hooks = dict(checkpoint=dict(filename_tmpl='vit.pth'))
+# With the optimizer: what is interrupted goes on.
+default_hooks = dict(checkpoint=dict(filename_tmpl='vit.pth', save_optimizer=True))
 del max_iters  # not a setting: changing it from the command line would change nothing

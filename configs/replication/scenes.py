@@ -51,7 +51,7 @@ param_scheduler = [
     dict(type='CosineAnnealingLR', eta_min=0., begin=max_iters // 10, end=max_iters, by_epoch=False)
 ]
 train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
-default_hooks = dict(logger=dict(interval=50))
+default_hooks = dict(logger=dict(interval=50), checkpoint=dict(save_optimizer=True))
 log_processor = dict(window_size=50)
 # Not settings: changing them from the command line would change nothing.
 del max_iters, data_root, size, width, auxiliary_head, load, labels

@@ -107,7 +107,7 @@ FULL = Preset(
     'full',
     dict(pretraining=dict(train=12000), scenes=dict(train=1500, val=150, test=200),
          breeds=dict(train=2400, val=480, test=1200), distances=dict(train=2400, val=480, test=1200)),
-    dict(mae=4000, mocov3=1500, supervised=2000), iterations=200, heads=(0.005, 0.02, 0.1),
+    dict(mae=4000, mocov3=1500, supervised=2000), iterations=200, heads=(0.005, 0.02, 0.1, 0.5),
     rates=(0.001, 0.01, 0.1), seeds=(1, 2, 3), prompts=12, starts=(1, 3, 5, 7, 9, 11),
     counts={'gpt': (1, 3, 12, 24, 48), 'vpt-deep': (12, 24, 48, 96)})
 QUICK = Preset(
