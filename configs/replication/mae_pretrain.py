@@ -1,6 +1,6 @@
 # The replication's MAE: mmpretrain's recipe (mask ratio 0.75, AdamW, cosine), 12 blocks as in ViT-B, 36 patches.
 _base_ = ['../demo/mae_pretrain_sample.py']
-max_iters = 4000
+max_iters = 1500
 model = dict(
     backbone=dict(
         arch=dict(embed_dims=64, num_layers=12, num_heads=2, feedforward_channels=128), img_size=48, patch_size=8),

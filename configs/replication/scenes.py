@@ -1,7 +1,7 @@
 # The replication's segmentation: SETR-PUP in small with gated prompts on its MAE. tools/replicate.py derives the other
 # methods, ViTs and learning rates from this.
 _base_ = ['../demo/setr_pup_gpt_mae_sample.py']
-max_iters = 200
+max_iters = 300
 data_root = 'work_dirs/replicate/data/scenes'
 size, width = 48, 64
 auxiliary_head = dict(_base_.model.auxiliary_head[0], in_channels=width, channels=16)

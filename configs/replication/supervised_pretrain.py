@@ -1,6 +1,6 @@
 # The replication's supervised twin of the self-supervised ViTs: the same images with their labels, 24 classes.
 _base_ = ['mae_pretrain.py']
-max_iters = 2000
+max_iters = 1500
 model = dict(
     _delete_=True,
     type='ImageClassifier',

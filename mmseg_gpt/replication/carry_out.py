@@ -9,6 +9,8 @@ from ..suite.runs import Run
 from ..suite.side_by_side import run_side_by_side
 from .data import draw_datasets
 from .plan import Plan, Preset, with_seeds
+from .report import publish, write
+from .results import gather
 
 
 def replicate(preset: Preset, args: argparse.Namespace, workers: int) -> None:
@@ -16,30 +18,40 @@ def replicate(preset: Preset, args: argparse.Namespace, workers: int) -> None:
 
     Args:
         preset: How much is done.
-        args: With ``out``, ``report_only``, ``retry_failed`` and ``overwrite``.
+        args: With ``out``, ``report_only``, ``retry_failed``, ``overwrite`` and ``publish``.
         workers: Runs at once.
 
     Raises:
-        KeyboardInterrupt: it was stopped.
-        SystemExit: a ViT could not be pretrained.
+        SystemExit: it was stopped, after the runs had saved what they need to go on, or runs failed.
     """
     plan = Plan(preset, args.out)
     plan.write_configs()
-    if not args.report_only:
-        draw(plan)
-        carry_out(plan, plan.pretrainings(), 'pretraining', args, workers)
-        chosen = {}
-        for what in ('learning rates of heads', 'learning rates'):
-            searched = [run for runs in plan.searches(chosen).values() for run in runs.values()]
-            carry_out(plan, searched, what, args, workers)
-            chosen = choose(plan, chosen)
-        carry_out(plan, with_seeds(plan.tables(chosen).values(), preset.seeds), 'results', args, workers)
+    stopped = ''
+    try:
+        if not args.report_only:
+            do_what_is_left(plan, args, workers)
+    except KeyboardInterrupt:
+        stopped = 'stopped; the same command goes on'
+    results = gather(plan)
+    print(f'\n{write(results, plan.home)}\nwritten: {plan.home}/results.md, .csv, .json and figures')
+    if args.publish:
+        publish(results)
+    if stopped:
+        raise SystemExit(stopped)
+    if failed := results['about']['failed']:
+        raise SystemExit(f'{failed} runs failed; --retry-failed gives them another chance')
 
 
-def choose(plan: Plan, chosen: dict) -> dict:
-    """The learning rates that are known by now."""
-    searched = [run for runs in plan.searches(chosen).values() for run in runs.values()]
-    return plan.choose(outcomes(searched, plan.runs), chosen)
+def do_what_is_left(plan: Plan, args: argparse.Namespace, workers: int) -> None:
+    """Draws, pretrains, searches and adapts."""
+    draw(plan)
+    carry_out(plan, plan.pretrainings(), 'pretraining', args, workers)
+    chosen = {}
+    for what in ('learning rates of heads', 'learning rates'):
+        searched = [run for runs in plan.searches(chosen).values() for run in runs.values()]
+        carry_out(plan, searched, what, args, workers)
+        chosen = plan.choose(outcomes(searched, plan.runs), chosen)
+    carry_out(plan, with_seeds(plan.tables(chosen).values(), plan.preset.seeds), 'results', args, workers)
 
 
 def carry_out(plan: Plan, runs: Sequence[Run], title: str, args: argparse.Namespace, workers: int) -> None:

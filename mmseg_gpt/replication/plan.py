@@ -79,7 +79,7 @@ class Preset(NamedTuple):
         name: Of the preset.
         images: By dataset and split.
         pretraining: Iterations by ViT.
-        iterations: Of an adaptation.
+        iterations: Of an adaptation, by task.
         heads: The grid of learning rates of the head.
         rates: That of what is trained in the backbone.
         seeds: Of what is reported.
@@ -92,7 +92,7 @@ class Preset(NamedTuple):
     name: str
     images: Mapping[str, Mapping[str, int]]
     pretraining: Mapping[str, int]
-    iterations: int
+    iterations: Mapping[str, int]
     heads: tuple[float, ...]
     rates: tuple[float, ...]
     seeds: tuple[int, ...]
@@ -107,15 +107,15 @@ FULL = Preset(
     'full',
     dict(pretraining=dict(train=12000), scenes=dict(train=1500, val=150, test=200),
          breeds=dict(train=2400, val=480, test=1200), distances=dict(train=2400, val=480, test=1200)),
-    dict(mae=4000, mocov3=1500, supervised=2000), iterations=200, heads=(0.005, 0.02, 0.1, 0.5),
-    rates=(0.001, 0.01, 0.1), seeds=(1, 2, 3), prompts=12, starts=(1, 3, 5, 7, 9, 11),
+    dict(mae=1500, mocov3=1500, supervised=1500), dict(scenes=300, breeds=200, distances=200),
+    heads=(0.005, 0.02, 0.1, 0.5), rates=(0.001, 0.01, 0.1), seeds=(1, 2, 3), prompts=12, starts=(1, 3, 5, 7, 9, 11),
     counts={'gpt': (1, 3, 12, 24, 48), 'vpt-deep': (12, 24, 48, 96)})
 QUICK = Preset(
     'quick',
     dict(pretraining=dict(train=96), scenes=dict(train=16, val=8, test=8),
          breeds=dict(train=24, val=12, test=24), distances=dict(train=20, val=10, test=20)),
-    dict(mae=4, mocov3=4, supervised=4), iterations=4, heads=(0.02, 0.1), rates=(0.01, 0.1), seeds=(1, 2),
-    prompts=12, starts=(1, 12), counts={'gpt': (1, 12), 'vpt-deep': (12, )}, vits=('mae', 'mocov3'),
+    dict(mae=4, mocov3=4, supervised=4), dict(scenes=4, breeds=4, distances=4),
+    heads=(0.02, 0.1), rates=(0.01, 0.1), seeds=(1, 2), prompts=12, starts=(1, 12), counts={'gpt': (1, 12), 'vpt-deep': (12, )}, vits=('mae', 'mocov3'),
     gates=('prior -10', 'prior 0'))
 
 
@@ -197,7 +197,7 @@ class Plan:
         """A training of a cell and its tests on the test images."""
         root = self.data / 'scenes' if cell.task == 'scenes' else self.data
         places = [f'{split}_dataloader.dataset.data_root={root}' for split in ('train', 'test')]
-        run = Run(cell.name, str(self.config(cell)), (*places, *iterations(self.preset.iterations)),
+        run = Run(cell.name, str(self.config(cell)), (*places, *iterations(self.preset.iterations[cell.task])),
                   tta=cell.task == 'scenes')
         run = changed(run, lr=rates.head)
         if rates.backbone is None:

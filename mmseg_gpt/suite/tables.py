@@ -25,7 +25,8 @@ NAMES = {'mae': 'MAE', 'mocov3': 'MoCo v3', 'supervised': 'Supervised', 'mae-l':
          'mocov3-s': 'MoCo v3 (ViT-S)', 'vpt-shallow': 'VPT-shallow', 'vpt-deep': 'VPT-deep',
          'gpt': 'Gated Prompt Tuning', 'hard-gates': 'Gated Prompt Tuning (hard gates)',
          'linear': 'Heads only', 'full': 'Full fine-tuning',
-         'gates-only': 'VPT-shallow + gates', 'temperatures-only': 'VPT-shallow + temperatures', **DATASETS}
+         'gates-only': 'VPT-shallow + gates', 'temperatures-only': 'VPT-shallow + temperatures', 'lora': 'LoRA',
+         'bias': 'Biases only', **DATASETS}
 
 Place = tuple[tuple[str, ...], str]
 Row = tuple[str, ...]
