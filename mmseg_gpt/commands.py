@@ -79,8 +79,9 @@ def run_forked(command: Sequence[str], log: Path, show: Callable[[str], None], k
 def become(script: Sequence[str], log: int) -> None:
     """Goes on as a script with its arguments would, with its output in a file."""
     os.setsid()  # as run_command does
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    for number, name in ((1, 'stdout'), (2, 'stderr')):
+        os.dup2(log, number)
+        setattr(sys, name, open(number, 'w', buffering=1, closefd=False))  # noqa: SIM115
     sys.argv = list(script)
     sys.path[0] = str(Path(script[0]).parent)
     runpy.run_path(script[0], run_name='__main__')

@@ -1,9 +1,9 @@
 """From nothing to the results, step by step; each step does what is left of it."""
 
 import argparse
-import sys
 from collections.abc import Sequence
 
+from ..commands import LiveLine
 from ..suite.execute import outcomes, prepare
 from ..suite.runs import Run
 from ..suite.side_by_side import run_side_by_side
@@ -62,9 +62,8 @@ def carry_out(plan: Plan, runs: Sequence[Run], title: str, args: argparse.Namesp
 
 def draw(plan: Plan) -> None:
     """Draws the data."""
-    def show(done: int, total: int) -> None:
-        if done == total or done % 100 == 0:
-            print(f'\r{done}/{total} images drawn', end='\n' if done == total else '', flush=True)
-
-    if not draw_datasets(plan.data, plan.preset.images, show if sys.stdout.isatty() else lambda done, total: None):
+    line = LiveLine()
+    if not draw_datasets(plan.data, plan.preset.images, lambda done, total: line.show(f'{done}/{total} images drawn')):
         print(f'data: in {plan.data}, drawn before', flush=True)
+        return
+    line.end(f'data: drawn in {plan.data}')

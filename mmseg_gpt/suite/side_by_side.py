@@ -18,8 +18,10 @@ from ..commands import duration, run_forked
 from .execute import FAILED, FINISHED, carry_out, claimed, is_done, outcomes, read_record
 from .runs import TOOLS, Run
 
+# All that training and testing import; what is missing here is imported by every command again.
 IMPORTED = ('mmseg_gpt.engine', 'mmseg_gpt.segmentation', 'mmseg_gpt.classification.datasets', 'mmseg.apis',
-            'mmpretrain.apis')
+            'mmpretrain.models', 'mmpretrain.engine', 'mmpretrain.evaluation', 'mmpretrain.visualization',
+            'matplotlib.figure', 'matplotlib.backends.backend_agg', 'torch.profiler')
 
 
 def run_side_by_side(runs: Sequence[Run], home: Path, workers: int, title: str, again: bool = False) -> None:
