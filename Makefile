@@ -17,7 +17,7 @@ endef
 export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-classification test test-slow lint clean
+.PHONY: help setup demo demo-classification replicate test test-slow lint clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-27s %s\n", $$1, $$2 }'
@@ -29,6 +29,9 @@ demo: $(READY)  ## run the demo
 
 demo-classification: $(READY)  ## run the demo of classification
 	$(BIN)/python tools/demo.py --classification
+
+replicate: $(READY)  ## replicate the paper in miniature: hours, and it can be interrupted
+	$(BIN)/python tools/replicate.py
 
 test: $(READY)  ## run the tests, without the slow ones
 	$(BIN)/python -m pytest -m 'not slow'

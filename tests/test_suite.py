@@ -6,6 +6,7 @@ import itertools
 import json
 import runpy
 import shutil
+import signal
 import sys
 from pathlib import Path
 from statistics import mean
@@ -17,6 +18,7 @@ from mmengine.config import Config
 
 from mmseg_gpt.classification import read_experiment
 from mmseg_gpt.classification.tasks import TASKS
+from mmseg_gpt.commands import run_forked
 from mmseg_gpt.models import GatedPromptViT
 from mmseg_gpt.suite import count_parameters, grid, part, runs_of, total_params, with_options, write_search, write_table
 from mmseg_gpt.suite.execute import claimed, others, outcomes, prepare, run_all, work
@@ -592,3 +594,52 @@ def test_a_real_search(tmp_path, monkeypatch, capfd):
                                                 'backbone.temperature', 'head.fc.bias', 'head.fc.weight']
     log = (folder / 'log.txt').read_text()
     assert 'val200' in log and 'images/test' not in log
+
+
+# --- several at once --------------------------------------------------------------------------------------------------
+
+SCRIPT = """
+import sys, time
+print('output of', sys.argv[1:], flush=True)
+print('warning', file=sys.stderr)
+if 'fail' in sys.argv: sys.exit('it went wrong')
+if 'wait' in sys.argv: time.sleep(60)
+from beside import VALUE
+print(VALUE)
+"""
+
+
+@pytest.fixture
+def script(tmp_path) -> str:
+    (tmp_path / 'beside.py').write_text('VALUE = "from beside the script"')
+    (tmp_path / 'script.py').write_text(SCRIPT)
+    return str(tmp_path / 'script.py')
+
+
+def test_a_fork_is_the_script_that_it_runs(script, tmp_path):
+    log = tmp_path / 'log.txt'
+    log.write_text('before\n')
+    assert run_forked(['python', script, 'one', 'two'], log, print, keep=True) == 0
+    assert log.read_text().splitlines() == [
+        'before', "output of ['one', 'two']", 'warning', 'from beside the script']
+    assert run_forked(['python', script, 'fail'], log, print) == 1
+    assert log.read_text().endswith('it went wrong\n') and 'before' not in log.read_text()
+    assert 'beside' not in sys.modules and sys.argv[0] != script
+
+
+def test_a_fork_ends_with_what_waits_for_it(script, tmp_path, monkeypatch):
+    from multiprocessing.context import ForkProcess
+    join, waits = ForkProcess.join, []
+
+    def interrupted(self, *args):
+        waits.append(self)
+        if len(waits) == 1:
+            while not (tmp_path / 'log.txt').read_text():
+                pass
+            raise KeyboardInterrupt
+        join(self, *args)
+
+    monkeypatch.setattr(ForkProcess, 'join', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_forked(['python', script, 'wait'], tmp_path / 'log.txt', print)
+    assert waits[0].exitcode == -signal.SIGTERM

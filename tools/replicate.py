@@ -43,8 +43,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: takes the runs along
-    # For the processes that are started from here. One thread each, as there is a run for every CPU.
-    os.environ.update(OMP_NUM_THREADS='1', PYTHONWARNINGS='ignore')
+    # For the processes that are started from here. One thread each, as there is a run for every CPU; and no CUDA
+    # context, to look whether there is a GPU, in the process of which the others are forks.
+    os.environ.update(OMP_NUM_THREADS='1', PYTHONWARNINGS='ignore', PYTORCH_NVML_BASED_CUDA_CHECK='1')
     os.chdir(ROOT)  # the configs name their data from there
     from mmseg_gpt.replication.carry_out import replicate
     from mmseg_gpt.replication.plan import FULL, QUICK

@@ -4,7 +4,6 @@ A difference that such a test finds at 5 % in one of many comparisons may still 
 its comparisons. Every function here works on the results as they are written to results.json.
 """
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from statistics import mean
@@ -60,10 +59,10 @@ def compare(where: str, better: Sequence[float], worse: Sequence[float], chosen_
     """
     from scipy.stats import ttest_ind
     difference = mean(better) - mean(worse)
-    with np.errstate(divide='ignore', invalid='ignore'):
+    if len({*better}) == len({*worse}) == 1:  # no spread at all
+        p = float(difference == 0)
+    else:
         p = float(ttest_ind(better, worse, equal_var=False).pvalue)
-    if math.isnan(p):  # no spread at all
-        p = 1. if difference == 0 else 0.
     p = min(1., p * chosen_from)
     return Comparison(where, difference, p, NOISE if p >= LEVEL else HOLDS if difference > 0 else FAILS)
 

@@ -87,6 +87,7 @@ class Preset(NamedTuple):
         starts: Of Figure 1, blocks counted from 1.
         counts: Of Figure 7, numbers of prompts by method.
         vits: Those of the tables.
+        methods: The same, with 'linear'.
         gates: Names in ``GATES``.
     """
     name: str
@@ -100,6 +101,7 @@ class Preset(NamedTuple):
     starts: tuple[int, ...]
     counts: Mapping[str, tuple[int, ...]]
     vits: tuple[str, ...] = VITS
+    methods: tuple[str, ...] = tuple(METHODS)
     gates: tuple[str, ...] = tuple(GATES)
 
 
@@ -160,7 +162,7 @@ class Plan:
 
     def cells(self) -> list[Cell]:
         """Of the tables."""
-        return [Cell(task, vit, method) for vit in self.preset.vits for task in TASKS for method in METHODS]
+        return [Cell(task, vit, method) for vit in self.preset.vits for task in TASKS for method in self.preset.methods]
 
     def write_configs(self) -> None:
         """Writes a config for each cell, on top of its task's."""

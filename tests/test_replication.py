@@ -1,0 +1,406 @@
+"""The paper in miniature: its data, its plan, its claims, its report, and a tiny one from beginning to end."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from statistics import mean
+
+import cv2
+import numpy as np
+import pytest
+from mmengine.registry import MODELS, DefaultScope
+
+from mmseg_gpt.replication.claims import FAILS, HOLDS, NOISE, claims_of, compare, selected_blocks
+from mmseg_gpt.replication.data import draw_datasets
+from mmseg_gpt.replication.drawing import BREEDS, CLASSIFIED, DISTANCES, PRETRAINING, draw_breed, draw_small_scene
+from mmseg_gpt.replication.plan import FULL, GATES, METHODS, QUICK, TASKS, VITS, Cell, Plan, Rates, with_seeds
+from mmseg_gpt.replication.report import BEGIN, END, PUBLISHED, README, as_csv, markdown, publish, readme_part
+from mmseg_gpt.suite.runs import config_of, what_it_is
+
+ROOT = Path(__file__).parents[1]
+
+
+# --- data -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_seed_draws_the_same_image_and_another_another():
+    for names, draw in CLASSIFIED.values():
+        first, again, other = (draw(np.random.default_rng(seed), names[0], 48) for seed in (3, 3, 4))
+        assert first.shape == (48, 48, 3) and first.dtype == np.uint8
+        assert np.array_equal(first, again) and not np.array_equal(first, other)
+
+
+def test_scenes_have_labels_of_their_nine_classes():
+    drawn = [draw_small_scene(np.random.default_rng(seed), 48)[1] for seed in range(60)]
+    assert {label.shape for label in drawn} == {(48, 48)}
+    assert set(np.unique(drawn)) == set(range(10))
+
+
+def test_hue_and_coat_of_a_breed_are_in_its_pixels():
+    def middle(name: str) -> np.ndarray:
+        drawn = [draw_breed(np.random.default_rng(seed), name, 48)[18:36, 14:34] for seed in range(40)]
+        return np.mean(drawn, axis=(0, 1, 2))
+
+    for i, hue in enumerate(('red', 'green', 'blue')):
+        assert middle(f'{hue}_few_light').argmax() == i
+    assert middle('red_few_light').mean() > middle('red_few_dark').mean() + 20
+
+
+def test_a_nearer_house_covers_more_of_the_image():
+    from mmseg_gpt.replication import drawing
+    seen = []
+
+    def sizes(rng, layers):
+        seen.append(np.mean([layer.mask.mean() for layer in layers if layer.label == drawing.LABELS['house']]))
+        return np.zeros((1, 1, 3)), None
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(drawing, 'render', sizes)
+        for name in DISTANCES:
+            for seed in range(10):
+                drawing.draw_distance(np.random.default_rng(seed), name, 48)
+    by_class = np.reshape(seen, (len(DISTANCES), 10))
+    assert (np.diff(by_class.mean(axis=1)) < 0).all()
+
+
+def test_datasets_are_drawn_once_and_shared_out_among_the_classes(tmp_path):
+    counts = dict(scenes=dict(train=2, test=1), breeds=dict(train=24), pretraining=dict(train=3), distances=dict(val=5))
+    assert draw_datasets(tmp_path / 'data', counts, processes=1)
+    files = [path.relative_to(tmp_path / 'data') for path in (tmp_path / 'data').rglob('*.png')]
+    assert len(files) == 2 * 3 + 24 + 3 + 5
+    for name in BREEDS:
+        assert sum(file.parts[:3] == ('breeds', 'train', name) for file in files) == 2
+    label = cv2.imread(str(tmp_path / 'data/scenes/annotations/test/00000.png'), cv2.IMREAD_UNCHANGED)
+    image = cv2.imread(str(tmp_path / 'data/scenes/images/test/00000.png'))
+    assert label.shape == (48, 48) and image.shape == (48, 48, 3)
+    assert not draw_datasets(tmp_path / 'data', counts, processes=1)
+    assert draw_datasets(tmp_path / 'data', counts | dict(breeds=dict(train=12)), processes=1)
+
+
+def test_images_of_the_splits_differ(tmp_path):
+    draw_datasets(tmp_path, dict(breeds=dict(train=1, val=1, test=1)), processes=1)
+    images = [cv2.imread(str(path)) for path in tmp_path.rglob('*.png')]
+    assert len(images) == 3 and not any(np.array_equal(images[i], images[j]) for i, j in ((0, 1), (0, 2), (1, 2)))
+
+
+# --- plan -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def plan(tmp_path_factory) -> Plan:
+    plan = Plan(FULL, tmp_path_factory.mktemp('replicate'))
+    plan.write_configs()
+    return plan
+
+
+def chosen_everywhere(plan: Plan) -> dict[Cell, Rates]:
+    return {cell: Rates(0.1) if cell.method == 'linear' else Rates(0.1, 0.01) for cell in plan.cells()}
+
+
+TRAINED = {
+    'gpt': r'prompt\.tokens|prompt\.gate_prior|temperature', 'gates-only': r'prompt\.tokens|prompt\.gate_prior',
+    'temperatures-only': r'prompt\.tokens|temperature', 'hard-gates': r'prompt\.tokens|prompt\.gate_prior|temperature',
+    'vpt-shallow': r'prompt\.tokens', 'vpt-deep': r'prompt\.tokens', 'bias': r'.*\.bias',
+    'lora': r'blocks\.\d+\.attn\.qkv\.lora_(up|down)\.weight', 'linear': 'nothing', 'full': '.*',
+}
+
+
+@pytest.mark.parametrize('task', TASKS)
+@pytest.mark.parametrize('method', METHODS)
+def test_every_method_trains_what_its_name_says_and_the_head(plan, method, task):
+    cfg = config_of(plan.run(Cell(task, 'mocov3', method), Rates(0.1, None if method == 'linear' else 0.01)))
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
+    for name, parameter in model.named_parameters():
+        inside = name.startswith('backbone.')
+        expected = re.fullmatch(TRAINED[method], name.removeprefix('backbone.')) if inside else True
+        assert parameter.requires_grad == bool(expected), name
+    assert cfg.model.backbone.init_cfg.checkpoint == str(plan.runs / 'pretrain_mocov3/vit.pth')
+    if task != 'scenes':
+        assert cfg.model.backbone.out_type == 'cls_token'
+    prompt = getattr(model.backbone, 'prompt', None)
+    if prompt is not None:
+        assert prompt.tokens.numel() == 12 * 64  # VPT-deep: one in each of 12 blocks
+
+
+def test_all_methods_have_the_same_data_and_budget(plan):
+    for task in TASKS:
+        kept = []
+        for cell in plan.cells():
+            if cell.task == task and cell.method != 'linear':
+                settings = what_it_is(plan.run(cell, Rates(0.1, 0.01)))
+                kept.append({key: value for key, value in settings.items() if not key.startswith('model.backbone')})
+        assert len(kept) == 27 and all(each == kept[0] for each in kept)
+
+
+def test_a_search_sees_validation_images_only_and_results_have_other_seeds(plan):
+    for task in TASKS:
+        cell = Cell(task, 'mae', 'gpt')
+        search, final = plan.search(cell, Rates(0.1, 0.01)), plan.run(cell, Rates(0.1, 0.01)).with_seed(1)
+        one, other = config_of(search), config_of(final)
+        assert 'test' not in json.dumps(one.test_dataloader.dataset.data_prefix)
+        assert 'val' in json.dumps(one.test_dataloader.dataset.data_prefix)
+        assert 'test' in json.dumps(other.test_dataloader.dataset.data_prefix)
+        assert one.train_dataloader == other.train_dataloader
+        assert one.randomness.seed == 0 and other.randomness.seed == 1 and 0 not in FULL.seeds
+
+
+def test_what_is_in_the_vit_has_the_searched_rate_and_the_head_its_own(plan):
+    from mmengine.optim import build_optim_wrapper
+    cfg = config_of(plan.run(Cell('breeds', 'mae', 'gpt'), Rates(0.1, 0.01)))
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
+        groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    rates = {id(p): group['lr'] for group in groups for p in group['params']}
+    assert {name: pytest.approx(rates[id(p)]) for name, p in model.named_parameters() if p.requires_grad} == {
+        'backbone.temperature': 0.01, 'backbone.prompt.tokens': 0.01, 'backbone.prompt.gate_prior': 0.01,
+        'head.fc.weight': 0.1, 'head.fc.bias': 0.1}
+
+
+@pytest.mark.parametrize('name', GATES)
+def test_variants_of_the_gates_differ_in_what_they_are_called_by(plan, name):
+    from mmengine.optim import build_optim_wrapper
+    cfg = config_of(plan.gate_run(Cell('scenes', 'mae', 'gpt'), Rates(0.1, 0.01), GATES[name]))
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = MODELS.build(cfg.model)
+        optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
+    rates = {id(p): group['lr'] for group in optimizer.param_groups for p in group['params']}
+    prompt = model.backbone.prompt
+    assert set(prompt.gate_prior.tolist()) == {float(re.match(r'prior (-?\d+)', name)[1])}
+    assert type(optimizer).__name__ == ('SGD' if 'SGD' in name else 'AdamW')
+    base = float(re.search(r'SGD at ([\d.]+)', name)[1]) if 'SGD' in name else 0.01
+    times = 0 if 'not trained' in name else 10 if '10 x' in name else 1
+    assert rates[id(prompt.tokens)] == pytest.approx(base)
+    assert rates[id(prompt.gate_prior)] == pytest.approx(times * base)
+
+
+def test_the_rate_with_the_best_validation_is_chosen_when_all_have_ended(plan):
+    cell = Cell('scenes', 'mae', 'linear')
+    runs = plan.searches({})[cell]
+    records = {run.name: dict(status='finished', numbers={'aAcc': 90., 'mIoU': value})
+               for run, value in zip(runs.values(), (50., 70., 60., 65.))}
+    assert plan.choose(records, {}) == {cell: Rates(FULL.heads[1])}
+    *_, last = runs.values()
+    assert plan.choose({name: r for name, r in records.items() if name != last.name}, {}) == {}
+    records[runs[Rates(FULL.heads[1])].name] = dict(status='failed', reason='it diverged')
+    assert plan.choose(records, {}) == {cell: Rates(FULL.heads[3])}
+
+
+def test_nothing_is_searched_before_the_rate_of_its_head_is_known(plan):
+    assert {cell.method for cell, runs in plan.searches({}).items() if runs} == {'linear'}
+    chosen = {Cell('breeds', 'mae', 'linear'): Rates(0.02)}
+    searched = {cell for cell, runs in plan.searches(chosen).items() if runs and cell.method != 'linear'}
+    assert searched == {Cell('breeds', 'mae', method) for method in METHODS if method != 'linear'}
+    assert all(rates.head == 0.02 for cell in searched for rates in plan.searches(chosen)[cell])
+
+
+def test_tables_and_figures_share_their_runs_and_have_names_of_their_own(plan):
+    tables = plan.tables(chosen_everywhere(plan))
+    runs = with_seeds(tables.values(), FULL.seeds)
+    assert len({run.name for run in runs}) == len(runs)
+    assert {run.settings[-1] for run in runs} == {f'randomness.seed={seed}' for seed in FULL.seeds}
+    shared = {e.run for e in tables['classification'].entries} & {e.run for e in tables['figure1'].entries}
+    assert {run.name for run in shared} == {f'{task}_{vit}_vpt-shallow_lr_0.01'
+                                            for task in ('breeds', 'distances') for vit in VITS}
+    counts = {(e.row[1], e.column): config_of(e.run).model.backbone.prompt.num_tokens
+              for e in tables['figure7'].entries}
+    assert counts['gpt', '48'] == 48 and counts['vpt-deep', '48'] == 4  # in each of 12 blocks
+    starts = {e.column: config_of(e.run).model.backbone.get('start_block', 0) for e in tables['figure1'].entries}
+    assert starts == {str(block): block - 1 for block in FULL.starts}
+
+
+# --- claims -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('better, worse, verdict', [
+    ([70., 71., 72.], [60., 61., 62.], HOLDS), ([60., 61., 62.], [70., 71., 72.], FAILS),
+    ([60., 70., 80.], [59., 69., 79.], NOISE), ([5., 5.], [5., 5.], NOISE), ([6., 6.], [5., 5.], HOLDS)])
+def test_a_difference_counts_where_the_seeds_spread_less(better, worse, verdict):
+    found = compare('here', better, worse)
+    assert found.verdict == verdict and found.difference == pytest.approx(mean(better) - mean(worse))
+
+
+def test_p_is_that_of_welchs_test_and_grows_with_what_was_chosen_from():
+    # By hand: means 2 and 5, variances 1 and 4, 3 values each: t = -3 / sqrt(5 / 3) with 2.941 degrees of freedom.
+    assert compare('', [1., 2., 3.], [3., 5., 7.]).p == pytest.approx(0.10448, abs=1e-5)
+    assert compare('', [1., 2., 3.], [3., 5., 7.], 4).p == pytest.approx(0.41792, abs=1e-4)
+
+
+def tables_with(**values: float) -> dict:
+    """Tables in which every method has 50 but for ``values``, with a spread of 0.1 over three seeds."""
+    def cell(value: float) -> dict:
+        return {'1': value - 0.1, '2': value, '3': value + 0.1}
+
+    def rows(columns: tuple[str, ...]) -> list[dict]:
+        return [dict(name=[vit, method], values={c: cell(values.get(method.replace('-', '_'), 50.)) for c in columns})
+                for vit in VITS for method in METHODS]
+
+    return dict(
+        segmentation=dict(title='Segmentation', columns=['SS', 'MS'], rows=rows(('SS', 'MS'))),
+        classification=dict(title='Classification', columns=['breeds'], rows=rows(('breeds', ))),
+        figure1=dict(title='Figure 1', labels=['SSL', 'TASK'], columns=['1', '3', '5'], x='block', panels='TASK', rows=[
+            dict(name=['mae', 'breeds'], values={'1': cell(40.), '3': cell(45.), '5': cell(42.)}),
+            dict(name=['mocov3', 'breeds'], values={'1': cell(46.), '3': cell(45.), '5': cell(42.)})]),
+        figure7=dict(title='Figure 7', labels=['SSL', 'METHOD'], columns=['12', '24'], x='prompts', panels='', rows=[
+            dict(name=['mae', 'gpt'], values={'12': cell(60.), '24': cell(61.)}),
+            dict(name=['mae', 'vpt-deep'], values={'24': cell(55.)})]),
+        gates=dict(title='Gates', labels=['GATES'], columns=['breeds'], x='', panels='', rows=[
+            dict(name=['prior 0'], values={'breeds': cell(50.)})]))
+
+
+def test_each_claim_is_about_the_methods_that_it_names():
+    found = {claim.text: claim for claim in claims_of(tables_with(gpt=52., vpt_deep=53., hard_gates=51.), {})}
+    verdicts = {text: [c.verdict for c in claim.comparisons] for text, claim in found.items()}
+    assert verdicts == {
+        'Gated Prompt Tuning is better than VPT-shallow': [HOLDS] * 6,
+        'Gated Prompt Tuning is better than VPT-deep with as many prompts': [FAILS] * 6,
+        'Gates improve VPT-shallow': [NOISE] * 6,
+        'Temperatures improve it further': [HOLDS] * 6,
+        'Hard gates are better than VPT-shallow': [HOLDS] * 3,
+        'Soft gates are better than hard ones': [HOLDS] * 3,
+        'Prompts that enter at a later block are better (the best later block against the first)': [HOLDS, FAILS],
+        'With half as many prompts it is still better than VPT-deep': [HOLDS],
+    }
+    assert [c.where for c in found['Soft gates are better than hard ones'].comparisons] == [
+        'mae SS', 'mae MS', 'mae breeds']
+
+
+def test_selected_blocks_differ_where_cells_do_and_not_where_only_seeds_do():
+    rng = np.random.default_rng(0)
+
+    def ratio(block: int) -> list[float]:
+        weights = rng.uniform(0, 0.05, 11)
+        weights[block] += 1
+        return list(weights / weights.sum())
+
+    apart = {f'vit task{i}': [ratio(i) for _ in range(3)] for i in range(4)}
+    mixed = {f'vit task{i}': [ratio(j) for j in range(3)] for i in range(4)}
+    assert next(selected_blocks(apart)).verdict == HOLDS
+    assert next(selected_blocks(mixed)).verdict == NOISE
+    assert list(selected_blocks({'vit task': apart['vit task0']})) == []
+
+
+# --- report -----------------------------------------------------------------------------------------------------------
+
+
+def results_with(**values: float) -> dict:
+    tables = tables_with(**values)
+    return dict(
+        about=dict(command='python tools/replicate.py', version='0', runs=10, finished=9, failed=1, hours=1.5,
+                   device='CPU', cpus=2, python='3', date='2026-01-01', versions=dict(torch='2'), seeds=[1, 2, 3],
+                   images=dict(pretraining=dict(train=5)), pretraining=dict(mae=7), iterations=dict(scenes=3),
+                   prompts=12, heads=[0.1], rates=[0.01]),
+        tables=tables, parameters=dict(gpt=dict(trained=1234, total=5000)),
+        rates=[dict(task='scenes', vit='mae', method='gpt', head=0.1, backbone=0.01,
+                    validation={'0.001': 20., '0.01': 30.})],
+        moved=[dict(gates='prior 0', task='breeds', moved={'1': 0.5, '2': 1.5})],
+        selection_ratios={}, claims=[c._asdict() | dict(comparisons=[x._asdict() for x in c.comparisons])
+                                     for c in claims_of(tables, {})])
+
+
+def test_the_report_has_means_deviations_and_what_was_trained():
+    text = markdown(results_with(gpt=52., full=99.))
+    assert '9 of 10 runs finished; 1 failed' in text
+    row = next(line for line in text.splitlines() if line.startswith('| Gated Prompt Tuning |'))
+    assert row.count('**52.00 ± 0.10**') == 6 and '| 1,234 |' in row  # full fine-tuning is not among the frozen ones
+    assert '| Full fine-tuning |  | 99.00 ± 0.10 |' in text
+    assert '| scenes | MAE | Gated Prompt Tuning | 20.00 | **30.00** |' in text
+    assert '| prior 0 | 1 |' in text
+    assert '| Gated Prompt Tuning is better than VPT-shallow | Tables 1 to 3 | 6 of 6 |  |  |' in text
+
+
+def test_the_csv_has_a_line_for_every_value():
+    results = results_with()
+    lines = as_csv(results).splitlines()
+    values = [v for table in results['tables'].values() for row in table['rows'] for v in row['values'].values()]
+    assert len(lines) == 1 + sum(map(len, values))
+    assert 'segmentation,mae gpt,SS,2,50.0' in lines
+
+
+def test_publishing_replaces_its_part_of_the_readme_and_no_other(tmp_path):
+    readme = tmp_path / 'README.md'
+    readme.write_text(f'before\n{BEGIN}\noutdated\n{END}\nafter\n')
+    publish(results_with(), tmp_path / 'docs', readme)
+    first = readme.read_text()
+    assert first.startswith('before\n') and first.endswith('\nafter\n') and 'outdated' not in first
+    assert {path.name for path in (tmp_path / 'docs').iterdir()} == {
+        'results.md', 'results.csv', 'results.json', 'figure1.png', 'figure1.svg', 'figure7.png', 'figure7.svg'}
+    assert readme_part(json.loads((tmp_path / 'docs/results.json').read_text())) in first
+    publish(results_with(), tmp_path / 'docs', readme)
+    assert readme.read_text() == first
+    readme.write_text('nothing')
+    with pytest.raises(SystemExit, match='no lines'):
+        publish(results_with(), tmp_path / 'docs', readme)
+
+
+def test_the_readme_says_what_the_published_results_say():
+    results = json.loads((PUBLISHED / 'results.json').read_text(encoding='utf-8'))
+    assert readme_part(results) in README.read_text(encoding='utf-8')
+    assert (PUBLISHED / 'results.md').read_text(encoding='utf-8') == markdown(results)
+    assert (PUBLISHED / 'results.csv').read_text(encoding='utf-8') == as_csv(results)
+    assert results['claims'] == json.loads(json.dumps(
+        [c._asdict() | dict(comparisons=[x._asdict() for x in c.comparisons])
+         for c in claims_of(results['tables'], results['selection_ratios'])]))
+    assert results['about']['finished'] == results['about']['runs'] and results['about']['command']
+
+
+# --- from beginning to end --------------------------------------------------------------------------------------------
+
+TINY = '''
+import argparse, os, signal, sys
+from pathlib import Path
+signal.signal(signal.SIGTERM, signal.default_int_handler)
+os.environ.update(OMP_NUM_THREADS='1', PYTHONWARNINGS='ignore')
+os.chdir({root!r})
+from mmseg_gpt.replication.carry_out import replicate
+from mmseg_gpt.replication.plan import QUICK
+if __name__ == '__main__':
+    preset = QUICK._replace(vits=('mae', ), methods=('gpt', 'lora', 'linear'), heads=(0.1, ), rates=(0.01, ),
+                            counts={{'gpt': (1, )}}, gates=('prior 0', ))
+    replicate(preset, argparse.Namespace(out=Path({out!r}), report_only=False, retry_failed=False, overwrite=False,
+                                         publish=False), 2)
+'''
+
+
+def test_a_tiny_replication_is_interrupted_and_goes_on(tmp_path):
+    script, out = tmp_path / 'tiny.py', tmp_path / 'out'
+    script.write_text(TINY.format(root=str(ROOT), out=str(out)))
+
+    def start() -> subprocess.Popen:
+        return subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                                text=True)
+
+    with start() as process:
+        for line in process.stdout:
+            if line.startswith('[2/3]'):  # of the heads' learning rates
+                process.terminate()
+        assert process.wait() != 0
+    with start() as process:
+        said = process.stdout.read()
+    assert process.returncode == 0, said
+    assert 'data: in' in said and 'pretraining: 1 runs, 1 of them done before' in said
+    assert re.search(r'learning rates of heads: 3 runs, [23] of them done before', said)
+    results = json.loads((out / 'results.json').read_text())
+    assert results['about']['finished'] == results['about']['runs'] and not results['about']['failed']
+    for name in ('segmentation', 'classification'):
+        for row in results['tables'][name]['rows']:
+            assert all(set(values) == {'1', '2'} for values in row['values'].values()) and row['values'], row
+    assert results['parameters']['linear']['trained'] == 0
+    assert results['parameters']['gpt']['trained'] == 12 * 64 + 11 + 12
+    assert results['parameters']['lora']['trained'] == 12 * 4 * (64 + 192)
+    assert len(results['selection_ratios']['mae breeds'][0]) == 11
+    assert {each['gates'] for each in results['moved']} == {'prior 0'}
+    assert (out / 'figure7.png').is_file() and (out / 'figure4.png').is_file()
+
+
+@pytest.mark.slow
+def test_the_quick_preset(tmp_path):
+    command = [sys.executable, 'tools/replicate.py', '--quick', '--out', str(tmp_path / 'quick')]
+    subprocess.run(command, cwd=ROOT, check=True)
+    results = json.loads((tmp_path / 'quick/results.json').read_text())
+    assert results['about']['finished'] == results['about']['runs']
+    assert {tuple(row['name']) for row in results['tables']['segmentation']['rows']} == {
+        (vit, method) for vit in QUICK.vits for method in METHODS}
+    assert len(PRETRAINING) == 24
