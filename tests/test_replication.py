@@ -326,7 +326,10 @@ def test_publishing_replaces_its_part_of_the_readme_and_no_other(tmp_path):
     first = readme.read_text()
     assert first.startswith('before\n') and first.endswith('\nafter\n') and 'outdated' not in first
     assert {path.name for path in (tmp_path / 'docs').iterdir()} == {
-        'results.md', 'results.csv', 'results.json', 'figure1.png', 'figure1.svg', 'figure7.png', 'figure7.svg'}
+        f'{name}.{suffix}' for names, suffixes in (
+            (('results', ), ('md', 'csv', 'json')),
+            (('segmentation', 'classification', 'figure1', 'figure7'), ('png', 'svg')))
+        for name in names for suffix in suffixes}
     assert readme_part(json.loads((tmp_path / 'docs/results.json').read_text())) in first
     publish(results_with(), tmp_path / 'docs', readme)
     assert readme.read_text() == first

@@ -99,6 +99,34 @@ def draw_bars(points: Sequence[Point], title: str, y: str) -> 'Figure':
     return finish(figure, axes[:, 0], title, points)
 
 
+def draw_dots(points: Sequence[Point], title: str, x: str, columns: int) -> 'Figure':
+    """Draws a dot for each series with its spread, below one another, in panels of their own scale.
+
+    Args:
+        points: Of each series one in a panel; what they have as ``x`` is not looked at.
+        title: Above the figure.
+        x: What the axis is called, with its unit.
+        columns: Panels side by side.
+    """
+    points = [point for point in points if point.y is not None]
+    panels, names = (list(dict.fromkeys(getattr(point, part) for point in points)) for part in ('panel', 'series'))
+    rows = -(-len(panels) // columns)
+    figure, axes = new_figure(rows, columns, width=3.4, height=1 + 0.22 * len(names), sharey=True)
+    for axis, panel in zip(axes.flat, panels):
+        tidy(axis)
+        for point in (point for point in points if point.panel == panel):
+            style = line_style(names.index(point.series)) | dict(linestyle='')
+            axis.errorbar([point.y], [names.index(point.series)], xerr=[point.std or 0], capsize=3, **style)
+        axis.set(title=panel, xlabel=x)
+    for axis in axes[:, 0]:
+        axis.set_yticks(range(len(names)), names)
+        axis.set_ylim(len(names) - 0.5, -0.5)
+    for axis in axes.flat[len(panels):]:
+        axis.set_visible(False)
+    figure.suptitle(f'{title} ({seeds_in_words(points)})')
+    return figure
+
+
 def draw_one_bar_each(axis: 'Axes', places: Sequence[tuple[float, Point]], width: float, style: dict[str, str],
                       name: str) -> None:
     """Draws the bars of one series, each at its place, and what the paper prints as hollow markers."""

@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
 from ..analysis.figures import write_figure
-from ..analysis.series import Point, draw_lines
+from ..analysis.series import Point, draw_dots, draw_lines
 from ..suite.tables import NAMES, markdown_row, written
 from .claims import FAILS, HOLDS, NOISE, SELF_SUPERVISED
 
@@ -135,18 +135,21 @@ def comparisons(found: Sequence[dict]) -> str:
 
 
 def rates(found: Sequence[dict]) -> str:
-    """What the search gave; the chosen learning rate is bold."""
-    parts = []
-    for what, chosen, rows in (
-            ('the head, alone', 'head', [each for each in found if each['method'] == 'linear']),
-            ('what is trained in the ViT', 'backbone', [each for each in found if each['method'] != 'linear'])):
-        columns = list(dict.fromkeys(rate for each in rows for rate in each['validation']))
-        parts.append(f'Of {what}; the result on the validation images, the chosen one bold:\n\n' + grid(
-            ['Task', 'SSL', 'Method', *columns], ([
-                *(NAMES.get(each[key], each[key]) for key in ('task', 'vit', 'method')),
-                *(searched(each['validation'].get(rate), f'{each[chosen]:g}' == rate) for rate in columns)]
-                for each in rows), 3))
-    return '\n\n'.join(parts)
+    """What the search gave."""
+    alone = [each for each in found if each['method'] == 'linear']
+    return '\n\n'.join([rates_of('the head, alone', 'head', alone), rates_of(
+        'what is trained in the ViT', 'backbone', [each for each in found if each not in alone])])
+
+
+def rates_of(what: str, chosen: str, found: Sequence[dict]) -> str:
+    """A part of the search; the chosen learning rate is bold."""
+    columns = list(dict.fromkeys(rate for each in found for rate in each['validation']))
+    edge = sum(f'{each[chosen]:g}' in (columns[0], columns[-1]) for each in found)
+    rows = [[*(NAMES.get(each[key], each[key]) for key in ('task', 'vit', 'method')),
+             *(searched(each['validation'].get(rate), f'{each[chosen]:g}' == rate) for rate in columns)]
+            for each in found]
+    return (f'Of {what}; the result on the validation images, the chosen one bold ({edge} of {len(found)} are at an '
+            f'edge of the grid):\n\n{grid(["Task", "SSL", "Method", *columns], rows, 3)}')
 
 
 def searched(value: float | None, chosen: bool) -> str:
@@ -165,12 +168,23 @@ def as_csv(results: dict) -> str:
 def figures(results: dict) -> Iterator[tuple[str, 'Figure']]:
     """The figures of which there are numbers, by name."""
     tables = results['tables']
+    for name, unit in (('segmentation', 'mIoU (%)'), ('classification', 'accuracy (%)')):
+        if drawn := method_points(tables[name]):
+            yield name, draw_dots(drawn, tables[name]['title'], unit, len({p.panel.partition(':')[0] for p in drawn}))
     for name, logarithmic in (('figure1', False), ('figure7', True)):
         if drawn := points(tables[name]):
             yield name, draw_lines(drawn, tables[name]['title'], tables[name]['x'], 'accuracy (%)', logarithmic)
     if drawn := ratio_points(results['selection_ratios']):
         yield 'figure4', draw_lines(drawn, 'Figure 4 in miniature. Selection ratios of Gated Prompt Tuning', 'block',
                                     'selection ratio (%)')
+
+
+def method_points(table: dict) -> list[Point]:
+    """The points of a table: a panel for each column and ViT, the methods below one another."""
+    return [point(f'{NAMES.get(vit, vit)}: {column}', NAMES.get(method, method), 0.,
+                  list(row['values'][column].values()))
+            for column in table['columns'] for row in table['rows'] if column in row['values']
+            for vit, method in [row['name']]]
 
 
 def points(table: dict) -> list[Point]:
