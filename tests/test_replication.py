@@ -12,12 +12,38 @@ import numpy as np
 import pytest
 from mmengine.registry import MODELS, DefaultScope
 
-from mmseg_gpt.replication.claims import FAILS, HOLDS, NOISE, claims_of, compare, selected_blocks
+from mmseg_gpt.replication.carry_out import check_complete, draw
+from mmseg_gpt.replication.claims import (
+    FAILS,
+    HOLDS,
+    MULTI_SCALE_COLUMN,
+    NOISE,
+    SINGLE_SCALE_COLUMN,
+    claims_of,
+    compare,
+    gate_comparisons,
+    selected_blocks,
+)
 from mmseg_gpt.replication.data import draw_datasets
 from mmseg_gpt.replication.drawing import BREEDS, CLASSIFIED, DISTANCES, PRETRAINING, draw_breed, draw_small_scene
-from mmseg_gpt.replication.plan import FULL, GATES, METHODS, QUICK, TASKS, VITS, Cell, Plan, Rates, with_seeds
+from mmseg_gpt.replication.plan import (
+    FULL,
+    GATE_TASKS,
+    GATES,
+    METHODS,
+    QUICK,
+    SGD_HEAD,
+    TASKS,
+    VITS,
+    Cell,
+    Plan,
+    Rates,
+    with_seeds,
+)
 from mmseg_gpt.replication.report import BEGIN, END, PUBLISHED, README, as_csv, markdown, publish, readme_part
+from mmseg_gpt.suite.execute import read_record, write_record
 from mmseg_gpt.suite.runs import config_of, what_it_is
+from mmseg_gpt.suite.side_by_side import note_crash
 
 ROOT = Path(__file__).parents[1]
 
@@ -26,8 +52,8 @@ ROOT = Path(__file__).parents[1]
 
 
 def test_the_same_seed_draws_the_same_image_and_another_another():
-    for names, draw in CLASSIFIED.values():
-        first, again, other = (draw(np.random.default_rng(seed), names[0], 48) for seed in (3, 3, 4))
+    for names, draw_one in CLASSIFIED.values():
+        first, again, other = (draw_one(np.random.default_rng(seed), names[0], 48) for seed in (3, 3, 4))
         assert first.shape == (48, 48, 3) and first.dtype == np.uint8
         assert np.array_equal(first, again) and not np.array_equal(first, other)
 
@@ -96,7 +122,8 @@ def plan(tmp_path_factory) -> Plan:
 
 
 def chosen_everywhere(plan: Plan) -> dict[Cell, Rates]:
-    return {cell: Rates(0.1) if cell.method == 'linear' else Rates(0.1, 0.01) for cell in plan.cells()}
+    return {cell: Rates(0.1) if cell.method == 'linear' else Rates(0.1, 0.01)
+            for cell in [*plan.cells(), *plan.gate_cells()]}
 
 
 TRAINED = {
@@ -162,37 +189,44 @@ def test_what_is_in_the_vit_has_the_searched_rate_and_the_head_its_own(plan):
 @pytest.mark.parametrize('name', GATES)
 def test_variants_of_the_gates_differ_in_what_they_are_called_by(plan, name):
     from mmengine.optim import build_optim_wrapper
-    cfg = config_of(plan.gate_run(Cell('scenes', 'mae', 'gpt'), Rates(0.1, 0.01), GATES[name]))
+    gates = GATES[name]
+    rates = Rates(SGD_HEAD, gates.sgd) if gates.sgd else Rates(0.1, 0.01)
+    cfg = config_of(plan.run(Cell('scenes', 'mae', name), rates))
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
         optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
-    rates = {id(p): group['lr'] for group in optimizer.param_groups for p in group['params']}
+    found = {id(p): group['lr'] for group in optimizer.param_groups for p in group['params']}
     prompt = model.backbone.prompt
     assert set(prompt.gate_prior.tolist()) == {float(re.match(r'prior (-?\d+)', name)[1])}
     assert type(optimizer).__name__ == ('SGD' if 'SGD' in name else 'AdamW')
     base = float(re.search(r'SGD at ([\d.]+)', name)[1]) if 'SGD' in name else 0.01
     times = 0 if 'not trained' in name else 10 if '10 x' in name else 1
-    assert rates[id(prompt.tokens)] == pytest.approx(base)
-    assert rates[id(prompt.gate_prior)] == pytest.approx(times * base)
+    assert found[id(model.decode_head.conv_seg.weight)] == pytest.approx(0.1)
+    assert found[id(prompt.tokens)] == pytest.approx(base)
+    assert found[id(prompt.gate_prior)] == pytest.approx(times * base)
 
 
 def test_the_rate_with_the_best_validation_is_chosen_when_all_have_ended(plan):
     cell = Cell('scenes', 'mae', 'linear')
     runs = plan.searches({})[cell]
     records = {run.name: dict(status='finished', numbers={'aAcc': 90., 'mIoU': value})
-               for run, value in zip(runs.values(), (50., 70., 60., 65.))}
-    assert plan.choose(records, {}) == {cell: Rates(FULL.heads[1])}
+               for run, value in zip(runs.values(), (50., 70., 60., 65., 64.))}
+    assert plan.choose(records, {})[cell] == Rates(FULL.heads[1])
     *_, last = runs.values()
-    assert plan.choose({name: r for name, r in records.items() if name != last.name}, {}) == {}
-    records[runs[Rates(FULL.heads[1])].name] = dict(status='failed', reason='it diverged')
-    assert plan.choose(records, {}) == {cell: Rates(FULL.heads[3])}
+    assert cell not in plan.choose({name: r for name, r in records.items() if name != last.name}, {})
+    best = runs[Rates(FULL.heads[1])].name
+    records[best] = dict(status='failed', reason='stopped at iteration 7: the loss is nan')
+    assert plan.choose(records, {})[cell] == Rates(FULL.heads[3])
+    records[best] = dict(status='failed', reason='no space left on device')
+    assert cell not in plan.choose(records, {})
 
 
 def test_nothing_is_searched_before_the_rate_of_its_head_is_known(plan):
     assert {cell.method for cell, runs in plan.searches({}).items() if runs} == {'linear'}
     chosen = {Cell('breeds', 'mae', 'linear'): Rates(0.02)}
     searched = {cell for cell, runs in plan.searches(chosen).items() if runs and cell.method != 'linear'}
-    assert searched == {Cell('breeds', 'mae', method) for method in METHODS if method != 'linear'}
+    variants = {name for name, gates in GATES.items() if not gates.sgd}
+    assert searched == {Cell('breeds', 'mae', method) for method in {*METHODS, *variants} - {'linear'}}
     assert all(rates.head == 0.02 for cell in searched for rates in plan.searches(chosen)[cell])
 
 
@@ -207,6 +241,8 @@ def test_tables_and_figures_share_their_runs_and_have_names_of_their_own(plan):
     counts = {(e.row[1], e.column): config_of(e.run).model.backbone.prompt.num_tokens
               for e in tables['figure7'].entries}
     assert counts['gpt', '48'] == 48 and counts['vpt-deep', '48'] == 4  # in each of 12 blocks
+    assert {e.run for e in tables['gates'].entries if e.row == ('prior -5, as in the tables', )} == {
+        plan.run(Cell(task, 'mae', 'gpt'), Rates(0.1, 0.01)) for task in GATE_TASKS}
     starts = {e.column: config_of(e.run).model.backbone.get('start_block', 0) for e in tables['figure1'].entries}
     assert starts == {str(block): block - 1 for block in FULL.starts}
 
@@ -216,7 +252,7 @@ def test_tables_and_figures_share_their_runs_and_have_names_of_their_own(plan):
 
 @pytest.mark.parametrize('better, worse, verdict', [
     ([70., 71., 72.], [60., 61., 62.], HOLDS), ([60., 61., 62.], [70., 71., 72.], FAILS),
-    ([60., 70., 80.], [59., 69., 79.], NOISE), ([5., 5.], [5., 5.], NOISE), ([6., 6.], [5., 5.], HOLDS)])
+    ([60., 70., 80.], [59., 69., 79.], NOISE), ([5., 5.], [5., 5.], NOISE), ([6., 6.], [5., 5.], NOISE)])
 def test_a_difference_counts_where_the_seeds_spread_less(better, worse, verdict):
     found = compare('here', better, worse)
     assert found.verdict == verdict and found.difference == pytest.approx(mean(better) - mean(worse))
@@ -226,6 +262,9 @@ def test_p_is_that_of_welchs_test_and_grows_with_what_was_chosen_from():
     # By hand: means 2 and 5, variances 1 and 4, 3 values each: t = -3 / sqrt(5 / 3) with 2.941 degrees of freedom.
     assert compare('', [1., 2., 3.], [3., 5., 7.]).p == pytest.approx(0.10448, abs=1e-5)
     assert compare('', [1., 2., 3.], [3., 5., 7.], 4).p == pytest.approx(0.41792, abs=1e-4)
+
+
+SCALES = (SINGLE_SCALE_COLUMN, MULTI_SCALE_COLUMN)
 
 
 def tables_with(**values: float) -> dict:
@@ -238,7 +277,7 @@ def tables_with(**values: float) -> dict:
                 for vit in VITS for method in METHODS]
 
     return dict(
-        segmentation=dict(title='Segmentation', columns=['SS', 'MS'], rows=rows(('SS', 'MS'))),
+        segmentation=dict(title='Segmentation', columns=list(SCALES), rows=rows(SCALES)),
         classification=dict(title='Classification', columns=['breeds'], rows=rows(('breeds', ))),
         figure1=dict(title='Figure 1', labels=['SSL', 'TASK'], columns=['1', '3', '5'], x='block', panels='TASK', rows=[
             dict(name=['mae', 'breeds'], values={'1': cell(40.), '3': cell(45.), '5': cell(42.)}),
@@ -247,24 +286,32 @@ def tables_with(**values: float) -> dict:
             dict(name=['mae', 'gpt'], values={'12': cell(60.), '24': cell(61.)}),
             dict(name=['mae', 'vpt-deep'], values={'24': cell(55.)})]),
         gates=dict(title='Gates', labels=['GATES'], columns=['breeds'], x='', panels='', rows=[
-            dict(name=['prior 0'], values={'breeds': cell(50.)})]))
+            dict(name=['prior -5, as in the tables'], values={'breeds': cell(50.)}),
+            dict(name=['prior 0'], values={'breeds': cell(51.)}), dict(name=['prior 10'], values={'breeds': cell(50.)}),
+            dict(name=['prior -10'], values={'breeds': cell(49.)})]))
 
 
 def test_each_claim_is_about_the_methods_that_it_names():
-    found = {claim.text: claim for claim in claims_of(tables_with(gpt=52., vpt_deep=53., hard_gates=51.), {})}
+    found = {claim.text: claim for claim in claims_of(tables_with(gpt=52., vpt_deep=53., hard_gates=51.), {}, 3)}
     verdicts = {text: [c.verdict for c in claim.comparisons] for text, claim in found.items()}
     assert verdicts == {
-        'Gated Prompt Tuning is better than VPT-shallow': [HOLDS] * 6,
-        'Gated Prompt Tuning is better than VPT-deep with as many prompts': [FAILS] * 6,
-        'Gates improve VPT-shallow': [NOISE] * 6,
-        'Temperatures improve it further': [HOLDS] * 6,
-        'Hard gates are better than VPT-shallow': [HOLDS] * 3,
-        'Soft gates are better than hard ones': [HOLDS] * 3,
+        'Gated Prompt Tuning is better than VPT-shallow': [HOLDS] * 4,
+        'Gated Prompt Tuning is better than VPT-deep with as many prompts': [FAILS] * 3,
+        'Gates improve VPT-shallow': [NOISE] * 4,
+        'Temperatures improve it further': [HOLDS] * 4,
+        'Hard gates are better than VPT-shallow': [HOLDS] * 2,
+        'Soft gates are better than hard ones': [HOLDS] * 2,
         'Prompts that enter at a later block are better (the best later block against the first)': [HOLDS, FAILS],
         'With half as many prompts it is still better than VPT-deep': [HOLDS],
     }
     assert [c.where for c in found['Soft gates are better than hard ones'].comparisons] == [
-        'mae SS', 'mae MS', 'mae breeds']
+        f'mae {SINGLE_SCALE_COLUMN}', 'mae breeds']
+    assert claims_of(tables_with(), {}, 4) == []  # not all seeds are there
+
+
+def test_variants_of_the_gates_are_compared_with_that_of_the_tables():
+    found = {c.where: c.verdict for c in gate_comparisons(tables_with()['gates'], 3)}
+    assert found == {'prior 0 breeds': HOLDS, 'prior 10 breeds': NOISE, 'prior -10 breeds': FAILS}
 
 
 def test_selected_blocks_differ_where_cells_do_and_not_where_only_seeds_do():
@@ -288,8 +335,9 @@ def test_selected_blocks_differ_where_cells_do_and_not_where_only_seeds_do():
 def results_with(**values: float) -> dict:
     tables = tables_with(**values)
     return dict(
-        about=dict(command='python tools/replicate.py', version='0', runs=10, finished=9, failed=1, hours=1.5,
-                   device='CPU', cpus=2, python='3', date='2026-01-01', versions=dict(torch='2'), seeds=[1, 2, 3],
+        about=dict(command='python tools/replicate.py', preset='full', version='0', runs=10, finished=9, failed=1,
+                   hours=1.5, device=['CPU'], commit=['abc'], python=['3'], versions=['torch 2'], seeds=[1, 2, 3],
+                   search_seed=0,
                    images=dict(pretraining=dict(train=5)), pretraining=dict(mae=7), iterations=dict(scenes=3),
                    prompts=12, heads=[0.1], rates=[0.01]),
         tables=tables, parameters=dict(gpt=dict(trained=1234, total=5000)),
@@ -297,26 +345,27 @@ def results_with(**values: float) -> dict:
                     validation={'0.001': 20., '0.01': 30.})],
         moved=[dict(gates='prior 0', task='breeds', moved={'1': 0.5, '2': 1.5})],
         selection_ratios={}, claims=[c._asdict() | dict(comparisons=[x._asdict() for x in c.comparisons])
-                                     for c in claims_of(tables, {})])
+                                     for c in claims_of(tables, {}, 3)])
 
 
 def test_the_report_has_means_deviations_and_what_was_trained():
     text = markdown(results_with(gpt=52., full=99.))
-    assert '9 of 10 runs finished; 1 failed' in text
+    assert '9 of 10 runs finished, 1 failed' in text
     row = next(line for line in text.splitlines() if line.startswith('| Gated Prompt Tuning |'))
     assert row.count('**52.00 ± 0.10**') == 6 and '| 1,234 |' in row  # full fine-tuning is not among the frozen ones
     assert '| Full fine-tuning |  | 99.00 ± 0.10 |' in text
     assert '| scenes | MAE | Gated Prompt Tuning | 20.00 | **30.00** |' in text
-    assert '| prior 0 | 1 |' in text
-    assert '| Gated Prompt Tuning is better than VPT-shallow | Tables 1 to 3 | 6 of 6 |  |  |' in text
+    assert '| prior 0 | 51.00 ± 0.10 (better) | 1 ± 0.7 |' in text
+    assert '| Gated Prompt Tuning is better than VPT-shallow | Tables 1 to 3 | 4 of 4 |  |  |' in text
 
 
 def test_the_csv_has_a_line_for_every_value():
     results = results_with()
     lines = as_csv(results).splitlines()
     values = [v for table in results['tables'].values() for row in table['rows'] for v in row['values'].values()]
-    assert len(lines) == 1 + sum(map(len, values))
-    assert 'segmentation,mae gpt,SS,2,50.0' in lines
+    assert len(lines) == 1 + sum(map(len, values)) + 2 + 2
+    assert f'segmentation,mae gpt,{SINGLE_SCALE_COLUMN},2,50.0' in lines
+    assert 'furthest gate,prior 0,breeds,2,1.5' in lines and 'search,scenes mae gpt,0.01,0,30.0' in lines
 
 
 def test_publishing_replaces_its_part_of_the_readme_and_no_other(tmp_path):
@@ -333,20 +382,26 @@ def test_publishing_replaces_its_part_of_the_readme_and_no_other(tmp_path):
     assert readme_part(json.loads((tmp_path / 'docs/results.json').read_text())) in first
     publish(results_with(), tmp_path / 'docs', readme)
     assert readme.read_text() == first
+    with pytest.raises(SystemExit, match='full preset'):
+        publish(dict(results_with(), about=dict(results_with()['about'], preset='quick')), tmp_path / 'docs', readme)
     readme.write_text('nothing')
     with pytest.raises(SystemExit, match='no lines'):
         publish(results_with(), tmp_path / 'docs', readme)
 
 
+@pytest.mark.skipif(not (PUBLISHED / 'results.json').is_file(), reason='nothing has been published yet')
 def test_the_readme_says_what_the_published_results_say():
     results = json.loads((PUBLISHED / 'results.json').read_text(encoding='utf-8'))
     assert readme_part(results) in README.read_text(encoding='utf-8')
     assert (PUBLISHED / 'results.md').read_text(encoding='utf-8') == markdown(results)
     assert (PUBLISHED / 'results.csv').read_text(encoding='utf-8') == as_csv(results)
-    assert results['claims'] == json.loads(json.dumps(
-        [c._asdict() | dict(comparisons=[x._asdict() for x in c.comparisons])
-         for c in claims_of(results['tables'], results['selection_ratios'])]))
     assert results['about']['finished'] == results['about']['runs'] and results['about']['command']
+    again = claims_of(results['tables'], results['selection_ratios'], len(results['about']['seeds']))
+    for claim, found in zip(again, results['claims'], strict=True):
+        assert claim.text == found['text']
+        for one, other in zip(claim.comparisons, found['comparisons'], strict=True):
+            assert (one.where, one.verdict) == (other['where'], other['verdict'])
+            assert one.p == pytest.approx(other['p'], rel=1e-9)
 
 
 # --- from beginning to end --------------------------------------------------------------------------------------------
@@ -361,7 +416,7 @@ from mmseg_gpt.replication.carry_out import replicate
 from mmseg_gpt.replication.plan import QUICK
 if __name__ == '__main__':
     preset = QUICK._replace(vits=('mae', ), methods=('gpt', 'lora', 'linear'), heads=(0.1, ), rates=(0.01, ),
-                            counts={{'gpt': (1, )}}, gates=('prior 0', ))
+                            counts={{'gpt': (1, )}}, gates=('prior 0', 'prior -10, SGD at 0.001'))
     replicate(preset, argparse.Namespace(out=Path({out!r}), report_only=False, retry_failed=False, overwrite=False,
                                          publish=False), 2)
 '''
@@ -393,9 +448,42 @@ def test_a_tiny_replication_is_interrupted_and_goes_on(tmp_path):
     assert results['parameters']['linear']['trained'] == 0
     assert results['parameters']['gpt']['trained'] == 12 * 64 + 11 + 12
     assert results['parameters']['lora']['trained'] == 12 * 4 * (64 + 192)
-    assert len(results['selection_ratios']['mae breeds'][0]) == 11
-    assert {each['gates'] for each in results['moved']} == {'prior 0'}
-    assert (out / 'figure7.png').is_file() and (out / 'figure4.png').is_file()
+    moved = {(each['gates'], each['task']): max(each['moved'].values()) for each in results['moved']}
+    assert {name for name, _ in moved} == {'prior -5, as in the tables', 'prior 0', 'prior -10, SGD at 0.001'}
+    assert moved['prior 0', 'breeds'] > 0 and moved['prior -10, SGD at 0.001', 'breeds'] < 1e-3
+    assert (out / 'figure7.png').is_file() and (out / 'segmentation.png').is_file()
+    assert all(record['made_with']['versions']['torch'] for record in map(
+        lambda path: json.loads(path.read_text()), out.glob('runs/*/run.json')))
+
+
+def test_a_run_whose_process_is_killed_has_failed(tmp_path):
+    write_record(tmp_path, dict(status='started', settings={}))
+    note_crash(tmp_path, -9)
+    assert read_record(tmp_path) == dict(status='failed', settings={}, reason='its process ended with status -9')
+    write_record(tmp_path, dict(status='finished'))
+    note_crash(tmp_path, -9)
+    assert read_record(tmp_path) == dict(status='finished')
+
+
+def test_an_incomplete_replication_is_said_to_be_so():
+    check_complete(dict(runs=3, finished=3, failed=0))
+    with pytest.raises(SystemExit, match='1 runs failed; --retry-failed'):
+        check_complete(dict(runs=3, finished=2, failed=1))
+    with pytest.raises(SystemExit, match='1 of the runs'):
+        check_complete(dict(runs=3, finished=2, failed=0))
+
+
+def test_runs_of_other_data_are_refused_or_removed(tmp_path):
+    plan = Plan(QUICK._replace(images=dict(breeds=dict(train=1))), tmp_path)
+    draw(plan, overwrite=False)
+    plan.runs.mkdir()
+    draw(plan, overwrite=False)  # the same again
+    other = Plan(QUICK._replace(images=dict(breeds=dict(train=2))), tmp_path)
+    with pytest.raises(SystemExit, match='runs of other data'):
+        draw(other, overwrite=False)
+    assert len(list(plan.data.rglob('*.png'))) == 1
+    draw(other, overwrite=True)
+    assert len(list(plan.data.rglob('*.png'))) == 2 and not plan.runs.exists()
 
 
 @pytest.mark.slow

@@ -26,7 +26,8 @@ def parse_args() -> argparse.Namespace:
                         'step works, and learns nothing')
     parser.add_argument('--out', type=Path, metavar='DIR', help='where everything goes '
                         f'(default: {HOME}, with --quick {HOME}_quick)')
-    parser.add_argument('--workers', type=positive(int), metavar='N', help='runs at once (default: one for each CPU)')
+    parser.add_argument('--workers', type=positive(int), metavar='N', help='runs at once (default: one for each CPU, '
+                        'and no more than 8 on a GPU)')
     parser.add_argument('--report-only', action='store_true', help='write the results of what has finished, and run '
                         'nothing')
     parser.add_argument('--retry-failed', action='store_true', help='give runs that failed another chance')
@@ -47,11 +48,14 @@ def main() -> None:
     # context, to look whether there is a GPU, in the process of which the others are forks.
     os.environ.update(OMP_NUM_THREADS='1', PYTHONWARNINGS='ignore', PYTORCH_NVML_BASED_CUDA_CHECK='1')
     os.chdir(ROOT)  # the configs name their data from there
+    import torch
+
     from mmseg_gpt.replication.carry_out import replicate
     from mmseg_gpt.replication.plan import FULL, QUICK
     from mmseg_gpt.sample.folder import available_cpus
     preset = QUICK if args.quick else FULL
-    replicate(preset, args, args.workers or available_cpus())
+    cpus = available_cpus()
+    replicate(preset, args, args.workers or (min(cpus, 8) if torch.cuda.is_available() else cpus))
 
 
 if __name__ == '__main__':

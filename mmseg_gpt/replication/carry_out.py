@@ -1,13 +1,17 @@
 """From nothing to the results, step by step; each step does what is left of it."""
 
 import argparse
+import shutil
 from collections.abc import Sequence
 
+import torch
+
 from ..commands import LiveLine
-from ..suite.execute import outcomes, prepare
+from ..sample.folder import read_manifest
+from ..suite.execute import FINISHED, outcomes, prepare, read_record
 from ..suite.runs import Run
 from ..suite.side_by_side import run_side_by_side
-from .data import draw_datasets
+from .data import draw_datasets, settings_of_data
 from .plan import Plan, Preset, with_seeds
 from .report import publish, write
 from .results import gather
@@ -24,7 +28,7 @@ def replicate(preset: Preset, args: argparse.Namespace, workers: int) -> None:
     Raises:
         SystemExit: it was stopped, after the runs had saved what they need to go on, or runs failed.
     """
-    plan = Plan(preset, args.out)
+    plan = Plan(preset, args.out, ('--device', 'cuda') if torch.cuda.is_available() else ())
     plan.write_configs()
     stopped = ''
     try:
@@ -34,18 +38,30 @@ def replicate(preset: Preset, args: argparse.Namespace, workers: int) -> None:
         stopped = 'stopped; the same command goes on'
     results = gather(plan)
     print(f'\n{write(results, plan.home)}\nwritten: {plan.home}/results.md, .csv, .json and figures')
-    if args.publish:
-        publish(results)
     if stopped:
         raise SystemExit(stopped)
-    if failed := results['about']['failed']:
-        raise SystemExit(f'{failed} runs failed; --retry-failed gives them another chance')
+    check_complete(results['about'])
+    if args.publish:
+        publish(results)
+
+
+def check_complete(about: dict) -> None:
+    """Stops where runs have failed, or are being carried out by another process."""
+    if about['failed']:
+        raise SystemExit(f'{about["failed"]} runs failed; --retry-failed gives them another chance')
+    if about['finished'] < about['runs']:
+        raise SystemExit(f'{about["runs"] - about["finished"]} of the runs that are known by now have not finished')
 
 
 def do_what_is_left(plan: Plan, args: argparse.Namespace, workers: int) -> None:
     """Draws, pretrains, searches and adapts."""
-    draw(plan)
+    draw(plan, args.overwrite)
     carry_out(plan, plan.pretrainings(), 'pretraining', args, workers)
+    for run in plan.pretrainings():
+        record = read_record(plan.runs / run.name)
+        if record.get('status') != FINISHED:
+            raise SystemExit(f'{run.name} has not finished, so there is no ViT to adapt: '
+                             f'{record.get("reason", "another process is running it")}')
     chosen = {}
     for what in ('learning rates of heads', 'learning rates'):
         searched = [run for runs in plan.searches(chosen).values() for run in runs.values()]
@@ -60,10 +76,20 @@ def carry_out(plan: Plan, runs: Sequence[Run], title: str, args: argparse.Namesp
     run_side_by_side(runs, plan.runs, workers, title, args.retry_failed)
 
 
-def draw(plan: Plan) -> None:
-    """Draws the data."""
+def draw(plan: Plan, overwrite: bool) -> None:
+    """Draws the data.
+
+    Raises:
+        SystemExit: there are runs of other data.
+    """
+    drawn, wanted = read_manifest(plan.data), dict(complete=True, **settings_of_data(plan.preset.images))
+    if drawn not in (None, dict(complete=False), wanted) and plan.runs.is_dir():
+        if not overwrite:
+            raise SystemExit(f'{plan.home} holds runs of other data. --overwrite removes them and starts over, --out '
+                             'DIR writes elsewhere')
+        shutil.rmtree(plan.runs)
     line = LiveLine()
-    if not draw_datasets(plan.data, plan.preset.images, lambda done, total: line.show(f'{done}/{total} images drawn')):
+    if draw_datasets(plan.data, plan.preset.images, lambda done, total: line.show(f'{done}/{total} images drawn')):
+        line.end(f'data: drawn in {plan.data}')
+    else:
         print(f'data: in {plan.data}, drawn before', flush=True)
-        return
-    line.end(f'data: drawn in {plan.data}')

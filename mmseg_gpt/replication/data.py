@@ -42,11 +42,14 @@ def draw_datasets(root: str | Path, counts: Counts, progress: Progress = lambda 
         FileExistsError: ``root`` holds images that this function has not drawn.
     """
     root = Path(root)
-    settings = dict(drawing=DRAWING, images={name: dict(splits) for name, splits in counts.items()}, size=SIZE,
-                    seed=SEED)
     jobs = {(name, split, i): files_of(root, (name, split, i))
             for name, splits in counts.items() for split, number in splits.items() for i in range(number)}
-    return draw_files(root, settings, jobs, partial(write_image, root), progress, processes)
+    return draw_files(root, settings_of_data(counts), jobs, partial(write_image, root), progress, processes)
+
+
+def settings_of_data(counts: Counts) -> dict:
+    """What decides the images."""
+    return dict(drawing=DRAWING, images={name: dict(splits) for name, splits in counts.items()}, size=SIZE, seed=SEED)
 
 
 def class_of(job: Job) -> str:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ..suite.execute import FAILED, FINISHED
 from ..suite.plans import ACCURACY, BLOCK, PROMPTS, Entry, Table, each
 from ..suite.runs import Run, changed, number
+from .claims import MULTI_SCALE_COLUMN, SINGLE_SCALE_COLUMN
 
 CONFIGS = Path(__file__).parents[2] / 'configs/replication'
 TASKS = ('scenes', 'breeds', 'distances')
@@ -37,39 +38,40 @@ METHODS: dict[str, dict] = {
     'linear': NONE,
     'full': dict(NONE, frozen=False),
 }
-PUBLISHED = ('vpt-shallow', 'vpt-deep', 'gpt')  # those of the paper's tables
 
-FACTORS = 'optim_wrapper.paramwise_cfg.custom_keys'  # of the head's learning rate, by what they are for
-SGD = ('optim_wrapper.optimizer.type=SGD', 'optim_wrapper.optimizer.momentum=0.9',
-       'optim_wrapper.optimizer.weight_decay=0.')
+
 class Gates(NamedTuple):
-    """A variant of 'gpt'.
+    """A variant of 'gpt', to see what its gates do.
 
     Attributes:
-        prior: Minus where the gates start.
+        prior: Where the gates start, in gamma.
         times: The gates' learning rate over that of prompts and temperatures.
-        settings: Of the optimizer.
-        lr: A learning rate for everything, instead of those chosen.
+        sgd: A learning rate for SGD with momentum 0.9, as in the paper, instead of AdamW and the search. The head has
+            0.1.
     """
     prior: float
     times: float = 1.
-    settings: tuple[str, ...] = ()
-    lr: float | None = None
+    sgd: float | None = None
 
 
 GATES = {
-    'prior -10': Gates(10.),
-    'prior -10, gates not trained': Gates(10., 0.),
-    'prior -10, 10 x the learning rate for gates': Gates(10., 10.),
-    'prior -5': Gates(5.),
+    'prior -10': Gates(-10.),
+    'prior -10, gates not trained': Gates(-10., 0.),
+    'prior -10, gates at 10 x the rate': Gates(-10., 10.),
     'prior 0': Gates(0.),
     'prior 0, gates not trained': Gates(0., 0.),
-    'prior 10': Gates(-10.),
-    'prior -10, SGD at 0.001': Gates(10., 1., SGD, 0.001),
-    'prior -10, SGD at 0.1': Gates(10., 1., SGD, 0.1),
-    'prior -5, SGD at 0.1': Gates(5., 1., SGD, 0.1),
-    'prior 0, SGD at 0.1': Gates(0., 1., SGD, 0.1),
+    'prior 10': Gates(10.),
+    'prior -10, SGD at 0.001': Gates(-10., sgd=0.001),
+    'prior -10, SGD at 0.1': Gates(-10., sgd=0.1),
+    'prior -5, SGD at 0.1': Gates(-5., sgd=0.1),
+    'prior 0, SGD at 0.1': Gates(0., sgd=0.1),
 }
+PRIOR = -5.  # of 'gpt' and 'gates-only': the most frequent one in Table 5
+GPT = 'prior -5, as in the tables'
+GATE_TASKS = ('scenes', 'breeds')
+FACTORS = 'optim_wrapper.paramwise_cfg.custom_keys'  # of the head's learning rate, by what they are for
+SGD = ('optim_wrapper.optimizer.type=SGD', 'optim_wrapper.optimizer.momentum=0.9')
+SGD_HEAD = 0.1
 
 
 class Preset(NamedTuple):
@@ -110,7 +112,8 @@ FULL = Preset(
     dict(pretraining=dict(train=12000), scenes=dict(train=1500, val=150, test=200),
          breeds=dict(train=2400, val=480, test=1200), distances=dict(train=2400, val=480, test=1200)),
     dict(mae=1500, mocov3=1500, supervised=1500), dict(scenes=300, breeds=200, distances=200),
-    heads=(0.005, 0.02, 0.1, 0.5), rates=(0.001, 0.01, 0.1), seeds=(1, 2, 3), prompts=12, starts=(1, 3, 5, 7, 9, 11),
+    heads=(0.005, 0.02, 0.1, 0.5, 2.), rates=(0.0002, 0.001, 0.01, 0.1, 0.5), seeds=(1, 2, 3), prompts=12,
+    starts=(1, 4, 8, 10, 11, 12),
     counts={'gpt': (1, 3, 12, 24, 48), 'vpt-deep': (12, 24, 48, 96)})
 QUICK = Preset(
     'quick',
@@ -118,7 +121,7 @@ QUICK = Preset(
          breeds=dict(train=24, val=12, test=24), distances=dict(train=20, val=10, test=20)),
     dict(mae=4, mocov3=4, supervised=4), dict(scenes=4, breeds=4, distances=4),
     heads=(0.02, 0.1), rates=(0.01, 0.1), seeds=(1, 2), prompts=12, starts=(1, 12),
-    counts={'gpt': (1, 12), 'vpt-deep': (12, )}, vits=('mae', 'mocov3'), gates=('prior -10', 'prior 0'))
+    counts={'gpt': (1, 12), 'vpt-deep': (12, )}, vits=('mae', 'mocov3'), gates=('prior 0', 'prior -10, SGD at 0.001'))
 
 
 class Cell(NamedTuple):
@@ -130,7 +133,7 @@ class Cell(NamedTuple):
     @property
     def name(self) -> str:
         """Of its folders."""
-        return '_'.join(self)
+        return '_'.join(self).replace(', ', '_').replace(' ', '_')
 
 
 class Rates(NamedTuple):
@@ -148,26 +151,32 @@ class Plan:
     Args:
         preset: How much is done.
         home: The folder; its parts are those that the configs name, elsewhere these names are changed.
+        options: Of all commands.
     """
 
-    def __init__(self, preset: Preset, home: Path) -> None:
-        self.preset, self.home = preset, home
+    def __init__(self, preset: Preset, home: Path, options: tuple[str, ...] = ()) -> None:
+        self.preset, self.home, self.options = preset, home, options
         self.data, self.runs, self.configs = home / 'data', home / 'runs', home / 'configs'
 
     def pretrainings(self) -> list[Run]:
         """Of the ViTs."""
-        return [Run(f'pretrain_{vit}', str(CONFIGS / f'{vit}_pretrain.py'), (
-            f'train_dataloader.dataset.data_root={self.data}', *iterations(self.preset.pretraining[vit])), tested=False)
-            for vit in self.preset.vits]
+        root = f'train_dataloader.dataset.data_root={self.data}'
+        return [Run(f'pretrain_{vit}', str(CONFIGS / f'{vit}_pretrain.py'),
+                    (root, *iterations(self.preset.pretraining[vit])), self.options, tested=False)
+                for vit in self.preset.vits]
 
     def cells(self) -> list[Cell]:
         """Of the tables."""
         return [Cell(task, vit, method) for vit in self.preset.vits for task in TASKS for method in self.preset.methods]
 
+    def gate_cells(self) -> list[Cell]:
+        """Of the variants of gates, on the MAE ViT; their names are in the place of the method's."""
+        return [Cell(task, 'mae', name) for task in GATE_TASKS for name in self.preset.gates]
+
     def write_configs(self) -> None:
         """Writes a config for each cell, on top of its task's."""
         self.configs.mkdir(parents=True, exist_ok=True)
-        for cell in self.cells():
+        for cell in [*self.cells(), *self.gate_cells()]:
             base = os.path.relpath(CONFIGS / f'{cell.task}.py', self.configs)
             backbone = self.backbone(cell)
             text = (f'# Written by tools/replicate.py: {", ".join(cell)}.\n_base_ = [{base!r}]\n'
@@ -182,14 +191,15 @@ class Plan:
 
     def backbone(self, cell: Cell) -> dict:
         """What of the task's backbone differs."""
-        settings = dict(METHODS[cell.method])
-        prompts = self.preset.prompts
+        settings, gates = dict(METHODS.get(cell.method, {})), GATES.get(cell.method)
         if kind := settings.get('prompt', 'GatedPrompt'):
-            count = prompts // DEPTH if kind == 'DeepPrompt' else prompts
-            settings['prompt'] = dict(num_tokens=count) if kind == 'GatedPrompt' else dict(
-                _delete_=True, type=kind, num_tokens=count)
+            prompts = self.preset.prompts
+            settings['prompt'] = dict(
+                _delete_=True, type=kind, num_tokens=prompts // DEPTH if kind == 'DeepPrompt' else prompts)
+        if kind == 'GatedPrompt':
+            settings['prompt']['gate_init'] = 0. - (gates.prior if gates else PRIOR)
         if kind == 'HardGatedPrompt':
-            # Open in training as often as not; from the prior of the soft gates, none would open.
+            # Open in training as often as not; from the prior of the soft gates, few would ever open.
             settings['prompt']['gate_init'] = 0.
         if cell.task in CLASSIFICATION and cell.vit == 'mocov3':
             settings['out_type'] = 'cls_token'
@@ -199,13 +209,18 @@ class Plan:
         """A training of a cell and its tests on the test images."""
         root = self.data / 'scenes' if cell.task == 'scenes' else self.data
         places = [f'{split}_dataloader.dataset.data_root={root}' for split in ('train', 'test')]
+        # Variants of gates are not tested multi-scale.
         run = Run(cell.name, str(self.config(cell)), (*places, *iterations(self.preset.iterations[cell.task])),
-                  tta=cell.task == 'scenes')
+                  self.options, tta=cell.task == 'scenes' and cell.method in METHODS)
         run = changed(run, lr=rates.head)
         if rates.backbone is None:
             return run
-        return run._replace(name=f'{cell.name}_lr_{number(rates.backbone)}', settings=(
-            *run.settings, f'{FACTORS}.backbone.lr_mult={number(rates.backbone / rates.head)}'))
+        factor, gates = rates.backbone / rates.head, GATES.get(cell.method, Gates(PRIOR))
+        factors = [f'{FACTORS}.backbone.lr_mult={number(factor)}']
+        if gates.times != 1:
+            factors.append(f'{FACTORS}.gate_prior.lr_mult={number(gates.times * factor)}')
+        return run._replace(name=f'{cell.name}_lr_{number(rates.backbone)}',
+                            settings=(*run.settings, *factors, *(SGD if gates.sgd else ())))
 
     def searches(self, chosen: Chosen) -> dict[Cell, dict[Rates, Run]]:
         """By cell and learning rates, the runs on validation images by which one is chosen.
@@ -214,10 +229,12 @@ class Plan:
             chosen: What is known; without that of the head alone, nothing else can be searched.
         """
         found = {}
-        for cell in self.cells():
+        for cell in [*self.cells(), *self.gate_cells()]:
             head = chosen.get(cell._replace(method='linear'))
             if cell.method == 'linear':
                 rates = [Rates(head) for head in self.preset.heads]
+            elif cell.method in GATES and GATES[cell.method].sgd:
+                continue
             else:
                 rates = [Rates(head.head, rate) for rate in self.preset.rates] if head else []
             found[cell] = {each_rate: self.search(cell, each_rate) for each_rate in rates}
@@ -235,16 +252,18 @@ class Plan:
     def choose(self, records: Mapping[str, dict], chosen: Chosen) -> dict[Cell, Rates]:
         """The learning rates of each cell that are best on the validation images, where all its runs have ended.
 
+        A run that diverged is as bad as one can be; one that failed otherwise says nothing of its learning rate.
+
         Args:
             records: Of runs, by name.
             chosen: What is known already, as for :meth:`searches`.
         """
-        best = {}
+        best = {cell: Rates(SGD_HEAD, gates.sgd) for cell in self.gate_cells() if (gates := GATES[cell.method]).sgd}
         for cell, runs in self.searches(chosen).items():
             found = {rates: records.get(run.name, {}) for rates, run in runs.items()}
             values = {rates: record['numbers'][score(cell.task)] for rates, record in found.items()
                       if record.get('status') == FINISHED}
-            if values and all(record.get('status') in (FINISHED, FAILED) for record in found.values()):
+            if values and all(rates in values or diverged(record) for rates, record in found.items()):
                 best[cell] = max(values, key=values.get)
         return best
 
@@ -259,15 +278,16 @@ class Plan:
 
     def segmentation(self, chosen: Chosen) -> Table:
         """After Table 3, with all methods."""
-        columns = dict(zip(('mIoU (SS)', 'mIoU (MS)'), (MIOU, MULTI_SCALE)))
+        columns = {SINGLE_SCALE_COLUMN: MIOU, MULTI_SCALE_COLUMN: MULTI_SCALE}
         entries = [self.entry(cell, self.run(cell, rates), (cell.vit, cell.method), column, number)
-                   for cell, rates in chosen.items() if cell.task == 'scenes' for column, number in columns.items()]
+                   for cell, rates in chosen.items() if cell.task == 'scenes' and cell.method in METHODS
+                   for column, number in columns.items()]
         return Table('Segmentation: mIoU on the drawn scenes', ('SSL', 'METHOD'), each(columns), entries)
 
     def classification(self, chosen: Chosen) -> Table:
         """After Tables 1 and 2, with all methods."""
         entries = [self.entry(cell, self.run(cell, rates), (cell.vit, cell.method), cell.task)
-                   for cell, rates in chosen.items() if cell.task in CLASSIFICATION]
+                   for cell, rates in chosen.items() if cell.task in CLASSIFICATION and cell.method in METHODS]
         return Table('Classification: accuracy', ('SSL', 'METHOD'), each(CLASSIFICATION), entries)
 
     def start_blocks(self, chosen: Chosen) -> Table:
@@ -298,21 +318,17 @@ class Plan:
     def gates(self, chosen: Chosen) -> Table:
         """What priors and learning rates do to the gates, on the MAE ViT."""
         entries = []
-        for task in TASKS:
-            cell = Cell(task, 'mae', 'gpt')
-            for name in self.preset.gates if cell in chosen else ():
-                run = self.gate_run(cell, chosen[cell], GATES[name])
-                words = name.replace(', ', '_').replace(' ', '_')
-                run = run._replace(name=f'gates_{words}_{run.name}')
-                entries.append(self.entry(cell, run, (name, ), task))
-        return Table('Do the gates move? Gated Prompt Tuning on the MAE ViT', ('GATES', ), each(TASKS), entries)
+        for name in (GPT, *self.preset.gates):
+            for task in GATE_TASKS:
+                cell = Cell(task, 'mae', 'gpt' if name == GPT else name)
+                if cell in chosen:
+                    entries.append(self.entry(cell, self.run(cell, chosen[cell]), (name, ), task))
+        return Table('Do the gates move? Gated Prompt Tuning on the MAE ViT', ('GATES', ), each(GATE_TASKS), entries)
 
-    def gate_run(self, cell: Cell, rates: Rates, gates: Gates) -> Run:
-        """A training of 'gpt' with other gates."""
-        rates = Rates(gates.lr, gates.lr) if gates.lr else rates
-        run = changed(self.run(cell, rates)._replace(tta=False), gate=gates.prior)
-        factor = gates.times * rates.backbone / rates.head
-        return run._replace(settings=(*run.settings, f'{FACTORS}.gate_prior.lr_mult={number(factor)}', *gates.settings))
+
+def diverged(record: Mapping) -> bool:
+    """Whether a guard has stopped a run, as at the first number that is not finite."""
+    return record.get('status') == FAILED and record['reason'].startswith('stopped at iteration')
 
 
 def score(task: str) -> str:

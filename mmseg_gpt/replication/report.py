@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from ..analysis.figures import write_figure
 from ..analysis.series import Point, draw_dots, draw_lines
-from ..suite.tables import NAMES, markdown_row, written
-from .claims import FAILS, HOLDS, NOISE, SELF_SUPERVISED
+from ..suite.tables import NAMES, Cell, markdown_row, text, written
+from .claims import FAILS, HOLDS, NOISE, SELF_SUPERVISED, gate_comparisons
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,58 +20,67 @@ PUBLISHED = ROOT / 'docs/replication'
 README = ROOT / 'README.md'
 BEGIN, END = '<!-- replication: made by tools/replicate.py -->', '<!-- end of replication -->'
 NOT_ADAPTED = ('linear', 'full')
+BOLD = 'The best of the methods that adapt the ViT without training all of it is bold.'
 MAIN = ('segmentation', 'classification')
 
 
 def write(results: dict, folder: Path) -> str:
     """Writes results.md, .csv, .json and the figures, and returns what is in the first."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = markdown(results)
-    for suffix, content in (('md', text), ('csv', as_csv(results)), ('json', json.dumps(results, indent=1) + '\n')):
+    said = markdown(results)
+    for suffix, content in (('md', said), ('csv', as_csv(results)), ('json', json.dumps(results, indent=1) + '\n')):
         (folder / f'results.{suffix}').write_text(content, encoding='utf-8')
     for name, figure in figures(results):
         write_figure(figure, folder / f'{name}.png')
-    return text
+    return said
 
 
 def markdown(results: dict) -> str:
     """Everything, as Markdown."""
-    tables = results['tables']
-    parts = ['# The paper in miniature', conditions(results['about']), '## Claims of the paper',
-             claims(results['claims'])]
+    tables, about, found = results['tables'], results['about'], results['claims']
+    seeds = len(about['seeds'])
+    compared = sum(len(claim['comparisons']) for claim in found)
+    parts = ['# The paper in miniature', conditions(about), '## Claims of the paper', claims(found),
+             f'{compared} comparisons at 5 %: where nothing differed, about {0.05 * compared:.0f} of them would still '
+             'come out as a difference.' if compared else '']
     for name in MAIN:
-        parts += [f'## {tables[name]["title"]}', by_method(tables[name], results['parameters'])]
-    for name in ('figure1', 'figure7', 'gates'):
-        parts += [f'## {tables[name]["title"]}', plain(tables[name])]
-    parts += ['How far the gate furthest from its prior went, in gamma (mean over the seeds; 0 is exactly 0):',
-              moved(results['moved']), '## Each comparison', comparisons(results['claims']), '## Learning rates',
-              rates(results['rates'])]
+        parts += [f'## {tables[name]["title"]}', BOLD, by_method(tables[name], results['parameters'], seeds),
+                  f'![{tables[name]["title"]}]({name}.png)']
+    for name in ('figure1', 'figure7'):
+        title = tables[name]['title']
+        parts += [f'## {title}', plain(tables[name], seeds), f'![{title}]({name}.png)']
+    parts += ['## Selection ratios of Gated Prompt Tuning (Figure 4)',
+              'Where gates moved by less than 0.1 in gamma, no line is drawn.', '![Selection ratios](figure4.png)',
+              f'## {tables["gates"]["title"]}', gates(results), '## Each comparison', comparisons(found),
+              '## Learning rates', rates(results['rates'])]
     return '\n\n'.join(part for part in parts if part) + '\n'
 
 
 def conditions(about: dict) -> str:
-    """What it was measured with."""
-    versions = ', '.join(f'{name} {version}' for name, version in about['versions'].items())
-    said = [f'`{about["command"]}`: {about["finished"]} of {about["runs"]} runs finished',
-            *([f'{about["failed"]} failed'] if about['failed'] else []),
-            f'{about["hours"]} hours of runs on {about["device"]}, {about["cpus"]} CPUs side by side', about['date'],
-            f'python {about["python"]}, {versions}']
-    pretraining = ', '.join(f'{NAMES.get(vit, vit)} {n}' for vit, n in about['pretraining'].items())
-    adaptation = ', '.join(f'{n} ({task})' for task, n in about['iterations'].items())
-    return (f'{"; ".join(said)}.\n\nSeeds {", ".join(map(str, about["seeds"]))} on test images; learning rates chosen '
-            f'on validation images with seed 0. ViTs of 12 blocks, width 64 and 36 patches, pretrained for '
-            f'{pretraining} iterations on {about["images"]["pretraining"]["train"]} images; adapted in {adaptation} '
-            f'iterations, with {about["prompts"]} prompts in all where there are prompts. Mean ± standard deviation, '
-            'in percent.')
+    """What it was measured with, and how."""
+    machine = '; '.join(', '.join(about[key]) for key in ('device', 'versions') if about[key])
+    python, commits = (', '.join(about[key]) for key in ('python', 'commit'))
+    failed = f', {about["failed"]} failed' if about['failed'] else ''
+    pretraining, adaptation = (', '.join(f'{NAMES.get(name, name)} {n}' for name, n in about[key].items())
+                               for key in ('pretraining', 'iterations'))
+    said = [f'`{about["command"]}`: {about["finished"]} of {about["runs"]} runs finished{failed}, {about["hours"]} '
+            f'hours if one after the other. {machine}; python {python}; commit {commits}.',
+            f'Mean ± standard deviation of seeds {listed(about["seeds"])} on test images, in percent: of the '
+            'adaptation, on the same ViTs and images. ViTs of 12 blocks, width 64 and 36 patches were pretrained for '
+            f'{pretraining} iterations on {about["images"]["pretraining"]["train"]} images, and adapted in '
+            f'{adaptation} iterations, with {about["prompts"]} prompts in all where there are prompts (VPT-deep has '
+            f'{about["prompts"] // 12} in each block). Learning rates were chosen on validation images, with seed '
+            f'{about["search_seed"]}: the head\'s with the head alone ({listed(about["heads"])}), and with that for '
+            f'each method its own, for what it trains in the ViT ({listed(about["rates"])}). Gates start at a prior of '
+            '-5, hard gates at 0.']
+    if about['preset'] == 'quick':
+        said.append('**The quick preset shows that every step works. Its models have learnt nothing.**')
+    return '\n\n'.join(said)
 
 
-def cell(values: Mapping[str, float] | None, bold: bool = False) -> str:
-    """The mean over seeds and its standard deviation."""
-    found = list((values or {}).values())
-    if not found:
-        return ''
-    text = f'{mean(found):.2f}' + (f' ± {stdev(found):.2f}' if len(found) > 1 else '')
-    return f'**{text}**' if bold else text
+def listed(values: Sequence[float]) -> str:
+    """Numbers with commas."""
+    return ', '.join(f'{value:g}' for value in values)
 
 
 def grid(header: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> str:
@@ -80,7 +89,7 @@ def grid(header: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> str
                       *map(markdown_row, rows)])
 
 
-def by_method(table: dict, parameters: Mapping[str, dict[str, int]]) -> str:
+def by_method(table: dict, parameters: Mapping[str, dict[str, int]], seeds: int) -> str:
     """A row for each method; a column for each ViT and task. The best of the frozen methods is bold."""
     found = {tuple(row['name']): row['values'] for row in table['rows']}
     vits, methods = (list(dict.fromkeys(name[i] for name in found)) for i in (0, 1))
@@ -89,8 +98,9 @@ def by_method(table: dict, parameters: Mapping[str, dict[str, int]]) -> str:
     rows = []
     for method in methods:
         trained = parameters.get(method, {}).get('trained')
-        rows.append([NAMES.get(method, method), '' if trained is None else f'{trained:,}', *(
-            cell(found.get((vit, method), {}).get(column), best[vit, column] == method) for vit, column in columns)])
+        values = {(vit, column): found.get((vit, method), {}).get(column) for vit, column in columns}
+        rows.append([NAMES.get(method, method), '' if trained is None else f'{trained:,}',
+                     *(cell(value, seeds, best[place] == method) for place, value in values.items())])
     return grid(['Method', 'Trained in the ViT', *(f'{NAMES.get(vit, vit)}: {column}' for vit, column in columns)],
                 rows, 1)
 
@@ -102,19 +112,44 @@ def best_method(found: Mapping[tuple[str, ...], dict], methods: Sequence[str], v
     return max(means, key=means.get, default=None)
 
 
-def plain(table: dict) -> str:
+def cell(values: Mapping[str, float] | None, seeds: int, bold: bool = False) -> str:
+    """The mean over seeds and its standard deviation."""
+    shown = text(Cell(dict(values or {}), {}), seeds)
+    return f'**{shown}**' if bold else shown
+
+
+def plain(table: dict, seeds: int) -> str:
     """A table as it is."""
     header = [*(label if label == 'SSL' else label.capitalize() for label in table['labels']), *table['columns']]
     return grid(header, ([*(NAMES.get(part, part) for part in row['name']),
-                          *(cell(row['values'].get(column)) for column in table['columns'])]
+                          *(cell(row['values'].get(column), seeds) for column in table['columns'])]
                          for row in table['rows']), len(table['labels']))
 
 
-def moved(found: Sequence[dict]) -> str:
-    """How far gates have moved."""
-    tasks, names = (list(dict.fromkeys(each[key] for each in found)) for key in ('task', 'gates'))
-    values = {(each['gates'], each['task']): f'{mean(each["moved"].values()):.3g}' for each in found}
-    return grid(['Gates', *tasks], ([name, *(values.get((name, task), '') for task in tasks)] for name in names), 1)
+def gates(results: dict) -> str:
+    """What the variants of gates gave, how far their gates went, and which differ from that of the tables."""
+    table, seeds = results['tables']['gates'], len(results['about']['seeds'])
+    differ = {c.where: c.verdict for c in gate_comparisons(table, seeds)}
+    words = {HOLDS: ' (better)', FAILS: ' (worse)'}
+    moved = {(each['gates'], each['task']): each['moved'] for each in results['moved']}
+    rows = []
+    for row in table['rows']:
+        name, = row['name']
+        rows.append([name, *(cell(row['values'].get(task), seeds) + words.get(differ.get(f'{name} {task}'), '')
+                             for task in table['columns']),
+                     *(furthest(moved.get((name, task))) for task in table['columns'])])
+    header = ['Gates', *table['columns'], *(f'furthest gate ({task})' for task in table['columns'])]
+    return (f'{grid(header, rows, 1)}\n\n*Better* and *worse* are differences from the first row by the test of '
+            'the claims. The furthest gate is the one that went furthest from its prior, in gamma: mean and standard '
+            'deviation; 0 is exactly 0. AdamW, which all but the last rows have, moves a gate by about its learning '
+            'rate in an iteration, however small its gradient is; SGD moves it by its gradient times that. With SGD the '
+            'head has a learning rate of 0.1.')
+
+
+def furthest(values: Mapping[str, float] | None) -> str:
+    """How far gates went, over the seeds."""
+    found = list((values or {}).values())
+    return '' if not found else f'{mean(found):.2g}' + (f' ± {stdev(found):.1g}' if len(found) > 1 else '')
 
 
 def claims(found: Sequence[dict]) -> str:
@@ -154,15 +189,23 @@ def rates_of(what: str, chosen: str, found: Sequence[dict]) -> str:
 
 def searched(value: float | None, chosen: bool) -> str:
     """A number of the search."""
-    text = '' if value is None else f'{value:.2f}'
-    return f'**{text}**' if chosen else text
+    shown = '' if value is None else f'{value:.2f}'
+    return f'**{shown}**' if chosen else shown
 
 
 def as_csv(results: dict) -> str:
     """One line for each number: its table, row, column, seed and value."""
-    return written([['table', 'row', 'column', 'seed', 'value'], *(
-        [name, ' '.join(row['name']), column, seed, value] for name, table in results['tables'].items()
-        for row in table['rows'] for column, values in row['values'].items() for seed, value in values.items())])
+    seeds, search = results['about']['seeds'], results['about']['search_seed']
+    lines = [[name, ' '.join(row['name']), column, seed, value] for name, table in results['tables'].items()
+             for row in table['rows'] for column, values in row['values'].items() for seed, value in values.items()]
+    lines += [['furthest gate', each['gates'], each['task'], seed, value] for each in results['moved']
+              for seed, value in each['moved'].items()]
+    lines += [['selection ratio', name, f'block {block}', seed, value]
+              for name, ratios in results['selection_ratios'].items() for seed, ratio in zip(seeds, ratios)
+              for block, value in enumerate(ratio, 1)]
+    lines += [['search', f'{each["task"]} {each["vit"]} {each["method"]}', rate, search, value]
+              for each in results['rates'] for rate, value in each['validation'].items()]
+    return written([['table', 'row', 'column', 'seed', 'value'], *lines])
 
 
 def figures(results: dict) -> Iterator[tuple[str, 'Figure']]:
@@ -216,22 +259,25 @@ def point(panel: str, series: str, x: float, values: list[float]) -> Point:
 
 def readme_part(results: dict) -> str:
     """What the README says of the results."""
-    tables = results['tables']
+    tables, seeds = results['tables'], len(results['about']['seeds'])
     return '\n\n'.join([
         BEGIN, conditions(results['about']), claims(results['claims']),
-        *(f'{tables[name]["title"]}:\n\n{by_method(tables[name], results["parameters"])}' for name in MAIN),
-        f'{tables["gates"]["title"]}:\n\n{plain(tables["gates"])}', END])
+        *(f'{tables[name]["title"]}. {BOLD}\n\n{by_method(tables[name], results["parameters"], seeds)}'
+          for name in MAIN),
+        f'{tables["gates"]["title"]}:\n\n{gates(results)}', END])
 
 
 def publish(results: dict, folder: Path = PUBLISHED, readme: Path = README) -> None:
     """Writes the results into the documentation, and their part of the README.
 
     Raises:
-        SystemExit: the README has no place for them.
+        SystemExit: they are not of the full preset, or the README has no place for them.
     """
-    text = readme.read_text(encoding='utf-8')
+    if results['about']['preset'] != 'full':
+        raise SystemExit('only the results of the full preset can be published')
+    old = readme.read_text(encoding='utf-8')
     place = re.compile(f'{re.escape(BEGIN)}.*?{re.escape(END)}', re.DOTALL)
-    if not place.search(text):
+    if not place.search(old):
         raise SystemExit(f'{readme} has no lines "{BEGIN}" and "{END}", between which the results would go')
     write(results, folder)
-    readme.write_text(place.sub(lambda _: readme_part(results), text), encoding='utf-8')
+    readme.write_text(place.sub(lambda _: readme_part(results), old), encoding='utf-8')

@@ -2,21 +2,17 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
-import torch
 
 from .. import __version__
-from ..analysis.gates import movement, read_checkpoint, selection_ratio, sigmoid
-from ..benchmark.machine import describe
-from ..sample.folder import available_cpus
+from ..analysis.gates import MOVED, GateReport, movement, read_checkpoint, selection_ratio, sigmoid
 from ..suite.execute import FAILED, FINISHED, outcomes, trained_checkpoint
 from ..suite.plans import Table
 from ..suite.runs import Run
 from ..suite.tables import measured, rows_of
 from .claims import claims_of
-from .plan import GATES, Chosen, Plan, score, with_seeds
+from .plan import SEARCH_SEED, Chosen, Plan, score, with_seeds
 
 COMMAND = 'python tools/replicate.py'
 
@@ -37,7 +33,7 @@ def gather(plan: Plan) -> dict:
         moved=gates_moved(plan, chosen, records),
         selection_ratios=ratios,
         claims=[claim._asdict() | dict(comparisons=[c._asdict() for c in claim.comparisons])
-                for claim in claims_of(shown, ratios)])
+                for claim in claims_of(shown, ratios, len(plan.preset.seeds))])
 
 
 def choose_all(plan: Plan) -> tuple[Chosen, list[Run]]:
@@ -51,23 +47,18 @@ def choose_all(plan: Plan) -> tuple[Chosen, list[Run]]:
 
 def about(plan: Plan, runs: Sequence[Run], records: Mapping[str, dict]) -> dict:
     """How and with what it was measured."""
-    machine = describe(torch.device('cuda' if torch.cuda.is_available() else 'cpu'))
     statuses = [records.get(run.name, {}).get('status') for run in runs]
+    origins = [record['made_with'] for record in records.values() if record.get('status') == FINISHED]
     preset = plan.preset
     return dict(
-        command=COMMAND + (' --quick' if preset.name == 'quick' else ''), version=__version__,
+        command=COMMAND + (' --quick' if preset.name == 'quick' else ''), preset=preset.name, version=__version__,
         runs=len(runs), finished=statuses.count(FINISHED), failed=statuses.count(FAILED),
         hours=round(sum(record.get('seconds', 0) for record in records.values()) / 3600, 2),
-        device=machine['device'], cpus=available_cpus(), python=machine['python'], date=machine['date'],
-        versions=describe_versions(), seeds=list(preset.seeds),
+        **{key: sorted({str(origin[key]) for origin in origins}) for key in ('device', 'commit', 'python')},
+        versions=sorted({f'{name} {version}' for origin in origins for name, version in origin['versions'].items()}),
+        seeds=list(preset.seeds), search_seed=SEARCH_SEED,
         images={name: dict(splits) for name, splits in preset.images.items()}, pretraining=dict(preset.pretraining),
         iterations=dict(preset.iterations), prompts=preset.prompts, heads=list(preset.heads), rates=list(preset.rates))
-
-
-def describe_versions() -> dict[str, str]:
-    """Of the packages that numbers depend on."""
-    from ..sample.results import installed_versions
-    return installed_versions('torch', 'mmengine', 'mmseg', 'mmpretrain', 'numpy', 'scipy')
 
 
 def as_data(table: Table, seeds: Sequence[int], records: Mapping[str, dict]) -> dict:
@@ -117,36 +108,33 @@ def gates_moved(plan: Plan, chosen: Chosen, records: Mapping[str, dict]) -> list
     """How far gates went from their prior: the largest change of gamma in each run of the table 'gates'."""
     found = []
     for entry in plan.gates(chosen).entries:
-        name, moves = entry.row[0], {}
-        for seed in plan.preset.seeds:
-            run = entry.run.with_seed(seed)
-            if finished(run, records):
-                report = read_checkpoint(trained_checkpoint(run, plan.runs / run.name), name)
-                start = sigmoid(np.float64(np.float32(-GATES[name].prior)))
-                moves[str(seed)] = movement(report.gates, np.full_like(report.gates, start))
+        runs = {seed: entry.run.with_seed(seed) for seed in plan.preset.seeds}
+        moves = {str(seed): moved_by(report_of(plan, run)) for seed, run in runs.items() if finished(run, records)}
         if moves:
-            found.append(dict(gates=name, task=entry.task, moved=moves))
+            found.append(dict(gates=entry.row[0], task=entry.task, moved=moves))
     return found
+
+
+def report_of(plan: Plan, run: Run) -> GateReport:
+    """The gates of a finished run."""
+    return read_checkpoint(trained_checkpoint(run, plan.runs / run.name), run.name)
+
+
+def moved_by(report: GateReport) -> float:
+    """The largest change of gamma from the prior."""
+    start = sigmoid(np.float64(np.float32(report.prior)))
+    return movement(report.gates, np.full_like(report.gates, start))
 
 
 def selection_ratios(plan: Plan, chosen: Chosen, records: Mapping[str, dict]) -> dict[str, list[list[float]]]:
-    """Of Gated Prompt Tuning, by ViT and task: the ratio of each block before the last, for each seed."""
-    found: dict[str, list[list[float]]] = {}
-    for cell, rates in chosen.items():
-        for seed in plan.preset.seeds if cell.method == 'gpt' else ():
-            run = plan.run(cell, rates).with_seed(seed)
-            if finished(run, records):
-                report = read_checkpoint(trained_checkpoint(run, plan.runs / run.name), cell.name)
-                found.setdefault(f'{cell.vit} {cell.task}', []).append(selection_ratio(report.gates).tolist())
-    return found
+    """Of Gated Prompt Tuning, by ViT and task: the ratio of each block before the last, for each seed.
 
-
-def read(path: Path) -> dict:
-    """What :func:`gather` gave, from results.json.
-
-    Raises:
-        SystemExit: there is no such file.
+    Where gates have hardly moved, their ratio is that of their prior: such cells are left out.
     """
-    if not path.is_file():
-        raise SystemExit(f'there is no {path}: {COMMAND} makes it')
-    return json.loads(path.read_text(encoding='utf-8'))
+    found = {}
+    for cell, rates in chosen.items():
+        runs = [plan.run(cell, rates).with_seed(seed) for seed in plan.preset.seeds] if cell.method == 'gpt' else []
+        reports = [report_of(plan, run) for run in runs if finished(run, records)]
+        if reports and min(map(moved_by, reports)) >= MOVED:
+            found[f'{cell.vit} {cell.task}'] = [selection_ratio(report.gates).tolist() for report in reports]
+    return found

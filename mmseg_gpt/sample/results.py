@@ -34,9 +34,9 @@ def collect(work_dir: Path, counts: dict[str, int], seconds: dict[str, float], s
 
 
 def installed_versions(*modules: str) -> dict[str, str]:
-    """Versions of what brought these modules, by its name, which forks of OpenMMLab have their own."""
+    """Versions of what brought these modules, if installed, by its name, which forks of OpenMMLab have their own."""
     installed = packages_distributions()
-    return {name: version(name) for module in modules for name in installed[module]}
+    return {name: version(name) for module in modules for name in installed.get(module, ())}
 
 
 def last_miou(log: str) -> float:

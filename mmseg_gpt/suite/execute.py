@@ -20,6 +20,7 @@ from ..engine.preflight.keys import find
 from ..engine.preflight.missing import missing_checkpoint, missing_datasets
 from ..engine.resume import POINTER, named_checkpoint
 from ..results.finished import METRICS, numbers_in
+from .provenance import made_with
 from .runs import TOOLS, Run, config_of, pretrained_sha256, testing, training, typed, what_it_is
 
 RECORD, LOG, LOCK = 'run.json', 'log.txt', 'run.lock'
@@ -224,7 +225,8 @@ def claimed(folder: Path) -> Iterator[int | None]:
         yield lock.fileno()
 
 
-def carry_out(run: Run, folder: Path, tools: Path, lock: int, start: Execute = run_command) -> dict:
+def carry_out(run: Run, folder: Path, tools: Path, lock: int, start: Execute = run_command,
+              origin: dict | None = None) -> dict:
     """Trains and tests, from the beginning or from where it was interrupted, and returns the record.
 
     Args:
@@ -233,6 +235,7 @@ def carry_out(run: Run, folder: Path, tools: Path, lock: int, start: Execute = r
         tools: The folder of train.py and test.py.
         lock: Of the folder, see :func:`claimed`.
         start: What runs a command.
+        origin: What :func:`made_with` says, if that is known.
 
     Raises:
         KeyboardInterrupt: it was stopped.
@@ -240,7 +243,7 @@ def carry_out(run: Run, folder: Path, tools: Path, lock: int, start: Execute = r
     before = read_record(folder)
     record = dict(status=STARTED, version=__version__, command=typed(training(run, folder, tools)),
                   starts=before.get('starts', 0) + 1, seconds=before.get('seconds', 0.), settings=what_it_is(run),
-                  pretrained=pretrained_sha256(run))
+                  pretrained=pretrained_sha256(run), made_with=origin or made_with())
     write_record(folder, record)
     progress, started = LiveLine(), time.time()
     try:

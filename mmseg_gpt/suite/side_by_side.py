@@ -15,7 +15,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 from ..commands import duration, run_forked
-from .execute import FAILED, FINISHED, carry_out, claimed, is_done, outcomes, read_record
+from .execute import FAILED, FINISHED, carry_out, claimed, is_done, outcomes, read_record, write_record
+from .provenance import made_with
 from .runs import TOOLS, Run
 
 # All that training and testing import; what is missing here is imported by every command again.
@@ -51,7 +52,7 @@ def run_side_by_side(runs: Sequence[Run], home: Path, workers: int, title: str, 
     try:
         while True:
             while len(active) < workers and (run := next(waiting, None)):
-                process = context.Process(target=carry_out_alone, args=(run, home, again))
+                process = context.Process(target=carry_out_alone, args=(run, home, again, made_with()))
                 process.start()
                 active[process] = run
             if not active:
@@ -60,6 +61,7 @@ def run_side_by_side(runs: Sequence[Run], home: Path, workers: int, title: str, 
             for process in [process for process in active if process.sentinel in ready]:
                 run = active.pop(process)
                 process.join()
+                note_crash(home / run.name, process.exitcode)
                 done += 1
                 rest = (time.time() - begun) / done * (len(left) - done)
                 print(f'[{len(runs) - len(left) + done}/{len(runs)}] {run.name}: '
@@ -72,14 +74,21 @@ def run_side_by_side(runs: Sequence[Run], home: Path, workers: int, title: str, 
         raise
 
 
-def carry_out_alone(run: Run, home: Path, again: bool) -> None:
+def carry_out_alone(run: Run, home: Path, again: bool, origin: dict) -> None:
     """Carries out one run, in a process of its own that prints nothing."""
     # A session of its own: Ctrl-C in the terminal reaches the process that started this, which passes it on.
     os.setsid()
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere), claimed(home / run.name) as lock:
         if lock is not None and not is_done(read_record(home / run.name), again):
-            carry_out(run, home / run.name, TOOLS, lock, run_forked)
+            carry_out(run, home / run.name, TOOLS, lock, run_forked, origin)
+
+
+def note_crash(folder: Path, status: int) -> None:
+    """Keeps in the record of a run that its process has ended otherwise than it should, as one that is killed does."""
+    record = read_record(folder)
+    if status and record.get('status') not in (FINISHED, FAILED):
+        write_record(folder, dict(record, status=FAILED, reason=f'its process ended with status {status}'))
 
 
 def said_of(record: dict) -> str:
