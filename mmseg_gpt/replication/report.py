@@ -142,8 +142,8 @@ def gates(results: dict) -> str:
     return (f'{grid(header, rows, 1)}\n\n*Better* and *worse* are differences from the first row by the test of '
             'the claims. The furthest gate is the one that went furthest from its prior, in gamma: mean and standard '
             'deviation; 0 is exactly 0. AdamW, which all but the last rows have, moves a gate by about its learning '
-            'rate in an iteration, however small its gradient is; SGD moves it by its gradient times that. With SGD the '
-            'head has a learning rate of 0.1.')
+            'rate in an iteration, however small its gradient is; SGD moves it by its gradient times that. With SGD '
+            'the head has a learning rate of 0.1.')
 
 
 def furthest(values: Mapping[str, float] | None) -> str:
