@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import re
 import runpy
+import signal
 import subprocess
 import sys
 import time
@@ -79,6 +80,7 @@ def run_forked(command: Sequence[str], log: Path, show: Callable[[str], None], k
 def become(script: Sequence[str], log: int) -> None:
     """Goes on as a script with its arguments would, with its output in a file."""
     os.setsid()  # as run_command does
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # whatever the process does with it that this is a fork of
     for number, name in ((1, 'stdout'), (2, 'stderr')):
         os.dup2(log, number)
         setattr(sys, name, open(number, 'w', buffering=1, closefd=False))  # noqa: SIM115

@@ -640,6 +640,10 @@ def test_a_fork_ends_with_what_waits_for_it(script, tmp_path, monkeypatch):
         join(self, *args)
 
     monkeypatch.setattr(ForkProcess, 'join', interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        run_forked(['python', script, 'wait'], tmp_path / 'log.txt', print)
+    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the tools do
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_forked(['python', script, 'wait'], tmp_path / 'log.txt', print)
+    finally:
+        signal.signal(signal.SIGTERM, handler)
     assert waits[0].exitcode == -signal.SIGTERM
