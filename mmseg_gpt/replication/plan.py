@@ -120,7 +120,7 @@ QUICK = Preset(
     dict(pretraining=dict(train=96), scenes=dict(train=16, val=8, test=8),
          breeds=dict(train=24, val=12, test=24), distances=dict(train=20, val=10, test=20)),
     dict(mae=4, mocov3=4, supervised=4), dict(scenes=4, breeds=4, distances=4),
-    heads=(0.02, 0.1), rates=(0.01, 0.1), seeds=(1, 2), prompts=12, starts=(1, 12),
+    heads=(0.1, 0.5), rates=(0.01, ), seeds=(1, 2), prompts=12, starts=(1, 12),
     counts={'gpt': (1, 12), 'vpt-deep': (12, )}, vits=('mae', 'mocov3'), gates=('prior 0', 'prior -10, SGD at 0.001'))
 
 
