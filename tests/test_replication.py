@@ -38,9 +38,9 @@ from mmseg_gpt.replication.plan import (
     Cell,
     Plan,
     Rates,
-    with_seeds,
 )
 from mmseg_gpt.replication.report import BEGIN, END, PUBLISHED, README, as_csv, markdown, publish, readme_part
+from mmseg_gpt.replication.tables import tables_of, with_seeds
 from mmseg_gpt.suite.execute import read_record, write_record
 from mmseg_gpt.suite.runs import config_of, what_it_is
 from mmseg_gpt.suite.side_by_side import note_crash
@@ -231,7 +231,7 @@ def test_nothing_is_searched_before_the_rate_of_its_head_is_known(plan):
 
 
 def test_tables_and_figures_share_their_runs_and_have_names_of_their_own(plan):
-    tables = plan.tables(chosen_everywhere(plan))
+    tables = tables_of(plan, chosen_everywhere(plan))
     runs = with_seeds(tables.values(), FULL.seeds)
     assert len({run.name for run in runs}) == len(runs)
     assert {run.settings[-1] for run in runs} == {f'randomness.seed={seed}' for seed in FULL.seeds}
@@ -340,7 +340,7 @@ def results_with(**values: float) -> dict:
                    search_seed=0,
                    images=dict(pretraining=dict(train=5)), pretraining=dict(mae=7), iterations=dict(scenes=3),
                    prompts=12, heads=[0.1], rates=[0.01]),
-        tables=tables, parameters=dict(gpt=dict(trained=1234, total=5000)),
+        tables=tables, parameters=dict(gpt=1234),
         rates=[dict(task='scenes', vit='mae', method='gpt', head=0.1, backbone=0.01,
                     validation={'0.001': 20., '0.01': 30.})],
         moved=[dict(gates='prior 0', task='breeds', moved={'1': 0.5, '2': 1.5})],
@@ -445,9 +445,9 @@ def test_a_tiny_replication_is_interrupted_and_goes_on(tmp_path):
     for name in ('segmentation', 'classification'):
         for row in results['tables'][name]['rows']:
             assert all(set(values) == {'1', '2'} for values in row['values'].values()) and row['values'], row
-    assert results['parameters']['linear']['trained'] == 0
-    assert results['parameters']['gpt']['trained'] == 12 * 64 + 11 + 12
-    assert results['parameters']['lora']['trained'] == 12 * 4 * (64 + 192)
+    assert results['parameters']['linear'] == 0
+    assert results['parameters']['gpt'] == 12 * 64 + 11 + 12
+    assert results['parameters']['lora'] == 12 * 4 * (64 + 192)
     moved = {(each['gates'], each['task']): max(each['moved'].values()) for each in results['moved']}
     assert {name for name, _ in moved} == {'prior -5, as in the tables', 'prior 0', 'prior -10, SGD at 0.001'}
     assert moved['prior 0', 'breeds'] > 0 and moved['prior -10, SGD at 0.001', 'breeds'] < 1e-3

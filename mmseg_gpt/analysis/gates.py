@@ -36,16 +36,26 @@ class GateReport(NamedTuple):
     hard: bool = False
 
     @property
+    def start(self) -> np.ndarray:
+        """Where the gates were before training; the first of them everywhere, if their prior is not known."""
+        if self.prior is None:
+            return np.full_like(self.gates, self.gates[~np.isnan(self.gates)][0])
+        # The parameter is a float32, which has no 0.1.
+        return np.full_like(self.gates, sigmoid(np.float64(np.float32(self.prior))))
+
+    @property
+    def moved(self) -> float:
+        """How far the gates went from there in gamma, see :func:`movement`."""
+        return movement(self.gates, self.start)
+
+    @property
     def note(self) -> str | None:
         """Says so if the gates have not moved, see :func:`gate_note`."""
         if self.gates is None:
             return None
-        if self.prior is None:
-            start, where = self.gates[~np.isnan(self.gates)][0], 'one another (the file does not tell their prior)'
-        else:
-            # The parameter is a float32, which has no 0.1.
-            start, where = sigmoid(np.float64(np.float32(self.prior))), f'their prior, gamma = {self.prior:g}'
-        return gate_note(self.name, self.gates, np.full_like(self.gates, start), where)
+        where = ('one another (the file does not tell their prior)' if self.prior is None
+                 else f'their prior, gamma = {self.prior:g}')
+        return gate_note(self.name, self.gates, self.start, where)
 
 
 class GateHistory(NamedTuple):

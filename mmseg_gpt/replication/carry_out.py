@@ -8,13 +8,14 @@ import torch
 
 from ..commands import LiveLine
 from ..sample.folder import read_manifest
-from ..suite.execute import FINISHED, outcomes, prepare, read_record
+from ..suite.execute import FINISHED, prepare, read_record
 from ..suite.runs import Run
 from ..suite.side_by_side import run_side_by_side
 from .data import draw_datasets, settings_of_data
-from .plan import Plan, Preset, with_seeds
+from .plan import Plan, Preset
 from .report import publish, write
-from .results import gather
+from .results import choose_all, gather
+from .tables import tables_of, with_seeds
 
 
 def replicate(preset: Preset, args: argparse.Namespace, workers: int) -> None:
@@ -56,24 +57,19 @@ def check_complete(about: dict) -> None:
 def do_what_is_left(plan: Plan, args: argparse.Namespace, workers: int) -> None:
     """Draws, pretrains, searches and adapts."""
     draw(plan, args.overwrite)
-    carry_out(plan, plan.pretrainings(), 'pretraining', args, workers)
+
+    def carry_out(runs: Sequence[Run], title: str) -> None:
+        prepare(runs, plan.runs, args.retry_failed, args.overwrite)
+        run_side_by_side(runs, plan.runs, workers, title, args.retry_failed)
+
+    carry_out(plan.pretrainings(), 'pretraining')
     for run in plan.pretrainings():
         record = read_record(plan.runs / run.name)
         if record.get('status') != FINISHED:
             raise SystemExit(f'{run.name} has not finished, so there is no ViT to adapt: '
                              f'{record.get("reason", "another process is running it")}')
-    chosen = {}
-    for what in ('learning rates of heads', 'learning rates'):
-        searched = [run for runs in plan.searches(chosen).values() for run in runs.values()]
-        carry_out(plan, searched, what, args, workers)
-        chosen = plan.choose(outcomes(searched, plan.runs), chosen)
-    carry_out(plan, with_seeds(plan.tables(chosen).values(), plan.preset.seeds), 'results', args, workers)
-
-
-def carry_out(plan: Plan, runs: Sequence[Run], title: str, args: argparse.Namespace, workers: int) -> None:
-    """Carries out runs."""
-    prepare(runs, plan.runs, args.retry_failed, args.overwrite)
-    run_side_by_side(runs, plan.runs, workers, title, args.retry_failed)
+    chosen, _ = choose_all(plan, carry_out)
+    carry_out(with_seeds(tables_of(plan, chosen).values(), plan.preset.seeds), 'results')
 
 
 def draw(plan: Plan, overwrite: bool) -> None:

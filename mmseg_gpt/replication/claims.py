@@ -45,10 +45,6 @@ class Claim(NamedTuple):
     source: str
     comparisons: list[Comparison]
 
-    def count(self, verdict: str) -> int:
-        """How many of its comparisons came out so."""
-        return sum(comparison.verdict == verdict for comparison in self.comparisons)
-
 
 def compare(where: str, better: Sequence[float], worse: Sequence[float], chosen_from: int = 1) -> Comparison:
     """Whether ``better`` is.

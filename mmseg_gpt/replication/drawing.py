@@ -27,6 +27,7 @@ from ..sample.scenes import (
     draw_background,
     draw_objects,
     noise,
+    paint,
     sky,
     zebra,
 )
@@ -41,14 +42,10 @@ DISTANCES = [f'{i}_of_5' for i in range(1, 6)]
 
 def render(rng: Generator, layers: list[Layer]) -> tuple[np.ndarray, np.ndarray]:
     """Paints layers (2S, 2S) over one another in a light of its own: RGB (S, S, 3) and labels (S, S), both uint8."""
-    side = len(layers[0].mask)
-    image, labels = np.zeros((side, side, 3)), np.zeros((side, side), np.uint8)
-    for layer in layers:
-        coverage = layer.mask[..., None]
-        image = image * (1 - coverage) + layer.texture * coverage
-        labels[layer.mask > 0.5] = layer.label
+    image, labels = paint(layers)
     image = (image * rng.uniform(0.7, 1.15) * rng.uniform(0.85, 1.15, 3)).clip(0, 1)
-    image = image.reshape(side // 2, 2, side // 2, 2, 3).mean(axis=(1, 3))
+    size = len(image) // 2
+    image = image.reshape(size, 2, size, 2, 3).mean(axis=(1, 3))
     image += rng.normal(0, 0.015, image.shape)
     return (image.clip(0, 1) * 255).round().astype(np.uint8), labels[::2, ::2]
 

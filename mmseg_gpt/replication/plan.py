@@ -7,21 +7,20 @@ images.
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from ..suite.execute import FAILED, FINISHED
-from ..suite.plans import ACCURACY, BLOCK, PROMPTS, Entry, Table, each
+from ..suite.plans import ACCURACY
 from ..suite.runs import Run, changed, number
-from .claims import MULTI_SCALE_COLUMN, SINGLE_SCALE_COLUMN
 
 CONFIGS = Path(__file__).parents[2] / 'configs/replication'
 TASKS = ('scenes', 'breeds', 'distances')
 CLASSIFICATION = TASKS[1:]
 VITS = ('mae', 'mocov3', 'supervised')
 DEPTH = 12
-MIOU, MULTI_SCALE = 'mIoU', 'tta/mIoU'
+MIOU = 'mIoU'
 SEARCH_SEED = 0
 
 # What of the backbone differs from the task's config, which has gates and temperatures.
@@ -267,64 +266,6 @@ class Plan:
                 best[cell] = max(values, key=values.get)
         return best
 
-    def entry(self, cell: Cell, run: Run, row: tuple[str, ...], column: str, number: str = '') -> Entry:
-        """A number of a table."""
-        return Entry(cell.vit, cell.method, cell.task, run, row, column, number or score(cell.task))
-
-    def tables(self, chosen: Chosen) -> dict[str, Table]:
-        """All tables and figures of runs, as far as learning rates are chosen."""
-        return dict(segmentation=self.segmentation(chosen), classification=self.classification(chosen),
-                    figure1=self.start_blocks(chosen), figure7=self.prompt_counts(chosen), gates=self.gates(chosen))
-
-    def segmentation(self, chosen: Chosen) -> Table:
-        """After Table 3, with all methods."""
-        columns = {SINGLE_SCALE_COLUMN: MIOU, MULTI_SCALE_COLUMN: MULTI_SCALE}
-        entries = [self.entry(cell, self.run(cell, rates), (cell.vit, cell.method), column, number)
-                   for cell, rates in chosen.items() if cell.task == 'scenes' and cell.method in METHODS
-                   for column, number in columns.items()]
-        return Table('Segmentation: mIoU on the drawn scenes', ('SSL', 'METHOD'), each(columns), entries)
-
-    def classification(self, chosen: Chosen) -> Table:
-        """After Tables 1 and 2, with all methods."""
-        entries = [self.entry(cell, self.run(cell, rates), (cell.vit, cell.method), cell.task)
-                   for cell, rates in chosen.items() if cell.task in CLASSIFICATION and cell.method in METHODS]
-        return Table('Classification: accuracy', ('SSL', 'METHOD'), each(CLASSIFICATION), entries)
-
-    def start_blocks(self, chosen: Chosen) -> Table:
-        """Figure 1: VPT-shallow with prompts that enter later."""
-        entries = []
-        for cell, rates in chosen.items():
-            if cell.method == 'vpt-shallow' and cell.task in CLASSIFICATION:
-                for block in self.preset.starts:
-                    run = self.run(cell, rates) if block == 1 else changed(self.run(cell, rates), start=block - 1)
-                    entries.append(self.entry(cell, run, (cell.vit, cell.task), str(block)))
-        return Table('Figure 1 in miniature. Accuracy of VPT-shallow by the first block with prompts', ('SSL', 'TASK'),
-                     each(map(str, self.preset.starts)), entries, x=BLOCK, panels='TASK')
-
-    def prompt_counts(self, chosen: Chosen) -> Table:
-        """Figure 7, on the fine-grained task."""
-        entries = []
-        for method, counts in self.preset.counts.items():
-            cell = Cell('breeds', 'mae', method)
-            for count in counts if cell in chosen else ():
-                share = count // DEPTH if method == 'vpt-deep' else count
-                run = self.run(cell, chosen[cell])
-                run = run if count == self.preset.prompts else changed(run, prompts=share)
-                entries.append(self.entry(cell, run, ('mae', method), str(count)))
-        every = sorted({count for counts in self.preset.counts.values() for count in counts})
-        return Table('Figure 7 in miniature. Accuracy on breeds by the number of prompts', ('SSL', 'METHOD'),
-                     each(map(str, every)), entries, x=PROMPTS)
-
-    def gates(self, chosen: Chosen) -> Table:
-        """What priors and learning rates do to the gates, on the MAE ViT."""
-        entries = []
-        for name in (GPT, *self.preset.gates):
-            for task in GATE_TASKS:
-                cell = Cell(task, 'mae', 'gpt' if name == GPT else name)
-                if cell in chosen:
-                    entries.append(self.entry(cell, self.run(cell, chosen[cell]), (name, ), task))
-        return Table('Do the gates move? Gated Prompt Tuning on the MAE ViT', ('GATES', ), each(GATE_TASKS), entries)
-
 
 def diverged(record: Mapping) -> bool:
     """Whether a guard has stopped a run, as at the first number that is not finite."""
@@ -341,9 +282,3 @@ def iterations(number: int) -> tuple[str, ...]:
     warm_up = max(1, number // 10)
     return (f'train_cfg.max_iters={number}', f'param_scheduler.0.end={warm_up}', f'param_scheduler.1.begin={warm_up}',
             f'param_scheduler.1.end={number}')
-
-
-def with_seeds(tables: Iterable[Table], seeds: Iterable[int]) -> list[Run]:
-    """The runs of tables, each once."""
-    runs = dict.fromkeys(entry.run for table in tables for entry in table.entries)
-    return [run.with_seed(seed) for seed in seeds for run in runs]

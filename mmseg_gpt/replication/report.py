@@ -89,7 +89,7 @@ def grid(header: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> str
                       *map(markdown_row, rows)])
 
 
-def by_method(table: dict, parameters: Mapping[str, dict[str, int]], seeds: int) -> str:
+def by_method(table: dict, parameters: Mapping[str, int], seeds: int) -> str:
     """A row for each method; a column for each ViT and task. The best of the frozen methods is bold."""
     found = {tuple(row['name']): row['values'] for row in table['rows']}
     vits, methods = (list(dict.fromkeys(name[i] for name in found)) for i in (0, 1))
@@ -97,7 +97,7 @@ def by_method(table: dict, parameters: Mapping[str, dict[str, int]], seeds: int)
     best = {place: best_method(found, methods, *place) for place in columns}
     rows = []
     for method in methods:
-        trained = parameters.get(method, {}).get('trained')
+        trained = parameters.get(method)
         values = {(vit, column): found.get((vit, method), {}).get(column) for vit, column in columns}
         rows.append([NAMES.get(method, method), '' if trained is None else f'{trained:,}',
                      *(cell(value, seeds, best[place] == method) for place, value in values.items())])

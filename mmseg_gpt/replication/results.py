@@ -1,18 +1,17 @@
 """What has been measured, as plain data: everything that is written and drawn is made from this."""
 
 import json
-from collections.abc import Mapping, Sequence
-
-import numpy as np
+from collections.abc import Callable, Mapping, Sequence
 
 from .. import __version__
-from ..analysis.gates import MOVED, GateReport, movement, read_checkpoint, selection_ratio, sigmoid
+from ..analysis.gates import MOVED, GateReport, read_checkpoint, selection_ratio
 from ..suite.execute import FAILED, FINISHED, outcomes, trained_checkpoint
 from ..suite.plans import Table
 from ..suite.runs import Run
 from ..suite.tables import measured, rows_of
 from .claims import claims_of
-from .plan import SEARCH_SEED, Chosen, Plan, score, with_seeds
+from .plan import SEARCH_SEED, Chosen, Plan, score
+from .tables import gate_variants, tables_of, with_seeds
 
 COMMAND = 'python tools/replicate.py'
 
@@ -20,7 +19,7 @@ COMMAND = 'python tools/replicate.py'
 def gather(plan: Plan) -> dict:
     """All results of the runs that have finished."""
     chosen, searched = choose_all(plan)
-    tables = plan.tables(chosen)
+    tables = tables_of(plan, chosen)
     runs = [*plan.pretrainings(), *searched, *with_seeds(tables.values(), plan.preset.seeds)]
     records = outcomes(runs, plan.runs)
     shown = {name: as_data(table, plan.preset.seeds, records) for name, table in tables.items()}
@@ -36,11 +35,21 @@ def gather(plan: Plan) -> dict:
                 for claim in claims_of(shown, ratios, len(plan.preset.seeds))])
 
 
-def choose_all(plan: Plan) -> tuple[Chosen, list[Run]]:
-    """The learning rates that have been chosen, and the runs of the search that are known by now."""
+def choose_all(plan: Plan, before: Callable[[list[Run], str], None] = lambda runs, title: None
+               ) -> tuple[Chosen, list[Run]]:
+    """The learning rates that are best on the validation images: the head's, and with that the others'.
+
+    Args:
+        plan: Of the runs.
+        before: Is called with the runs of each step and its title, before it is chosen by what has finished of them.
+
+    Returns:
+        tuple: What has been chosen, and the runs of the search that are known by now.
+    """
     chosen: Chosen = {}
-    for _ in range(2):  # the head's, and with that the others'
+    for title in ('learning rates of heads', 'learning rates'):
         runs = [run for found in plan.searches(chosen).values() for run in found.values()]
+        before(runs, title)
         chosen = plan.choose(outcomes(runs, plan.runs), chosen)
     return chosen, runs
 
@@ -71,17 +80,16 @@ def as_data(table: Table, seeds: Sequence[int], records: Mapping[str, dict]) -> 
               for row in rows_of(table)])
 
 
-def parameters(plan: Plan, chosen: Chosen, records: Mapping[str, dict]) -> dict[str, dict[str, int]]:
-    """How many parameters a method trains in the backbone, and of how many, by method."""
+def parameters(plan: Plan, chosen: Chosen, records: Mapping[str, dict]) -> dict[str, int]:
+    """How many parameters a method trains in the backbone, by method."""
     found = {}
     for cell, rates in chosen.items():
         run = plan.run(cell, rates).with_seed(plan.preset.seeds[0])
         if cell.method not in found and cell.task == 'breeds' and finished(run, records):
-            counted = json.loads((plan.runs / run.name / 'metrics.json').read_text())['parameters']
-            found[cell.method] = counted
-    head = found.get('linear', {}).get('trained', 0)
-    return {method: dict(trained=counted['trained'] - head, total=counted['total'] - head)
-            for method, counted in found.items()}
+            metrics = json.loads((plan.runs / run.name / 'metrics.json').read_text())
+            found[cell.method] = metrics['parameters']['trained']
+    head = found.get('linear', 0)
+    return {method: trained - head for method, trained in found.items()}
 
 
 def rates_of(plan: Plan, chosen: Chosen, records: Mapping[str, dict]) -> list[dict]:
@@ -107,9 +115,9 @@ def finished(run: Run, records: Mapping[str, dict]) -> bool:
 def gates_moved(plan: Plan, chosen: Chosen, records: Mapping[str, dict]) -> list[dict]:
     """How far gates went from their prior: the largest change of gamma in each run of the table 'gates'."""
     found = []
-    for entry in plan.gates(chosen).entries:
+    for entry in gate_variants(plan, chosen).entries:
         runs = {seed: entry.run.with_seed(seed) for seed in plan.preset.seeds}
-        moves = {str(seed): moved_by(report_of(plan, run)) for seed, run in runs.items() if finished(run, records)}
+        moves = {str(seed): report_of(plan, run).moved for seed, run in runs.items() if finished(run, records)}
         if moves:
             found.append(dict(gates=entry.row[0], task=entry.task, moved=moves))
     return found
@@ -118,12 +126,6 @@ def gates_moved(plan: Plan, chosen: Chosen, records: Mapping[str, dict]) -> list
 def report_of(plan: Plan, run: Run) -> GateReport:
     """The gates of a finished run."""
     return read_checkpoint(trained_checkpoint(run, plan.runs / run.name), run.name)
-
-
-def moved_by(report: GateReport) -> float:
-    """The largest change of gamma from the prior."""
-    start = sigmoid(np.float64(np.float32(report.prior)))
-    return movement(report.gates, np.full_like(report.gates, start))
 
 
 def selection_ratios(plan: Plan, chosen: Chosen, records: Mapping[str, dict]) -> dict[str, list[list[float]]]:
@@ -135,6 +137,6 @@ def selection_ratios(plan: Plan, chosen: Chosen, records: Mapping[str, dict]) ->
     for cell, rates in chosen.items():
         runs = [plan.run(cell, rates).with_seed(seed) for seed in plan.preset.seeds] if cell.method == 'gpt' else []
         reports = [report_of(plan, run) for run in runs if finished(run, records)]
-        if reports and min(map(moved_by, reports)) >= MOVED:
+        if reports and min(report.moved for report in reports) >= MOVED:
             found[f'{cell.vit} {cell.task}'] = [selection_ratio(report.gates).tolist() for report in reports]
     return found

@@ -49,14 +49,20 @@ def draw_scene(rng: Generator, size: int = 96) -> tuple[np.ndarray, np.ndarray]:
         and i + 1 for ``CLASSES[i]``.
     """
     horizon = rng.uniform(0.3, 0.55) * size
-    image, labels = np.zeros((size, size, 3)), np.zeros((size, size), np.uint8)
-    for layer in [*draw_background(rng, size, horizon), *draw_objects(rng, size, horizon)]:
-        coverage = layer.mask[..., None]
-        image = image * (1 - coverage) + layer.texture * coverage
-        labels[layer.mask > 0.5] = layer.label
+    image, labels = paint([*draw_background(rng, size, horizon), *draw_objects(rng, size, horizon)])
     light = rng.uniform(0.7, 1.15) * rng.uniform(0.85, 1.15, 3)
     image = image * light + rng.normal(0, 0.015, image.shape)
     return (image.clip(0, 1) * 255).round().astype(np.uint8), labels
+
+
+def paint(layers: list[Layer]) -> tuple[np.ndarray, np.ndarray]:
+    """Paints layers over one another: RGB (S, S, 3) in [0, 1], float, and labels (S, S), uint8."""
+    image, labels = np.zeros_like(layers[0].texture), np.zeros(layers[0].mask.shape, np.uint8)
+    for layer in layers:
+        coverage = layer.mask[..., None]
+        image = image * (1 - coverage) + layer.texture * coverage
+        labels[layer.mask > 0.5] = layer.label
+    return image, labels
 
 
 def draw_background(rng: Generator, size: int, horizon: float) -> list[Layer]:
