@@ -2,7 +2,17 @@
 # projection) with a projector of the ViT's size. Crops are larger and blur is weaker than for photographs.
 _base_ = ['mae_pretrain.py']
 max_iters = 1500
-width, hidden, out = 64, 256, 64
+width, out = 64, 64
+perceptron = dict(
+    type='NonLinearNeck',
+    hid_channels=256,
+    out_channels=out,
+    with_bias=False,
+    with_last_bn=True,
+    with_last_bn_affine=False,
+    with_last_bias=False,
+    with_avg_pool=False,
+    norm_cfg=dict(type='BN1d'))
 model = dict(
     _delete_=True,
     type='MoCoV3',
@@ -15,32 +25,10 @@ model = dict(
         img_size=48,
         patch_size=8,
         stop_grad_conv1=True),
-    neck=dict(
-        type='NonLinearNeck',
-        in_channels=width,
-        hid_channels=hidden,
-        out_channels=out,
-        num_layers=3,
-        with_bias=False,
-        with_last_bn=True,
-        with_last_bn_affine=False,
-        with_last_bias=False,
-        with_avg_pool=False,
-        norm_cfg=dict(type='BN1d')),
+    neck=dict(perceptron, in_channels=width, num_layers=3),
     head=dict(
         type='MoCoV3Head',
-        predictor=dict(
-            type='NonLinearNeck',
-            in_channels=out,
-            hid_channels=hidden,
-            out_channels=out,
-            num_layers=2,
-            with_bias=False,
-            with_last_bn=True,
-            with_last_bn_affine=False,
-            with_last_bias=False,
-            with_avg_pool=False,
-            norm_cfg=dict(type='BN1d')),
+        predictor=dict(perceptron, in_channels=out, num_layers=2),
         loss=dict(type='CrossEntropyLoss', loss_weight=2 * 0.2),
         temperature=0.2))
 # Hues are turned one way: mmcv's adjust_hue fails on negative turns with NumPy 2.
@@ -66,4 +54,4 @@ param_scheduler = [
 ]
 train_cfg = dict(max_iters=max_iters)
 # Not settings: changing them from the command line would change nothing.
-del max_iters, width, hidden, out, jitter, view, flip, first, second
+del max_iters, width, out, perceptron, jitter, view, flip, first, second
