@@ -111,7 +111,7 @@ FULL = Preset(
     dict(pretraining=dict(train=12000), scenes=dict(train=1500, val=150, test=200),
          breeds=dict(train=2400, val=480, test=1200), distances=dict(train=2400, val=480, test=1200)),
     dict(mae=1500, mocov3=1500, supervised=1500), dict(scenes=300, breeds=200, distances=200),
-    heads=(0.005, 0.02, 0.1, 0.5, 2.), rates=(0.0002, 0.001, 0.01, 0.1, 0.5), seeds=(1, 2, 3), prompts=12,
+    heads=(0.005, 0.02, 0.1, 0.5, 2.), rates=(0.0002, 0.001, 0.01, 0.1, 0.5, 2.), seeds=(1, 2, 3), prompts=12,
     starts=(1, 4, 8, 10, 11, 12),
     counts={'gpt': (1, 3, 12, 24, 48), 'vpt-deep': (12, 24, 48, 96)})
 QUICK = Preset(
