@@ -1,9 +1,11 @@
 """The paper in miniature: its data, its plan, its claims, its report, and a tiny one from beginning to end."""
 
+import argparse
 import json
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from statistics import mean
 
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 from mmengine.registry import MODELS, DefaultScope
 
-from mmseg_gpt.replication.carry_out import check_complete, draw
+from mmseg_gpt.replication.carry_out import check_complete, draw, replicate
 from mmseg_gpt.replication.claims import (
     FAILS,
     HOLDS,
@@ -22,6 +24,7 @@ from mmseg_gpt.replication.claims import (
     claims_of,
     compare,
     gate_comparisons,
+    later_blocks,
     selected_blocks,
 )
 from mmseg_gpt.replication.data import draw_datasets
@@ -30,7 +33,9 @@ from mmseg_gpt.replication.plan import (
     FULL,
     GATE_TASKS,
     GATES,
+    GPT,
     METHODS,
+    PAPER,
     QUICK,
     SGD_HEAD,
     TASKS,
@@ -39,7 +44,18 @@ from mmseg_gpt.replication.plan import (
     Plan,
     Rates,
 )
-from mmseg_gpt.replication.report import BEGIN, END, PUBLISHED, README, as_csv, markdown, publish, readme_part
+from mmseg_gpt.replication.report import (
+    BEGIN,
+    END,
+    PUBLISHED,
+    README,
+    as_csv,
+    conditions,
+    markdown,
+    publish,
+    readme_part,
+)
+from mmseg_gpt.replication.results import about
 from mmseg_gpt.replication.tables import tables_of, with_seeds
 from mmseg_gpt.suite.execute import read_record, write_record
 from mmseg_gpt.suite.runs import config_of, what_it_is
@@ -241,7 +257,7 @@ def test_tables_and_figures_share_their_runs_and_have_names_of_their_own(plan):
     counts = {(e.row[1], e.column): config_of(e.run).model.backbone.prompt.num_tokens
               for e in tables['figure7'].entries}
     assert counts['gpt', '48'] == 48 and counts['vpt-deep', '48'] == 4  # in each of 12 blocks
-    assert {e.run for e in tables['gates'].entries if e.row == ('prior -5, as in the tables', )} == {
+    assert {e.run for e in tables['gates'].entries if e.row == (GPT, )} == {
         plan.run(Cell(task, 'mae', 'gpt'), Rates(0.1, 0.01)) for task in GATE_TASKS}
     starts = {e.column: config_of(e.run).model.backbone.get('start_block', 0) for e in tables['figure1'].entries}
     assert starts == {str(block): block - 1 for block in FULL.starts}
@@ -286,9 +302,10 @@ def tables_with(**values: float) -> dict:
             dict(name=['mae', 'gpt'], values={'12': cell(60.), '24': cell(61.)}),
             dict(name=['mae', 'vpt-deep'], values={'24': cell(55.)})]),
         gates=dict(title='Gates', labels=['GATES'], columns=['breeds'], x='', panels='', rows=[
-            dict(name=['prior -5, as in the tables'], values={'breeds': cell(50.)}),
-            dict(name=['prior 0'], values={'breeds': cell(51.)}), dict(name=['prior 10'], values={'breeds': cell(50.)}),
-            dict(name=['prior -10'], values={'breeds': cell(49.)})]))
+            dict(name=[name], values={'breeds': cell(value)}) for name, value in (
+                (GPT, 50.), ('prior 0', 51.), ('prior 10', 50.), ('prior -10', 49.), (PAPER, 40.),
+                ('prior 0, SGD at 0.1', 45.))]),
+        figure4=dict(title='Figure 4', labels=['SSL', 'TASK'], columns=['mIoU'], x='', panels='', rows=[]))
 
 
 def test_each_claim_is_about_the_methods_that_it_names():
@@ -309,9 +326,19 @@ def test_each_claim_is_about_the_methods_that_it_names():
     assert claims_of(tables_with(), {}, 4) == []  # not all seeds are there
 
 
+def test_the_best_later_block_must_be_better_by_more_than_a_choice_among_so_many_is():
+    table = dict(rows=[dict(name=['mae', 'breeds'], values={
+        '1': {'1': 40., '2': 41., '3': 42.}, '8': {'1': 43.1, '2': 44., '3': 45.2}})])
+    assert [c.verdict for c in later_blocks(table, 3)] == [HOLDS]
+    table['rows'][0]['values'] |= {str(block): {'1': 30., '2': 30., '3': 30.} for block in (3, 4, 5)}
+    (found, ) = later_blocks(table, 3)
+    assert found.verdict == NOISE and found.where == 'mae breeds, block 8'
+
+
 def test_variants_of_the_gates_are_compared_with_that_of_the_tables():
     found = {c.where: c.verdict for c in gate_comparisons(tables_with()['gates'], 3)}
-    assert found == {'prior 0 breeds': HOLDS, 'prior 10 breeds': NOISE, 'prior -10 breeds': FAILS}
+    assert found == {'prior 0 breeds': HOLDS, 'prior 10 breeds': NOISE, 'prior -10 breeds': FAILS,
+                     'prior 0, SGD at 0.1 breeds': HOLDS}  # than the paper's, which has SGD too
 
 
 def test_selected_blocks_differ_where_cells_do_and_not_where_only_seeds_do():
@@ -322,11 +349,19 @@ def test_selected_blocks_differ_where_cells_do_and_not_where_only_seeds_do():
         weights[block] += 1
         return list(weights / weights.sum())
 
-    apart = {f'vit task{i}': [ratio(i) for _ in range(3)] for i in range(4)}
-    mixed = {f'vit task{i}': [ratio(j) for j in range(3)] for i in range(4)}
-    assert next(selected_blocks(apart)).verdict == HOLDS
-    assert next(selected_blocks(mixed)).verdict == NOISE
-    assert list(selected_blocks({'vit task': apart['vit task0']})) == []
+    cells = [(vit, task) for vit in range(2) for task in range(3)]
+
+    def verdicts(block: Callable[[int, int, int], int]) -> dict[str, str]:
+        ratios = {f'vit{vit} task{task}': [ratio(block(vit, task, seed)) for seed in range(3)] for vit, task in cells}
+        return {c.where: c.verdict for c in selected_blocks(ratios)}
+
+    vits, tasks = 'ViTs, on the same task', 'tasks, for the same ViT'
+    assert verdicts(lambda vit, task, seed: vit) == {vits: HOLDS, tasks: NOISE}
+    assert verdicts(lambda vit, task, seed: task) == {vits: NOISE, tasks: HOLDS}
+    assert verdicts(lambda vit, task, seed: 3 * vit + task) == {vits: HOLDS, tasks: HOLDS}
+    assert verdicts(lambda vit, task, seed: seed) == {vits: NOISE, tasks: NOISE}
+    assert list(selected_blocks({'vit task': [ratio(0)] * 3})) == []
+    assert list(selected_blocks({'vit0 task': [ratio(0)], 'vit1 task': [ratio(1)]})) == []
 
 
 # --- report -----------------------------------------------------------------------------------------------------------
@@ -337,14 +372,17 @@ def results_with(**values: float) -> dict:
     return dict(
         about=dict(command='python tools/replicate.py', preset='full', version='0', runs=10, finished=9, failed=1,
                    hours=1.5, device=['CPU'], commit=['abc'], python=['3'], versions=['torch 2'], seeds=[1, 2, 3],
-                   search_seed=0,
-                   images=dict(pretraining=dict(train=5)), pretraining=dict(mae=7), iterations=dict(scenes=3),
-                   prompts=12, heads=[0.1], rates=[0.01]),
+                   search_seed=0, images=dict(pretraining=dict(train=5), scenes=dict(train=6, val=7, test=8)),
+                   pretraining=dict(mae=7), iterations=dict(scenes=3), prompts=12, heads=[0.1, 0.2, 0.3],
+                   rates=[0.001, 0.01], common=0.01),
         tables=tables, parameters=dict(gpt=1234),
         rates=[dict(task='scenes', vit='mae', method='gpt', head=0.1, backbone=0.01,
-                    validation={'0.001': 20., '0.01': 30.})],
+                    validation={'0.001': None, '0.01': 30.}),
+               dict(task='scenes', vit='mae', method='linear', head=0.2, backbone=None,
+                    validation={'0.1': 20., '0.2': 30., '0.3': 25.})],
         moved=[dict(gates='prior 0', task='breeds', moved={'1': 0.5, '2': 1.5})],
-        selection_ratios={}, claims=[c._asdict() | dict(comparisons=[x._asdict() for x in c.comparisons])
+        selection_ratios={f'{vit} breeds': [[0.25, 0.75], [0.5, 0.5], [0.75, 0.25]] for vit in ('mae', 'mocov3')},
+        claims=[c._asdict() | dict(comparisons=[x._asdict() for x in c.comparisons])
                                      for c in claims_of(tables, {}, 3)])
 
 
@@ -354,8 +392,10 @@ def test_the_report_has_means_deviations_and_what_was_trained():
     row = next(line for line in text.splitlines() if line.startswith('| Gated Prompt Tuning |'))
     assert row.count('**52.00 ± 0.10**') == 6 and '| 1,234 |' in row  # full fine-tuning is not among the frozen ones
     assert '| Full fine-tuning |  | 99.00 ± 0.10 |' in text
-    assert '| scenes | MAE | Gated Prompt Tuning | 20.00 | **30.00** |' in text
+    assert '| scenes | MAE | Gated Prompt Tuning | diverged | **30.00** |' in text
+    assert '0 of 1 heads have the lowest or highest; of 1 others 0 have the lowest and 1 the highest.' in text
     assert '| prior 0 | 51.00 ± 0.10 (better) | 1 ± 0.7 |' in text
+    assert 'Of 4 comparisons at 5 %, about 0 would' in text  # of the gates
     assert '| Gated Prompt Tuning is better than VPT-shallow | Tables 1 to 3 | 4 of 4 |  |  |' in text
 
 
@@ -363,7 +403,8 @@ def test_the_csv_has_a_line_for_every_value():
     results = results_with()
     lines = as_csv(results).splitlines()
     values = [v for table in results['tables'].values() for row in table['rows'] for v in row['values'].values()]
-    assert len(lines) == 1 + sum(map(len, values)) + 2 + 2
+    assert len(lines) == 1 + sum(map(len, values)) + 2 + 12 + 4
+    assert 'selection ratio,mocov3 breeds,block 2,3,0.25' in lines
     assert f'segmentation,mae gpt,{SINGLE_SCALE_COLUMN},2,50.0' in lines
     assert 'furthest gate,prior 0,breeds,2,1.5' in lines and 'search,scenes mae gpt,0.01,0,30.0' in lines
 
@@ -377,7 +418,7 @@ def test_publishing_replaces_its_part_of_the_readme_and_no_other(tmp_path):
     assert {path.name for path in (tmp_path / 'docs').iterdir()} == {
         f'{name}.{suffix}' for names, suffixes in (
             (('results', ), ('md', 'csv', 'json')),
-            (('segmentation', 'classification', 'figure1', 'figure7'), ('png', 'svg')))
+            (('segmentation', 'classification', 'figure1', 'figure4', 'figure7'), ('png', 'svg')))
         for name in names for suffix in suffixes}
     assert readme_part(json.loads((tmp_path / 'docs/results.json').read_text())) in first
     publish(results_with(), tmp_path / 'docs', readme)
@@ -402,6 +443,30 @@ def test_the_readme_says_what_the_published_results_say():
         for one, other in zip(claim.comparisons, found['comparisons'], strict=True):
             assert (one.where, one.verdict) == (other['where'], other['verdict'])
             assert one.p == pytest.approx(other['p'], rel=1e-9)
+
+
+def test_the_report_of_nothing_says_that_nothing_has_finished(tmp_path):
+    args = argparse.Namespace(out=tmp_path, report_only=True, publish=True)
+    with pytest.raises(SystemExit, match='have not finished'):
+        replicate(FULL, args, 1)
+    text = (tmp_path / 'results.md').read_text()
+    assert '`: 0 of 72 runs finished, ' in text and '.png' not in text  # 3 ViTs, 45 heads, 4 variants with SGD
+    assert not [*tmp_path.glob('*.png')]
+    assert json.loads((tmp_path / 'results.json').read_text())['parameters'] == {}
+
+
+def test_a_run_of_the_search_that_diverged_keeps_nothing_from_being_published(plan):
+    searched, reported = plan.searches({})[Cell('scenes', 'mae', 'linear')].values(), plan.pretrainings()
+    records = {run.name: dict(status='finished', made_with=dict(
+        device='CPU', commit=None, python='3', versions={'torch': '2'})) for run in [*searched, *reported]}
+    first, *_ = searched
+    records[first.name] = dict(status='failed', reason='stopped at iteration 7: the loss is nan')
+    found = about(plan, searched, reported, records)
+    check_complete(found)
+    assert found['commit'] == [] and 'commit' not in conditions(dict(about=found, rates=[]))
+    records[reported[0].name] = records[first.name]
+    with pytest.raises(SystemExit, match='1 runs failed'):
+        check_complete(about(plan, searched, reported, records))
 
 
 # --- from beginning to end --------------------------------------------------------------------------------------------
@@ -431,10 +496,13 @@ def test_a_tiny_replication_is_interrupted_and_goes_on(tmp_path):
                                 text=True)
 
     with start() as process:
+        lines = []
         for line in process.stdout:
+            lines.append(line)
             if line.startswith('[2/3]'):  # of the heads' learning rates
                 process.terminate()
         assert process.wait() != 0
+    assert lines[-1] == 'stopped; the same command goes on\n' and 'Traceback' not in ''.join(lines)
     with start() as process:
         said = process.stdout.read()
     assert process.returncode == 0, said
@@ -449,8 +517,8 @@ def test_a_tiny_replication_is_interrupted_and_goes_on(tmp_path):
     assert results['parameters']['gpt'] == 12 * 64 + 11 + 12
     assert results['parameters']['lora'] == 12 * 4 * (64 + 192)
     moved = {(each['gates'], each['task']): max(each['moved'].values()) for each in results['moved']}
-    assert {name for name, _ in moved} == {'prior -5, as in the tables', 'prior 0', 'prior -10, SGD at 0.001'}
-    assert moved['prior 0', 'breeds'] > 0 and moved['prior -10, SGD at 0.001', 'breeds'] < 1e-3
+    assert {name for name, _ in moved} == {GPT, 'prior 0', PAPER}
+    assert moved['prior 0', 'breeds'] > 0 and moved[PAPER, 'breeds'] < 1e-3
     assert (out / 'figure7.png').is_file() and (out / 'segmentation.png').is_file()
     assert all(record['made_with']['versions']['torch'] for record in map(
         lambda path: json.loads(path.read_text()), out.glob('runs/*/run.json')))

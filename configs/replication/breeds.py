@@ -13,7 +13,7 @@ model = dict(
         img_size=48,
         patch_size=8,
         out_type='mean_all',
-        prompt=dict(type='GatedPrompt', num_tokens=8, gate_init=5.),
+        prompt=dict(type='GatedPrompt', num_tokens=12, gate_init=5.),
         temperature=True,
         init_cfg=dict(type='PretrainedViT', checkpoint='work_dirs/replicate/runs/pretrain_mae/vit.pth')),
     neck=None,

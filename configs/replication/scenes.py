@@ -10,7 +10,7 @@ model = dict(
     backbone=dict(
         arch=dict(embed_dims=width, num_layers=12, num_heads=2, mlp_ratio=2),
         img_size=size,
-        prompt=dict(type='GatedPrompt', num_tokens=8, gate_init=5.),
+        prompt=dict(type='GatedPrompt', num_tokens=12, gate_init=5.),
         init_cfg=dict(type='PretrainedViT', checkpoint='work_dirs/replicate/runs/pretrain_mae/vit.pth')),
     decode_head=dict(in_channels=width, channels=32, num_convs=2),
     auxiliary_head=[dict(auxiliary_head, in_index=0), dict(auxiliary_head, in_index=1)])

@@ -12,6 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .plan import GATES, GPT, PAPER
+
 HOLDS, NOISE, FAILS = 'holds', 'within the noise', 'does not hold'
 LEVEL = 0.05
 SELF_SUPERVISED = ('mae', 'mocov3')
@@ -93,18 +95,18 @@ def claims_of(tables: Mapping[str, dict], ratios: Mapping[str, list[list[float]]
               list(later_blocks(tables['figure1'], seeds))),
         Claim('With half as many prompts it is still better than VPT-deep', 'Figure 7',
               list(half_as_many(tables['figure7'], seeds))),
-        Claim('Which blocks the gates select depends on the ViT and the task (more than on the seed)', 'Figure 4',
+        Claim('Which blocks the gates select depends on the ViT and on the task (more than on the seed)', 'Figure 4',
               list(selected_blocks(ratios))),
     ]
     return [claim for claim in claims if claim.comparisons]
 
 
 def gate_comparisons(table: dict, seeds: int) -> list[Comparison]:
-    """Every variant of the gates against that of the tables."""
-    found = rows(table, seeds)
-    (usual, ), columns = next(iter(found.items()), (('', ), {}))
-    return [compare(f'{name} {task}', values[task], columns[task]) for (name, ), values in found.items()
-            for task in values if name != usual and task in columns]
+    """Every variant of the gates against that of the tables; of those with SGD, against the paper's."""
+    found = {name: values for (name, ), values in rows(table, seeds).items()}
+    usual = {name: PAPER if name in GATES and GATES[name].sgd else GPT for name in found}
+    return [compare(f'{name} {task}', values, found[usual[name]][task]) for name, columns in found.items()
+            for task, values in columns.items() if name != usual[name] and task in found.get(usual[name], {})]
 
 
 def rows(table: dict, seeds: int) -> dict[tuple[str, ...], dict[str, list[float]]]:
@@ -137,24 +139,46 @@ def half_as_many(table: dict, seeds: int) -> Iterator[Comparison]:
             yield compare(f'{count} against {twice}', values, deep[twice])
 
 
-def selected_blocks(ratios: Mapping[str, list[list[float]]], shuffles: int = 2000) -> Iterator[Comparison]:
-    """Distances of selection ratios between ViTs and tasks, and between seeds, by a permutation test.
+def selected_blocks(ratios: Mapping[str, list[list[float]]]) -> Iterator[Comparison]:
+    """Whether selection ratios differ more between ViTs on the same task, and between tasks for the same ViT, than
+    between seeds.
+
+    Args:
+        ratios: By block, of each seed, by ViT and task with a space between them.
+    """
+    runs = [(*name.split(' '), np.array(ratio)) for name, seeds in ratios.items() for ratio in seeds]
+    for where, among, label in (('ViTs, on the same task', 1, 0), ('tasks, for the same ViT', 0, 1)):
+        groups: dict[str, list[tuple[str, np.ndarray]]] = {}
+        for run in runs:
+            groups.setdefault(run[among], []).append((run[label], run[2]))
+        yield from permuted(where, list(groups.values()))
+
+
+def permuted(where: str, groups: Sequence[Sequence[tuple[str, np.ndarray]]], shuffles: int = 2000
+             ) -> Iterator[Comparison]:
+    """Distances between and within labels, tested by permuting the labels of each group.
 
     The distance of two ratios is their total variation, in percent: how much of one would have to be moved to make the
     other of it.
+
+    Args:
+        where: What is compared.
+        groups: Of labels and ratios; only those of the same group are compared.
+        shuffles: How many permutations.
     """
-    runs = [(name, np.array(ratio)) for name, seeds in ratios.items() for ratio in seeds]
-    pairs = list(combinations(range(len(runs)), 2))
-    if len(ratios) < 2 or len(runs) < 2 * len(ratios):
-        return
-    distances = np.array([50 * np.abs(runs[i][1] - runs[j][1]).sum() for i, j in pairs])
-    names = np.array([name for name, _ in runs])
+    pairs = [(group, i, j) for group, members in enumerate(groups) for i, j in combinations(range(len(members)), 2)]
+    distances = np.array([50 * np.abs(groups[group][i][1] - groups[group][j][1]).sum() for group, i, j in pairs])
+    names = [np.array([name for name, _ in members]) for members in groups]
 
-    def excess(labels: np.ndarray) -> float:
-        same = np.array([labels[i] == labels[j] for i, j in pairs])
-        return distances[~same].mean() - distances[same].mean()
+    def same(labels: Sequence[np.ndarray]) -> np.ndarray:
+        return np.array([labels[group][i] == labels[group][j] for group, i, j in pairs], bool)
 
+    def excess(labels: Sequence[np.ndarray]) -> float:
+        return distances[~same(labels)].mean() - distances[same(labels)].mean()
+
+    if not 0 < same(names).sum() < len(pairs):
+        return  # one seed, or one label
     rng, measured = np.random.default_rng(0), excess(names)
-    as_large = sum(excess(rng.permutation(names)) >= measured for _ in range(shuffles))
+    as_large = sum(excess([rng.permutation(found) for found in names]) >= measured for _ in range(shuffles))
     p = (as_large + 1) / (shuffles + 1)
-    yield Comparison('distance between, less that within', measured, p, HOLDS if p < LEVEL else NOISE)
+    yield Comparison(where, measured, p, HOLDS if p < LEVEL else NOISE)

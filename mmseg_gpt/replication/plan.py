@@ -66,7 +66,7 @@ GATES = {
     'prior 0, SGD at 0.1': Gates(0., sgd=0.1),
 }
 PRIOR = -5.  # of 'gpt' and 'gates-only': the most frequent one in Table 5
-GPT = 'prior -5, as in the tables'
+GPT, PAPER = 'prior -5, as in the tables', 'prior -10, SGD at 0.001'
 GATE_TASKS = ('scenes', 'breeds')
 FACTORS = 'optim_wrapper.paramwise_cfg.custom_keys'  # of the head's learning rate, by what they are for
 SGD = ('optim_wrapper.optimizer.type=SGD', 'optim_wrapper.optimizer.momentum=0.9')
@@ -87,6 +87,7 @@ class Preset(NamedTuple):
         prompts: In all; VPT-deep has a twelfth of them in each block.
         starts: Of Figure 1, blocks counted from 1.
         counts: Of Figure 7, numbers of prompts by method.
+        common: Of Figure 4, the learning rate of what is trained in the backbone, the same for all.
         vits: Those of the tables.
         methods: The same, with 'linear'.
         gates: Names in ``GATES``.
@@ -101,6 +102,7 @@ class Preset(NamedTuple):
     prompts: int
     starts: tuple[int, ...]
     counts: Mapping[str, tuple[int, ...]]
+    common: float
     vits: tuple[str, ...] = VITS
     methods: tuple[str, ...] = tuple(METHODS)
     gates: tuple[str, ...] = tuple(GATES)
@@ -113,14 +115,15 @@ FULL = Preset(
     dict(mae=1500, mocov3=1500, supervised=1500), dict(scenes=300, breeds=200, distances=200),
     heads=(0.005, 0.02, 0.1, 0.5, 2.), rates=(0.0002, 0.001, 0.01, 0.1, 0.5, 2.), seeds=(1, 2, 3), prompts=12,
     starts=(1, 4, 8, 10, 11, 12),
-    counts={'gpt': (1, 3, 12, 24, 48), 'vpt-deep': (12, 24, 48, 96)})
+    counts={'gpt': (1, 3, 12, 24, 48), 'vpt-deep': (12, 24, 48, 96)}, common=0.1)
 QUICK = Preset(
     'quick',
     dict(pretraining=dict(train=96), scenes=dict(train=16, val=8, test=8),
          breeds=dict(train=24, val=12, test=24), distances=dict(train=20, val=10, test=20)),
     dict(mae=4, mocov3=4, supervised=4), dict(scenes=4, breeds=4, distances=4),
     heads=(0.1, 0.5), rates=(0.01, ), seeds=(1, 2), prompts=12, starts=(1, 12),
-    counts={'gpt': (1, 12), 'vpt-deep': (12, )}, vits=('mae', 'mocov3'), gates=('prior 0', 'prior -10, SGD at 0.001'))
+    counts={'gpt': (1, 12), 'vpt-deep': (12, )}, common=0.01, vits=('mae', 'mocov3'),
+    gates=('prior 0', 'prior -10, SGD at 0.001'))
 
 
 class Cell(NamedTuple):

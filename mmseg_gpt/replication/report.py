@@ -8,9 +8,11 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
 from ..analysis.figures import write_figure
+from ..analysis.gates import MOVED
 from ..analysis.series import Point, draw_dots, draw_lines
 from ..suite.tables import NAMES, Cell, markdown_row, text, written
-from .claims import FAILS, HOLDS, NOISE, SELF_SUPERVISED, gate_comparisons
+from .claims import FAILS, HOLDS, LEVEL, NOISE, gate_comparisons
+from .plan import DEPTH, PAPER, PRIOR, SGD_HEAD
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,55 +29,78 @@ MAIN = ('segmentation', 'classification')
 def write(results: dict, folder: Path) -> str:
     """Writes results.md, .csv, .json and the figures, and returns what is in the first."""
     folder.mkdir(parents=True, exist_ok=True)
+    drawn = dict(figures(results))
     said = markdown(results)
     for suffix, content in (('md', said), ('csv', as_csv(results)), ('json', json.dumps(results, indent=1) + '\n')):
         (folder / f'results.{suffix}').write_text(content, encoding='utf-8')
-    for name, figure in figures(results):
+    for name, figure in drawn.items():
         write_figure(figure, folder / f'{name}.png')
     return said
 
 
 def markdown(results: dict) -> str:
     """Everything, as Markdown."""
-    tables, about, found = results['tables'], results['about'], results['claims']
-    seeds = len(about['seeds'])
-    compared = sum(len(claim['comparisons']) for claim in found)
-    parts = ['# The paper in miniature', conditions(about), '## Claims of the paper', claims(found),
-             f'{compared} comparisons at 5 %: where nothing differed, about {0.05 * compared:.0f} of them would still '
-             'come out as a difference.' if compared else '']
+    tables, about, seeds = results['tables'], results['about'], len(results['about']['seeds'])
+    parts = ['# The paper in miniature', conditions(results), '## Claims of the paper', claims(results['claims'])]
     for name in MAIN:
         parts += [f'## {tables[name]["title"]}', BOLD, by_method(tables[name], results['parameters'], seeds),
-                  f'![{tables[name]["title"]}]({name}.png)']
-    for name in ('figure1', 'figure7'):
-        title = tables[name]['title']
-        parts += [f'## {title}', plain(tables[name], seeds), f'![{title}]({name}.png)']
-    parts += ['## Selection ratios of Gated Prompt Tuning (Figure 4)',
-              'Where gates moved by less than 0.1 in gamma, no line is drawn.', '![Selection ratios](figure4.png)',
-              f'## {tables["gates"]["title"]}', gates(results), '## Each comparison', comparisons(found),
-              '## Learning rates', rates(results['rates'])]
+                  picture(results, name)]
+    for name, note in (('figure1', 'Learning rates are those of prompts that enter at block 1.'),
+                       ('figure7', f'Learning rates are those of {about["prompts"]} prompts.')):
+        parts += [f'## {tables[name]["title"]}', note, plain(tables[name], seeds), picture(results, name)]
+    parts += [f'## {tables["figure4"]["title"]}',
+              f'All with the learning rate {about["common"]:g}, as a higher one alone makes gates differ more. Where '
+              f'gates moved by less than {MOVED:g} in gamma, no line is drawn.', picture(results, 'figure4'),
+              f'## {tables["gates"]["title"]}', gates(results), '## Each comparison', comparisons(results['claims']),
+              '## Learning rates', rates(results)]
     return '\n\n'.join(part for part in parts if part) + '\n'
 
 
-def conditions(about: dict) -> str:
+def picture(results: dict, name: str) -> str:
+    """A figure, if there are numbers for it."""
+    return f'![{results["tables"][name]["title"]}]({name}.png)' if POINTS[name](results) else ''
+
+
+def conditions(results: dict) -> str:
     """What it was measured with, and how."""
+    about = results['about']
     machine = '; '.join(', '.join(about[key]) for key in ('device', 'versions') if about[key])
-    python, commits = (', '.join(about[key]) for key in ('python', 'commit'))
     failed = f', {about["failed"]} failed' if about['failed'] else ''
-    pretraining, adaptation = (', '.join(f'{NAMES.get(name, name)} {n}' for name, n in about[key].items())
-                               for key in ('pretraining', 'iterations'))
+    commits = f'; commit {", ".join(about["commit"])}' if about['commit'] else ''
     said = [f'`{about["command"]}`: {about["finished"]} of {about["runs"]} runs finished{failed}, {about["hours"]} '
-            f'hours if one after the other. {machine}; python {python}; commit {commits}.',
-            f'Mean ± standard deviation of seeds {listed(about["seeds"])} on test images, in percent: of the '
-            'adaptation, on the same ViTs and images. ViTs of 12 blocks, width 64 and 36 patches were pretrained for '
-            f'{pretraining} iterations on {about["images"]["pretraining"]["train"]} images, and adapted in '
-            f'{adaptation} iterations, with {about["prompts"]} prompts in all where there are prompts (VPT-deep has '
-            f'{about["prompts"] // 12} in each block). Learning rates were chosen on validation images, with seed '
-            f'{about["search_seed"]}: the head\'s with the head alone ({listed(about["heads"])}), and with that for '
-            f'each method its own, for what it trains in the ViT ({listed(about["rates"])}). Gates start at a prior of '
-            '-5, hard gates at 0.']
+            f'hours if one after the other. {machine}; python {", ".join(about["python"])}{commits}.',
+            budgets(about), searching(results)]
     if about['preset'] == 'quick':
         said.append('**The quick preset shows that every step works. Its models have learnt nothing.**')
     return '\n\n'.join(said)
+
+
+def budgets(about: dict) -> str:
+    """What all methods have."""
+    pretraining, adaptation = (', '.join(f'{NAMES.get(name, name)} {n:,}' for name, n in about[key].items())
+                               for key in ('pretraining', 'iterations'))
+    images = ', '.join(f'{name} {"/".join(f"{n:,}" for n in about["images"][name].values())}'
+                       for name in about['iterations'])
+    return (f'Mean ± standard deviation of seeds {listed(about["seeds"])} on test images, in percent: of the '
+            'adaptation, on the same ViTs and images and with the same learning rates. ViTs of 12 blocks, width 64 and '
+            f'36 patches were pretrained on {about["images"]["pretraining"]["train"]:,} images (iterations: '
+            f'{pretraining}) and adapted (iterations: {adaptation}; images of training, validation and test: '
+            f'{images}), with {about["prompts"]} prompts in all where there are prompts (VPT-deep has '
+            f'{about["prompts"] // DEPTH} in each block). Gates start at a prior of {PRIOR:g}, hard gates at 0.')
+
+
+def searching(results: dict) -> str:
+    """How learning rates were chosen, and how many were best at an edge of their grid."""
+    about = results['about']
+    heads = [each['head'] for each in results['rates'] if each['backbone'] is None]
+    others = [each['backbone'] for each in results['rates'] if each['backbone'] is not None]
+    at_edge = sum(map((min(about['heads']), max(about['heads'])).count, heads))
+    lowest, highest = (others.count(edge(about['rates'])) for edge in (min, max))
+    return (f'Learning rates were chosen on the validation images, with seed {about["search_seed"]}: the head\'s with '
+            f'the head alone ({listed(about["heads"])}), and with that for each method its own, of what it trains in '
+            f'the ViT ({listed(about["rates"])}). Beyond the edge of a grid a better one may lie: {at_edge} of '
+            f'{len(heads)} heads have the lowest or highest; of {len(others)} others {lowest} have the lowest and '
+            f'{highest} the highest.')
 
 
 def listed(values: Sequence[float]) -> str:
@@ -129,7 +154,8 @@ def plain(table: dict, seeds: int) -> str:
 def gates(results: dict) -> str:
     """What the variants of gates gave, how far their gates went, and which differ from that of the tables."""
     table, seeds = results['tables']['gates'], len(results['about']['seeds'])
-    differ = {c.where: c.verdict for c in gate_comparisons(table, seeds)}
+    compared = gate_comparisons(table, seeds)
+    differ = {c.where: c.verdict for c in compared}
     words = {HOLDS: ' (better)', FAILS: ' (worse)'}
     moved = {(each['gates'], each['task']): each['moved'] for each in results['moved']}
     rows = []
@@ -139,11 +165,18 @@ def gates(results: dict) -> str:
                              for task in table['columns']),
                      *(furthest(moved.get((name, task))) for task in table['columns'])])
     header = ['Gates', *table['columns'], *(f'furthest gate ({task})' for task in table['columns'])]
-    return (f'{grid(header, rows, 1)}\n\n*Better* and *worse* are differences from the first row by the test of '
-            'the claims. The furthest gate is the one that went furthest from its prior, in gamma: mean and standard '
-            'deviation; 0 is exactly 0. AdamW, which all but the last rows have, moves a gate by about its learning '
-            'rate in an iteration, however small its gradient is; SGD moves it by its gradient times that. With SGD '
-            'the head has a learning rate of 0.1.')
+    return (f'{grid(header, rows, 1)}\n\n*Better* and *worse* are differences from the first row (with SGD, from '
+            f'*{PAPER}*, the paper\'s) by the test of the claims. {chance(len(compared))} The furthest gate is the one '
+            'that went furthest from its prior, in gamma: mean and standard deviation; 0 is exactly 0. AdamW, which '
+            'all but the last rows have, moves a gate by about its learning rate in an iteration, whether its gradient '
+            'is large or small (down to some 1e-8); SGD moves it by its gradient times that. With SGD nothing was '
+            f'searched, and the head has a learning rate of {SGD_HEAD:g}.')
+
+
+def chance(compared: int) -> str:
+    """What to expect of many comparisons."""
+    return (f'Of {compared} comparisons at {100 * LEVEL:g} %, about {LEVEL * compared:.0f} would come out as a '
+            'difference where there is none.')
 
 
 def furthest(values: Mapping[str, float] | None) -> str:
@@ -159,7 +192,9 @@ def claims(found: Sequence[dict]) -> str:
         counts = [sum(c['verdict'] == verdict for c in claim['comparisons']) for verdict in (HOLDS, NOISE, FAILS)]
         rows.append([claim['text'], claim['source'], *(
             f'{count} of {len(claim["comparisons"])}' if count else '' for count in counts)])
-    return grid(['The paper says', 'Where', 'Holds', 'Within the noise', 'Does not hold'], rows, 2)
+    compared = sum(len(claim['comparisons']) for claim in found)
+    return (f'{grid(["The paper says", "Where", "Holds", "Within the noise", "Does not hold"], rows, 2)}\n\n'
+            f'{chance(compared)}')
 
 
 def comparisons(found: Sequence[dict]) -> str:
@@ -169,27 +204,26 @@ def comparisons(found: Sequence[dict]) -> str:
         for claim in found for c in claim['comparisons']), 3)
 
 
-def rates(found: Sequence[dict]) -> str:
+def rates(results: dict) -> str:
     """What the search gave."""
-    alone = [each for each in found if each['method'] == 'linear']
-    return '\n\n'.join([rates_of('the head, alone', 'head', alone), rates_of(
-        'what is trained in the ViT', 'backbone', [each for each in found if each not in alone])])
+    return '\n\n'.join(rates_of(what, chosen, grid_of, [each for each in results['rates']
+                                                       if (each['backbone'] is None) == (chosen == 'head')])
+                       for what, chosen, grid_of in (
+                           ('the head, alone', 'head', results['about']['heads']),
+                           ('what is trained in the ViT', 'backbone', results['about']['rates'])))
 
 
-def rates_of(what: str, chosen: str, found: Sequence[dict]) -> str:
+def rates_of(what: str, chosen: str, tried: Sequence[float], found: Sequence[dict]) -> str:
     """A part of the search; the chosen learning rate is bold."""
-    columns = list(dict.fromkeys(rate for each in found for rate in each['validation']))
-    edge = sum(f'{each[chosen]:g}' in (columns[0], columns[-1]) for each in found)
     rows = [[*(NAMES.get(each[key], each[key]) for key in ('task', 'vit', 'method')),
-             *(searched(each['validation'].get(rate), f'{each[chosen]:g}' == rate) for rate in columns)]
-            for each in found]
-    return (f'Of {what}; the result on the validation images, the chosen one bold ({edge} of {len(found)} are at an '
-            f'edge of the grid):\n\n{grid(["Task", "SSL", "Method", *columns], rows, 3)}')
+             *(searched(each['validation'][f'{rate:g}'], each[chosen] == rate) for rate in tried)] for each in found]
+    return (f'Of {what}; the result on the validation images, the chosen one bold:\n\n'
+            f'{grid(["Task", "SSL", "Method", *(f"{rate:g}" for rate in tried)], rows, 3)}')
 
 
 def searched(value: float | None, chosen: bool) -> str:
     """A number of the search."""
-    shown = '' if value is None else f'{value:.2f}'
+    shown = 'diverged' if value is None else f'{value:.2f}'
     return f'**{shown}**' if chosen else shown
 
 
@@ -204,22 +238,23 @@ def as_csv(results: dict) -> str:
               for name, ratios in results['selection_ratios'].items() for seed, ratio in zip(seeds, ratios)
               for block, value in enumerate(ratio, 1)]
     lines += [['search', f'{each["task"]} {each["vit"]} {each["method"]}', rate, search, value]
-              for each in results['rates'] for rate, value in each['validation'].items()]
+              for each in results['rates'] for rate, value in each['validation'].items() if value is not None]
     return written([['table', 'row', 'column', 'seed', 'value'], *lines])
 
 
 def figures(results: dict) -> Iterator[tuple[str, 'Figure']]:
     """The figures of which there are numbers, by name."""
-    tables = results['tables']
-    for name, unit in (('segmentation', 'mIoU (%)'), ('classification', 'accuracy (%)')):
-        if drawn := method_points(tables[name]):
-            yield name, draw_dots(drawn, tables[name]['title'], unit, len({p.panel.partition(':')[0] for p in drawn}))
-    for name, logarithmic in (('figure1', False), ('figure7', True)):
-        if drawn := points(tables[name]):
-            yield name, draw_lines(drawn, tables[name]['title'], tables[name]['x'], 'accuracy (%)', logarithmic)
-    if drawn := ratio_points(results['selection_ratios']):
-        yield 'figure4', draw_lines(drawn, 'Figure 4 in miniature. Selection ratios of Gated Prompt Tuning', 'block',
-                                    'selection ratio (%)')
+    for name, points_of in POINTS.items():
+        table, drawn = results['tables'][name], points_of(results)
+        if not drawn:
+            continue
+        if name in MAIN:
+            unit = 'mIoU (%)' if name == 'segmentation' else 'accuracy (%)'
+            yield name, draw_dots(drawn, table['title'], unit, len({p.panel.partition(':')[0] for p in drawn}))
+        elif name == 'figure4':
+            yield name, draw_lines(drawn, table['title'], 'block', 'selection ratio (%)')
+        else:
+            yield name, draw_lines(drawn, table['title'], table['x'], 'accuracy (%)', name == 'figure7')
 
 
 def method_points(table: dict) -> list[Point]:
@@ -246,9 +281,8 @@ def ratio_points(ratios: Mapping[str, list[list[float]]]) -> list[Point]:
     found = []
     for name, seeds in ratios.items():
         vit, _, task = name.partition(' ')
-        if vit in SELF_SUPERVISED:
-            found += [point(task, NAMES.get(vit, vit), block + 1, [100 * ratio[block] for ratio in seeds])
-                      for block in range(len(seeds[0]))]
+        found += [point(task, NAMES.get(vit, vit), block + 1, [100 * ratio[block] for ratio in seeds])
+                  for block in range(len(seeds[0]))]
     return found
 
 
@@ -257,11 +291,20 @@ def point(panel: str, series: str, x: float, values: list[float]) -> Point:
     return Point(panel, series, x, mean(values), stdev(values) if len(values) > 1 else None, len(values))
 
 
+POINTS = {
+    'segmentation': lambda results: method_points(results['tables']['segmentation']),
+    'classification': lambda results: method_points(results['tables']['classification']),
+    'figure1': lambda results: points(results['tables']['figure1']),
+    'figure7': lambda results: points(results['tables']['figure7']),
+    'figure4': lambda results: ratio_points(results['selection_ratios']),
+}
+
+
 def readme_part(results: dict) -> str:
     """What the README says of the results."""
     tables, seeds = results['tables'], len(results['about']['seeds'])
     return '\n\n'.join([
-        BEGIN, conditions(results['about']), claims(results['claims']),
+        BEGIN, conditions(results), claims(results['claims']),
         *(f'{tables[name]["title"]}. {BOLD}\n\n{by_method(tables[name], results["parameters"], seeds)}'
           for name in MAIN),
         f'{tables["gates"]["title"]}:\n\n{gates(results)}', END])

@@ -10,8 +10,8 @@ from ..suite.plans import Table
 from ..suite.runs import Run
 from ..suite.tables import measured, rows_of
 from .claims import claims_of
-from .plan import SEARCH_SEED, Chosen, Plan, score
-from .tables import gate_variants, tables_of, with_seeds
+from .plan import SEARCH_SEED, Chosen, Plan, diverged, score
+from .tables import tables_of, with_seeds
 
 COMMAND = 'python tools/replicate.py'
 
@@ -20,16 +20,16 @@ def gather(plan: Plan) -> dict:
     """All results of the runs that have finished."""
     chosen, searched = choose_all(plan)
     tables = tables_of(plan, chosen)
-    runs = [*plan.pretrainings(), *searched, *with_seeds(tables.values(), plan.preset.seeds)]
-    records = outcomes(runs, plan.runs)
+    reported = [*plan.pretrainings(), *with_seeds(tables.values(), plan.preset.seeds)]
+    records = outcomes([*searched, *reported], plan.runs)
     shown = {name: as_data(table, plan.preset.seeds, records) for name, table in tables.items()}
-    ratios = selection_ratios(plan, chosen, records)
+    ratios = selection_ratios(plan, tables['figure4'], records)
     return dict(
-        about=about(plan, runs, records),
+        about=about(plan, searched, reported, records),
         tables=shown,
         parameters=parameters(plan, chosen, records),
-        rates=rates_of(plan, chosen, records),
-        moved=gates_moved(plan, chosen, records),
+        rates=validation(plan, chosen, records),
+        moved=gates_moved(plan, tables['gates'], records),
         selection_ratios=ratios,
         claims=[claim._asdict() | dict(comparisons=[c._asdict() for c in claim.comparisons])
                 for claim in claims_of(shown, ratios, len(plan.preset.seeds))])
@@ -54,20 +54,23 @@ def choose_all(plan: Plan, before: Callable[[list[Run], str], None] = lambda run
     return chosen, runs
 
 
-def about(plan: Plan, runs: Sequence[Run], records: Mapping[str, dict]) -> dict:
-    """How and with what it was measured."""
-    statuses = [records.get(run.name, {}).get('status') for run in runs]
+def about(plan: Plan, searched: Sequence[Run], reported: Sequence[Run], records: Mapping[str, dict]) -> dict:
+    """How and with what it was measured. A run of the search that diverged has ended as it should."""
+    statuses = [FINISHED if diverged(record := records.get(run.name, {})) else record.get('status')
+                for run in searched]
+    statuses += [records.get(run.name, {}).get('status') for run in reported]
     origins = [record['made_with'] for record in records.values() if record.get('status') == FINISHED]
     preset = plan.preset
     return dict(
         command=COMMAND + (' --quick' if preset.name == 'quick' else ''), preset=preset.name, version=__version__,
-        runs=len(runs), finished=statuses.count(FINISHED), failed=statuses.count(FAILED),
+        runs=len(statuses), finished=statuses.count(FINISHED), failed=statuses.count(FAILED),
         hours=round(sum(record.get('seconds', 0) for record in records.values()) / 3600, 2),
-        **{key: sorted({str(origin[key]) for origin in origins}) for key in ('device', 'commit', 'python')},
+        **{key: sorted({origin[key] for origin in origins if origin[key]}) for key in ('device', 'commit', 'python')},
         versions=sorted({f'{name} {version}' for origin in origins for name, version in origin['versions'].items()}),
         seeds=list(preset.seeds), search_seed=SEARCH_SEED,
         images={name: dict(splits) for name, splits in preset.images.items()}, pretraining=dict(preset.pretraining),
-        iterations=dict(preset.iterations), prompts=preset.prompts, heads=list(preset.heads), rates=list(preset.rates))
+        iterations=dict(preset.iterations), prompts=preset.prompts, heads=list(preset.heads), rates=list(preset.rates),
+        common=preset.common)
 
 
 def as_data(table: Table, seeds: Sequence[int], records: Mapping[str, dict]) -> dict:
@@ -88,22 +91,19 @@ def parameters(plan: Plan, chosen: Chosen, records: Mapping[str, dict]) -> dict[
         if cell.method not in found and cell.task == 'breeds' and finished(run, records):
             metrics = json.loads((plan.runs / run.name / 'metrics.json').read_text())
             found[cell.method] = metrics['parameters']['trained']
-    head = found.get('linear', 0)
-    return {method: trained - head for method, trained in found.items()}
+    return {method: trained - found['linear'] for method, trained in found.items()} if 'linear' in found else {}
 
 
-def rates_of(plan: Plan, chosen: Chosen, records: Mapping[str, dict]) -> list[dict]:
-    """The search: what each learning rate gave on the validation images, and which was chosen."""
+def validation(plan: Plan, chosen: Chosen, records: Mapping[str, dict]) -> list[dict]:
+    """The search: what each learning rate gave on the validation images, None if it diverged, and which was chosen."""
     heads = {cell: rates for cell, rates in chosen.items() if cell.method == 'linear'}
     found = []
     for cell, runs in plan.searches(heads).items():
-        values = {rates: records[run.name]['numbers'][score(cell.task)] for rates, run in runs.items()
-                  if finished(run, records)}
-        if cell in chosen:
-            best = chosen[cell]
-            tried = {rates.head if best.backbone is None else rates.backbone: value for rates, value in values.items()}
-            found.append(dict(cell._asdict(), head=best.head, backbone=best.backbone,
-                              validation={f'{rate:g}': value for rate, value in tried.items()}))
+        if best := chosen.get(cell):
+            tried = {rates.head if best.backbone is None else rates.backbone: records[run.name]
+                     for rates, run in runs.items()}
+            found.append(dict(cell._asdict(), head=best.head, backbone=best.backbone, validation={
+                f'{rate:g}': record.get('numbers', {}).get(score(cell.task)) for rate, record in tried.items()}))
     return found
 
 
@@ -112,10 +112,10 @@ def finished(run: Run, records: Mapping[str, dict]) -> bool:
     return records.get(run.name, {}).get('status') == FINISHED
 
 
-def gates_moved(plan: Plan, chosen: Chosen, records: Mapping[str, dict]) -> list[dict]:
+def gates_moved(plan: Plan, table: Table, records: Mapping[str, dict]) -> list[dict]:
     """How far gates went from their prior: the largest change of gamma in each run of the table 'gates'."""
     found = []
-    for entry in gate_variants(plan, chosen).entries:
+    for entry in table.entries:
         runs = {seed: entry.run.with_seed(seed) for seed in plan.preset.seeds}
         moves = {str(seed): report_of(plan, run).moved for seed, run in runs.items() if finished(run, records)}
         if moves:
@@ -128,15 +128,15 @@ def report_of(plan: Plan, run: Run) -> GateReport:
     return read_checkpoint(trained_checkpoint(run, plan.runs / run.name), run.name)
 
 
-def selection_ratios(plan: Plan, chosen: Chosen, records: Mapping[str, dict]) -> dict[str, list[list[float]]]:
+def selection_ratios(plan: Plan, table: Table, records: Mapping[str, dict]) -> dict[str, list[list[float]]]:
     """Of Gated Prompt Tuning, by ViT and task: the ratio of each block before the last, for each seed.
 
-    Where gates have hardly moved, their ratio is that of their prior: such cells are left out.
+    Cells that lack a seed are left out, and those whose gates have hardly moved: their ratio is that of their prior.
     """
     found = {}
-    for cell, rates in chosen.items():
-        runs = [plan.run(cell, rates).with_seed(seed) for seed in plan.preset.seeds] if cell.method == 'gpt' else []
-        reports = [report_of(plan, run) for run in runs if finished(run, records)]
+    for entry in table.entries:
+        runs = [entry.run.with_seed(seed) for seed in plan.preset.seeds]
+        reports = [report_of(plan, run) for run in runs] if all(finished(run, records) for run in runs) else []
         if reports and min(report.moved for report in reports) >= MOVED:
-            found[f'{cell.vit} {cell.task}'] = [selection_ratio(report.gates).tolist() for report in reports]
+            found[' '.join(entry.row)] = [selection_ratio(report.gates).tolist() for report in reports]
     return found

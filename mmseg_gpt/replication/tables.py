@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from ..suite.plans import BLOCK, PROMPTS, Entry, Table, each
 from ..suite.runs import Run, changed
-from .claims import MULTI_SCALE_COLUMN, SINGLE_SCALE_COLUMN
-from .plan import CLASSIFICATION, DEPTH, GATE_TASKS, GPT, METHODS, MIOU, Cell, Chosen, Plan, score
+from .claims import MULTI_SCALE_COLUMN, SELF_SUPERVISED, SINGLE_SCALE_COLUMN
+from .plan import CLASSIFICATION, DEPTH, GATE_TASKS, GPT, METHODS, MIOU, Cell, Chosen, Plan, Rates, score
 
 MULTI_SCALE = 'tta/mIoU'
 
@@ -13,8 +13,8 @@ MULTI_SCALE = 'tta/mIoU'
 def tables_of(plan: Plan, chosen: Chosen) -> dict[str, Table]:
     """All tables and figures of runs, as far as learning rates are chosen."""
     return dict(segmentation=segmentation(plan, chosen), classification=classification(plan, chosen),
-                figure1=start_blocks(plan, chosen), figure7=prompt_counts(plan, chosen),
-                gates=gate_variants(plan, chosen))
+                figure1=start_blocks(plan, chosen), figure4=selections(plan, chosen),
+                figure7=prompt_counts(plan, chosen), gates=gate_variants(plan, chosen))
 
 
 def segmentation(plan: Plan, chosen: Chosen) -> Table:
@@ -43,6 +43,17 @@ def start_blocks(plan: Plan, chosen: Chosen) -> Table:
                 entries.append(entry(cell, run, (cell.vit, cell.task), str(block)))
     return Table('Figure 1 in miniature. Accuracy of VPT-shallow by the first block with prompts', ('SSL', 'TASK'),
                  each(map(str, plan.preset.starts)), entries, x=BLOCK, panels='TASK')
+
+
+def selections(plan: Plan, chosen: Chosen) -> Table:
+    """The runs of Figure 4: gated prompts at one learning rate, as a higher one alone makes gates differ more."""
+    entries = []
+    for cell, rates in chosen.items():
+        if cell.method == 'gpt' and cell.vit in SELF_SUPERVISED:
+            run = plan.run(cell, Rates(rates.head, plan.preset.common))
+            entries.append(entry(cell, run, (cell.vit, cell.task), score(cell.task)))
+    return Table('Figure 4 in miniature. Selection ratios of Gated Prompt Tuning', ('SSL', 'TASK'),
+                 each(map(score, GATE_TASKS)), entries)
 
 
 def prompt_counts(plan: Plan, chosen: Chosen) -> Table:

@@ -6,6 +6,7 @@ macOS only, as are the locks of :mod:`.execute`.
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import redirect_stdout
@@ -81,7 +82,10 @@ def carry_out_alone(run: Run, home: Path, again: bool, origin: dict) -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with open(os.devnull, 'w') as nowhere, redirect_stdout(nowhere), claimed(home / run.name) as lock:
         if lock is not None and not is_done(read_record(home / run.name), again):
-            carry_out(run, home / run.name, TOOLS, lock, run_forked, origin)
+            try:
+                carry_out(run, home / run.name, TOOLS, lock, run_forked, origin)
+            except KeyboardInterrupt:  # its record says how far it is
+                sys.exit(128 + signal.SIGTERM)
 
 
 def note_crash(folder: Path, status: int) -> None:
