@@ -56,9 +56,9 @@ def markdown(results: dict) -> str:
     return '\n\n'.join(part for part in parts if part) + '\n'
 
 
-def picture(results: dict, name: str) -> str:
+def picture(results: dict, name: str, folder: str = '') -> str:
     """A figure, if there are numbers for it."""
-    return f'![{results["tables"][name]["title"]}]({name}.png)' if POINTS[name](results) else ''
+    return f'![{results["tables"][name]["title"]}]({folder}{name}.png)' if POINTS[name](results) else ''
 
 
 def conditions(results: dict) -> str:
@@ -303,11 +303,12 @@ POINTS = {
 def readme_part(results: dict) -> str:
     """What the README says of the results."""
     tables, seeds = results['tables'], len(results['about']['seeds'])
+    folder = f'{PUBLISHED.relative_to(ROOT).as_posix()}/'
     return '\n\n'.join([
-        BEGIN, conditions(results), claims(results['claims']),
-        *(f'{tables[name]["title"]}. {BOLD}\n\n{by_method(tables[name], results["parameters"], seeds)}'
-          for name in MAIN),
-        f'{tables["gates"]["title"]}:\n\n{gates(results)}', END])
+        BEGIN, claims(results['claims']),
+        *(f'**{tables[name]["title"]}.** {BOLD}\n\n{by_method(tables[name], results["parameters"], seeds)}\n\n'
+          f'{picture(results, name, folder)}' for name in MAIN),
+        f'**{tables["gates"]["title"]}**\n\n{gates(results)}', f'**How it was measured.** {conditions(results)}', END])
 
 
 def publish(results: dict, folder: Path = PUBLISHED, readme: Path = README) -> None:
