@@ -380,7 +380,7 @@ def results_with(**values: float) -> dict:
                     validation={'0.001': None, '0.01': 30.}),
                dict(task='scenes', vit='mae', method='linear', head=0.2, backbone=None,
                     validation={'0.1': 20., '0.2': 30., '0.3': 25.})],
-        moved=[dict(gates='prior 0', task='breeds', moved={'1': 0.5, '2': 1.5})],
+        moved=[dict(gates='prior 0', task='breeds', rate=0.02, moved={'1': 0.5, '2': 1.5})],
         selection_ratios={f'{vit} breeds': [[0.25, 0.75], [0.5, 0.5], [0.75, 0.25]] for vit in ('mae', 'mocov3')},
         claims=[c._asdict() | dict(comparisons=[x._asdict() for x in c.comparisons])
                                      for c in claims_of(tables, {}, 3)])
@@ -394,7 +394,7 @@ def test_the_report_has_means_deviations_and_what_was_trained():
     assert '| Full fine-tuning |  | 99.00 ± 0.10 |' in text
     assert '| scenes | MAE | Gated Prompt Tuning | diverged | **30.00** |' in text
     assert '0 of 1 heads have the lowest or highest; of 1 others 0 have the lowest and 1 the highest.' in text
-    assert '| prior 0 | 51.00 ± 0.10 (better) | 1 ± 0.7 |' in text
+    assert '| prior 0 | 51.00 ± 0.10 (better) | 0.02 | 1 ± 0.7 |' in text
     assert 'Of 4 comparisons at 5 %, about 0 would' in text  # of the gates
     assert '| Gated Prompt Tuning is better than VPT-shallow | Tables 1 to 3 | 4 of 4 |  |  |' in text
 
@@ -518,6 +518,7 @@ def test_a_tiny_replication_is_interrupted_and_goes_on(tmp_path):
     assert results['parameters']['lora'] == 12 * 4 * (64 + 192)
     moved = {(each['gates'], each['task']): max(each['moved'].values()) for each in results['moved']}
     assert {name for name, _ in moved} == {GPT, 'prior 0', PAPER}
+    assert {each['rate'] for each in results['moved']} == {0.01, 0.001}
     assert moved['prior 0', 'breeds'] > 0 and moved[PAPER, 'breeds'] < 1e-3
     assert (out / 'figure7.png').is_file() and (out / 'segmentation.png').is_file()
     assert all(record['made_with']['versions']['torch'] for record in map(

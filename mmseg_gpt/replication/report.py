@@ -157,14 +157,15 @@ def gates(results: dict) -> str:
     compared = gate_comparisons(table, seeds)
     differ = {c.where: c.verdict for c in compared}
     words = {HOLDS: ' (better)', FAILS: ' (worse)'}
-    moved = {(each['gates'], each['task']): each['moved'] for each in results['moved']}
+    moved = {(each['gates'], each['task']): each for each in results['moved']}
     rows = []
     for row in table['rows']:
         name, = row['name']
         rows.append([name, *(cell(row['values'].get(task), seeds) + words.get(differ.get(f'{name} {task}'), '')
                              for task in table['columns']),
-                     *(furthest(moved.get((name, task))) for task in table['columns'])])
-    header = ['Gates', *table['columns'], *(f'furthest gate ({task})' for task in table['columns'])]
+                     *(part for task in table['columns'] for part in furthest(moved.get((name, task))))])
+    header = ['Gates', *table['columns'], *(f'{what} ({task})' for task in table['columns']
+                                            for what in ('learning rate', 'furthest gate'))]
     return (f'{grid(header, rows, 1)}\n\n*Better* and *worse* are differences from the first row (with SGD, from '
             f'*{PAPER}*, the paper\'s) by the test of the claims. {chance(len(compared))} The furthest gate is the one '
             'that went furthest from its prior, in gamma: mean and standard deviation; 0 is exactly 0. AdamW, which '
@@ -179,10 +180,12 @@ def chance(compared: int) -> str:
             'difference where there is none.')
 
 
-def furthest(values: Mapping[str, float] | None) -> str:
-    """How far gates went, over the seeds."""
-    found = list((values or {}).values())
-    return '' if not found else f'{mean(found):.2g}' + (f' ± {stdev(found):.1g}' if len(found) > 1 else '')
+def furthest(found: dict | None) -> tuple[str, str]:
+    """A learning rate, and how far gates went with it, over the seeds."""
+    if found is None:
+        return '', ''
+    moves = list(found['moved'].values())
+    return f'{found["rate"]:g}', f'{mean(moves):.2g}' + (f' ± {stdev(moves):.1g}' if len(moves) > 1 else '')
 
 
 def claims(found: Sequence[dict]) -> str:

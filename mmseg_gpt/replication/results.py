@@ -10,7 +10,7 @@ from ..suite.plans import Table
 from ..suite.runs import Run
 from ..suite.tables import measured, rows_of
 from .claims import claims_of
-from .plan import SEARCH_SEED, Chosen, Plan, diverged, score
+from .plan import SEARCH_SEED, Cell, Chosen, Plan, diverged, score
 from .tables import tables_of, with_seeds
 
 COMMAND = 'python tools/replicate.py'
@@ -29,7 +29,7 @@ def gather(plan: Plan) -> dict:
         tables=shown,
         parameters=parameters(plan, chosen, records),
         rates=validation(plan, chosen, records),
-        moved=gates_moved(plan, tables['gates'], records),
+        moved=gates_moved(plan, chosen, tables['gates'], records),
         selection_ratios=ratios,
         claims=[claim._asdict() | dict(comparisons=[c._asdict() for c in claim.comparisons])
                 for claim in claims_of(shown, ratios, len(plan.preset.seeds))])
@@ -112,14 +112,16 @@ def finished(run: Run, records: Mapping[str, dict]) -> bool:
     return records.get(run.name, {}).get('status') == FINISHED
 
 
-def gates_moved(plan: Plan, table: Table, records: Mapping[str, dict]) -> list[dict]:
-    """How far gates went from their prior: the largest change of gamma in each run of the table 'gates'."""
+def gates_moved(plan: Plan, chosen: Chosen, table: Table, records: Mapping[str, dict]) -> list[dict]:
+    """How far gates went from their prior: the largest change of gamma in each run of the table 'gates', and with
+    which learning rate."""
     found = []
     for entry in table.entries:
         runs = {seed: entry.run.with_seed(seed) for seed in plan.preset.seeds}
         moves = {str(seed): report_of(plan, run).moved for seed, run in runs.items() if finished(run, records)}
         if moves:
-            found.append(dict(gates=entry.row[0], task=entry.task, moved=moves))
+            rate = chosen[Cell(entry.task, entry.vit, entry.method)].backbone
+            found.append(dict(gates=entry.row[0], task=entry.task, rate=rate, moved=moves))
     return found
 
 
