@@ -168,10 +168,10 @@ def gates(results: dict) -> str:
                                             for what in ('learning rate', 'furthest gate'))]
     return (f'{grid(header, rows, 1)}\n\n*Better* and *worse* are differences from the first row (with SGD, from '
             f'*{PAPER}*, the paper\'s for ADE20K) by the test of the claims. {chance(len(compared))} The furthest gate '
-            'is the one that went furthest from its prior, in gamma: mean and standard deviation; 0 is exactly 0. AdamW, which '
-            'all but the last rows have, moves a gate by about its learning rate in an iteration, whether its gradient '
-            'is large or small (down to some 1e-8); SGD moves it by its gradient times that. With SGD nothing was '
-            f'searched, and the head has a learning rate of {SGD_HEAD:g}.')
+            'is the one that went furthest from its prior, in gamma: mean and standard deviation; 0 is exactly 0. '
+            'AdamW, which all but the last rows have, moves a gate by about its learning rate in an iteration, whether '
+            'its gradient is large or small (down to some 1e-8); SGD moves it by its gradient times that. With SGD '
+            f'nothing was searched, and the head has a learning rate of {SGD_HEAD:g}.')
 
 
 def chance(compared: int) -> str:
