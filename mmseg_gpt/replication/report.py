@@ -29,11 +29,10 @@ MAIN = ('segmentation', 'classification')
 def write(results: dict, folder: Path) -> str:
     """Writes results.md, .csv, .json and the figures, and returns what is in the first."""
     folder.mkdir(parents=True, exist_ok=True)
-    drawn = dict(figures(results))
     said = markdown(results)
     for suffix, content in (('md', said), ('csv', as_csv(results)), ('json', json.dumps(results, indent=1) + '\n')):
         (folder / f'results.{suffix}').write_text(content, encoding='utf-8')
-    for name, figure in drawn.items():
+    for name, figure in figures(results):
         write_figure(figure, folder / f'{name}.png')
     return said
 
@@ -211,11 +210,10 @@ def comparisons(found: Sequence[dict]) -> str:
 
 def rates(results: dict) -> str:
     """What the search gave."""
-    return '\n\n'.join(rates_of(what, chosen, grid_of, [each for each in results['rates']
-                                                       if (each['backbone'] is None) == (chosen == 'head')])
-                       for what, chosen, grid_of in (
-                           ('the head, alone', 'head', results['about']['heads']),
-                           ('what is trained in the ViT', 'backbone', results['about']['rates'])))
+    about, alone = results['about'], [each for each in results['rates'] if each['backbone'] is None]
+    others = [each for each in results['rates'] if each['backbone'] is not None]
+    return '\n\n'.join([rates_of('the head, alone', 'head', about['heads'], alone),
+                        rates_of('what is trained in the ViT', 'backbone', about['rates'], others)])
 
 
 def rates_of(what: str, chosen: str, tried: Sequence[float], found: Sequence[dict]) -> str:
