@@ -93,7 +93,7 @@ def searching(results: dict) -> str:
     about = results['about']
     heads = [each['head'] for each in results['rates'] if each['backbone'] is None]
     others = [each['backbone'] for each in results['rates'] if each['backbone'] is not None]
-    at_edge = sum(map((min(about['heads']), max(about['heads'])).count, heads))
+    at_edge = sum(head in (min(about['heads']), max(about['heads'])) for head in heads)
     lowest, highest = (others.count(edge(about['rates'])) for edge in (min, max))
     return (f'Learning rates were chosen on the validation images, with seed {about["search_seed"]}: the head\'s with '
             f'the head alone ({listed(about["heads"])}), and with that for each method its own, of what it trains in '

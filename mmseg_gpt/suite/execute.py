@@ -253,8 +253,9 @@ def carry_out(run: Run, folder: Path, tools: Path, lock: int, start: Execute = r
     finally:
         record['seconds'] = round(record['seconds'] + time.time() - started, 1)
         write_record(folder, record)
-    said = ', '.join(f'{name} {value:.2f}' for name, value in record.get('numbers', {}).items())
-    progress.end(f'{said or record["reason"]} ({record["status"]} in {duration(record["seconds"])})')
+    said = record.get('reason') or ', '.join(f'{name} {value:.2f}' for name, value in record['numbers'].items())
+    # A pretraining has no numbers.
+    progress.end(f'{said} ({record["status"]} in {duration(record["seconds"])})'.lstrip())
     return record
 
 
