@@ -15,7 +15,7 @@ import torch
 from mmengine.logging import MMLogger
 from tiny_run import next_name, tiny_config
 
-from mmseg_gpt.checkpoints.adapters import unwrap
+from mmseg_gpt.adapters import unwrap
 from mmseg_gpt.engine import AtomicCheckpointHook, Runner
 from mmseg_gpt.engine.resume import check_resumable_file, newest_checkpoint
 

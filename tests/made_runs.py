@@ -13,7 +13,7 @@ import torch
 from mmengine.config import Config
 
 from mmseg_gpt.engine.config import find_config
-from mmseg_gpt.engine.resume import settings_of
+from mmseg_gpt.settings import settings_of
 
 ROOT = Path(__file__).parents[1]
 

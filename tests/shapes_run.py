@@ -7,8 +7,8 @@ from mmengine.config import Config
 from tiny_run import next_name
 
 from mmseg_gpt.engine import Runner
+from mmseg_gpt.lab.demo import make_image_folder
 from mmseg_gpt.models import GatedPromptViT
-from mmseg_gpt.sample import make_image_folder
 
 CONFIG = Path(__file__).parents[1] / 'configs/demo/cls_gpt_shapes.py'
 

@@ -35,11 +35,11 @@ from mmseg_gpt.analysis.attention import (
     variants,
 )
 from mmseg_gpt.analysis.attention_figures import Column, Row, draw_maps
-from mmseg_gpt.data import SampleError
+from mmseg_gpt.apis import load_task
+from mmseg_gpt.apis.task import build_model
+from mmseg_gpt.datasets import SampleError
 from mmseg_gpt.models import GatedPromptViT
 from mmseg_gpt.models.vit import heads_of
-from mmseg_gpt.serving import load_task
-from mmseg_gpt.serving.task import build_model
 
 TOOLS = Path(__file__).parents[1] / 'tools'
 GATED = dict(type='GatedPrompt', num_tokens=3)

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from mmseg_gpt import compat
 from mmseg_gpt.checkpoints import CheckpointError
-from mmseg_gpt.data import SampleError
+from mmseg_gpt.datasets import SampleError
 
 Damage = Callable[[Path], object]
 BACKBONE = 'model.backbone'
@@ -499,7 +499,7 @@ def first_batch(split: str, workers: int, **changes) -> dict:
     from mmengine.registry import DATASETS as REGISTRY
     from mmengine.registry import init_default_scope
 
-    from mmseg_gpt.data import GuardedDataset
+    from mmseg_gpt.datasets import GuardedDataset
     init_default_scope('mmseg')
     config = Config.fromfile('small.py')[f'{split}_dataloader'].dataset
     config.update(changes)
@@ -570,7 +570,7 @@ def test_other_kinds_of_images_and_labels_go_through_the_ade20k_pipelines(name, 
     from mmengine.registry import DATASETS as REGISTRY
     from mmengine.registry import init_default_scope
 
-    from mmseg_gpt.data import GuardedDataset
+    from mmseg_gpt.datasets import GuardedDataset
     expected_label = np.array(Image.open(VAL_LABEL)).astype(int)
     brightness = np.array(Image.open(VAL_IMAGE).convert('L')).mean()
     convert(folder, name)

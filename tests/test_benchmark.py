@@ -17,14 +17,14 @@ from mmengine.config import Config, ConfigDict
 from test_models import assert_same, images, reference
 from torch import nn
 
-from mmseg_gpt.benchmark import machine, parity, processes, sweep, timing, variants, work
-from mmseg_gpt.benchmark import run as benchmark
-from mmseg_gpt.benchmark.costs import checkpoint_bytes, count_costs
-from mmseg_gpt.benchmark.cuda import attention_kernels, largest
-from mmseg_gpt.benchmark.flops import FlopCounter, Traffic
-from mmseg_gpt.benchmark.memory import LiveBytes, WithoutValues, fake_tensors, kept_bytes, parts, peak_bytes
-from mmseg_gpt.benchmark.paper import PaperAttention, PaperViT
-from mmseg_gpt.benchmark.variants import MODELS_COMPARED, Sizes, Variant, build, parse_variant
+from mmseg_gpt.lab.benchmark import machine, parity, processes, sweep, timing, variants, work
+from mmseg_gpt.lab.benchmark import run as benchmark
+from mmseg_gpt.lab.benchmark.costs import checkpoint_bytes, count_costs
+from mmseg_gpt.lab.benchmark.cuda import attention_kernels, largest
+from mmseg_gpt.lab.benchmark.flops import FlopCounter, Traffic
+from mmseg_gpt.lab.benchmark.memory import LiveBytes, WithoutValues, fake_tensors, kept_bytes, parts, peak_bytes
+from mmseg_gpt.lab.benchmark.plain_vit import PaperAttention, PaperViT
+from mmseg_gpt.lab.benchmark.variants import MODELS_COMPARED, Sizes, Variant, build, parse_variant
 from mmseg_gpt.models import GatedPromptViT
 
 ROOT = Path(__file__).parents[1]
@@ -147,7 +147,7 @@ def test_axes_of_the_sweep(monkeypatch):
 
 
 def test_importing_it_imports_neither_torchvision_nor_mmpretrain():
-    code = ('import sys, mmseg_gpt.benchmark.run; '
+    code = ('import sys, mmseg_gpt.lab.benchmark.run; '
             'assert not {"torchvision", "mmpretrain", "matplotlib"} & set(sys.modules)')
     subprocess.run([sys.executable, '-c', code], check=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
 

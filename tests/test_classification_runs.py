@@ -12,10 +12,10 @@ from tiny_run import At, differing, next_name, run
 pytest.importorskip('mmpretrain')
 
 from mmseg_gpt.checkpoints import CheckpointError, read_file
-from mmseg_gpt.classification import follow_the_authors, hold_out_for_search, read_experiment
+from mmseg_gpt.checks.checkpoint import check_data
 from mmseg_gpt.engine import Runner
-from mmseg_gpt.engine.origin import check_data
 from mmseg_gpt.models import GatedPromptViT
+from mmseg_gpt.recipes import follow_the_authors, hold_out_for_search, read_experiment
 
 ARCH = dict(embed_dims=24, num_layers=12, num_heads=2, mlp_ratio=2)
 SIZE, PATCH = 32, 8
@@ -103,7 +103,7 @@ def test_a_checkpoint_is_not_evaluated_as_something_else(tmp_path):
 
 def test_another_task_of_as_many_classes_is_warned_of(tmp_path, monkeypatch):
     said = []
-    monkeypatch.setattr('mmseg_gpt.engine.origin.print_log', lambda message, **_: said.append(message))
+    monkeypatch.setattr('mmseg_gpt.checks.checkpoint.print_log', lambda message, **_: said.append(message))
     checkpoint = dict(meta=dict(settings=json.dumps(read_experiment('cls_gpt_mae_dspr_loc').to_dict())))
     for task in ('dspr_loc', 'dspr_ori'):
         check_data(read_experiment(f'cls_gpt_mae_{task}'), checkpoint, 'x.pth')

@@ -29,9 +29,9 @@ pytest.importorskip('mmpretrain')
 from mmpretrain.datasets import CUB
 
 import mmseg_gpt.classification  # noqa: F401
-from mmseg_gpt.data import SampleError
+from mmseg_gpt.checks.missing import missing_files
+from mmseg_gpt.datasets import SampleError
 from mmseg_gpt.engine import Runner, check_files
-from mmseg_gpt.engine.preflight.missing import missing_files
 
 ROOT = Path(__file__).parents[1]
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='PackInputs')]

@@ -23,8 +23,8 @@ import torch
 from mmengine.config import Config
 from shrink import SIZE, shrink
 
-from mmseg_gpt.results.finished import read_run
-from mmseg_gpt.sample import make_dataset
+from mmseg_gpt.lab.demo import make_dataset
+from mmseg_gpt.lab.finished import read_run
 
 ROOT = Path(__file__).parents[1]
 ADE20K = Path(os.environ.get('MMSEG_GPT_ADE20K', ROOT.parent / 'shared/ade20k_sample'))

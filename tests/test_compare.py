@@ -8,7 +8,7 @@ import pytest
 from made_runs import make_run, run_tool
 from mmengine.config import Config
 
-from mmseg_gpt.results.compare import (
+from mmseg_gpt.lab.compare import (
     Compared,
     Difference,
     check,
@@ -18,7 +18,7 @@ from mmseg_gpt.results.compare import (
     markdown,
     table,
 )
-from mmseg_gpt.results.finished import protocol_of, read_run
+from mmseg_gpt.lab.finished import protocol_of, read_run
 
 CONFIG = Config.fromfile(Path(__file__).parents[1] / 'configs/setr_pup_gpt_mae_ade20k.py')
 LOG = ({'time': 2., 'progress/peak_memory_mib': 100.}, {'time': 4., 'progress/peak_memory_mib': 300.})

@@ -31,9 +31,9 @@ from vit_files import (
 )
 
 from mmseg_gpt.checkpoints import CheckpointError, load_vit, read_file, read_state_dict
-from mmseg_gpt.checkpoints.convert import AS_IS, convert, describe
 from mmseg_gpt.checkpoints.export import EXPORTS
 from mmseg_gpt.checkpoints.seal import check_seal, seal
+from mmseg_gpt.convert import AS_IS, convert, describe
 
 TOOL = Path(__file__).parents[1] / 'tools/convert_checkpoint.py'
 
@@ -279,7 +279,7 @@ def test_help_names_the_layouts_and_force_overwrites(run, tmp_path):
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path, target = save(random_vit(), tmp_path / 'vit.pth'), tmp_path / 'x.pth'
     shutil.copy(path, target)
-    monkeypatch.setattr('mmseg_gpt.checkpoints.convert.seal', lambda path: (_ for _ in ()).throw(OSError('disk full')))
+    monkeypatch.setattr('mmseg_gpt.convert.seal', lambda path: (_ for _ in ()).throw(OSError('disk full')))
     with pytest.raises(OSError, match=r'x\.pth cannot be written: disk full'):
         convert(path, target, 'timm', force=True)
     assert target.read_bytes() == path.read_bytes() and len(os.listdir(tmp_path)) == 2
@@ -304,7 +304,7 @@ def test_a_broken_vit_is_not_converted(name, change, tmp_path):
 def test_no_mutation_is_converted(tmp_path, monkeypatch):
     from test_checkpoints import mutate
     dice, good, mutant = random.Random(3), random_vit(), {}
-    monkeypatch.setattr('mmseg_gpt.checkpoints.convert.read_file', lambda path, old_mmengine: dict(mutant))
+    monkeypatch.setattr('mmseg_gpt.convert.read_file', lambda path, old_mmengine: dict(mutant))
     (tmp_path / 'vit.pth').touch()
     for _ in range(200):
         mutant, what = mutate(good, list(good), dice)

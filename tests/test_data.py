@@ -18,7 +18,7 @@ from tiny import CLASSES, HEIGHT, WIDTH, image_path, label_path, write_data
 from torch._utils import ExceptionWrapper
 from torch.utils.data import DataLoader
 
-from mmseg_gpt.data import (
+from mmseg_gpt.datasets import (
     GuardedDataset,
     LabelRule,
     SampleError,
@@ -29,7 +29,7 @@ from mmseg_gpt.data import (
     label_rule,
     source_datasets,
 )
-from mmseg_gpt.data.folders import check_folders, left_out
+from mmseg_gpt.datasets.folders import check_folders, left_out
 
 ADE20K = Path(os.environ.get('MMSEG_GPT_ADE20K', Path(__file__).parents[2] / 'shared/ade20k_sample'))
 NINE = LabelRule(CLASSES, reduce_zero_label=True)
@@ -267,7 +267,7 @@ def test_a_failure_is_explained_by_what_is_wrong_with_the_file(data):
 def test_headers_are_read_once_for_each_sample(data, monkeypatch):
     guarded = GuardedDataset(dataset(data))
     read = []
-    monkeypatch.setattr('mmseg_gpt.data.guard.check_headers', lambda *args: read.append(args[0]) or [])
+    monkeypatch.setattr('mmseg_gpt.datasets.guarded.check_headers', lambda *args: read.append(args[0]) or [])
     for _ in range(3):
         list(guarded)
     assert [Path(path).stem for path in read] == ['00000', '00001', '00002']

@@ -15,8 +15,8 @@ from tiny_run import next_name, tiny_config
 from torch import nn
 from torch.nn import functional as F
 
-from mmseg_gpt.benchmark.memory import LiveBytes
 from mmseg_gpt.engine import Runner, set_test_precision
+from mmseg_gpt.lab.benchmark.memory import LiveBytes
 from mmseg_gpt.segmentation import segmentor
 from mmseg_gpt.segmentation.bands import Windows
 

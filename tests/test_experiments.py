@@ -12,15 +12,15 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import PARAM_SCHEDULERS
 
+from mmseg_gpt.checks.missing import missing_datasets
 from mmseg_gpt.engine import check_files, read_config
-from mmseg_gpt.engine.preflight.missing import missing_datasets
 
 pytest.importorskip('mmpretrain')
 from mmpretrain.registry import MODELS
 
-from mmseg_gpt.classification import follow_the_authors, hold_out_for_search, read_experiment
-from mmseg_gpt.classification.experiment import METHODS, vits
-from mmseg_gpt.classification.tasks import TASKS
+from mmseg_gpt.recipes import follow_the_authors, hold_out_for_search, read_experiment
+from mmseg_gpt.recipes.experiment import METHODS, vits
+from mmseg_gpt.recipes.tasks import TASKS
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 
@@ -178,7 +178,7 @@ def test_segmentation_has_no_such_protocol(protocol):
 
 
 def test_the_model_zoo_has_the_papers_numbers():
-    from mmseg_gpt.suite.paper import PRINTED, TOTAL
+    from mmseg_gpt.lab.suite.printed import PRINTED, TOTAL
     zoo = (CONFIGS.parent / 'MODEL_ZOO.md').read_text()
     for table in ('fgvc', 'vtab', 'table4', 'table7', 'table8'):
         columns, rows = PRINTED[table]

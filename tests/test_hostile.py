@@ -19,9 +19,9 @@ import torch
 from vit_files import ARCH, build, random_vit, to_jax
 
 from mmseg_gpt.checkpoints import CheckpointError, PretrainedViT, load_vit, read_file
-from mmseg_gpt.checkpoints.convert import AS_IS, convert, describe
-from mmseg_gpt.checkpoints.inert import OLD_MMENGINE
 from mmseg_gpt.checkpoints.seal import seal
+from mmseg_gpt.checkpoints.stand_ins import OLD_MMENGINE
+from mmseg_gpt.convert import AS_IS, convert, describe
 
 
 class Global:

@@ -14,9 +14,9 @@ from shapes_run import CONFIG, draw, small_config, train, write_vit
 from tiny_run import run, tiny_config
 
 from mmseg_gpt.checkpoints import CheckpointError, read_file
-from mmseg_gpt.checkpoints.convert import AS_IS, convert, describe
+from mmseg_gpt.convert import AS_IS, convert, describe
 from mmseg_gpt.engine import Runner
-from mmseg_gpt.sample import SHAPES
+from mmseg_gpt.lab.demo import SHAPES
 
 TOOL = Path(__file__).parents[1] / 'tools/convert_checkpoint.py'
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from mmseg_gpt.benchmark.costs import count_costs
-from mmseg_gpt.benchmark.variants import Sizes, parse_variant, read_config
+from mmseg_gpt.lab.benchmark.costs import count_costs
+from mmseg_gpt.lab.benchmark.variants import Sizes, parse_variant, read_config
 
 CONFIG = Path(__file__).parents[1] / 'configs/setr_pup_gpt_mae_ade20k.py'
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mmseg_gpt.results.logs import read_scalars
+from mmseg_gpt.lab.scalars import read_scalars
 
 
 def log(folder: Path, start: str, *lines: dict | str) -> None:

@@ -15,7 +15,8 @@ from mmengine.config import Config, ConfigDict
 from tiny import ROOT, TinySegmentor, image_path, label_path, small_config, write_data
 
 import mmseg_gpt.engine as engine
-from mmseg_gpt.engine.preflight import before, data, keys, model, settings
+from mmseg_gpt.checks import before, data, keys, model
+from mmseg_gpt.checks import values as settings
 
 MAIN = ROOT / 'configs/setr_pup_gpt_mae_ade20k.py'
 CONFIGS = sorted((ROOT / 'configs').glob('*.py')) + sorted((ROOT / 'configs/demo').glob('*.py'))

@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 from mmengine.registry import MODELS, DefaultScope
 
-from mmseg_gpt.replication.carry_out import check_complete, draw, replicate
-from mmseg_gpt.replication.claims import (
+from mmseg_gpt.lab.execute import read_record, write_record
+from mmseg_gpt.lab.miniature.carry_out import check_complete, draw, replicate
+from mmseg_gpt.lab.miniature.claims import (
     FAILS,
     HOLDS,
     MULTI_SCALE_COLUMN,
@@ -27,9 +28,9 @@ from mmseg_gpt.replication.claims import (
     later_blocks,
     selected_blocks,
 )
-from mmseg_gpt.replication.data import draw_datasets
-from mmseg_gpt.replication.drawing import BREEDS, CLASSIFIED, DISTANCES, PRETRAINING, draw_breed, draw_small_scene
-from mmseg_gpt.replication.plan import (
+from mmseg_gpt.lab.miniature.data import draw_datasets
+from mmseg_gpt.lab.miniature.drawing import BREEDS, CLASSIFIED, DISTANCES, PRETRAINING, draw_breed, draw_small_scene
+from mmseg_gpt.lab.miniature.plan import (
     FULL,
     GATE_TASKS,
     GATES,
@@ -44,7 +45,7 @@ from mmseg_gpt.replication.plan import (
     Plan,
     Rates,
 )
-from mmseg_gpt.replication.report import (
+from mmseg_gpt.lab.miniature.report import (
     BEGIN,
     END,
     PUBLISHED,
@@ -55,11 +56,10 @@ from mmseg_gpt.replication.report import (
     publish,
     readme_part,
 )
-from mmseg_gpt.replication.results import about
-from mmseg_gpt.replication.tables import tables_of, with_seeds
-from mmseg_gpt.suite.execute import read_record, write_record
-from mmseg_gpt.suite.runs import config_of, what_it_is
-from mmseg_gpt.suite.side_by_side import note_crash
+from mmseg_gpt.lab.miniature.results import about
+from mmseg_gpt.lab.miniature.tables import tables_of, with_seeds
+from mmseg_gpt.lab.run import config_of, what_it_is
+from mmseg_gpt.lab.side_by_side import note_crash
 
 ROOT = Path(__file__).parents[1]
 
@@ -91,7 +91,7 @@ def test_hue_and_coat_of_a_breed_are_in_its_pixels():
 
 
 def test_a_nearer_house_covers_more_of_the_image():
-    from mmseg_gpt.replication import drawing
+    from mmseg_gpt.lab.miniature import drawing
     seen = []
 
     def sizes(rng, layers):
@@ -476,8 +476,8 @@ from pathlib import Path
 signal.signal(signal.SIGTERM, signal.default_int_handler)
 os.environ.update(OMP_NUM_THREADS='1', PYTHONWARNINGS='ignore')
 os.chdir({root!r})
-from mmseg_gpt.replication.carry_out import replicate
-from mmseg_gpt.replication.plan import QUICK
+from mmseg_gpt.lab.miniature.carry_out import replicate
+from mmseg_gpt.lab.miniature.plan import QUICK
 if __name__ == '__main__':
     preset = QUICK._replace(vits=('mae', ), methods=('gpt', 'linear'), heads=(0.1, ), rates=(0.01, ),
                             counts={{'gpt': (1, )}}, gates=('prior -10, SGD at 0.001', ))

@@ -14,16 +14,16 @@ from PIL import Image
 
 from mmseg_gpt.analysis.figures import COLOURS, write_figure
 from mmseg_gpt.analysis.series import Point, draw_bars, draw_lines
-from mmseg_gpt.classification import read_experiment
-from mmseg_gpt.classification.experiment import METHODS, vits
-from mmseg_gpt.classification.tasks import TASKS
-from mmseg_gpt.results.finished import read_run
-from mmseg_gpt.suite.execute import write_record
-from mmseg_gpt.suite.figures import of_runs, of_suite
-from mmseg_gpt.suite.places import method_of, prompts_in_all, task_of, vit_of
-from mmseg_gpt.suite.plans import PLANS
-from mmseg_gpt.suite.runs import what_it_is
-from mmseg_gpt.suite.search import grid
+from mmseg_gpt.lab.execute import write_record
+from mmseg_gpt.lab.finished import read_run
+from mmseg_gpt.lab.run import what_it_is
+from mmseg_gpt.lab.suite.figures import of_runs, of_suite
+from mmseg_gpt.lab.suite.places import method_of, prompts_in_all, task_of, vit_of
+from mmseg_gpt.lab.suite.plans import PLANS
+from mmseg_gpt.lab.suite.search import grid
+from mmseg_gpt.recipes import read_experiment
+from mmseg_gpt.recipes.experiment import METHODS, vits
+from mmseg_gpt.recipes.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 SEGMENTATION = Config.fromfile(ROOT / 'configs/setr_pup_gpt_mae_ade20k.py')
@@ -69,7 +69,7 @@ def test_bars_of_other_iterations_or_data_are_said_to_be(tmp_path):
 def test_segmentation_needs_no_mmpretrain(tmp_path):
     run = make_run(tmp_path / 'run', 'setr_pup_gpt_mae_ade20k', 38.)
     code = ('import sys; sys.modules["mmpretrain"] = sys.modules["torchvision"] = None; from pathlib import Path; '
-            'from mmseg_gpt.suite.figures import of_runs; '
+            'from mmseg_gpt.lab.suite.figures import of_runs; '
             f'print(of_runs([Path({str(run)!r})], "datasets").points[0].y)')
     done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
     assert done.stdout.split()[-1] == '38.0'

@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from mmseg_gpt.sample import CLASSES, PALETTE, draw_scene, make_dataset
-from mmseg_gpt.sample.report import majority_iou, plot_predictions, read_sample
+from mmseg_gpt.lab.demo import CLASSES, PALETTE, draw_scene, make_dataset
+from mmseg_gpt.lab.demo.report import majority_iou, plot_predictions, read_sample
 
 ROOT = Path(__file__).parent.parent
 

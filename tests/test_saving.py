@@ -20,9 +20,9 @@ from mmengine.registry import MODELS
 from tiny_run import At, differing, next_name, run, saved, tiny_config
 
 import mmseg_gpt.checkpoints.write as write
+from mmseg_gpt.adapters import load_model_state, unwrap
 from mmseg_gpt.checkpoints import CheckpointError, read_file
-from mmseg_gpt.checkpoints.adapters import load_model_state, unwrap
-from mmseg_gpt.checkpoints.plain import from_plain, to_plain
+from mmseg_gpt.checkpoints.plain_types import from_plain, to_plain
 from mmseg_gpt.checkpoints.write import write_checkpoint
 from mmseg_gpt.engine import AtomicCheckpointHook, Runner
 from mmseg_gpt.engine.resume import newest_checkpoint

@@ -22,16 +22,16 @@ from shrink import SIZE
 from tiny_run import next_name, run, tiny_config
 from torch import Tensor
 
+from mmseg_gpt.apis import AdapterPool
 from mmseg_gpt.checkpoints import CheckpointError, read_file
 from mmseg_gpt.checkpoints.write import write_checkpoint
-from mmseg_gpt.data import SampleError
+from mmseg_gpt.datasets import SampleError
 from mmseg_gpt.engine import Runner
+from mmseg_gpt.lab.benchmark.serving import measure_growth
 from mmseg_gpt.models import GatedPromptViT
-from mmseg_gpt.serving import AdapterPool
-from mmseg_gpt.serving.measure import measure_growth
 
 pytest.importorskip('mmpretrain')
-from mmseg_gpt.classification import read_experiment
+from mmseg_gpt.recipes import read_experiment
 
 TOOLS = Path(__file__).parents[1] / 'tools'
 ARCH = dict(embed_dims=24, num_layers=12, num_heads=2, mlp_ratio=2)  # what shrink makes of a ViT-B
@@ -282,7 +282,7 @@ def test_a_shallower_vit_is_refused(make_pool, trained, tmp_path, monkeypatch):
 
     cfg = copy.deepcopy(trained['dogs'][0])
     cfg.model.backbone.arch.num_layers = 11
-    monkeypatch.setattr('mmseg_gpt.serving.task.check_backbone', lambda *_: None)  # another guard, which comes first
+    monkeypatch.setattr('mmseg_gpt.apis.task.check_backbone', lambda *_: None)  # another guard, which comes first
     with pytest.raises(CheckpointError, match=r'12 weights differ \(blocks\.11'):
         make_pool('birds').add('dogs', cfg, another(trained, tmp_path / 'cut.pth', cut))
 

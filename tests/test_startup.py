@@ -11,8 +11,8 @@ import torch
 from mmengine.config import Config
 from tiny import write_run
 
-from mmseg_gpt.checkpoints.convert import AS_IS
 from mmseg_gpt.checkpoints.export import EXPORTS
+from mmseg_gpt.convert import AS_IS
 
 ROOT = Path(__file__).parents[1]
 TOOLS = sorted(path for path in (ROOT / 'tools').glob('*.py') if path.stem != 'arguments')

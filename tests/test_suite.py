@@ -16,17 +16,26 @@ import torch
 from cls_folders import make_vtab
 from mmengine.config import Config
 
-from mmseg_gpt.classification import read_experiment
-from mmseg_gpt.classification.tasks import TASKS
-from mmseg_gpt.commands import run_forked
+from mmseg_gpt.lab.commands import run_forked
+from mmseg_gpt.lab.execute import claimed, others, outcomes, prepare, run_all, work
+from mmseg_gpt.lab.run import Run, config_of, pretrained_sha256, what_it_is
+from mmseg_gpt.lab.suite import (
+    count_parameters,
+    grid,
+    part,
+    runs_of,
+    total_params,
+    with_options,
+    write_search,
+    write_table,
+)
+from mmseg_gpt.lab.suite.plans import FGVC, PLANS, VTAB, Table
+from mmseg_gpt.lab.suite.printed import PRINTED, TOTAL, printed
+from mmseg_gpt.lab.suite.search import COLUMN, best
+from mmseg_gpt.lab.suite.tables import Cell, filled, in_detail, measured, rows_of, text
 from mmseg_gpt.models import GatedPromptViT
-from mmseg_gpt.suite import count_parameters, grid, part, runs_of, total_params, with_options, write_search, write_table
-from mmseg_gpt.suite.execute import claimed, others, outcomes, prepare, run_all, work
-from mmseg_gpt.suite.paper import PRINTED, TOTAL, printed
-from mmseg_gpt.suite.plans import FGVC, PLANS, VTAB, Table
-from mmseg_gpt.suite.runs import Run, config_of, pretrained_sha256, what_it_is
-from mmseg_gpt.suite.search import COLUMN, best
-from mmseg_gpt.suite.tables import Cell, filled, in_detail, measured, rows_of, text
+from mmseg_gpt.recipes import read_experiment
+from mmseg_gpt.recipes.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 
@@ -426,7 +435,7 @@ def test_a_failed_run_is_given_one_more_chance_by_several_processes(pretended, m
     run_all(runs, home, tools=pretended / 'tools')
     before = outcomes(runs, home)
     run_all(runs, home, again=True, tools=pretended / 'tools')
-    monkeypatch.setattr('mmseg_gpt.suite.execute.outcomes', lambda *_: before)  # a process that began before
+    monkeypatch.setattr('mmseg_gpt.lab.execute.outcomes', lambda *_: before)  # a process that began before
     run_all(runs, home, again=True, tools=pretended / 'tools')
     assert calls(pretended, runs[0]) == ['train True'] * 2
 
@@ -479,7 +488,7 @@ def arguments(**options) -> argparse.Namespace:
 def test_what_a_tool_does_with_runs(pretended, capfd, monkeypatch):
     home, runs = pretended / 'runs', runs_of(search_of(pretended, 0.1).entries, [0])
     done = []
-    monkeypatch.setattr('mmseg_gpt.suite.execute.run_all', lambda *_: done.append('run'))
+    monkeypatch.setattr('mmseg_gpt.lab.execute.run_all', lambda *_: done.append('run'))
     for options in (dict(dry_run=True), dict(report_only=True), dict()):
         work(runs, home, arguments(**options), lambda: done.append('write') or 'the table')
         done.append('')
@@ -489,7 +498,7 @@ def test_what_a_tool_does_with_runs(pretended, capfd, monkeypatch):
     def stop(*_) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr('mmseg_gpt.suite.execute.run_all', stop)
+    monkeypatch.setattr('mmseg_gpt.lab.execute.run_all', stop)
     with pytest.raises(SystemExit, match='the same command goes on'):
         work(runs, home, arguments(), lambda: 'the table')
     assert 'the table' in capfd.readouterr().out

@@ -14,7 +14,7 @@ from mmseg.datasets.transforms import RandomCrop
 from tiny import write_run
 from torch.utils.data import DataLoader, Dataset
 
-from mmseg_gpt.data.throughput import (
+from mmseg_gpt.lab.benchmark.loading import (
     REST,
     compare_rates,
     draw_images,
@@ -111,7 +111,7 @@ def test_drawn_images_have_the_sizes_asked_for_and_labels(tmp_path):
 def test_the_tool_measures_what_a_run_loads(tmp_path, monkeypatch, capsys, options):
     monkeypatch.chdir(write_run(tmp_path))
     monkeypatch.syspath_prepend(TOOL.parent)
-    monkeypatch.setattr('mmseg_gpt.data.throughput.SIZES', ((48, 40), ))
+    monkeypatch.setattr('mmseg_gpt.lab.benchmark.loading.SIZES', ((48, 40), ))
     monkeypatch.setattr(sys, 'argv', [str(TOOL), 'small.py', '--workers', '0,1', '--batches', '1', '--rounds', '2',
                                       '--json', 'out.json', *options])
     runpy.run_path(str(TOOL), run_name='__main__')

@@ -20,11 +20,11 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_gpt.analysis import read_checkpoint, read_history
-from mmseg_gpt.benchmark.machine import peak_resident_bytes
 from mmseg_gpt.engine import Runner, TrackingHook, ValidationPicturesHook, pictures, set_tracking, trackers, tracking
 from mmseg_gpt.engine.tracking import group_of
+from mmseg_gpt.environment import peak_resident_bytes
+from mmseg_gpt.lab.scalars import read_scalars
 from mmseg_gpt.models import GatedPromptViT
-from mmseg_gpt.results.logs import read_scalars
 
 TOOLS = Path(__file__).parents[1] / 'tools'
 DEPTH = 12  # of tiny runs

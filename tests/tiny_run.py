@@ -13,9 +13,9 @@ from shrink import SIZE, shrink
 from mmseg_gpt import compat
 from mmseg_gpt.checkpoints import read_file
 from mmseg_gpt.engine import Runner
-from mmseg_gpt.engine.resume import flatten
+from mmseg_gpt.lab.demo import make_dataset
 from mmseg_gpt.models import GatedPromptViT
-from mmseg_gpt.sample import make_dataset
+from mmseg_gpt.settings import flatten
 
 # Formatting the config nicely, even once, takes half of the time of such a run.
 compat.where_config_finds_its_formatter().FormatCode = lambda text, **_: (text, True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mmseg_gpt.benchmark.run import Options
+    from mmseg_gpt.lab.benchmark.run import Options
 
 CONFIG = Path(__file__).resolve().parent.parent / 'configs/setr_pup_gpt_mae_ade20k.py'
 VARIANTS = ('mmseg-full', 'paper', 'ours', 'ours-bf16', 'ours-compiled')
@@ -80,9 +80,9 @@ def read_options(args: argparse.Namespace) -> 'Options':
     """
     import torch
 
-    from mmseg_gpt.benchmark.processes import ALLOCATORS
-    from mmseg_gpt.benchmark.run import Options
-    from mmseg_gpt.benchmark.variants import Sizes, parse_variant
+    from mmseg_gpt.lab.benchmark.processes import ALLOCATORS
+    from mmseg_gpt.lab.benchmark.run import Options
+    from mmseg_gpt.lab.benchmark.variants import Sizes, parse_variant
     device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     on_gpu = device.type == 'cuda'
     batch = args.batch or (16 if on_gpu else 1)
@@ -111,7 +111,7 @@ def read_axes(args: argparse.Namespace) -> dict[str, list[int]]:
     Raises:
         SystemExit: there is no such axis.
     """
-    from mmseg_gpt.benchmark.sweep import AXES
+    from mmseg_gpt.lab.benchmark.sweep import AXES
     wanted = dict(args.axes or {name: [] for name in AXES})
     if unknown := wanted.keys() - AXES.keys():
         raise SystemExit(f'--axes: {", ".join(unknown)} is none of {", ".join(AXES)}')
@@ -123,9 +123,9 @@ def main() -> None:
     import torch  # after the arguments, as importing takes seconds
 
     import mmseg_gpt  # noqa: F401  must come before mmseg
-    from mmseg_gpt.benchmark.parity import ParityError
-    from mmseg_gpt.benchmark.run import run, run_sweep, write_json
-    from mmseg_gpt.benchmark.tables import tables
+    from mmseg_gpt.lab.benchmark.parity import ParityError
+    from mmseg_gpt.lab.benchmark.run import run, run_sweep, write_json
+    from mmseg_gpt.lab.benchmark.tables import tables
     options = read_options(args)
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -13,7 +13,7 @@ from arguments import add_config_arguments
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-    from mmseg_gpt.data.throughput import Cost
+    from mmseg_gpt.lab.benchmark.loading import Cost
 
 DRAWN = 32
 
@@ -56,12 +56,12 @@ def draw(cfg: 'Config', number: int, folder: Path) -> None:
     """Draws images, and lets the config take them for its training data."""
     from rich.progress import track
 
-    from mmseg_gpt.data.throughput import draw_images
-    from mmseg_gpt.engine.preflight.missing import sources
+    from mmseg_gpt.lab.benchmark.loading import draw_images
+    from mmseg_gpt.settings import unwrapped_datasets
     prefix = dict(img_path='images', seg_map_path='annotations')
     draw_images(*(folder / name for name in prefix.values()), number,
                 progress=lambda numbers: track(numbers, 'drawing images'))
-    for dataset in sources(cfg.train_dataloader.dataset):
+    for dataset in unwrapped_datasets(cfg.train_dataloader.dataset):
         dataset.update(data_root=str(folder), data_prefix=prefix, ann_file='')
 
 
@@ -70,8 +70,8 @@ def measure(cfg: 'Config', args: argparse.Namespace) -> dict:
     from mmengine.runner import Runner
     from rich.progress import track
 
-    from mmseg_gpt.data.throughput import compare_rates, spread, time_transforms, workers_needed
     from mmseg_gpt.engine.runner import training_loader
+    from mmseg_gpt.lab.benchmark.loading import compare_rates, spread, time_transforms, workers_needed
     rates = {}
     for workers in args.workers:
         config = with_workers(cfg.train_dataloader, workers)
@@ -118,9 +118,9 @@ def main() -> None:
     from mmengine.registry import DefaultScope  # after the arguments, as importing takes seconds
     from mmengine.utils.dl_utils import set_multi_processing
 
+    from mmseg_gpt.checks.missing import missing_datasets
     from mmseg_gpt.engine import read_config
-    from mmseg_gpt.engine.preflight.missing import missing_datasets
-    from mmseg_gpt.sample.folder import available_cpus
+    from mmseg_gpt.environment import available_cpus
     cfg = read_config(args)
     set_multi_processing(**cfg.get('env_cfg', {}).get('mp_cfg', {}))  # as the runner does
     drawn = args.generate or (DRAWN if missing_datasets([cfg.train_dataloader.dataset]) else 0)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mmseg_gpt.serving.measure import Growth
+    from mmseg_gpt.lab.benchmark.serving import Growth
 
 
 def parse_args() -> argparse.Namespace:
@@ -53,11 +53,11 @@ def main() -> None:
 
     from mmseg_gpt.engine import errors_in_words
     from mmseg_gpt.engine.config import find_config
-    from mmseg_gpt.engine.preflight.keys import find
-    from mmseg_gpt.serving.measure import measure_growth
+    from mmseg_gpt.lab.benchmark.serving import measure_growth
+    from mmseg_gpt.settings import look_up
     MMLogger.get_instance('serving', log_level='WARNING')
     configs = {name: find_config(config) for name, config in args.configs.items()}
-    vits = {str(find(cfg, 'model.backbone.init_cfg.checkpoint')): name for name, cfg in configs.items()}
+    vits = {str(look_up(cfg, 'model.backbone.init_cfg.checkpoint')): name for name, cfg in configs.items()}
     if len(vits) > 1:
         raise SystemExit('these have other ViTs, which no pool can share: '
                          + ', '.join(f'{name} has {vit}' for vit, name in vits.items()))

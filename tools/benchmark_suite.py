@@ -49,7 +49,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from mmseg_gpt import suite  # after the arguments, as importing takes seconds
+    from mmseg_gpt.lab import suite  # after the arguments, as importing takes seconds
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the run that is going on is saved
     out, settings = args.out or Path('work_dirs/suite'), args.cfg_options or ()
     options, suffix = (['--authors-protocol'], '_authors') if args.authors_protocol else ([], '')

@@ -11,7 +11,7 @@ from arguments import add_config_arguments
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-    from mmseg_gpt.data import Survey
+    from mmseg_gpt.datasets import Survey
 
 SPLITS = ('train', 'val', 'test')
 
@@ -56,9 +56,9 @@ def look(cfg: 'Config', split: str, dataset_config: dict, workers: int | None) -
     from mmengine.registry import DefaultScope
     from rich.progress import track
 
-    from mmseg_gpt.data import Survey, survey
-    from mmseg_gpt.engine.preflight.data import build_dataset, wrong_classes
-    from mmseg_gpt.sample.folder import available_cpus
+    from mmseg_gpt.checks.data import build_dataset, wrong_classes
+    from mmseg_gpt.datasets import Survey, survey
+    from mmseg_gpt.environment import available_cpus
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         dataset, problems = build_dataset(dataset_config)
     if dataset is None:
@@ -72,7 +72,7 @@ def write(surveys: dict[str, 'Survey'], out: Path) -> None:
     """Writes the JSON file, completely or not at all, and the picture."""
     from mmengine.fileio import dump
 
-    from mmseg_gpt.data.report import as_numbers, plot_classes
+    from mmseg_gpt.datasets.report import as_numbers, plot_classes
     unfinished = out.with_suffix('.part.json')
     dump(as_numbers(surveys), unfinished, indent=2)
     os.replace(unfinished, out)
@@ -82,10 +82,10 @@ def write(surveys: dict[str, 'Survey'], out: Path) -> None:
 
 def main() -> None:
     args = parse_args()
-    from mmseg_gpt.data.report import as_text, copies  # after the arguments, as importing takes seconds
+    from mmseg_gpt.checks.before import refuse
+    from mmseg_gpt.checks.missing import missing_datasets
+    from mmseg_gpt.datasets.report import as_text, copies  # after the arguments, as importing takes seconds
     from mmseg_gpt.engine import read_config
-    from mmseg_gpt.engine.preflight.before import refuse
-    from mmseg_gpt.engine.preflight.missing import missing_datasets
     cfg = read_config(args)
     configs = datasets_of(cfg, args.split)
     refuse(missing_datasets(list(configs.values())), [])

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from arguments import add_figure_arguments
 
 if TYPE_CHECKING:
-    from mmseg_gpt.results.compare import Compared
+    from mmseg_gpt.lab.compare import Compared
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,8 +69,8 @@ def write(args: argparse.Namespace, compared: list['Compared'], warnings: list[s
         ValueError: a file cannot be written.
     """
     from mmseg_gpt.analysis.figures import write_figure, write_numbers, writing
-    from mmseg_gpt.checkpoints.write import replacing
-    from mmseg_gpt.results import compare
+    from mmseg_gpt.files import replacing
+    from mmseg_gpt.lab import compare
     score = 'tta/mIoU' if args.tta else 'mIoU'
     rows, classes = compare.table(compared), compare.class_differences(compared, score)
     if args.tta and not classes:
@@ -89,8 +89,8 @@ def write(args: argparse.Namespace, compared: list['Compared'], warnings: list[s
 def main() -> None:
     args = parse_args()
     from mmseg_gpt.engine import errors_in_words  # after the arguments, as importing takes seconds
-    from mmseg_gpt.results import compare
-    from mmseg_gpt.results.finished import read_run
+    from mmseg_gpt.lab import compare
+    from mmseg_gpt.lab.finished import read_run
     with errors_in_words():
         try:
             compared = [compare.Compared(name, [read_run(folder) for folder in folders]) for name, folders in args.runs]

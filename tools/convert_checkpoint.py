@@ -41,8 +41,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     from mmseg_gpt.checkpoints import CheckpointError, fetch  # after the arguments, as importing takes seconds
-    from mmseg_gpt.checkpoints.convert import convert, describe
-    from mmseg_gpt.checkpoints.seal import file_sha256
+    from mmseg_gpt.convert import convert, describe
+    from mmseg_gpt.files import file_sha256
     try:
         source = fetch(args.src, args.sha256)
         if args.list:

@@ -110,9 +110,9 @@ def read_encoders(args: argparse.Namespace) -> dict[str, 'Encoder']:
     import torch
 
     from mmseg_gpt.analysis.encoder import read_encoder
+    from mmseg_gpt.checks.before import refuse
+    from mmseg_gpt.checks.missing import missing_checkpoint
     from mmseg_gpt.engine.config import find_config
-    from mmseg_gpt.engine.preflight.before import refuse
-    from mmseg_gpt.engine.preflight.missing import missing_checkpoint
     check_device(args.device)
     device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     configs = {}
@@ -131,7 +131,7 @@ def reconstruct(args: argparse.Namespace) -> list[Path]:
 
     from mmseg_gpt.analysis.reconstruction_figures import write_all
     from mmseg_gpt.analysis.reconstructions import Settings, read_picture, reconstruct_all
-    from mmseg_gpt.commands import duration
+    from mmseg_gpt.wording import duration
     settings = Settings(args.iterations, args.lr, args.seed)
     originals = {name: read_picture(path, args.size) for name, path in args.images.items()}
     found: dict[tuple[str, str, int], Reconstruction] = {}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mmseg_gpt.suite.parameters import Parameters
+    from mmseg_gpt.lab.suite.parameters import Parameters
 
 TABLES = {'1': 'fgvc', '2': 'vtab'}
 
@@ -41,13 +41,13 @@ def count(configs: list[str]) -> dict[str, tuple[str, 'Parameters']]:
         SystemExit: there is no such config, or its backbone is none of ours.
     """
     from mmseg_gpt.engine.config import find_config
-    from mmseg_gpt.engine.preflight.keys import find
-    from mmseg_gpt.suite import count_parameters
+    from mmseg_gpt.lab.suite import count_parameters
+    from mmseg_gpt.settings import look_up
     counted = {}
     for config in configs:
         cfg = find_config(config)
         try:
-            counted[config] = str(find(cfg, 'model.backbone.init_cfg.checkpoint')), count_parameters(cfg)
+            counted[config] = str(look_up(cfg, 'model.backbone.init_cfg.checkpoint')), count_parameters(cfg)
         except ValueError as error:
             raise SystemExit(str(error)) from error
     return counted
@@ -58,7 +58,7 @@ def groups(args: argparse.Namespace, counted: dict[str, tuple[str, 'Parameters']
     if not args.table:
         files = dict.fromkeys(file for file, _ in counted.values())
         return {file: [config for config, (own, _) in counted.items() if own == file] for file in files}
-    from mmseg_gpt.suite import PLANS
+    from mmseg_gpt.lab.suite import PLANS
     entries = PLANS[args.table]().entries
     rows = dict.fromkeys(entry.row for entry in entries)
     return {' '.join(row): [entry.run.config for entry in entries if entry.row == row] for row in rows}
@@ -68,8 +68,8 @@ def main() -> None:
     args = parse_args()
     from prettytable import PrettyTable  # after the arguments, as importing takes seconds
 
-    from mmseg_gpt.suite import PLANS, total_params
-    from mmseg_gpt.suite.paper import TOTAL, printed
+    from mmseg_gpt.lab.suite import PLANS, total_params
+    from mmseg_gpt.lab.suite.printed import TOTAL, printed
     counted = count(args.configs or [entry.run.config for entry in PLANS[args.table]().entries])
     columns = ('backbone', 'position', 'prompts', 'gates', 'heads', 'trained', 'whole')
     table = PrettyTable(['config', *columns], align='r')

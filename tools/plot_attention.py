@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mmseg_gpt.analysis.attention_figures import Column, Row
-    from mmseg_gpt.serving import ServedTask
+    from mmseg_gpt.apis import ServedTask
 
 QUERY = r'cls|prompts|to-prompts|click|prompt:[1-9]\d*|\d+,\d+'
 EXAMPLE = """\
@@ -123,9 +123,9 @@ def look(args: argparse.Namespace) -> tuple['np.ndarray', list['Column'], list['
     """
     from mmseg_gpt.analysis.attention import study, switched_off, variants
     from mmseg_gpt.analysis.attention_figures import Column, Row, ask_for_point
+    from mmseg_gpt.apis import load_task
     from mmseg_gpt.engine import read_config
     from mmseg_gpt.engine.config import find_config
-    from mmseg_gpt.serving import load_task
     task = load_task(Path(args.config).stem, read_config(args), args.checkpoint, frozen=False)
     picture, images = see(task, args)
     queries = ['{},{}'.format(*ask_for_point(picture)) if each == 'click' else each for each in args.queries]
@@ -168,9 +168,9 @@ def main() -> None:
     import torch  # after the arguments, as importing takes seconds
     from mmengine.logging import MMLogger
 
-    from mmseg_gpt.data import check_headers
+    from mmseg_gpt.checks.before import refuse
+    from mmseg_gpt.datasets import check_headers
     from mmseg_gpt.engine import errors_in_words
-    from mmseg_gpt.engine.preflight.before import refuse
     check_device(args.device)
     args.device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     MMLogger.get_instance('plot_attention', log_level='WARNING')

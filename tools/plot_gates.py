@@ -51,7 +51,7 @@ def follow_training(runs: list[Path], names: list[str]) -> tuple['Figure', list[
     """The figure over the iterations, its numbers, and what there is to say of each run."""
     from mmseg_gpt.analysis.gate_figures import plot_history
     from mmseg_gpt.analysis.gates import has_hard_gates, history_rows, read_history
-    from mmseg_gpt.results.logs import read_scalars
+    from mmseg_gpt.lab.scalars import read_scalars
     histories = [read_history(read_scalars(run)[0], name, has_hard_gates(run)) for run, name in zip(runs, names)]
     return plot_history(histories), [row for h in histories for row in history_rows(h)], [h.note for h in histories]
 

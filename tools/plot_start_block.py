@@ -21,7 +21,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    from mmseg_gpt.suite.figures import draw_and_write  # after the arguments, as importing takes seconds
+    from mmseg_gpt.lab.suite.figures import draw_and_write  # after the arguments, as importing takes seconds
     draw_and_write(args, 'figure1', 'start')
 
 

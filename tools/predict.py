@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from arguments import check_device
 
 if TYPE_CHECKING:
-    from mmseg_gpt.serving import AdapterPool
+    from mmseg_gpt.apis import AdapterPool
 
 EXAMPLE = """\
 example:
@@ -100,8 +100,8 @@ def build_pool(args: argparse.Namespace) -> 'AdapterPool':
     """
     import torch
 
+    from mmseg_gpt.apis import AdapterPool, storage_bytes
     from mmseg_gpt.engine.config import find_config
-    from mmseg_gpt.serving import AdapterPool, storage_bytes
     check_device(args.device)
     try:
         pool = AdapterPool(args.device, getattr(torch, args.dtype))
@@ -122,7 +122,7 @@ def predict(pool: 'AdapterPool', args: argparse.Namespace, answers: list[dict]) 
     """Answers all requests, prints and writes each answer, and adds it to ``answers``."""
     from rich.progress import track
 
-    from mmseg_gpt.serving.results import LabelWriter, as_line, as_numbers
+    from mmseg_gpt.apis.answers import LabelWriter, as_line, as_numbers
     writer = cache(lambda name: LabelWriter(pool.tasks[name], args.out / name))
     starts = range(0, len(args.requests), args.batch)
     for start in track(starts, 'predicting', disable=len(starts) < 2):
@@ -139,10 +139,10 @@ def main() -> None:
     args = parse_args()
     from mmengine.logging import MMLogger  # after the arguments, as importing takes seconds
 
-    from mmseg_gpt.checkpoints.write import replacing
-    from mmseg_gpt.data import check_headers
+    from mmseg_gpt.checks.before import refuse
+    from mmseg_gpt.datasets import check_headers
     from mmseg_gpt.engine import errors_in_words
-    from mmseg_gpt.engine.preflight.before import refuse
+    from mmseg_gpt.files import replacing
     MMLogger.get_instance('predict', log_level='WARNING')
     refuse([], [problem for image in dict.fromkeys(image for _, image in args.requests)
                 for problem in check_headers(image)])

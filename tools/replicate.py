@@ -50,9 +50,9 @@ def main() -> None:
     os.chdir(ROOT)  # the configs name their data from there
     import torch
 
-    from mmseg_gpt.replication.carry_out import replicate
-    from mmseg_gpt.replication.plan import FULL, QUICK
-    from mmseg_gpt.sample.folder import available_cpus
+    from mmseg_gpt.environment import available_cpus
+    from mmseg_gpt.lab.miniature.carry_out import replicate
+    from mmseg_gpt.lab.miniature.plan import FULL, QUICK
     preset = QUICK if args.quick else FULL
     cpus = available_cpus()
     replicate(preset, args, args.workers or (min(cpus, 8) if torch.cuda.is_available() else cpus))

@@ -43,7 +43,7 @@ def finite(text: str) -> float:
 
 def main() -> None:
     args = parse_args()
-    from mmseg_gpt import suite  # after the arguments, as importing takes seconds
+    from mmseg_gpt.lab import suite  # after the arguments, as importing takes seconds
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the run that is going on is saved
     out = args.out or Path('work_dirs/search') / Path(args.config).stem
     try:

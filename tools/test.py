@@ -61,7 +61,7 @@ def write_metrics(runner: 'Runner', metrics: dict, args: argparse.Namespace) -> 
                  for name, iou in getattr(metric, 'per_class', {}).items()}
     from mmengine.fileio import dump
 
-    from mmseg_gpt.results.finished import protocol_of
+    from mmseg_gpt.lab.finished import protocol_of
     parameters = list(runner.model.parameters())
     counted = dict(trained=sum(p.numel() for p in parameters if p.requires_grad),
                    total=sum(p.numel() for p in parameters))

@@ -4,8 +4,8 @@ import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
+from ..adapters import VIT_SETTINGS, weights_sha256
 from ..checkpoints import fetch, load_vit
-from ..checkpoints.adapters import VIT_SETTINGS, weights_sha256
 from ..models import GatedPromptViT
 
 

@@ -217,7 +217,7 @@ def read_history(lines: list[dict], name: str, hard: bool = False) -> GateHistor
     """Takes gates, selection ratios and temperatures out of the log of a run.
 
     Args:
-        lines: Of training, by :func:`mmseg_gpt.results.logs.read_scalars`.
+        lines: Of training, by :func:`mmseg_gpt.lab.scalars.read_scalars`.
         name: What the figure calls it.
         hard: Whether the gates are hard ones.
 

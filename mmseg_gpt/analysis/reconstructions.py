@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from ..checkpoints.write import replacing
+from ..files import replacing
 from .deep_image_prior import CHANNELS, NOISE, SKIP, reconstruct
 from .encoder import Encoder
 

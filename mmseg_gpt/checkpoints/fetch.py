@@ -15,8 +15,8 @@ from filelock import FileLock
 from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
+from ..files import file_sha256
 from .read import CheckpointError, read_file
-from .seal import file_sha256
 
 # torch.hub's convention: name-abcdef12.pth begins the SHA-256 of the file.
 HASH_IN_NAME = re.compile(r'-([0-9a-f]{8,64})\.')

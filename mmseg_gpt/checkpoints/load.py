@@ -7,8 +7,8 @@ from mmengine.logging import print_log
 from mmengine.registry import WEIGHT_INITIALIZERS
 from torch import nn
 
-from .compare import differences
 from .fetch import fetch
+from .fit import differences
 from .formats import to_timm
 from .read import CheckpointError, read_state_dict
 from .shape import VitShape, shape_of

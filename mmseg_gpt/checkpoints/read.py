@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .compare import kind_of, kind_of_number
-from .inert import HISTORY_BUFFER, OLD_MMENGINE, STAND_INS
+from .fit import kind_of, kind_of_number
 from .seal import check_seal
+from .stand_ins import HISTORY_BUFFER, OLD_MMENGINE, STAND_INS
 
 
 class CheckpointError(RuntimeError):

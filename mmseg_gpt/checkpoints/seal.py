@@ -4,9 +4,10 @@
 its parts, not the table that says where they are. The seal is the SHA-256 of every byte before it.
 """
 
-import hashlib
 from pathlib import Path
 from typing import BinaryIO
+
+from ..files import sha256_of
 
 PREFIX = b'mmseg_gpt sha256 '
 LENGTH = len(PREFIX) + 64
@@ -56,18 +57,3 @@ def ends_without_comment(file: BinaryIO) -> bool:
     file.seek(max(0, size - END_LENGTH))
     end = file.read()
     return end.startswith(END) and end.endswith(NO_COMMENT)
-
-
-def sha256_of(file: BinaryIO, size: int | None = None) -> str:
-    """The SHA-256 of the first ``size`` bytes of an open file, or of all, in hexadecimal."""
-    digest = hashlib.sha256()
-    file.seek(0)
-    while chunk := file.read(1 << 20 if size is None else min(1 << 20, size - file.tell())):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-def file_sha256(path: str | Path) -> str:
-    """The SHA-256 of a file, as ``sha256sum`` prints it."""
-    with open(path, 'rb') as file:
-        return sha256_of(file)

@@ -1,19 +1,15 @@
 """Writing a checkpoint so that the file of its name is at every moment whole: the old one or the new one."""
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from .compare import listed
-from .plain import to_plain
+from ..files import replacing
+from ..wording import listed
+from .plain_types import to_plain
 from .read import CheckpointError
 from .seal import seal
-
-UNFINISHED = '.unfinished'
 
 
 def write_checkpoint(content: dict, path: str | Path) -> None:
@@ -23,7 +19,7 @@ def write_checkpoint(content: dict, path: str | Path) -> None:
     is removed by the next write under that name.
 
     Args:
-        content: With tensors, plain types and what :func:`mmseg_gpt.checkpoints.plain.to_plain` makes plain.
+        content: With tensors, plain types and what :func:`mmseg_gpt.checkpoints.plain_types.to_plain` makes plain.
         path: A local file, in any folder; the folder is made.
 
     Raises:
@@ -51,38 +47,6 @@ def refuse_non_finite(state: dict[str, Tensor], path: Path) -> None:
         raise CheckpointError(f'{path} was not written, because {len(broken)} of its weights are not finite: '
                               f'{listed(broken)}')
 
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Gives a name beside ``path`` to write to. What is written there takes the name ``path`` when it is on the disk.
-
-    Raises:
-        OSError: that cannot be done. After this and any other error ``path`` is as it was, and nothing lies beside it.
-    """
-    unfinished = path.with_name(path.name + UNFINISHED)
-    try:
-        yield unfinished
-        sync(unfinished)
-        os.replace(unfinished, path)
-    except BaseException:
-        with suppress(OSError):
-            unfinished.unlink(missing_ok=True)
-        raise
-    with suppress(OSError):  # some file systems cannot sync the names in a folder
-        sync(path.parent)
-
-
-def sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk itself.
-
-    Raises:
-        OSError: it cannot be.
-    """
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def cause_of(error: BaseException) -> str:

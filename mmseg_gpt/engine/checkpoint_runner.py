@@ -10,13 +10,13 @@ from mmengine.dist import all_gather_object, master_only
 from torch import nn
 
 from .. import __version__
+from ..adapters import frozen_state, load_model_state, unwrap
 from ..checkpoints import CheckpointError, fetch, read_file
-from ..checkpoints.adapters import frozen_state, load_model_state, unwrap
-from ..checkpoints.plain import from_plain
+from ..checkpoints.plain_types import from_plain
 from ..checkpoints.write import write_checkpoint
-from .origin import check_backbone, check_data
-from .preflight.keys import find
-from .resume import check_classes, check_resumable_file, check_settings, newest_checkpoint, settings_of
+from ..checks.checkpoint import check_backbone, check_data
+from ..settings import look_up, settings_of
+from .resume import check_classes, check_resumable_file, check_settings, newest_checkpoint
 
 
 class CheckpointRunner(mmengine.runner.Runner):
@@ -58,7 +58,7 @@ class CheckpointRunner(mmengine.runner.Runner):
         Raises:
             CheckpointError: it cannot be resumed, or not with this config.
         """
-        out_dir = find(self.cfg, 'default_hooks.checkpoint.out_dir')
+        out_dir = look_up(self.cfg, 'default_hooks.checkpoint.out_dir')
         self._load_from = filename or newest_checkpoint(self.work_dir, out_dir)
         if self._load_from is None:
             self.logger.info(f'{self.work_dir} holds no checkpoint: the run starts from iteration 0')

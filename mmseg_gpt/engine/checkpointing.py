@@ -6,8 +6,8 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.registry import HOOKS
 
-from ..checkpoints.adapters import frozen_source, unwrap
-from ..checkpoints.write import UNFINISHED, replacing
+from ..adapters import frozen_source, unwrap
+from ..files import UNFINISHED, replacing
 from .resume import POINTER
 
 
@@ -20,7 +20,7 @@ class AtomicCheckpointHook(CheckpointHook):
     Args:
         adapter_only: Leave the frozen ViT out of checkpoints: what is left are prompts, gates, temperatures and heads,
             and the optimizer's state of them. They need the pretrained file to be loaded again, see
-            :mod:`mmseg_gpt.checkpoints.adapters`.
+            :mod:`mmseg_gpt.adapters`.
         **kwargs: Those of ``mmengine.hooks.CheckpointHook``. ``out_dir`` must be a local folder.
     """
 

@@ -11,10 +11,10 @@ from mmengine.config import Config, DictAction
 from mmengine.logging import MMLogger
 
 from ..checkpoints import CheckpointError
-from ..data import SampleError
+from ..checks import check_options
+from ..datasets import SampleError
+from ..settings import look_up
 from .guards import RunStopped
-from .preflight import check_options
-from .preflight.keys import find
 from .resume import POINTER, newest_checkpoint
 
 
@@ -63,7 +63,7 @@ def find_config(config: str) -> Config:
     name = Path(config).stem
     if not name.startswith('cls_'):
         raise SystemExit(f'there is no config {config}; they are in configs/')
-    from ..classification import read_experiment
+    from ..recipes import read_experiment
     try:
         return read_experiment(name)
     except ValueError as error:
@@ -86,7 +86,7 @@ def follow_protocol(cfg: Config, protocol: str) -> None:
     Raises:
         SystemExit: it is not a config for which there is that protocol.
     """
-    from ..classification import follow_the_authors, hold_out_for_search
+    from ..recipes import follow_the_authors, hold_out_for_search
     try:
         dict(search_split=hold_out_for_search, authors_protocol=follow_the_authors)[protocol](cfg)
     except ValueError as error:
@@ -147,7 +147,7 @@ def set_resume(cfg: Config, resume: str | bool, overwrite: bool = False) -> None
         cfg.update(resume=True, load_from=resume)
     elif resume:
         try:
-            newest = newest_checkpoint(cfg.work_dir, find(cfg, 'default_hooks.checkpoint.out_dir'))
+            newest = newest_checkpoint(cfg.work_dir, look_up(cfg, 'default_hooks.checkpoint.out_dir'))
         except CheckpointError as error:
             raise SystemExit(f'--resume: {error}') from error
         if newest is None:

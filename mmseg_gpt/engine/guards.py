@@ -14,9 +14,9 @@ from mmengine.optim import AmpOptimWrapper, OptimWrapper, OptimWrapperDict
 from mmengine.registry import FUNCTIONS, HOOKS
 from mmengine.runner import EpochBasedTrainLoop
 
-from ..checkpoints.adapters import unwrap
-from ..checkpoints.compare import listed
-from ..data import batch_is_ignored
+from ..adapters import unwrap
+from ..datasets import batch_is_ignored
+from ..wording import listed
 from .checkpointing import AtomicCheckpointHook
 
 

@@ -6,7 +6,7 @@ from mmengine.runner import Runner
 from prettytable import PrettyTable
 from torch import nn
 
-from ..checkpoints.adapters import unwrap
+from ..adapters import unwrap
 
 
 @HOOKS.register_module()

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.logging import print_log
 
 from ..checkpoints import CheckpointError, read_file
+from ..settings import flatten, is_under, settings_of
 
 POINTER = 'last_checkpoint'
 # Settings that say where and how a run is carried out, not what it is.
@@ -104,10 +105,6 @@ def check_resumable_file(path: Path) -> dict:
     return checkpoint
 
 
-def settings_of(cfg: Config) -> str:
-    """The config as JSON; what JSON has no form for, as text."""
-    return json.dumps(cfg.to_dict(), default=lambda value: getattr(value, '__qualname__', None) or repr(value))
-
 
 def check_settings(checkpoint: dict, cfg: Config, path: str | Path) -> None:
     """Logs which settings differ from those of the run to be resumed.
@@ -134,18 +131,6 @@ def check_settings(checkpoint: dict, cfg: Config, path: str | Path) -> None:
         print_log('\n'.join(['settings that have changed since the run was started:', *changed.values()]),
                   logger='current', level=logging.WARNING)
 
-
-def flatten(value: object, name: str = '') -> dict[str, object]:
-    """Nested dicts and lists as one dict of leaves: ``{'param_scheduler.0.end': 160000}``."""
-    if isinstance(value, dict | list) and value:
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        return {k: v for key, item in items for k, v in flatten(item, f'{name}.{key}' if name else str(key)).items()}
-    return {name: value}
-
-
-def is_under(key: str, names: tuple[str, ...]) -> bool:
-    """Whether ``key`` is one of ``names`` or inside one."""
-    return any(key == name or key.startswith(f'{name}.') for name in names)
 
 
 def check_classes(checkpoint: dict, metainfo: dict | None, path: str | Path) -> None:

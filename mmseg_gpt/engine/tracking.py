@@ -11,8 +11,8 @@ from mmengine.hooks import Hook, LoggerHook
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
+from ..adapters import unwrap
 from ..analysis.gates import selection_ratio, sigmoid
-from ..checkpoints.adapters import unwrap
 from ..models import GatedPromptViT
 from .guards import accumulated_iterations, optimizer_wrappers, samples_of
 
@@ -121,7 +121,7 @@ def progress(runner, images: int, iterations: int, allocated: int) -> dict[str, 
         iterations: Since the last time.
         allocated: The peak of a GPU's memory so far, in bytes.
     """
-    from ..benchmark.machine import peak_resident_bytes
+    from ..environment import peak_resident_bytes
     peak = allocated if torch.cuda.is_available() else peak_resident_bytes()
     scalars = {'progress/peak_memory_mib': peak / MEBIBYTE}
     seconds = runner.message_hub.log_scalars.get('train/time')  # of IterTimerHook

@@ -9,7 +9,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..checkpoints.compare import differences
+from ..checkpoints.fit import differences
 from ..checkpoints.read import CheckpointError
 from .prompts import DeepPrompt, GatedPrompt, HardGatedPrompt, ShallowPrompt
 from .vit import Block, VisionTransformer

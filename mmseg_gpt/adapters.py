@@ -1,0 +1,166 @@
+"""Loading a checkpoint into a model completely or not at all; and checkpoints without the frozen ViT.
+
+An adapter-only checkpoint holds what was trained, and the buffers. Its ``meta['frozen']`` says which pretrained file
+the rest came from, and the SHA-256 of the frozen weights themselves, so that another copy of the same weights is
+accepted and anything else refused.
+"""
+
+import copy
+import hashlib
+import json
+from pathlib import Path
+
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from torch import Tensor, nn
+
+from .checkpoints.fetch import fetch
+from .checkpoints.fit import differences
+from .checkpoints.load import load_vit
+from .checkpoints.read import CheckpointError, weights_in
+from .files import file_sha256
+from .models import GatedPromptViT
+
+# What of the backbone's settings decides the names and shapes of the frozen weights: plain values, of which none is
+# built, because a file must not say what to build.
+VIT_SETTINGS = ('arch', 'img_size', 'patch_size', 'layer_scale', 'num_registers')
+
+
+def unwrap(model: nn.Module) -> nn.Module:
+    """The model inside data-parallel and test-time-augmentation wrappers, of which there can be two."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
+def load_model_state(model: nn.Module, checkpoint: dict, path: str | Path) -> None:
+    """Fills ``model`` from a checkpoint of our own: every tensor in name, shape and kind, and finite.
+
+    The frozen ViT of an adapter-only checkpoint is read from the pretrained file that the config names.
+
+    Args:
+        model: The model of the config, possibly wrapped.
+        checkpoint: The content of a file, or a bare state dict.
+        path: Its name, for messages.
+
+    Raises:
+        CheckpointError: it does not fit. Nothing is changed then, but for the frozen ViT of an adapter-only one.
+    """
+    model = unwrap(model)
+    state = checkpoint.get('state_dict', checkpoint)
+    frozen = checkpoint.get('meta', {}).get('frozen')
+    if frozen:
+        refill_frozen(model, frozen, path)
+        state = {**frozen_state(model), **state}
+    problems = differences(model.state_dict(), state)
+    if problems:
+        raise CheckpointError(
+            f'the checkpoint {path} does not fit the model of this config, so nothing was loaded:\n' +
+            '\n'.join(problems) + '\nUse the config the checkpoint was trained with. A pretrained ViT belongs into '
+            'model.backbone.init_cfg=dict(type="PretrainedViT", checkpoint=...), not into load_from.')
+    model.load_state_dict(state)
+
+
+def frozen_state(model: nn.Module) -> dict[str, Tensor]:
+    """The frozen ViT weights of ``model`` by their names in its state dict; empty if nothing is frozen."""
+    return {f'{prefix}.{name}' if prefix else name: weight
+            for prefix, backbone in frozen_backbones(model).items() for name, weight in backbone.vit_state().items()}
+
+
+def frozen_backbones(model: nn.Module) -> dict[str, GatedPromptViT]:
+    """The frozen backbones in ``model``, by name."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, GatedPromptViT) and m.frozen}
+
+
+def frozen_source(model: nn.Module) -> dict:
+    """What an adapter-only checkpoint says of the frozen weights that are not in it.
+
+    Returns:
+        dict: ``source`` and ``sha256`` of the pretrained file, ``weights_sha256``, and the shape of ``pos_embed``.
+
+    Raises:
+        CheckpointError: nothing is frozen, or no pretrained file is named, or the frozen weights are not what that
+            file holds, so that the checkpoint could never be loaded again.
+    """
+    backbones = frozen_backbones(model)
+    if len(backbones) != 1:
+        raise CheckpointError(f'adapter_only needs one frozen GatedPromptViT, this model has {len(backbones)}; without '
+                              'adapter_only the whole model is saved')
+    (backbone, ) = backbones.values()
+    path = source_path(backbone)
+    digest, twin = weights_sha256(backbone), copy.deepcopy(backbone)
+    load_vit(twin, path)
+    if weights_sha256(twin) != digest:
+        raise CheckpointError(f'adapter_only: the frozen ViT is not the one in {path} (was another one loaded over it '
+                              'by load_from?), so a checkpoint without it could not be loaded again')
+    return dict(source=path.name, sha256=file_sha256(path), weights_sha256=digest,
+                pos_embed=list(backbone.pos_embed.shape))
+
+
+def refill_frozen(model: nn.Module, frozen: dict, path: str | Path) -> None:
+    """Fills the frozen ViT from the file the config names, and refuses any other than the checkpoint ``path`` needs."""
+    backbones = frozen_backbones(model)
+    if len(backbones) != 1:
+        raise CheckpointError(f'{path} holds adapters only, and needs a model with one frozen GatedPromptViT; this '
+                              f'config has {len(backbones)}')
+    (backbone, ) = backbones.values()
+    if list(backbone.pos_embed.shape) != frozen['pos_embed']:
+        raise CheckpointError(f'{path} was trained with another img_size or patch_size: its pos_embed had the shape '
+                              f'{frozen["pos_embed"]}, that of this config has {list(backbone.pos_embed.shape)}')
+    source = source_path(backbone, needed_by=path)
+    load_vit(backbone, source)
+    # Either will do: other files hold the same weights, and a resized position embedding may differ in its last bits
+    # from machine to machine.
+    if file_sha256(source) != frozen['sha256'] and weights_sha256(backbone) != frozen['weights_sha256']:
+        raise CheckpointError(f'{path} holds adapters of another ViT than {source}: they were trained on '
+                              f'{frozen["source"]} (SHA-256 {frozen["sha256"]}). Set '
+                              'model.backbone.init_cfg.checkpoint, or --vit, to that file')
+
+
+def source_path(backbone: GatedPromptViT, needed_by: str | Path = 'adapter_only') -> Path:
+    """The pretrained file that the backbone's config names, on this machine."""
+    init_cfg = backbone.init_cfg
+    if not isinstance(init_cfg, dict) or 'checkpoint' not in init_cfg:
+        raise CheckpointError(f'{needed_by}: the frozen ViT is read from the file in '
+                              'model.backbone.init_cfg=dict(type="PretrainedViT", checkpoint=...), which is not set')
+    try:
+        return fetch(init_cfg['checkpoint'], init_cfg.get('sha256'))
+    except FileNotFoundError as error:
+        raise CheckpointError(f'{needed_by} needs the pretrained ViT in model.backbone.init_cfg: {error}') from error
+
+
+def weights_sha256(backbone: GatedPromptViT) -> str:
+    """The SHA-256 of the ViT's weights, as they are in memory: names and float32 values in the order of names."""
+    digest = hashlib.sha256()
+    for name, weight in sorted(backbone.vit_state().items()):
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().float().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def is_adapter_only(content: object) -> bool:
+    """Whether the content of a file is that of an adapter-only checkpoint."""
+    meta = content.get('meta') if isinstance(content, dict) else None
+    return isinstance(meta, dict) and isinstance(meta.get('frozen'), dict)
+
+
+def with_frozen_state(checkpoint: dict, vit: str, path: str | Path) -> dict[str, Tensor]:
+    """The state dict of the whole model, from an adapter-only checkpoint and its pretrained ViT.
+
+    Args:
+        checkpoint: The content of the file.
+        vit: Path or address of the pretrained ViT; it must be the one of the checkpoint.
+        path: The checkpoint's name, for messages.
+
+    Raises:
+        CheckpointError: ``vit`` is another ViT, or the checkpoint does not say which model it is of.
+    """
+    try:
+        settings = json.loads(checkpoint['meta']['settings'])['model']['backbone']
+        options = {name: settings[name] for name in VIT_SETTINGS if name in settings}
+        out_type = 'featmap' if settings.get('out_type', 'featmap') == 'featmap' else 'cls_token'
+        backbone = GatedPromptViT(**options, out_type=out_type, init_cfg=dict(type='PretrainedViT', checkpoint=vit))
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f'{path} holds adapters only, and does not say of which model: {error!r}') from error
+    refill_frozen(backbone, checkpoint['meta']['frozen'], path)
+    frozen = {f'backbone.{name}': weight.detach() for name, weight in backbone.vit_state().items()}
+    return {**frozen, **weights_in(checkpoint, path)}

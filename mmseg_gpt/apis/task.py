@@ -1,0 +1,197 @@
+"""A task that is ready to answer: the model of a config, filled from a checkpoint, and the config's preprocessing."""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch.nn.functional as F
+from mmcv.transforms import LoadAnnotations, LoadImageFromFile
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+
+from ..adapters import frozen_backbones, load_model_state
+from ..checkpoints import CheckpointError, fetch, read_file
+from ..checks.checkpoint import check_backbone
+from ..datasets import SampleError
+from ..datasets.pairs import said
+from ..models import GatedPromptViT
+from ..settings import unwrapped_datasets
+
+Image = str | Path | np.ndarray
+
+
+@dataclass(eq=False)
+class ServedTask:
+    """What answers one task. :func:`load_task` makes it.
+
+    Attributes:
+        model: A segmentor or classifier in eval mode.
+        vit: Its backbone, which is frozen unless :func:`load_task` was told otherwise.
+        origin: Which ViT that is, in words.
+        reader: The transform of the config's test pipeline that reads the file.
+        transform: Those after it, without what loads annotations.
+        classes: Their names, if the checkpoint has them.
+        palette: Their colours (red, green, blue), if the checkpoint has them.
+    """
+    model: BaseModel
+    vit: GatedPromptViT
+    origin: str
+    reader: LoadImageFromFile
+    transform: Compose
+    classes: Sequence[str] | None = None
+    palette: Sequence[Sequence[int]] | None = None
+
+    def read(self, image: Image) -> dict:
+        """An image as the transforms take it, with its pixels (H, W, 3) in ``img``, blue first.
+
+        Args:
+            image: A file; or the pixels (H, W, 3), uint8, blue first, as OpenCV reads them.
+
+        Raises:
+            SampleError: the file cannot be read.
+            ValueError: the array is not of this shape or type.
+        """
+        if not isinstance(image, np.ndarray):
+            try:
+                return self.reader(dict(img_path=str(image)))
+            except Exception as error:  # decoders raise many types
+                raise SampleError(f'the image {image} cannot be read: {said(error)}') from error
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
+            raise ValueError('an image is a file, or an array (height, width, 3) of uint8 with blue first; got '
+                             f'{image.shape} of {image.dtype}')
+        size = image.shape[:2]
+        pixels = image.astype(np.float32) if self.reader.to_float32 else image
+        return dict(img=pixels, img_path=None, img_shape=size, ori_shape=size)
+
+    def prepare(self, image: Image) -> dict:
+        """The ``inputs`` (3, h, w) of the model and the ``data_samples`` for one image; see :meth:`read`."""
+        return self.transform(self.read(image))
+
+    def view(self, image: Image) -> tuple[np.ndarray, Tensor]:
+        """One image as the backbone gets it, and as people see the same pixels.
+
+        Where a segmentor goes over the image in windows, this is a window of that size in the middle.
+
+        Args:
+            image: See :meth:`read`.
+
+        Returns:
+            tuple: The picture (H, W, 3), uint8, red first; and the normalised input (1, 3, H, W).
+        """
+        prepared = self.prepare(image)
+        batch = {key: [prepared[key]] for key in ('inputs', 'data_samples')}
+        inputs = self.model.data_preprocessor(batch, False)['inputs']
+        pixels = prepared['inputs'].clamp(0, 255).byte()
+        missing = np.subtract(inputs.shape[-2:], pixels.shape[-2:])  # the preprocessor pads at the bottom and right
+        pixels = F.pad(pixels, (0, int(missing[1]), 0, int(missing[0])))
+        test_cfg = getattr(self.model, 'test_cfg', None) or {}
+        window = test_cfg['crop_size'] if test_cfg.get('mode') == 'slide' else inputs.shape[-2:]
+        rows, columns = (slice(max(0, (side - part) // 2), max(0, (side - part) // 2) + part)
+                         for side, part in zip(inputs.shape[-2:], window))
+        return pixels[:, rows, columns].permute(1, 2, 0).numpy()[..., ::-1], inputs[..., rows, columns]
+
+    def predict(self, prepared: list[dict]) -> list[BaseDataElement]:
+        """The model's answers for what :meth:`prepare` gave for images that have the same size now."""
+        return self.model.test_step({key: [each[key] for each in prepared] for key in ('inputs', 'data_samples')})
+
+    def class_name(self, label: int) -> str:
+        """The name of a class; its number where the checkpoint has no names."""
+        return self.classes[label] if self.classes else str(label)
+
+
+def load_task(name: str, config: str | Path | Config, checkpoint: str | Path, frozen: bool = True) -> ServedTask:
+    """Builds the model and the preprocessing of a config, in its own scope, and fills the model on the CPU.
+
+    Args:
+        name: Of the task, for messages.
+        config: A file, or what ``Config.fromfile`` gave.
+        checkpoint: A whole checkpoint of this project or one with adapters only, which then finds its ViT in the file
+            that the config names.
+        frozen: Refuse a full fine-tuning, whose ViT nobody can share.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged or not of this model, or its ViT is not there or another one.
+        ValueError: the model has no ViT, or none to share, or the config does not say how images are prepared.
+    """
+    cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(config)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+        model = build_model(cfg).eval()
+        vit = frozen_vit(model, name) if frozen else only_vit(model, name)
+        reader, transform = build_preprocessing(cfg, name)
+    content = read_file(fetch(str(checkpoint)))
+    if not isinstance(content, dict):
+        raise CheckpointError(f'{checkpoint} holds no weights')
+    load_model_state(model, content, checkpoint)
+    check_backbone(model, content, checkpoint)
+    meta = content.get('meta', {})
+    dataset, frozen = meta.get('dataset_meta') or {}, meta.get('frozen')
+    origin = f'{frozen["source"]} (SHA-256 {frozen["sha256"][:12]}...)' if frozen else f'the one inside {checkpoint}'
+    return ServedTask(model, vit, origin, reader, transform, dataset.get('classes'), dataset.get('palette'))
+
+
+def build_model(cfg: Config) -> BaseModel:
+    """The model of a config, as the runner builds it, with random weights."""
+    if cfg.get('data_preprocessor'):  # mmpretrain's configs have it outside the model
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return MODELS.build(cfg.model)
+
+
+def frozen_vit(model: BaseModel, name: str) -> GatedPromptViT:
+    """The backbone whose weights can be shared.
+
+    Raises:
+        ValueError: there is none.
+    """
+    found = list(frozen_backbones(model).values())
+    if len(found) == 1:
+        return found[0]
+    if any(isinstance(module, GatedPromptViT) for module in model.modules()) and not found:
+        raise ValueError(f'task "{name}" is a full fine-tuning (model.backbone.frozen=False): its ViT is its own, so '
+                         'there is nothing to share. Use the inferencers of mmsegmentation and mmpretrain for it')
+    raise ValueError(f'task "{name}": the model needs one frozen GatedPromptViT, this one has {len(found)}')
+
+
+def only_vit(model: BaseModel, name: str) -> GatedPromptViT:
+    """The backbone, frozen or not.
+
+    Raises:
+        ValueError: there is none, or more than one.
+    """
+    found = [module for module in model.modules() if isinstance(module, GatedPromptViT)]
+    if len(found) != 1:
+        raise ValueError(f'task "{name}": the model needs one GatedPromptViT, this one has {len(found)}')
+    return found[0]
+
+
+def build_preprocessing(cfg: Config, name: str) -> tuple[LoadImageFromFile, Compose]:
+    """What reads an image file in the test pipeline of a config, and all that follows but loading annotations.
+
+    Raises:
+        ValueError: there is no test pipeline, or it does not begin with reading the file.
+    """
+    dataset = (cfg.get('test_dataloader') or {}).get('dataset', {})
+    pipeline = next(unwrapped_datasets(dataset)).get('pipeline')
+    if not pipeline:
+        raise ValueError(f'task "{name}": the config has no test_dataloader.dataset.pipeline, which says how images '
+                         'are prepared')
+    reader, *transforms = [TRANSFORMS.build(step) for step in pipeline if not loads_annotations(step)]
+    if not isinstance(reader, LoadImageFromFile):
+        raise ValueError(f'task "{name}": test_dataloader.dataset.pipeline must begin with LoadImageFromFile; without '
+                         'it, the order of the colours is not known')
+    reader.ignore_empty = False
+    return reader, Compose(transforms)
+
+
+def loads_annotations(step: dict) -> bool:
+    """Whether a transform reads labels, of which there are none here."""
+    kind = step['type']
+    if isinstance(kind, str):
+        with TRANSFORMS.switch_scope_and_registry(None) as registry:
+            kind = registry.get(kind)
+    return isinstance(kind, type) and issubclass(kind, LoadAnnotations)

@@ -1,0 +1,75 @@
+"""What a checkpoint was trained with, against what it is evaluated with: weights alone do not tell."""
+
+import logging
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from mmengine.logging import print_log
+from torch import nn
+
+from ..adapters import unwrap
+from ..checkpoints import CheckpointError
+from ..checkpoints.read import settings_in
+from ..models import GatedPromptViT
+from ..settings import unwrapped_datasets
+
+
+def check_backbone(model: nn.Module, checkpoint: dict, path: str | Path) -> None:
+    """Refuses weights of a backbone that computes something else than that of ``model``.
+
+    Pooling, blocks to be read, the first block with prompts, soft or hard gates, the number of attention heads and the
+    range of temperatures leave no trace in the names and shapes of weights, so they would silently give wrong answers.
+
+    Args:
+        model: The model that they fill, possibly wrapped.
+        checkpoint: What the file holds; one that does not say how it was trained is left alone.
+        path: Its name, for messages.
+
+    Raises:
+        CheckpointError: the message names what differs.
+    """
+    backbone = getattr(unwrap(model), 'backbone', None)
+    trained = settings_in(checkpoint).get('model', {})
+    options = dict(trained.get('module', trained).get('backbone') or {})
+    if not isinstance(backbone, GatedPromptViT) or options.pop('type', None) != 'GatedPromptViT':
+        return
+    options.pop('init_cfg', None)
+    with torch.device('meta'):
+        old, new = without_trace(GatedPromptViT(**options)), without_trace(backbone)
+    changed = [f'  {name} was {old[name]} and is {new[name]}' for name in old if old[name] != new[name]]
+    if changed:
+        raise CheckpointError(f'{path} was trained with another backbone than that of this config:\n' +
+                              '\n'.join(changed) + '\nUse the config the checkpoint was trained with')
+
+
+def without_trace(backbone: GatedPromptViT) -> dict[str, object]:
+    """What decides the answers of a backbone, and is not to be seen in its weights."""
+    return dict(
+        out_type=backbone.out_type, out_indices=backbone.out_indices, start_block=backbone.start_block,
+        prompt=type(backbone.prompt).__name__, num_heads=backbone.arch['num_heads'],
+        temperature_range=backbone.temperature_range)
+
+
+def check_data(cfg: Config, checkpoint: dict, path: str | Path) -> None:
+    """Refuses to measure on images that were trained on, and warns where the data is that of another task.
+
+    Raises:
+        CheckpointError: ``--search-split`` was given for a run that was trained without it.
+    """
+    trained = (settings_in(checkpoint).get('train_dataloader') or {}).get('dataset')
+    tested = (cfg.get('test_dataloader') or {}).get('dataset')
+    if not trained or not tested:
+        return
+    old, new = (next(unwrapped_datasets(dataset)) for dataset in (trained, tested))
+    if (old.get('split'), new.get('split')) == ('train800val200', 'val200'):
+        raise CheckpointError(f'{path} was trained on the 200 validation images too: test it without --search-split, '
+                              'or train with it')
+    if data(old) != data(new):
+        print_log(f'{path} was trained on {" in ".join(data(old))}, and is evaluated on {" in ".join(data(new))}',
+                  logger='current', level=logging.WARNING)
+
+
+def data(dataset: dict) -> tuple[str, str]:
+    """The type of a dataset and the last part of its folder, which stays when data is moved."""
+    return str(dataset.get('type')), Path(dataset.get('data_root') or '').name

@@ -1,0 +1,124 @@
+"""Checks of the datasets a config names: built, but with only a sample of their files opened."""
+
+import time
+from collections.abc import Iterator
+
+import numpy as np
+from mmengine.config import Config, ConfigDict
+from mmengine.registry import DATASETS, DefaultScope
+
+from ..datasets.folders import check_folders, present_pairs
+from ..datasets.introspect import has_transform, highest_class, label_rule, rotates, source_datasets
+from ..datasets.pairs import inspect_pair, said
+from ..settings import unwrapped_datasets
+from .missing import missing_files
+
+PAIRS, SECONDS = 32, 5.  # how many pairs of a dataset are looked at, and for how long at most
+SHOWN = 4
+
+
+def wrong_data(cfg: Config, loaders: tuple[str, ...], look_at_pairs: bool = True) -> list[str]:
+    """Says what is wrong with the datasets of the data loaders; missing folders are left to others.
+
+    Args:
+        cfg: The whole config.
+        loaders: The data loaders that it has and that will be used.
+        look_at_pairs: Whether to open files; of several processes one is enough.
+    """
+    problems, classes = [], {}
+    for loader in loaders:
+        config = cfg[loader].dataset
+        if any(missing_files(source) for source in unwrapped_datasets(config)):
+            continue
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+            dataset, found = build_dataset(config)
+        if dataset is not None:
+            names = getattr(dataset, 'metainfo', {}).get('classes')
+            classes[loader] = tuple(names) if names else None
+            found += wrong_classes(cfg, dataset) + (wrong_pairs(dataset) if look_at_pairs else [])
+        problems += [f'{loader}: {problem}' for problem in found]
+    if len(set(classes.values()) - {None}) > 1:
+        problems.append(f'the datasets of {" and ".join(classes)} have other classes, or another order of them: '
+                        'give them the same metainfo')
+    return problems
+
+
+def build_dataset(config: ConfigDict) -> tuple[object | None, list[str]]:
+    """Builds a dataset, and says what is wrong with its folders, or why it cannot be built."""
+    try:
+        dataset = DATASETS.build(config)
+        if hasattr(dataset, 'full_init'):
+            dataset.full_init()
+        if not len(dataset):
+            raise ValueError('it has no samples')
+        return dataset, [problem for source in source_datasets(dataset) for problem in check_folders(source)]
+    except Exception as error:
+        try:  # a dataset without files fails when it lists them; unlisted, it knows its folders and suffixes
+            unlisted = [DATASETS.build(dict(source, lazy_init=True)) for source in unwrapped_datasets(config)]
+            problems = [problem for source in unlisted for problem in check_folders(source)]
+        except Exception:
+            problems = []  # it is the first error that counts
+        return None, problems or [f'{config.get("type")} cannot be built: {said(error)}']
+
+
+def wrong_pairs(dataset: object) -> list[str]:
+    """Inspects pairs from all over the dataset, until the time is over, and shows the first that are wrong."""
+    problems, until = [], time.monotonic() + SECONDS
+    for source in source_datasets(dataset):
+        rule, turned = label_rule(source), rotates(source)
+        spread = np.unique(np.linspace(0, len(source) - 1, PAIRS).astype(int)).tolist()
+        for pair in present_pairs(source, spread):
+            if time.monotonic() < until:
+                problems += inspect_pair(*pair, rule, turned).problems
+    if len(problems) > SHOWN:
+        problems[SHOWN:] = [f'and {len(problems) - SHOWN} more in a sample of {PAIRS} pairs']
+    if problems:
+        problems[-1] += '. All pairs are looked at by: python tools/check_dataset.py CONFIG'
+    return problems
+
+
+def wrong_classes(cfg: Config, dataset: object) -> list[str]:
+    """Compares the classes and the ignored number of a dataset with those of the heads."""
+    classification = [source for source in source_datasets(dataset) if hasattr(source, 'get_gt_labels')]
+    if classification:
+        return list(dict.fromkeys(p for source in classification for p in wrong_class_numbers(cfg, source)))
+    if not has_transform(dataset, 'LoadAnnotations'):
+        return []
+    rule, problems = label_rule(dataset), []
+    if rule.num_classes is None:
+        return ['the dataset has no class names; give it metainfo=dict(classes=(...))']
+    for path, head in heads(cfg.get('model', {}), 'model'):
+        if head.num_classes != rule.num_classes:
+            problems.append(f'{path}.num_classes is {head.num_classes}, but the dataset has {rule.num_classes} classes')
+        if head.get('ignore_index', 255) != rule.ignore_index:
+            problems.append(f'{path}.ignore_index is {head.get("ignore_index", 255)}, but that of the dataset is '
+                            f'{rule.ignore_index}')
+    return problems
+
+
+def wrong_class_numbers(cfg: Config, source: object) -> list[str]:
+    """Compares the labels of a classification dataset with its class names, or with the heads if it has none."""
+    names, highest, problems = source.metainfo.get('classes'), highest_class(source), []
+    if names and highest >= len(names):
+        problems.append(f'the dataset has the class number {highest}, but names of {len(names)} classes only')
+    for path, head in heads(cfg.get('model', {}), 'model'):
+        if names and head.num_classes != len(names):
+            problems.append(f'{path}.num_classes is {head.num_classes}, but the dataset has {len(names)} classes')
+        elif not names and highest >= head.num_classes:
+            problems.append(f'{path}.num_classes is {head.num_classes}, but the dataset has the class number {highest}')
+    return problems
+
+
+def heads(model: object, path: str) -> Iterator[tuple[str, ConfigDict]]:
+    """The configs of heads that tell their number of classes, with their dotted paths.
+
+    Left out are heads of another task: STDC's, which finds borders, and those of several tasks.
+    """
+    if isinstance(model, (list, tuple)):
+        for i, each in enumerate(model):
+            yield from heads(each, f'{path}.{i}')
+    elif isinstance(model, dict) and 'task_heads' not in model and 'boundary_threshold' not in model:
+        if 'num_classes' in model and 'head' in path.rstrip('.0123456789').split('.')[-1]:
+            yield path, model
+        for name, each in model.items():
+            yield from heads(each, f'{path}.{name}')

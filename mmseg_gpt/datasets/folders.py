@@ -1,0 +1,145 @@
+"""Checks of a dataset's folders: what is there, what is missing, and what would be left out unnoticed."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..wording import listed
+from .introspect import has_transform, sample_files
+
+SHOWN = 3  # names, of possibly thousands
+
+
+def check_folders(source: object) -> list[str]:
+    """Checks that there are images of the suffix, and that each has a label map and each label map an image.
+
+    Args:
+        source: A dataset with ``img_suffix``, ``seg_map_suffix`` and ``data_prefix``, as mmsegmentation's are; its
+            files need not have been listed yet (``lazy_init=True``). Or one of mmpretrain's that has a list: its
+            images must be there. Of others nothing is known, so they pass.
+
+    Returns:
+        list: One sentence for each problem.
+    """
+    if has_list(source):
+        return few(absent_images(source), source.img_prefix, f'images of {source.ann_file} that are not there')
+    if not has_folders(source):
+        return []
+    image_folder, label_folder = (source.data_prefix.get(name) for name in ('img_path', 'seg_map_path'))
+    files = list_files(image_folder)
+    names = listed_names(source) or {f[:-len(source.img_suffix)] for f in files if f.endswith(source.img_suffix)}
+    if not names:
+        return [f'{image_folder} has no file that ends with {source.img_suffix} (img_suffix), only: {suffixes(files)}']
+    problems = [*lacking(names, source.img_suffix, files, image_folder, 'images of ann_file that are not there')]
+    if label_folder and has_transform(source, 'LoadAnnotations'):
+        labels = list_files(label_folder)
+        problems += lacking(names, source.seg_map_suffix, labels, label_folder, 'label maps that are not there')
+        if not source.ann_file:
+            present = {file for file in labels if file.endswith(source.seg_map_suffix)}
+            alone = present - {name + source.seg_map_suffix for name in names}
+            problems += few(alone, label_folder, f'label maps without an image of the suffix {source.img_suffix}; add '
+                            'the images, delete the labels, or name the images to use in ann_file')
+    return problems
+
+
+def present_pairs(source: object, indices: Iterable[int]) -> list[tuple[str, str | None]]:
+    """Images and label maps of samples, each pair once; without those that :func:`check_folders` finds missing.
+
+    Samples that are not local files are left out, and label maps that the pipeline does not load are None.
+    """
+    with_label, known = has_transform(source, 'LoadAnnotations'), has_folders(source) or has_list(source)
+    if not has_transform(source, 'LoadImageFromFile') or getattr(source, 'backend_args', None):
+        return []
+    pairs = []
+    for image, label in (sample_files(source.get_data_info(i), with_label) for i in indices):
+        if image and '://' not in image and not (known and not Path(image).is_file()):
+            pairs.append((image, None if label and known and not Path(label).is_file() else label))
+    return list(dict.fromkeys(pairs))
+
+
+def left_out(source: object) -> list[str]:
+    """Names that look as if they had been meant, with another spelling of the suffix, and names equal but for case."""
+    if not has_folders(source):
+        return []
+    folder, suffix = source.data_prefix['img_path'], source.img_suffix
+    files = list_files(folder)
+    spelt = [f for f in files if plain_suffix(f).endswith(plain_suffix(suffix)) and not f.endswith(suffix)]
+    taken = [f for f in files if f.endswith(suffix)]
+    counts = Counter(f.lower() for f in taken)
+    return [*few(spelt, folder, f'images left out, because their suffix is not spelt {suffix}'),
+            *few([f for f in taken if counts[f.lower()] > 1], folder, 'images whose names differ only in case')]
+
+
+def has_folders(source: object) -> bool:
+    """Whether a dataset lists local folders in mmsegmentation's way."""
+    prefix = getattr(source, 'data_prefix', None)
+    return (hasattr(source, 'img_suffix') and isinstance(prefix, dict) and bool(prefix.get('img_path'))
+            and not getattr(source, 'backend_args', None) and '://' not in prefix['img_path'])
+
+
+def has_list(source: object) -> bool:
+    """Whether a dataset is one of mmpretrain's, with its images taken from a list and not from folders, and listed."""
+    return (hasattr(type(source), 'img_prefix') and 'img_path' in source.data_prefix and bool(source.ann_file)
+            and source._fully_initialized)
+
+
+def absent_images(source: object) -> list[str]:
+    """The local images of a dataset of mmpretrain that are not there, by their paths below its folder of images."""
+    images = [image for i in range(len(source)) if (image := sample_files(source.get_data_info(i), False)[0])
+              and '://' not in image]
+    # Listing each folder once is faster than asking for each file, above all over a network.
+    there = {folder: files_in(folder) for folder in {os.path.dirname(image) for image in images}}
+    return [os.path.relpath(image, source.img_prefix) for image in images
+            if os.path.basename(image) not in there[os.path.dirname(image)]]
+
+
+def files_in(folder: str) -> set[str]:
+    """The names of the files in a folder; none if it is not there."""
+    if not os.path.isdir(folder):
+        return set()
+    with os.scandir(folder) as entries:
+        return {entry.name for entry in entries if entry.is_file()}
+
+
+def plain_suffix(name: str) -> str:
+    """A name in lower case, with one spelling of JPEG."""
+    return name.lower().replace('.jpeg', '.jpg')
+
+
+def listed_names(source: object) -> set[str]:
+    """The names in the dataset's ``ann_file``, without suffix; none if it has no such file."""
+    if not source.ann_file or not Path(source.ann_file).is_file():
+        return set()
+    return {line.strip() for line in Path(source.ann_file).read_text().splitlines()}
+
+
+def lacking(names: Iterable[str], suffix: str, files: set[str], folder: str, what: str) -> list[str]:
+    """Says which of ``names`` with ``suffix`` are not among ``files``."""
+    wanted = {name + suffix for name in names}
+    missing = wanted - files
+    said = few(missing, folder, what)
+    if said and missing == wanted:
+        said[0] += f'. All of them: is the suffix {suffix} right? The folder has: {suffixes(files)}'
+    return said
+
+
+def few(names: Iterable[str], folder: str, what: str) -> list[str]:
+    """Counts names, and shows the first of them."""
+    names = sorted(names)
+    if not names:
+        return []
+    return [f'{folder}: {what} ({len(names):,}): {listed(names, SHOWN)}']
+
+
+def list_files(folder: str) -> set[str]:
+    """All files below ``folder`` that are not hidden, which datasets do not take either, by their path in it."""
+    return {os.path.normpath(os.path.join(inside, name))
+            for place, _, names in os.walk(folder, followlinks=True) for inside in [os.path.relpath(place, folder)]
+            for name in names if not name.startswith('.')}
+
+
+def suffixes(files: Iterable[str]) -> str:
+    """Counts the suffixes of file names, the commonest first."""
+    counts = Counter(Path(file).suffix or 'no suffix' for file in files)
+    return ', '.join(f'{suffix} ({count:,})' for suffix, count in counts.most_common(5)) or 'nothing'

@@ -1,0 +1,264 @@
+"""Checks of one image and its label map, as files; every problem is a sentence that names the file.
+
+An image is loaded by OpenCV, which applies its EXIF orientation and takes the high byte of 16 bits. A label map is
+loaded by Pillow, which does not rotate, and cut to 8 bits: that is what mmsegmentation's pipelines do.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ..wording import listed
+
+ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+ONE_NUMBER_A_PIXEL = ('L', 'P', '1')
+# What a complete file ends with. Bytes may follow, so a file that ends otherwise is decoded before it is refused.
+ENDS = {'JPEG': b'\xff\xd9', 'MPO': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82'}
+VALUES = 8  # shown of wrong ones
+PNG_DEPTH, PNG_COLOUR = 24, 25  # places in a PNG file; colour 0 is gray
+
+
+class LabelRule(NamedTuple):
+    """What the pixels of label maps mean.
+
+    Attributes:
+        num_classes: Number of classes, or None where it is not known.
+        ignore_index: Class number of pixels that do not count.
+        reduce_zero_label: Whether 0 becomes ignored and all else one less.
+        label_map: From class numbers in the files to those that are trained, or None.
+    """
+    num_classes: int | None = None
+    ignore_index: int = 255
+    reduce_zero_label: bool = False
+    label_map: Mapping[int, int] | None = None
+
+    def class_of_value(self) -> np.ndarray:
+        """The class number (256,) that each 8-bit value becomes, computed as ``LoadAnnotations`` does."""
+        classes = np.arange(256)
+        if self.reduce_zero_label:
+            classes = np.where((classes == 0) | (classes == 255), 255, classes - 1)
+        mapped = classes.copy()
+        for old, new in (self.label_map or {}).items():
+            mapped[classes == old] = new
+        return mapped
+
+    def wrong_values(self) -> np.ndarray:
+        """Which 8-bit values (256,) become neither a class nor ignored."""
+        classes = self.class_of_value()
+        limit = 256 if self.num_classes is None else self.num_classes
+        return (classes >= limit) & (classes != self.ignore_index)
+
+
+class Inspection(NamedTuple):
+    """What :func:`inspect_pair` found.
+
+    Attributes:
+        problems: One sentence for each.
+        size: Width and height of the image in pixels, or None if it cannot be read.
+        pixels: Number of label pixels (256,) by their value in the file, or None without a label that can be read.
+    """
+    problems: list[str]
+    size: tuple[int, int] | None = None
+    pixels: np.ndarray | None = None
+
+
+def check_headers(image: str | Path, label: str | Path | None = None, rotates: bool = True) -> list[str]:
+    """Checks what the first and the last bytes of the files tell; pixels are decoded only in case of doubt.
+
+    Args:
+        image: Image file.
+        label: Its label map, or None if there is none.
+        rotates: Whether the image is loaded as its EXIF orientation says.
+
+    Returns:
+        list: The problems; empty if there are none.
+    """
+    problems: list[str] = []
+    size = check_image_header(image, label is not None and rotates, problems)
+    if label is None:
+        return problems
+    label_size = check_label_header(label, problems)
+    if problems or size is None or label_size is None:
+        return problems
+    if size != label_size:
+        problems.append(f'{label} has {label_size[0]}x{label_size[1]} pixels, but its image {image} has '
+                        f'{size[0]}x{size[1]}')
+    elif min(size) < 2:
+        problems.append(f'{image} has {size[0]}x{size[1]} pixels; labelled images need 2 at least on each side')
+    return problems
+
+
+def inspect_pair(image: str | Path, label: str | Path | None = None, rule: LabelRule | None = None,
+                 rotates: bool = True) -> Inspection:
+    """Checks an image and its label map completely: all of :func:`check_headers`, and every pixel.
+
+    Args:
+        image: Image file.
+        label: Its label map, or None if there is none.
+        rule: Which label values are right; default all.
+        rotates: Whether the image is loaded as its EXIF orientation says.
+    """
+    problems = check_headers(image, label, rotates)
+    size, problem = decode_image(image)
+    if problem and not problems:
+        problems.append(problem)
+    if label is None:
+        return Inspection(problems, size)
+    pixels = None
+    try:
+        values = read_label(label)
+        if values.ndim == 2 and not wide_values(values):
+            pixels = np.bincount(values.astype(np.uint8).ravel(), minlength=256)
+            problems += check_values(pixels, rule or LabelRule(), label)
+    except Exception as error:  # Pillow raises many types for damaged files
+        if not problems:
+            problems.append(f'{label} cannot be decoded: {said(error)}')
+    return Inspection(problems, size, pixels)
+
+
+def check_values(pixels: np.ndarray, rule: LabelRule, label: str | Path) -> list[str]:
+    """Refuses values of a label map that become neither a class nor ignored.
+
+    Args:
+        pixels: Number of pixels (256,) by value in the file.
+        rule: Which values are right.
+        label: The file, for the message.
+    """
+    wrong = np.flatnonzero(rule.wrong_values() & (pixels > 0))
+    if not len(wrong):
+        return []
+    reduced = rule.reduce_zero_label
+    allowed = f'{int(reduced)} to {rule.num_classes - 1 + reduced}' if rule.num_classes else 'none'
+    problem = (f'{label} has the values {listed(wrong, VALUES)} in {pixels[wrong].sum():,} pixels; right are '
+               f'{allowed}, for {rule.num_classes} classes, and those that are ignored')
+    if not reduced and pixels[0] and list(wrong) == [rule.num_classes]:
+        problem += '. If 0 means "not labelled", set reduce_zero_label=True'
+    return [problem]
+
+
+def check_image_header(path: str | Path, rotates: bool, problems: list[str]) -> tuple[int, int] | None:
+    """Returns the width and height of an image, if its file can be opened; appends to ``problems``."""
+    try:
+        with open_image(path) as image:
+            if rotates and (orientation := orientation_of(image)) != 1:
+                problems.append(f'{path} has EXIF orientation {orientation}: it would be loaded rotated or mirrored, '
+                                'and its label not. Save its pixels upright, without that tag; or, if the label '
+                                "fits the pixels as stored, load with color_type='color_ignore_orientation'")
+            if is_16_bit(image, path):
+                problems += too_dark(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), path)
+            return image.size
+    except Exception as error:
+        problems.append(unreadable(path, error))
+        return None
+
+
+def check_label_header(path: str | Path, problems: list[str]) -> tuple[int, int] | None:
+    """Returns the width and height of a label map, if its file can be opened; appends to ``problems``."""
+    try:
+        with open_image(path) as image:
+            if image.format in ('JPEG', 'MPO'):
+                problems.append(f'{path} is a JPEG, which blurs label values; save label maps as PNG')
+            elif image.mode.startswith('I'):  # 16 or 32 bits
+                if wide := wide_values(np.array(image)):
+                    problems.append(f'{path} has {image.mode} pixels and values such as {listed(wide, VALUES)}, which '
+                                    'loading would wrap into 0 to 255; save it with 8 bits')
+            elif image.mode not in ONE_NUMBER_A_PIXEL:
+                problems.append(f'{path} is a label map in {image.mode} mode, and needs one class number a pixel: '
+                                '8-bit gray, or a palette')
+            elif image.format == 'PNG' and has_scaled_gray(path):
+                problems.append(f'{path} is a gray PNG of 2 or 4 bits a pixel, whose values Pillow multiplies by 85 '
+                                'or 17; save it with 8 bits')
+            return image.size
+    except Exception as error:
+        problems.append(unreadable(path, error))
+        return None
+
+
+def open_image(path: str | Path) -> Image.Image:
+    """Opens an image file without decoding its pixels, unless its end is missing: that raises."""
+    image = Image.open(path)
+    end = ENDS.get(image.format)
+    if end is not None:
+        with open(path, 'rb') as file:
+            file.seek(-min(len(end), file.seek(0, 2)), 2)
+            if file.read() != end:
+                image.load()
+    return image
+
+
+def decode_image(path: str | Path) -> tuple[tuple[int, int] | None, str | None]:
+    """Decodes an image with the pipelines' reader, and in full; returns its size, and what is wrong."""
+    try:
+        with Image.open(path) as image:
+            size = image.size
+            image.load()  # tells a truncated file, of which OpenCV fills the rest with gray
+        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    except Exception as error:
+        return None, unreadable(path, error)
+    return size, f'{path} cannot be decoded by OpenCV' if pixels is None else None
+
+
+def read_label(path: str | Path) -> np.ndarray:
+    """The values of a label map, (H, W) if it has one number a pixel, as ``LoadAnnotations`` reads them."""
+    with Image.open(path) as image:
+        return np.array(image)
+
+
+def orientation_of(image: Image.Image) -> int:
+    """The EXIF orientation, 1 to 8."""
+    if 'exif' not in image.info and image.format != 'TIFF':
+        return 1  # asking a PNG further would decode it
+    orientation = image.getexif().get(ORIENTATION, 1)
+    return orientation if orientation in range(1, 9) else 1
+
+
+def is_16_bit(image: Image.Image, path: str | Path) -> bool:
+    """Whether an image file has 16 bits a channel, as far as its header shows."""
+    return image.mode.startswith('I') or (image.format == 'PNG' and png_byte(path, PNG_DEPTH) == 16)
+
+
+def has_scaled_gray(path: str | Path) -> bool:
+    """Whether a PNG is one whose values Pillow stretches to 0..255: gray with 2 or 4 bits."""
+    return png_byte(path, PNG_COLOUR) == 0 and png_byte(path, PNG_DEPTH) in (2, 4)
+
+
+def png_byte(path: str | Path, place: int) -> int:
+    """One byte of the header of a PNG."""
+    with open(path, 'rb') as file:
+        file.seek(place)
+        return file.read(1)[0]
+
+
+def too_dark(pixels: np.ndarray | None, path: str | Path) -> list[str]:
+    """Refuses a 16-bit image of which the high bytes, which are all that is loaded, are 0."""
+    if pixels is None or pixels.dtype != np.uint16 or pixels.max() > 255:
+        return []
+    return [f'{path} has 16 bits a channel but no value above {pixels.max()}; it would be loaded as black, because '
+            'only the high byte is taken. Multiply it by 257, or save it with 8 bits']
+
+
+def wide_values(values: np.ndarray) -> list[int]:
+    """The values, sorted, that do not fit into 8 bits."""
+    if values.dtype in (np.uint8, bool):
+        return []
+    return np.unique(values[(values < 0) | (values > 255)]).tolist()
+
+
+def unreadable(path: str | Path, error: Exception) -> str:
+    """Says why a file cannot be read."""
+    if not Path(path).is_file():
+        return f'{path} is not there'
+    if not Path(path).stat().st_size:
+        return f'{path} is empty (0 bytes)'
+    if isinstance(error, UnidentifiedImageError):
+        return f'{path} is not an image, or its beginning is damaged'
+    return f'{path} cannot be decoded, it is truncated or damaged: {said(error)}'
+
+
+def said(error: Exception) -> str:
+    """An error in one line."""
+    return f'{type(error).__name__}: {" ".join(str(error).split())}'

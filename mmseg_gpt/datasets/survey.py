@@ -1,0 +1,148 @@
+"""Looking at every pair of a dataset: what is wrong, and how classes and sizes are distributed."""
+
+import signal
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from ..files import file_sha256
+from .folders import check_folders, left_out, present_pairs
+from .introspect import class_numbers, highest_class, label_rule, rotates, sample_files, source_datasets
+from .pairs import Inspection, LabelRule, inspect_pair
+
+Progress = Callable[[Iterable, int], Iterable]
+
+
+class Job(NamedTuple):
+    """One pair to look at; the fields are the arguments of :func:`~mmseg_gpt.datasets.inspect_pair`."""
+    image: str
+    label: str | None
+    rule: LabelRule
+    rotates: bool
+
+
+@dataclass
+class Survey:
+    """What was found in one dataset.
+
+    Attributes:
+        classes: Names of its classes.
+        pairs: Number of images, with or without labels.
+        problems: One sentence for each.
+        sizes: Width and height of each image that can be read.
+        pixels: Number of pixels of each class; 0 in classification.
+        images: Number of images in which each class occurs.
+        ignored: Number of pixels that do not count.
+        images_by_hash: Image files by the SHA-256 of their content.
+    """
+    classes: Sequence[str]
+    pairs: int = 0
+    problems: list[str] = field(default_factory=list)
+    sizes: list[tuple[int, int]] = field(default_factory=list)
+    pixels: np.ndarray = None
+    images: np.ndarray = None
+    ignored: int = 0
+    images_by_hash: dict[str, list[str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.pixels, self.images = (np.zeros(len(self.classes), int) for _ in range(2))
+
+    @property
+    def counts(self) -> np.ndarray:
+        """What the shares of the classes are of: pixels where there are label maps, else images."""
+        return self.pixels if self.pixels.any() else self.images
+
+    @property
+    def ignored_share(self) -> float | None:
+        """The share of pixels that do not count; None without labels."""
+        total = self.ignored + int(self.pixels.sum())
+        return self.ignored / total if total else None
+
+    @property
+    def absent(self) -> list[str]:
+        """The classes that never occur, if there are labels at all."""
+        return [name for name, count in zip(self.classes, self.images) if not count] if self.images.any() else []
+
+    def add(self, job: Job, inspection: Inspection, digest: str | None) -> None:
+        """Counts one pair."""
+        self.pairs += 1
+        self.problems += inspection.problems
+        if inspection.size:
+            self.sizes.append(inspection.size)
+        if digest:
+            self.images_by_hash.setdefault(digest, []).append(job.image)
+        if inspection.pixels is not None and self.classes:
+            by_class = np.bincount(job.rule.class_of_value(), inspection.pixels, minlength=256).astype(int)
+            self.ignored += int(by_class[job.rule.ignore_index])
+            by_class = np.where(np.arange(256) == job.rule.ignore_index, 0, by_class)[:len(self.classes)]
+            self.pixels += by_class
+            self.images += by_class > 0
+
+
+    def count(self, source: object) -> None:
+        """Counts the images of each class of a classification dataset; numbers that are no class are problems."""
+        for i in range(len(source)):
+            for number in class_numbers(source, i):
+                if 0 <= number < len(self.classes):
+                    self.images[number] += 1
+                else:
+                    self.problems.append(f'{sample_files(source.get_data_info(i))[0]}: its class is {number}; the '
+                                         f'dataset has {len(self.classes)} classes')
+
+
+def survey(dataset: object, workers: int, progress: Progress = lambda done, total: done) -> Survey:
+    """Decodes every image and label map of ``dataset``, and checks each as :func:`inspect_pair` does.
+
+    Args:
+        dataset: A dataset of mmsegmentation or mmpretrain, wrapped or not.
+        workers: Number of processes.
+        progress: Given the results as they come and their number, hands them on; for a progress bar.
+    """
+    found = Survey(class_names(dataset))
+    jobs = []
+    for source in source_datasets(dataset):
+        found.problems += check_folders(source) + left_out(source)
+        found.count(source)
+        jobs += jobs_of(source)
+    pool = ProcessPoolExecutor(workers, initializer=start_worker)
+    try:
+        for result, job in zip(progress(pool.map(look, jobs, chunksize=8), len(jobs)), jobs):
+            found.add(job, *result)
+    finally:  # an interrupt too leaves no process behind
+        pool.shutdown(cancel_futures=True)
+    return found
+
+
+def class_names(dataset: object) -> Sequence[str]:
+    """The names of a dataset's classes; where it has labels of images but no names, the numbers of the classes."""
+    if names := getattr(dataset, 'metainfo', {}).get('classes'):
+        return names
+    return [str(i) for i in range(1 + max(highest_class(source) for source in source_datasets(dataset)))]
+
+
+def jobs_of(source: object) -> list[Job]:
+    """The pairs of an unwrapped dataset, each once; samples that are no files are left out."""
+    rule, turned = label_rule(source), rotates(source)
+    return [Job(*pair, rule, turned) for pair in present_pairs(source, range(len(source)))]
+
+
+def start_worker() -> None:
+    """Leaves Ctrl-C to the main process, and the other CPUs to the other workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    cv2.setNumThreads(0)
+
+
+def look(job: Job) -> tuple[Inspection, str | None]:
+    """Inspects a pair and hashes its image; runs in a worker."""
+    inspection = inspect_pair(*job)
+    return inspection, file_sha256(job.image) if inspection.size else None
+
+
+def in_both(first: Survey, second: Survey) -> list[tuple[str, str]]:
+    """Images of two datasets that are the same, byte for byte."""
+    same = first.images_by_hash.keys() & second.images_by_hash.keys()
+    return sorted((first.images_by_hash[d][0], second.images_by_hash[d][0]) for d in same)

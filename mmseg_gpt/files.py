@@ -1,0 +1,58 @@
+"""Files on the local disk: written whole or not at all, and told apart by their SHA-256."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+UNFINISHED = '.unfinished'
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a name beside ``path`` to write to; what is written there takes the name ``path`` when it is on the disk.
+
+    Raises:
+        OSError: that cannot be done. After this and any other error ``path`` is as it was, and nothing lies beside it.
+    """
+    unfinished = path.with_name(path.name + UNFINISHED)
+    try:
+        yield unfinished
+        sync(unfinished)
+        os.replace(unfinished, path)
+    except BaseException:
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
+        raise
+    with suppress(OSError):  # some file systems cannot sync the names in a folder
+        sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk itself.
+
+    Raises:
+        OSError: the system cannot do it.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def file_sha256(path: str | Path) -> str:
+    """Returns the SHA-256 of a file, as ``sha256sum`` prints it."""
+    with open(path, 'rb') as file:
+        return sha256_of(file)
+
+
+def sha256_of(file: BinaryIO, size: int | None = None) -> str:
+    """Returns the SHA-256 of the first ``size`` bytes of an open file, or of all, in hexadecimal."""
+    digest = hashlib.sha256()
+    file.seek(0)
+    while chunk := file.read(1 << 20 if size is None else min(1 << 20, size - file.tell())):
+        digest.update(chunk)
+    return digest.hexdigest()

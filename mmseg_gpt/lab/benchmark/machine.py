@@ -1,0 +1,49 @@
+"""What the machine is, and what it can do: its rate of matrix products and its memory bandwidth, measured."""
+
+import os
+import platform
+import time
+from collections.abc import Callable
+
+import torch
+
+from ...environment import cpu_name, installed_versions
+from .timing import run_once
+
+
+def describe(device: torch.device) -> dict:
+    """Names and versions that a measurement needs beside it."""
+    return dict(
+        device=torch.cuda.get_device_name(device) if device.type == 'cuda' else cpu_name(), type=device.type,
+        threads=torch.get_num_threads(), cpus=os.cpu_count(), python=platform.python_version(),
+        versions=installed_versions('torch', 'mmengine', 'mmseg'), cuda=torch.version.cuda,
+        date=time.strftime('%Y-%m-%d %H:%M'))
+
+
+
+def best_seconds(work: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
+    """The shortest of some runs after a first one: what the machine can do, not what it usually does."""
+    work()
+    return min(run_once(work, device) for _ in range(repeats))
+
+
+def matrix_rate(dtype: torch.dtype, device: torch.device, side: int) -> float:
+    """FLOP/s of a product of two square matrices."""
+    a, b = torch.randn(2, side, side, device=device).to(dtype)
+    return 2 * side**3 / best_seconds(lambda: a @ b, device)
+
+
+def bandwidth(device: torch.device, size: int) -> float:
+    """Bytes/s of a copy of ``size`` bytes, each of which is read and written."""
+    source = torch.zeros(size, dtype=torch.uint8, device=device)
+    target = torch.zeros_like(source)
+    return 2 * size / best_seconds(lambda: target.copy_(source), device)
+
+
+def rates(device: torch.device, small: bool = False) -> dict[str, float]:
+    """Matrix rates in FLOP/s by type, and the bandwidth in bytes/s; ``small`` measures less than there is."""
+    side, size = (8192, 2**30) if device.type == 'cuda' else (2048, 2**28)
+    if small:
+        side, size = 256, 2**22
+    return dict(float32=matrix_rate(torch.float32, device, side), bfloat16=matrix_rate(torch.bfloat16, device, side),
+                bandwidth=bandwidth(device, size))

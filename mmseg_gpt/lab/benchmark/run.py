@@ -1,0 +1,225 @@
+"""The benchmark from its options to its numbers."""
+
+import gc
+import json
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+from torch import nn
+from torch._dynamo.exc import TorchDynamoException
+
+from ...environment import peak_resident_bytes
+from .costs import count_costs
+from .cuda import allocated_peak, attention_kernels, largest, runs
+from .machine import describe, rates
+from .parity import check_parity
+from .processes import ALLOCATORS, run_again
+from .sweep import plot, sweep
+from .timing import measure, summarise
+from .variants import Sizes, Variant, build, draw_weights, parse_variant, read_config
+from .work import Evaluation, MultiScaleEvaluation, TrainingStep, make_batch, windows
+
+TIMED = ('train', 'eval', 'tta')
+THIS = 'this'
+
+
+@dataclass
+class Options:
+    """What to measure.
+
+    Attributes:
+        config: The config of ours.
+        sizes: Sizes of models and images.
+        variants: Names, see :func:`.variants.parse_variant`.
+        what: Any of 'train', 'eval', 'tta' (times), 'costs' (memory, FLOPs, checkpoint, without a clock), 'floor',
+            'rss', 'kernels', 'largest-batch'.
+        device: Where.
+        rounds: Measurements of each time.
+        warmup: Rounds before that.
+        seed: Of weights, images and orders.
+        against: The variant that others are compared with.
+        allocators: On a CPU, the allocators to measure times with; or 'this', whatever this process has.
+        images: How many are evaluated at once.
+        small: Whether everything is to be quick.
+        parity: False where the process that started this one has checked it.
+        command: The tool and its arguments, to be run again with other ones.
+    """
+    config: str
+    sizes: Sizes
+    variants: list[str]
+    what: set[str]
+    device: torch.device
+    rounds: int = 10
+    warmup: int = 2
+    seed: int = 0
+    against: str = 'paper'
+    allocators: list[str] = field(default_factory=lambda: [THIS])
+    images: int = 1
+    small: bool = False
+    parity: bool = True
+    command: list[str] = field(default_factory=list)
+
+
+def run(options: Options) -> dict:
+    """Checks parity, then measures what was asked for.
+
+    Returns:
+        dict: All numbers, of plain types; :mod:`.tables` prints them.
+
+    Raises:
+        ParityError: variants that should compute the same do not; nothing is measured then.
+    """
+    cfg = read_config(options.config)
+    torch.backends.cudnn.benchmark = cfg.env_cfg.cudnn_benchmark
+    parity = check_parity(cfg, options.seed) if options.parity else {}
+    results = dict(setting(options), parity=parity, against=options.against, images=options.images,
+                   windows=windows(cfg, options.sizes), not_run={})
+    variants = [parse_variant(name) for name in options.variants]
+    if 'costs' in options.what or 'floor' in options.what:
+        results['costs'] = {v.name: count_costs(v, cfg, options.sizes) for v in variants if not v.compiled}
+    if options.what.intersection(TIMED):
+        results['times'] = time_with_allocators(options, cfg, variants, results['not_run'])
+    if 'floor' in options.what:
+        results['rates'] = rates(options.device, options.small)
+        results['floor'] = {what: floor(results, what) for what in ('train', 'eval')}
+    if 'rss' in options.what:
+        results['rss'] = {v.name: run_again([*options.command, '--variants', v.name, '--only', 'train', '--rounds', '1',
+                                             '--warmup', '1', '--allocators', THIS])['resident']
+                          for v in variants}
+    results.update(ask_device(options, cfg, [v for v in variants if not v.compiled]))
+    return dict(results, resident=peak_resident_bytes())
+
+
+def setting(options: Options) -> dict:
+    """What a measurement needs beside it to be understood and repeated."""
+    return dict(command=options.command, machine=describe(options.device),
+                sizes=dict(asdict(options.sizes), depth=options.sizes.vit['num_layers']))
+
+
+def run_sweep(options: Options, axes: dict[str, list[int]], prefix: str) -> dict:
+    """Checks parity, then writes the costs against sizes to PREFIX.json and PREFIX.png, and returns them."""
+    cfg = read_config(options.config)
+    results = dict(setting(options), parity=check_parity(cfg, options.seed))
+    results['sweep'] = sweep(options.variants, cfg, options.sizes, axes, options.device, options.rounds,
+                             timed='train' in options.what)
+    write_json(results, f'{prefix}.json')
+    plot(results['sweep'], f'{prefix}.png')
+    return results
+
+
+def write_json(results: dict, path: str | Path) -> None:
+    """Writes numbers to a file, readable for people too."""
+    Path(path).write_text(json.dumps(results, indent=2) + '\n')
+
+
+def time_with_allocators(options: Options, cfg: Config, variants: list[Variant], not_run: dict) -> dict:
+    """Times by allocator: those of this process, or of one new process for each."""
+    if options.allocators == [THIS] or platform.libc_ver()[0] != 'glibc':
+        return {this_allocator(): measure_times(options, cfg, variants, not_run)}
+    times = {}
+    for name in options.allocators:
+        print(f'allocator {name}:', flush=True)
+        child = run_again([*options.command, '--only', ','.join(options.what.intersection(TIMED)), '--allocators',
+                           THIS], name)
+        not_run.update(child['not_run'])
+        times[name], = child['times'].values()
+    return times
+
+
+def this_allocator() -> str:
+    """The name of the settings that this process was started with, or the settings."""
+    settings = {k: v for k, v in os.environ.items() if k.startswith('MALLOC_')}
+    names = [name for name, wanted in ALLOCATORS.items() if wanted == settings]
+    return names[0] if names else ' '.join(f'{k}={v}' for k, v in settings.items())
+
+
+def measure_times(options: Options, cfg: Config, variants: list[Variant], not_run: dict[str, str]) -> dict:
+    """Times in this process: by what is measured, then by variant. Adds to ``not_run`` why one was not."""
+    weights = draw_weights(cfg, options.sizes, options.seed)
+    models = {}
+    for variant in variants:
+        models[variant] = build(variant.model, cfg, options.sizes, weights).to(options.device)
+        if variant.compiled:
+            models[variant].backbone.compile()
+    times = {}
+    for what in (what for what in TIMED if what in options.what):
+        work = {v.name: make_work(what, v, model, cfg, options) for v, model in models.items()}
+        for name in [v.name for v in variants if v.compiled]:
+            if reason := why_not_compiled(work[name]):
+                not_run[f'{name}, {what}'] = reason
+                del work[name]
+        print(f'{what}: {len(work)} variants, {options.warmup} + {options.rounds} rounds', flush=True)
+        seconds = measure(work, options.rounds, options.warmup, options.seed, options.device)
+        times[what] = summarise(seconds, options.against)
+    return times
+
+
+def why_not_compiled(work: Callable[[], object]) -> str | None:
+    """Runs ``work`` for the first time, which compiles, and says why that fails if it does."""
+    try:
+        work()
+    except TorchDynamoException as error:
+        return ' '.join(str(error).split('\n\n')[0].split())
+    return None
+
+
+def make_work(what: str, variant: Variant, model: nn.Module, cfg: Config,
+              options: Options) -> TrainingStep | Evaluation:
+    """What one variant does once for one of ``TIMED``."""
+    device, sizes = options.device, options.sizes
+    if what == 'train':
+        return TrainingStep(model, cfg, make_batch(sizes, options.seed, device), variant.bf16)
+    if what == 'eval':
+        return Evaluation(model, sizes, device, variant.bf16, options.images)
+    return MultiScaleEvaluation(model, sizes, device, variant.bf16, cfg, own=variant.model.startswith('ours'))
+
+
+def floor(results: dict, what: str) -> dict[str, dict]:
+    """The least time that counted work takes at the measured rates, and the share of the matrix rate reached.
+
+    Returns:
+        dict: By variant, seconds: ``flops``; ``traffic``, for all that goes in and out of each operation, more than
+        must; ``weights``, for reading each weight once, less than must; and ``share`` by allocator, of ``flops`` in
+        the median measured.
+    """
+    found, rate = {}, results['rates']
+    for name, costs in results['costs'].items():
+        count = 1 if what == 'train' else results['images']
+        seconds = count * costs[what]['flops'] / rate['bfloat16' if parse_variant(name).bf16 else 'float32']
+        medians = {allocator: times[what][name]['median'] for allocator, times in results.get('times', {}).items()
+                   if name in times.get(what, {})}
+        found[name] = dict(
+            flops=seconds, traffic=count * costs[what]['traffic'] / rate['bandwidth'],
+            weights=costs['checkpoint']['whole'] / rate['bandwidth'],
+            share={allocator: seconds / median for allocator, median in medians.items()})
+    return found
+
+
+def ask_device(options: Options, cfg: Config, variants: list[Variant]) -> dict:
+    """Which attention each variant runs and, on CUDA, its memory and the largest batch."""
+    results, device, on_gpu = {}, options.device, options.device.type == 'cuda'
+    for variant in variants:
+        gc.collect()  # what is left of the models before
+        step = partial(new_step, variant, cfg, options)
+        if 'kernels' in options.what:
+            found = attention_kernels(step(options.sizes.batch).features, device)
+            results.setdefault('kernels', {})[variant.name] = found
+        if on_gpu and 'costs' in options.what:
+            peak = allocated_peak(step(options.sizes.batch), device)
+            results.setdefault('allocated', {})[variant.name] = peak
+        if on_gpu and 'largest-batch' in options.what:
+            results.setdefault('largest_batch', {})[variant.name] = largest(partial(runs, step))
+    return results
+
+
+def new_step(variant: Variant, cfg: Config, options: Options, batch: int) -> TrainingStep:
+    """A training step of a new model, with ``batch`` images."""
+    model = build(variant.model, cfg, options.sizes).to(options.device)
+    images = make_batch(replace(options.sizes, batch=batch), options.seed, options.device)
+    return TrainingStep(model, cfg, images, variant.bf16)

@@ -1,0 +1,209 @@
+"""Several runs side by side: scores, parameters, memory, time, and where their classes differ."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..analysis.figures import line_style, new_figure, tidy
+from ..settings import is_under
+from .finished import ITERATIONS, FinishedRun, by_seed, differing, in_words
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+NAMES = {'mIoU': 'mIoU SS', 'tta/mIoU': 'mIoU MS', 'accuracy/top1': 'accuracy'}
+SPREAD = ', standard deviation'
+# Settings without which scores or costs mean something else.
+GROUND = (ITERATIONS, 'train_dataloader', 'test_dataloader', 'test_evaluator', 'tta_pipeline', 'data_preprocessor',
+          'model.data_preprocessor', 'model.test_cfg')
+
+
+class Compared(NamedTuple):
+    """Runs under one name, which differ in their seeds only."""
+    name: str
+    runs: list[FinishedRun]
+
+
+class Difference(NamedTuple):
+    """The IoU of a class in one run, the mean over its seeds, and against that in the first run; in percent."""
+    class_name: str
+    name: str
+    iou: float | None
+    difference: float | None
+
+
+def check(compared: Sequence[Compared]) -> list[str]:
+    """Warnings where runs cannot simply be compared: other data, crops, batches or iterations.
+
+    Raises:
+        ValueError: those of one name differ in more than their seeds, or segmentation stands beside classification.
+    """
+    for name, runs in compared:
+        by_seed(runs, name)
+    (first, (one, *_)), *rest = compared
+    warnings = []
+    for name, (other, *_) in rest:
+        if other.score != one.score:
+            raise ValueError(f'{first} has {one.score} and {name} has {other.score}: compare runs of one kind')
+        changed = ground_differences(one, other)
+        if one.per_class and other.per_class and (
+                set(one.per_class['mIoU']) != set(other.per_class['mIoU'])):
+            changed['number of classes'] = (len(one.per_class['mIoU']), len(other.per_class['mIoU']))
+        if changed:
+            warnings.append(f'{first} and {name} are not alike in {in_words(changed, 5)}')
+        if None not in (one.memory, other.memory) and one.on_gpu != other.on_gpu:
+            warnings.append(f'of {first} and {name}, the memory of one is a GPU\'s, of the other that of a process')
+    for name, runs in compared:
+        without = [str(run.folder) for run in runs if 'tta/mIoU' not in run.numbers]
+        if 0 < len(without) < len(runs):
+            warnings.append(f'{name} has no mIoU MS, as {", ".join(without)} has no metrics_tta.json')
+        if runs[0].parameters is None:
+            warnings.append(f'{runs[0].folder}/metrics.json does not count parameters: test again with tools/test.py')
+    return warnings
+
+
+def ground_differences(one: FinishedRun, other: FinishedRun) -> dict[str, tuple[object, object]]:
+    """What two runs of whatever method differ in that makes their scores or costs mean something else."""
+    return {key: values for key, values in differing(one, other).items()
+            if is_under(key, GROUND) and not same_folder(key, *values)}
+
+
+def same_folder(key: str, one: object, other: object) -> bool:
+    """Whether two settings are the same folder at two places: the last part stays when data is moved."""
+    return key.endswith('data_root') and None not in (one, other) and Path(one).name == Path(other).name
+
+
+def table(compared: Sequence[Compared]) -> list[dict]:
+    """A row for each name: scores (mean and standard deviation over its seeds), parameters, costs, iterations.
+
+    Returns:
+        Rows with the same keys. None is what was not measured, for one seed or more; the standard deviation of one
+        seed is None too.
+    """
+    scores = [number for number in NAMES if any(number in run.numbers for _, runs in compared for run in runs)]
+    rows = []
+    for name, runs in compared:
+        row: dict[str, object] = dict(run=name)
+        for number in scores:
+            values = [run.numbers[number] for run in runs if number in run.numbers]
+            whole = len(values) == len(runs)
+            row[f'{NAMES[number]} (%)'] = mean(values) if whole else None
+            row[f'{NAMES[number]}{SPREAD}'] = stdev(values) if whole and len(values) > 1 else None
+        counted = runs[0].parameters
+        memory, seconds = ([getattr(run, what) for run in runs] for what in ('memory', 'seconds'))
+        rows.append(row | {
+            'trained parameters': counted and counted['trained'],
+            'share (%)': counted and 100 * counted['trained'] / counted['total'],
+            'peak memory (MiB)': None if None in memory else max(memory),
+            'seconds per iteration': None if None in seconds else mean(seconds),
+            'iterations': runs[0].iterations, 'seeds': len(runs)})
+    return rows
+
+
+def class_differences(compared: Sequence[Compared], number: str = 'mIoU') -> list[Difference]:
+    """The IoU of each class of the first run, in each of them.
+
+    Args:
+        compared: The first is what the others are compared with.
+        number: 'mIoU', or 'tta/mIoU' for multi-scale tests.
+    """
+    if not all(number in run.per_class for _, runs in compared for run in runs):
+        return []
+    found = []
+    for class_name in compared[0].runs[0].per_class[number]:
+        reference = None
+        for i, (name, runs) in enumerate(compared):
+            values = [run.per_class[number].get(class_name) for run in runs]
+            iou = None if None in values else mean(values)
+            reference = iou if i == 0 else reference
+            found.append(Difference(class_name, name, iou, None if None in (iou, reference) else iou - reference))
+    return found
+
+
+def largest(differences: Sequence[Difference], most: int) -> list[str]:
+    """The classes in which some run differs most from the first, by the mean difference, the highest gain first."""
+    by_class: dict[str, list[float]] = {}
+    for found in differences:
+        if found.difference is not None and found.name != differences[0].name:
+            by_class.setdefault(found.class_name, []).append(found.difference)
+    chosen = sorted(by_class, key=lambda name: -max(map(abs, by_class[name])))[:most]
+    return sorted(chosen, key=lambda name: -mean(by_class[name]))
+
+
+def markdown(rows: Sequence[dict], warnings: Sequence[str]) -> str:
+    """The table as Markdown, and the warnings under it."""
+    kept = [key for key in rows[0] if not key.endswith(SPREAD)]
+    lines = [' | '.join(kept), ' | '.join(['---', *['---:'] * (len(kept) - 1)])]
+    for row in rows:
+        spread = {key.replace(SPREAD, ' (%)'): value for key, value in row.items() if key.endswith(SPREAD)}
+        lines.append(' | '.join(shown(row[key], spread.get(key)) for key in kept))
+    return '\n'.join([*(f'| {line} |' for line in lines), *(f'\nWarning: {warning}.' for warning in warnings)]) + '\n'
+
+
+def shown(value: object, spread: float | None = None) -> str:
+    """A cell as it is printed; what was not measured is empty."""
+    if value is None:
+        return ''
+    if spread is not None:
+        return f'{value:.2f} ± {spread:.2f}'
+    if isinstance(value, float):
+        return f'{value:.3g}' if 0 < value < 1 else f'{value:,.2f}'
+    return f'{value:,}' if isinstance(value, int) else str(value)
+
+
+def draw_comparison(rows: Sequence[dict], differences: Sequence[Difference], most: int = 20) -> 'Figure':
+    """Draws the scores of the runs and, under them, the classes in which they differ most from the first.
+
+    Args:
+        rows: Of :func:`table`.
+        differences: Of :func:`class_differences`; may be empty.
+        most: How many classes are shown.
+    """
+    classes = largest(differences, most)
+    heights = [0.9 + 0.35 * len(rows), *([1.1 + 0.24 * len(classes)] if classes else [])]
+    figure, axes = new_figure(len(heights), 1, width=7.5, height=sum(heights) / len(heights),
+                              height_ratios=heights)
+    draw_scores(axes[0, 0], rows)
+    if classes:
+        draw_differences(axes[1, 0], [found for found in differences if found.difference is not None], classes,
+                         [row['run'] for row in rows])
+    return figure
+
+
+def draw_scores(axis: 'Axes', rows: Sequence[dict]) -> None:
+    """Draws a point for each score of each run, the first run at the top."""
+    scores = [name for name in NAMES.values() if f'{name} (%)' in rows[0]]
+    for i, name in enumerate(scores):
+        drawn = [(row[f'{name} (%)'], y, row[f'{name}{SPREAD}'] or 0) for y, row in enumerate(rows)
+                 if row[f'{name} (%)'] is not None]
+        if drawn:
+            values, places, spread = zip(*drawn)
+            axis.errorbar(values, places, xerr=spread, label=name, capsize=3, **line_style(i) | dict(linestyle=''))
+    tidy(axis)
+    axis.set_yticks(range(len(rows)), [row['run'] for row in rows])
+    several = max(row['seeds'] for row in rows) > 1
+    axis.set(title='Scores' + (', mean and standard deviation of seeds' if several else ''),
+             xlabel=f'{" and ".join(dict.fromkeys(name.split()[0] for name in scores))} (%)',
+             ylim=(len(rows) - 0.5, -0.5))
+    if len(scores) > 1:
+        axis.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
+
+
+def draw_differences(axis: 'Axes', differences: Sequence[Difference], classes: Sequence[str], names: Sequence[str]
+                     ) -> None:
+    """Draws a row of points for each class, one for each run but the first."""
+    for i, name in enumerate(names[1:], 1):
+        drawn = [(found.difference, classes.index(found.class_name)) for found in differences
+                 if found.name == name and found.class_name in classes]
+        if drawn:
+            axis.plot(*zip(*drawn), label=name, **line_style(i) | dict(linestyle=''))
+    tidy(axis)
+    axis.axvline(0, color='black', linewidth=1)
+    axis.set_yticks(range(len(classes)), classes)
+    counted = len({found.class_name for found in differences})
+    axis.set(title='All classes' if len(classes) == counted else
+             f'The {len(classes)} of {counted} classes that differ most', ylim=(len(classes) - 0.5, -0.5),
+             xlabel=f'difference in IoU from {names[0]} (percentage points)')
+    axis.figure.legend(loc='outside lower center', ncols=2, frameon=False, handles=axis.get_legend_handles_labels()[0])

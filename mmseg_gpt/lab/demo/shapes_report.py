@@ -1,0 +1,97 @@
+"""What the demo of classification leaves to be read: a table of its numbers and a picture of its predictions."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ...environment import available_cpus, installed_versions
+from .image_folder import image_path
+from .report import leave, run_lines
+from .results import count_parameters
+from .shapes import SHAPES
+
+SHOWN = 8  # images of each class
+
+
+def collect(work_dir: Path, seconds: dict[str, float], seed: int) -> dict:
+    """Gathers the numbers of a finished demo, as :func:`results_table` takes them.
+
+    Args:
+        work_dir: Where its steps left their files and logs.
+        seconds: How long each step took, by its name.
+        seed: What the dataset was drawn with.
+    """
+    accuracy = {name: json.loads((work_dir / step / 'metrics.json').read_text())['accuracy/top1']
+                for name, step in (('linear', 'test_linear'), ('gated', 'test'))}
+    return dict(
+        accuracy=dict(chance=100 / len(SHAPES), **accuracy),
+        parameters=count_parameters((work_dir / 'logs/adapt.log').read_text()),
+        seconds=seconds, seed=seed, cpus=available_cpus(),
+        versions=installed_versions('torch', 'mmengine', 'mmpretrain'))
+
+
+def write_report(work_dir: Path, results: dict, config: str, test: int) -> None:
+    """Writes results.json, results.md and predictions.png, and prints the table and what there is to look at.
+
+    Args:
+        work_dir: Where the demo's steps left their files.
+        results: What :func:`collect` gives.
+        config: That of the adapted model.
+        test: Number of test images of each class; the first of them are drawn.
+    """
+    (work_dir / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
+    paths = {name: [image_path(work_dir / 'data', 'test', name, i) for i in range(min(SHOWN, test))] for name in SHAPES}
+    predicted = predict(config, work_dir / 'adapt/adapted.pth', [path for row in paths.values() for path in row])
+    plot_predictions(paths, predicted, work_dir / 'predictions.png')
+    leave(work_dir, results_table(results), {
+        'predictions.png': 'test images in rows of their class, each with the predicted one',
+        'adapt/adapted.pth': 'the adapted model', 'linear/adapted.pth': 'the linear head alone'})
+
+
+def predict(config: str, checkpoint: Path, images: list[Path]) -> dict[Path, str]:
+    """The predicted class of each image, by mmpretrain's own inferencer."""
+    from mmpretrain import ImageClassificationInferencer
+    found = ImageClassificationInferencer(config, pretrained=str(checkpoint))(list(map(str, images)), batch_size=40)
+    print()  # mmpretrain's progress bar does not end its line
+    return {path: each['pred_class'] for path, each in zip(images, found)}
+
+
+def results_table(results: dict) -> str:
+    """Formats the demo's results as Markdown.
+
+    Args:
+        results: ``accuracy`` in percent of 'chance', 'linear' and 'gated'; and what
+            :func:`~mmseg_gpt.lab.demo.report.run_lines` takes.
+    """
+    accuracy = results['accuracy']
+    rows = [('', 'accuracy'), ('---', '---:'), ('chance', f'{accuracy["chance"]:.1f}'),
+            ('linear head alone', f'{accuracy["linear"]:.1f}'),
+            ('**gated prompts and linear head**', f'**{accuracy["gated"]:.1f}**')]
+    return '\n'.join(['# Gated Prompt Tuning on drawn shapes', '', *(f'| {" | ".join(row)} |' for row in rows), '',
+                      *run_lines(results, 'head')])
+
+
+def plot_predictions(paths: dict[str, list[Path]], predicted: dict[Path, str], out: Path) -> None:
+    """Draws images in a row for each class, under each the predicted class, in red where it is another.
+
+    Args:
+        paths: The images of each class.
+        predicted: The predicted class of each image.
+        out: A PNG file.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, no global state
+    from matplotlib.figure import Figure
+    columns = len(next(iter(paths.values())))
+    figure = Figure(figsize=(1.1 * columns + 1, 1.2 * len(paths)), dpi=100)
+    FigureCanvasAgg(figure)
+    for axes, (name, row) in zip(figure.subplots(len(paths), columns, squeeze=False), paths.items()):
+        axes[0].text(-0.15, 0.5, name, transform=axes[0].transAxes, ha='right', va='center', fontsize=11)
+        for axis, path in zip(axes, row):
+            axis.axis('off')
+            axis.imshow(np.asarray(Image.open(path)), interpolation='nearest')
+            axis.text(0.5, -0.04, predicted[path], transform=axis.transAxes, ha='center', va='top', fontsize=8,
+                      color='black' if predicted[path] == name else 'red')
+    figure.subplots_adjust(left=1 / (1.1 * columns + 1), right=0.99, top=0.99, bottom=0.03, wspace=0.1, hspace=0.25)
+    figure.savefig(out)

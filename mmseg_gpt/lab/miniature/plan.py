@@ -1,0 +1,288 @@
+"""Which runs the replication consists of.
+
+Every method has the same ViTs, data, iterations and batches. Learning rates are chosen for each task and ViT on the
+validation images, with a seed of its own: first the head's, with nothing else trained, and then with that for each
+method its own, of what it trains in the backbone, from one grid for all. What is reported are other seeds, on the test
+images.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from ... import resources
+from ..execute import FAILED, FINISHED
+from ..run import Run, changed, number
+from ..suite.plans import ACCURACY
+
+CONFIGS = resources.CONFIGS / 'replication'
+TASKS = ('scenes', 'breeds', 'distances')
+CLASSIFICATION = TASKS[1:]
+VITS = ('mae', 'mocov3', 'supervised')
+DEPTH = 12
+MIOU = 'mIoU'
+SEARCH_SEED = 0
+
+# What of the backbone differs from the task's config, which has gates and temperatures.
+NONE = dict(prompt=None, temperature=False)
+METHODS: dict[str, dict] = {
+    'gpt': {},
+    'gates-only': dict(temperature=False),
+    'temperatures-only': dict(prompt='ShallowPrompt'),
+    'hard-gates': dict(prompt='HardGatedPrompt'),
+    'vpt-shallow': dict(prompt='ShallowPrompt', temperature=False),
+    'vpt-deep': dict(prompt='DeepPrompt', temperature=False),
+    'bias': dict(NONE, type='BiasTunedViT', frozen=False),
+    'lora': dict(NONE, type='LoRAViT', frozen=False),
+    'linear': NONE,
+    'full': dict(NONE, frozen=False),
+}
+
+
+class Gates(NamedTuple):
+    """A variant of 'gpt', to see what its gates do.
+
+    Attributes:
+        prior: Where the gates start, in gamma.
+        times: The gates' learning rate over that of prompts and temperatures.
+        sgd: A learning rate for SGD with momentum 0.9, as in the paper, instead of AdamW and the search. The head has
+            0.1.
+    """
+    prior: float
+    times: float = 1.
+    sgd: float | None = None
+
+
+GATES = {
+    'prior -10': Gates(-10.),
+    'prior -10, gates not trained': Gates(-10., 0.),
+    'prior -10, gates at 10 x the rate': Gates(-10., 10.),
+    'prior 0': Gates(0.),
+    'prior 0, gates not trained': Gates(0., 0.),
+    'prior 10': Gates(10.),
+    'prior -10, SGD at 0.001': Gates(-10., sgd=0.001),
+    'prior -10, SGD at 0.1': Gates(-10., sgd=0.1),
+    'prior -5, SGD at 0.1': Gates(-5., sgd=0.1),
+    'prior 0, SGD at 0.1': Gates(0., sgd=0.1),
+}
+PRIOR = -5.  # of 'gpt' and 'gates-only': the most frequent one in Table 5
+GPT, PAPER = 'prior -5, as in the tables', 'prior -10, SGD at 0.001'
+GATE_TASKS = ('scenes', 'breeds')
+FACTORS = 'optim_wrapper.paramwise_cfg.custom_keys'  # of the head's learning rate, by what they are for
+SGD = ('optim_wrapper.optimizer.type=SGD', 'optim_wrapper.optimizer.momentum=0.9')
+SGD_HEAD = 0.1
+
+
+class Preset(NamedTuple):
+    """How much is done.
+
+    Attributes:
+        name: Of the preset.
+        images: By dataset and split.
+        pretraining: Iterations by ViT.
+        iterations: Of an adaptation, by task.
+        heads: The grid of learning rates of the head.
+        rates: That of what is trained in the backbone.
+        seeds: Of what is reported.
+        prompts: In all; VPT-deep has a twelfth of them in each block.
+        starts: Of Figure 1, blocks counted from 1.
+        counts: Of Figure 7, numbers of prompts by method.
+        common: Of Figure 4, the learning rate of what is trained in the backbone, the same for all.
+        vits: Those of the tables.
+        methods: The same, with 'linear'.
+        gates: Names in ``GATES``.
+    """
+    name: str
+    images: Mapping[str, Mapping[str, int]]
+    pretraining: Mapping[str, int]
+    iterations: Mapping[str, int]
+    heads: tuple[float, ...]
+    rates: tuple[float, ...]
+    seeds: tuple[int, ...]
+    prompts: int
+    starts: tuple[int, ...]
+    counts: Mapping[str, tuple[int, ...]]
+    common: float
+    vits: tuple[str, ...] = VITS
+    methods: tuple[str, ...] = tuple(METHODS)
+    gates: tuple[str, ...] = tuple(GATES)
+
+
+FULL = Preset(
+    'full',
+    dict(pretraining=dict(train=12000), scenes=dict(train=1500, val=150, test=200),
+         breeds=dict(train=2400, val=480, test=1200), distances=dict(train=2400, val=480, test=1200)),
+    dict(mae=1500, mocov3=1500, supervised=1500), dict(scenes=300, breeds=200, distances=200),
+    heads=(0.005, 0.02, 0.1, 0.5, 2.), rates=(0.0002, 0.001, 0.01, 0.1, 0.5, 2.), seeds=(1, 2, 3), prompts=12,
+    starts=(1, 4, 8, 10, 11, 12),
+    counts={'gpt': (1, 3, 12, 24, 48), 'vpt-deep': (12, 24, 48, 96)}, common=0.1)
+QUICK = Preset(
+    'quick',
+    dict(pretraining=dict(train=96), scenes=dict(train=16, val=8, test=8),
+         breeds=dict(train=24, val=12, test=24), distances=dict(train=20, val=10, test=20)),
+    dict(mae=4, mocov3=4, supervised=4), dict(scenes=4, breeds=4, distances=4),
+    heads=(0.1, 0.5), rates=(0.01, ), seeds=(1, 2), prompts=12, starts=(1, 12),
+    counts={'gpt': (1, 12), 'vpt-deep': (12, )}, common=0.01, vits=('mae', 'mocov3'),
+    gates=('prior 0', 'prior -10, SGD at 0.001'))
+
+
+class Cell(NamedTuple):
+    """What a learning rate is chosen for."""
+    task: str
+    vit: str
+    method: str
+
+    @property
+    def name(self) -> str:
+        """Of its folders."""
+        return '_'.join(self).replace(', ', '_').replace(' ', '_')
+
+
+class Rates(NamedTuple):
+    """Learning rates: of the head, and of what is trained in the backbone."""
+    head: float
+    backbone: float | None = None
+
+
+Chosen = Mapping[Cell, Rates]
+
+
+class Plan:
+    """The runs of a preset in a folder.
+
+    Args:
+        preset: How much is done.
+        home: The folder; its parts are those that the configs name, elsewhere these names are changed.
+        options: Of all commands.
+    """
+
+    def __init__(self, preset: Preset, home: Path, options: tuple[str, ...] = ()) -> None:
+        self.preset, self.home, self.options = preset, home, options
+        self.data, self.runs, self.configs = home / 'data', home / 'runs', home / 'configs'
+
+    def pretrainings(self) -> list[Run]:
+        """Of the ViTs."""
+        root = f'train_dataloader.dataset.data_root={self.data}'
+        return [Run(f'pretrain_{vit}', str(CONFIGS / f'{vit}_pretrain.py'),
+                    (root, *iterations(self.preset.pretraining[vit])), self.options, tested=False)
+                for vit in self.preset.vits]
+
+    def cells(self) -> list[Cell]:
+        """Of the tables."""
+        return [Cell(task, vit, method) for vit in self.preset.vits for task in TASKS for method in self.preset.methods]
+
+    def gate_cells(self) -> list[Cell]:
+        """Of the variants of gates, on the MAE ViT; their names are in the place of the method's."""
+        return [Cell(task, 'mae', name) for task in GATE_TASKS for name in self.preset.gates]
+
+    def write_configs(self) -> None:
+        """Writes a config for each cell, on top of its task's."""
+        self.configs.mkdir(parents=True, exist_ok=True)
+        for cell in [*self.cells(), *self.gate_cells()]:
+            base = os.path.relpath(CONFIGS / f'{cell.task}.py', self.configs)
+            backbone = self.backbone(cell)
+            text = (f'# Written by tools/replicate.py: {", ".join(cell)}.\n_base_ = [{base!r}]\n'
+                    f'model = dict(backbone={backbone!r})\n')
+            path = self.config(cell)
+            if not path.is_file() or path.read_text() != text:
+                path.write_text(text)
+
+    def config(self, cell: Cell) -> Path:
+        """The file of its config."""
+        return self.configs / f'{cell.name}.py'
+
+    def backbone(self, cell: Cell) -> dict:
+        """What of the task's backbone differs."""
+        settings, gates = dict(METHODS.get(cell.method, {})), GATES.get(cell.method)
+        if kind := settings.get('prompt', 'GatedPrompt'):
+            prompts = self.preset.prompts
+            settings['prompt'] = dict(
+                _delete_=True, type=kind, num_tokens=prompts // DEPTH if kind == 'DeepPrompt' else prompts)
+        if kind == 'GatedPrompt':
+            settings['prompt']['gate_init'] = 0. - (gates.prior if gates else PRIOR)
+        if kind == 'HardGatedPrompt':
+            # Open in training as often as not; from the prior of the soft gates, few would ever open.
+            settings['prompt']['gate_init'] = 0.
+        if cell.task in CLASSIFICATION and cell.vit == 'mocov3':
+            settings['out_type'] = 'cls_token'
+        return dict(settings, init_cfg=dict(checkpoint=str(self.runs / f'pretrain_{cell.vit}' / 'vit.pth')))
+
+    def run(self, cell: Cell, rates: Rates) -> Run:
+        """A training of a cell and its tests on the test images."""
+        root = self.data / 'scenes' if cell.task == 'scenes' else self.data
+        places = [f'{split}_dataloader.dataset.data_root={root}' for split in ('train', 'test')]
+        # Variants of gates are not tested multi-scale.
+        run = Run(cell.name, str(self.config(cell)), (*places, *iterations(self.preset.iterations[cell.task])),
+                  self.options, tta=cell.task == 'scenes' and cell.method in METHODS)
+        run = changed(run, lr=rates.head)
+        if rates.backbone is None:
+            return run
+        factor, gates = rates.backbone / rates.head, GATES.get(cell.method, Gates(PRIOR))
+        factors = [f'{FACTORS}.backbone.lr_mult={number(factor)}']
+        if gates.times != 1:
+            factors.append(f'{FACTORS}.gate_prior.lr_mult={number(gates.times * factor)}')
+        return run._replace(name=f'{cell.name}_lr_{number(rates.backbone)}',
+                            settings=(*run.settings, *factors, *(SGD if gates.sgd else ())))
+
+    def searches(self, chosen: Chosen) -> dict[Cell, dict[Rates, Run]]:
+        """By cell and learning rates, the runs on validation images by which one is chosen.
+
+        Args:
+            chosen: What is known; without that of the head alone, nothing else can be searched.
+        """
+        found = {}
+        for cell in [*self.cells(), *self.gate_cells()]:
+            head = chosen.get(cell._replace(method='linear'))
+            if cell.method == 'linear':
+                rates = [Rates(head) for head in self.preset.heads]
+            elif cell.method in GATES and GATES[cell.method].sgd:
+                continue
+            else:
+                rates = [Rates(head.head, rate) for rate in self.preset.rates] if head else []
+            found[cell] = {each_rate: self.search(cell, each_rate) for each_rate in rates}
+        return found
+
+    def search(self, cell: Cell, rates: Rates) -> Run:
+        """A run that is tested on the validation images."""
+        parts = dict(img_path='images', seg_map_path='annotations')
+        validation = ([f'test_dataloader.dataset.data_prefix.{key}={part}/val' for key, part in parts.items()]
+                      if cell.task == 'scenes' else [f'test_dataloader.dataset.data_prefix={cell.task}/val'])
+        run = self.run(cell, rates)
+        return run._replace(name=f'search_{run.name}', settings=(*run.settings, *validation), tta=False).with_seed(
+            SEARCH_SEED)
+
+    def choose(self, records: Mapping[str, dict], chosen: Chosen) -> dict[Cell, Rates]:
+        """The learning rates of each cell that are best on the validation images, where all its runs have ended.
+
+        A run that diverged is as bad as one can be; one that failed otherwise says nothing of its learning rate.
+
+        Args:
+            records: Of runs, by name.
+            chosen: What is known already, as for :meth:`searches`.
+        """
+        best = {cell: Rates(SGD_HEAD, gates.sgd) for cell in self.gate_cells() if (gates := GATES[cell.method]).sgd}
+        for cell, runs in self.searches(chosen).items():
+            found = {rates: records.get(run.name, {}) for rates, run in runs.items()}
+            values = {rates: record['numbers'][score(cell.task)] for rates, record in found.items()
+                      if record.get('status') == FINISHED}
+            if values and all(rates in values or diverged(record) for rates, record in found.items()):
+                best[cell] = max(values, key=values.get)
+        return best
+
+
+def diverged(record: Mapping) -> bool:
+    """Whether a guard has stopped a run, as at the first number that is not finite."""
+    return record.get('status') == FAILED and record['reason'].startswith('stopped at iteration')
+
+
+def score(task: str) -> str:
+    """The number that counts."""
+    return MIOU if task == 'scenes' else ACCURACY
+
+
+def iterations(number: int) -> tuple[str, ...]:
+    """The settings of a training of so many iterations, a tenth of them to warm up."""
+    warm_up = max(1, number // 10)
+    return (f'train_cfg.max_iters={number}', f'param_scheduler.0.end={warm_up}', f'param_scheduler.1.begin={warm_up}',
+            f'param_scheduler.1.end={number}')

@@ -1,0 +1,331 @@
+"""The results as people read them: Markdown, CSV, figures, and the part of the README that is made from them."""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING
+
+from ...analysis.figures import write_figure
+from ...analysis.gates import MOVED
+from ...analysis.series import Point, draw_dots, draw_lines
+from ...resources import CLONE
+from ..suite.tables import NAMES, Cell, markdown_row, text, written
+from .claims import FAILS, HOLDS, LEVEL, NOISE, gate_comparisons
+from .plan import DEPTH, PAPER, PRIOR, SGD_HEAD
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+ROOT = CLONE
+PUBLISHED = ROOT / 'docs/replication'
+README = ROOT / 'README.md'
+BEGIN, END = '<!-- replication: made by tools/replicate.py -->', '<!-- end of replication -->'
+NOT_ADAPTED = ('linear', 'full')
+BOLD = 'The best of the methods that adapt the ViT without training all of it is bold.'
+MAIN = ('segmentation', 'classification')
+
+
+def write(results: dict, folder: Path) -> str:
+    """Writes results.md, .csv, .json and the figures, and returns what is in the first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    said = markdown(results)
+    for suffix, content in (('md', said), ('csv', as_csv(results)), ('json', json.dumps(results, indent=1) + '\n')):
+        (folder / f'results.{suffix}').write_text(content, encoding='utf-8')
+    for name, figure in figures(results):
+        write_figure(figure, folder / f'{name}.png')
+    return said
+
+
+def markdown(results: dict) -> str:
+    """Everything, as Markdown."""
+    tables, about, seeds = results['tables'], results['about'], len(results['about']['seeds'])
+    parts = ['# The paper in miniature', conditions(results), '## Claims of the paper', claims(results['claims'])]
+    for name in MAIN:
+        parts += [f'## {tables[name]["title"]}', BOLD, by_method(tables[name], results['parameters'], seeds),
+                  picture(results, name)]
+    for name, note in (('figure1', 'Learning rates are those of prompts that enter at block 1.'),
+                       ('figure7', f'Learning rates are those of {about["prompts"]} prompts.')):
+        parts += [f'## {tables[name]["title"]}', note, plain(tables[name], seeds), picture(results, name)]
+    parts += [f'## {tables["figure4"]["title"]}',
+              f'All with the learning rate {about["common"]:g}, as a higher one alone makes gates differ more. Where '
+              f'gates moved by less than {MOVED:g} in gamma, no line is drawn.', picture(results, 'figure4'),
+              f'## {tables["gates"]["title"]}', gates(results), '## Each comparison', comparisons(results['claims']),
+              '## Learning rates', rates(results)]
+    return '\n\n'.join(part for part in parts if part) + '\n'
+
+
+def picture(results: dict, name: str, folder: str = '') -> str:
+    """A figure, if there are numbers for it."""
+    return f'![{results["tables"][name]["title"]}]({folder}{name}.png)' if POINTS[name](results) else ''
+
+
+def conditions(results: dict) -> str:
+    """What it was measured with, and how."""
+    about = results['about']
+    machine = '; '.join(', '.join(about[key]) for key in ('device', 'versions') if about[key])
+    failed = f', {about["failed"]} failed' if about['failed'] else ''
+    commits = f'; commit {", ".join(about["commit"])}' if about['commit'] else ''
+    said = [f'`{about["command"]}`: {about["finished"]} of {about["runs"]} runs finished{failed}, {about["hours"]} '
+            f'hours if one after the other. {machine}; python {", ".join(about["python"])}{commits}.',
+            budgets(about), searching(results)]
+    if about['preset'] == 'quick':
+        said.append('**The quick preset shows that every step works. Its models have learnt nothing.**')
+    return '\n\n'.join(said)
+
+
+def budgets(about: dict) -> str:
+    """What all methods have."""
+    pretraining, adaptation = (', '.join(f'{NAMES.get(name, name)} {n:,}' for name, n in about[key].items())
+                               for key in ('pretraining', 'iterations'))
+    images = ', '.join(f'{name} {"/".join(f"{n:,}" for n in about["images"][name].values())}'
+                       for name in about['iterations'])
+    return (f'Mean ± standard deviation of seeds {listed(about["seeds"])} on test images, in percent: of the '
+            'adaptation, on the same ViTs and images and with the same learning rates. ViTs of 12 blocks, width 64 and '
+            f'36 patches were pretrained on {about["images"]["pretraining"]["train"]:,} images (iterations: '
+            f'{pretraining}) and adapted (iterations: {adaptation}; images of training, validation and test: '
+            f'{images}), with {about["prompts"]} prompts in all where there are prompts (VPT-deep has '
+            f'{about["prompts"] // DEPTH} in each block). Gates start at a prior of {PRIOR:g}, hard gates at 0.')
+
+
+def searching(results: dict) -> str:
+    """How learning rates were chosen, and how many were best at an edge of their grid."""
+    about = results['about']
+    heads = [each['head'] for each in results['rates'] if each['backbone'] is None]
+    others = [each['backbone'] for each in results['rates'] if each['backbone'] is not None]
+    at_edge = sum(head in (min(about['heads']), max(about['heads'])) for head in heads)
+    lowest, highest = (others.count(edge(about['rates'])) for edge in (min, max))
+    return (f'Learning rates were chosen on the validation images, with seed {about["search_seed"]}: the head\'s with '
+            f'the head alone ({listed(about["heads"])}), and with that for each method its own, of what it trains in '
+            f'the ViT ({listed(about["rates"])}). Beyond the edge of a grid a better one may lie: {at_edge} of '
+            f'{len(heads)} heads have the lowest or highest; of {len(others)} others {lowest} have the lowest and '
+            f'{highest} the highest.')
+
+
+def listed(values: Sequence[float]) -> str:
+    """Numbers with commas."""
+    return ', '.join(f'{value:g}' for value in values)
+
+
+def grid(header: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> str:
+    """A table whose columns but for the first ``left`` are numbers."""
+    return '\n'.join([markdown_row(header), markdown_row(['---'] * left + ['---:'] * (len(header) - left)),
+                      *map(markdown_row, rows)])
+
+
+def by_method(table: dict, parameters: Mapping[str, int], seeds: int) -> str:
+    """A row for each method; a column for each ViT and task. The best of the frozen methods is bold."""
+    found = {tuple(row['name']): row['values'] for row in table['rows']}
+    vits, methods = (list(dict.fromkeys(name[i] for name in found)) for i in (0, 1))
+    columns = [(vit, column) for vit in vits for column in table['columns']]
+    best = {place: best_method(found, methods, *place) for place in columns}
+    rows = []
+    for method in methods:
+        trained = parameters.get(method)
+        values = {(vit, column): found.get((vit, method), {}).get(column) for vit, column in columns}
+        rows.append([NAMES.get(method, method), '' if trained is None else f'{trained:,}',
+                     *(cell(value, seeds, best[place] == method) for place, value in values.items())])
+    return grid(['Method', 'Trained in the ViT', *(f'{NAMES.get(vit, vit)}: {column}' for vit, column in columns)],
+                rows, 1)
+
+
+def best_method(found: Mapping[tuple[str, ...], dict], methods: Sequence[str], vit: str, column: str) -> str | None:
+    """That of the highest mean, of those that adapt a ViT without training all of it."""
+    means = {method: mean(found[vit, method][column].values()) for method in methods
+             if method not in NOT_ADAPTED and found.get((vit, method), {}).get(column)}
+    return max(means, key=means.get, default=None)
+
+
+def cell(values: Mapping[str, float] | None, seeds: int, bold: bool = False) -> str:
+    """The mean over seeds and its standard deviation."""
+    shown = text(Cell(dict(values or {}), {}), seeds)
+    return f'**{shown}**' if bold else shown
+
+
+def plain(table: dict, seeds: int) -> str:
+    """A table as it is."""
+    header = [*(label if label == 'SSL' else label.capitalize() for label in table['labels']), *table['columns']]
+    return grid(header, ([*(NAMES.get(part, part) for part in row['name']),
+                          *(cell(row['values'].get(column), seeds) for column in table['columns'])]
+                         for row in table['rows']), len(table['labels']))
+
+
+def gates(results: dict) -> str:
+    """What the variants of gates gave, how far their gates went, and which differ from that of the tables."""
+    table, seeds = results['tables']['gates'], len(results['about']['seeds'])
+    compared = gate_comparisons(table, seeds)
+    differ = {c.where: c.verdict for c in compared}
+    words = {HOLDS: ' (better)', FAILS: ' (worse)'}
+    moved = {(each['gates'], each['task']): each for each in results['moved']}
+    rows = []
+    for row in table['rows']:
+        name, = row['name']
+        rows.append([name, *(cell(row['values'].get(task), seeds) + words.get(differ.get(f'{name} {task}'), '')
+                             for task in table['columns']),
+                     *(part for task in table['columns'] for part in furthest(moved.get((name, task))))])
+    header = ['Gates', *table['columns'], *(f'{what} ({task})' for task in table['columns']
+                                            for what in ('learning rate', 'furthest gate'))]
+    return (f'{grid(header, rows, 1)}\n\n*Better* and *worse* are differences from the first row (with SGD, from '
+            f'*{PAPER}*, the paper\'s for ADE20K) by the test of the claims. {chance(len(compared))} The furthest gate '
+            'is the one that went furthest from its prior, in gamma: mean and standard deviation; 0 is exactly 0. '
+            'AdamW, which all but the last rows have, moves a gate by about its learning rate in an iteration, whether '
+            'its gradient is large or small (down to some 1e-8); SGD moves it by its gradient times that. With SGD '
+            f'nothing was searched, and the head has a learning rate of {SGD_HEAD:g}.')
+
+
+def chance(compared: int) -> str:
+    """What to expect of many comparisons."""
+    return (f'Of {compared} comparisons at {100 * LEVEL:g} %, about {LEVEL * compared:.0f} would come out as a '
+            'difference where there is none.')
+
+
+def furthest(found: dict | None) -> tuple[str, str]:
+    """A learning rate, and how far gates went with it, over the seeds."""
+    if found is None:
+        return '', ''
+    moves = list(found['moved'].values())
+    return f'{found["rate"]:g}', f'{mean(moves):.2g}' + (f' ± {stdev(moves):.1g}' if len(moves) > 1 else '')
+
+
+def claims(found: Sequence[dict]) -> str:
+    """What holds."""
+    rows = []
+    for claim in found:
+        counts = [sum(c['verdict'] == verdict for c in claim['comparisons']) for verdict in (HOLDS, NOISE, FAILS)]
+        rows.append([claim['text'], claim['source'], *(
+            f'{count} of {len(claim["comparisons"])}' if count else '' for count in counts)])
+    compared = sum(len(claim['comparisons']) for claim in found)
+    return (f'{grid(["The paper says", "Where", "Holds", "Within the noise", "Does not hold"], rows, 2)}\n\n'
+            'Claims are about MAE and MoCo v3 (of hard gates and Figure 7, about MAE), single-scale. MoCo v3 on breeds '
+            'is left out of the comparison with VPT-deep: the paper calls the two comparable there. Of the best later '
+            f'block, p is multiplied by the number of later blocks. {chance(compared)}')
+
+
+def comparisons(found: Sequence[dict]) -> str:
+    """Each difference behind the claims."""
+    return grid(['Claim', 'On', 'Verdict', 'Difference', 'p'], (
+        [claim['text'], c['where'], c['verdict'], f'{c["difference"]:+.2f}', f'{c["p"]:.3f}']
+        for claim in found for c in claim['comparisons']), 3)
+
+
+def rates(results: dict) -> str:
+    """What the search gave."""
+    about, alone = results['about'], [each for each in results['rates'] if each['backbone'] is None]
+    others = [each for each in results['rates'] if each['backbone'] is not None]
+    return '\n\n'.join([rates_of('the head, alone', 'head', about['heads'], alone),
+                        rates_of('what is trained in the ViT', 'backbone', about['rates'], others)])
+
+
+def rates_of(what: str, chosen: str, tried: Sequence[float], found: Sequence[dict]) -> str:
+    """A part of the search; the chosen learning rate is bold."""
+    rows = [[*(NAMES.get(each[key], each[key]) for key in ('task', 'vit', 'method')),
+             *(searched(each['validation'][f'{rate:g}'], each[chosen] == rate) for rate in tried)] for each in found]
+    return (f'Of {what}; the result on the validation images, the chosen one bold:\n\n'
+            f'{grid(["Task", "SSL", "Method", *(f"{rate:g}" for rate in tried)], rows, 3)}')
+
+
+def searched(value: float | None, chosen: bool) -> str:
+    """A number of the search."""
+    shown = 'diverged' if value is None else f'{value:.2f}'
+    return f'**{shown}**' if chosen else shown
+
+
+def as_csv(results: dict) -> str:
+    """One line for each number: its table, row, column, seed and value."""
+    seeds, search = results['about']['seeds'], results['about']['search_seed']
+    lines = [[name, ' '.join(row['name']), column, seed, value] for name, table in results['tables'].items()
+             for row in table['rows'] for column, values in row['values'].items() for seed, value in values.items()]
+    lines += [['furthest gate', each['gates'], each['task'], seed, value] for each in results['moved']
+              for seed, value in each['moved'].items()]
+    lines += [['selection ratio', name, f'block {block}', seed, value]
+              for name, ratios in results['selection_ratios'].items() for seed, ratio in zip(seeds, ratios)
+              for block, value in enumerate(ratio, 1)]
+    lines += [['search', f'{each["task"]} {each["vit"]} {each["method"]}', rate, search, value]
+              for each in results['rates'] for rate, value in each['validation'].items() if value is not None]
+    return written([['table', 'row', 'column', 'seed', 'value'], *lines])
+
+
+def figures(results: dict) -> Iterator[tuple[str, 'Figure']]:
+    """The figures of which there are numbers, by name."""
+    for name, points_of in POINTS.items():
+        table, drawn = results['tables'][name], points_of(results)
+        if not drawn:
+            continue
+        if name in MAIN:
+            unit = 'mIoU (%)' if name == 'segmentation' else 'accuracy (%)'
+            yield name, draw_dots(drawn, table['title'], unit, len({p.panel.partition(':')[0] for p in drawn}))
+        elif name == 'figure4':
+            yield name, draw_lines(drawn, table['title'], 'block', 'selection ratio (%)')
+        else:
+            yield name, draw_lines(drawn, table['title'], table['x'], 'accuracy (%)', name == 'figure7')
+
+
+def method_points(table: dict) -> list[Point]:
+    """The points of a table: a panel for each column and ViT, the methods below one another."""
+    return [point(f'{NAMES.get(vit, vit)}: {column}', NAMES.get(method, method), 0.,
+                  list(row['values'][column].values()))
+            for column in table['columns'] for row in table['rows'] if column in row['values']
+            for vit, method in [row['name']]]
+
+
+def points(table: dict) -> list[Point]:
+    """The points of a figure."""
+    found = []
+    for row in table['rows']:
+        names = dict(zip(table['labels'], (NAMES.get(part, part) for part in row['name'])))
+        panel = names.pop(table['panels'], '')
+        for column, values in row['values'].items():
+            found.append(point(panel, ' '.join(names.values()), float(column), list(values.values())))
+    return found
+
+
+def ratio_points(ratios: Mapping[str, list[list[float]]]) -> list[Point]:
+    """The points of Figure 4: a panel for each task, a line for each ViT."""
+    found = []
+    for name, seeds in ratios.items():
+        vit, _, task = name.partition(' ')
+        found += [point(task, NAMES.get(vit, vit), block + 1, [100 * ratio[block] for ratio in seeds])
+                  for block in range(len(seeds[0]))]
+    return found
+
+
+def point(panel: str, series: str, x: float, values: list[float]) -> Point:
+    """A mean and its standard deviation."""
+    return Point(panel, series, x, mean(values), stdev(values) if len(values) > 1 else None, len(values))
+
+
+POINTS = {
+    'segmentation': lambda results: method_points(results['tables']['segmentation']),
+    'classification': lambda results: method_points(results['tables']['classification']),
+    'figure1': lambda results: points(results['tables']['figure1']),
+    'figure7': lambda results: points(results['tables']['figure7']),
+    'figure4': lambda results: ratio_points(results['selection_ratios']),
+}
+
+
+def readme_part(results: dict) -> str:
+    """What the README says of the results."""
+    tables, seeds = results['tables'], len(results['about']['seeds'])
+    folder = f'{PUBLISHED.relative_to(ROOT).as_posix()}/'
+    return '\n\n'.join([
+        BEGIN, claims(results['claims']),
+        *(f'**{tables[name]["title"]}.** {BOLD}\n\n{by_method(tables[name], results["parameters"], seeds)}\n\n'
+          f'{picture(results, name, folder)}' for name in MAIN),
+        f'**{tables["gates"]["title"]}**\n\n{gates(results)}', f'**How it was measured.** {conditions(results)}', END])
+
+
+def publish(results: dict, folder: Path = PUBLISHED, readme: Path = README) -> None:
+    """Writes the results into the documentation, and their part of the README.
+
+    Raises:
+        SystemExit: they are not of the full preset, or the README has no place for them.
+    """
+    if results['about']['preset'] != 'full':
+        raise SystemExit('only the results of the full preset can be published')
+    old = readme.read_text(encoding='utf-8')
+    place = re.compile(f'{re.escape(BEGIN)}.*?{re.escape(END)}', re.DOTALL)
+    if not place.search(old):
+        raise SystemExit(f'{readme} has no lines "{BEGIN}" and "{END}", between which the results would go')
+    write(results, folder)
+    readme.write_text(place.sub(lambda _: readme_part(results), old), encoding='utf-8')

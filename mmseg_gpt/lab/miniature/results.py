@@ -1,0 +1,144 @@
+"""What has been measured, as plain data: everything that is written and drawn is made from this."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+from ... import __version__
+from ...analysis.gates import MOVED, GateReport, read_checkpoint, selection_ratio
+from ..execute import FAILED, FINISHED, outcomes, trained_checkpoint
+from ..run import Run
+from ..suite.plans import Table
+from ..suite.tables import measured, rows_of
+from .claims import claims_of
+from .plan import SEARCH_SEED, Cell, Chosen, Plan, diverged, score
+from .tables import tables_of, with_seeds
+
+COMMAND = 'python tools/replicate.py'
+
+
+def gather(plan: Plan) -> dict:
+    """All results of the runs that have finished."""
+    chosen, searched = choose_all(plan)
+    tables = tables_of(plan, chosen)
+    reported = [*plan.pretrainings(), *with_seeds(tables.values(), plan.preset.seeds)]
+    records = outcomes([*searched, *reported], plan.runs)
+    shown = {name: as_data(table, plan.preset.seeds, records) for name, table in tables.items()}
+    ratios = selection_ratios(plan, tables['figure4'], records)
+    return dict(
+        about=about(plan, searched, reported, records),
+        tables=shown,
+        parameters=parameters(plan, chosen, records),
+        rates=validation(plan, chosen, records),
+        moved=gates_moved(plan, chosen, tables['gates'], records),
+        selection_ratios=ratios,
+        claims=[claim._asdict() | dict(comparisons=[c._asdict() for c in claim.comparisons])
+                for claim in claims_of(shown, ratios, len(plan.preset.seeds))])
+
+
+def choose_all(plan: Plan, before: Callable[[list[Run], str], None] = lambda runs, title: None
+               ) -> tuple[Chosen, list[Run]]:
+    """The learning rates that are best on the validation images: the head's, and with that the others'.
+
+    Args:
+        plan: Of the runs.
+        before: Is called with the runs of each step and its title, before it is chosen by what has finished of them.
+
+    Returns:
+        tuple: What has been chosen, and the runs of the search that are known by now.
+    """
+    chosen: Chosen = {}
+    for title in ('learning rates of heads', 'learning rates'):
+        runs = [run for found in plan.searches(chosen).values() for run in found.values()]
+        before(runs, title)
+        chosen = plan.choose(outcomes(runs, plan.runs), chosen)
+    return chosen, runs
+
+
+def about(plan: Plan, searched: Sequence[Run], reported: Sequence[Run], records: Mapping[str, dict]) -> dict:
+    """How and with what it was measured. A run of the search that diverged has ended as it should."""
+    statuses = [FINISHED if diverged(record := records.get(run.name, {})) else record.get('status')
+                for run in searched]
+    statuses += [records.get(run.name, {}).get('status') for run in reported]
+    origins = [record['made_with'] for record in records.values() if record.get('status') == FINISHED]
+    preset = plan.preset
+    return dict(
+        command=COMMAND + (' --quick' if preset.name == 'quick' else ''), preset=preset.name, version=__version__,
+        runs=len(statuses), finished=statuses.count(FINISHED), failed=statuses.count(FAILED),
+        hours=round(sum(record.get('seconds', 0) for record in records.values()) / 3600, 2),
+        **{key: sorted({origin[key] for origin in origins if origin[key]}) for key in ('device', 'commit', 'python')},
+        versions=sorted({f'{name} {version}' for origin in origins for name, version in origin['versions'].items()}),
+        seeds=list(preset.seeds), search_seed=SEARCH_SEED,
+        images={name: dict(splits) for name, splits in preset.images.items()}, pretraining=dict(preset.pretraining),
+        iterations=dict(preset.iterations), prompts=preset.prompts, heads=list(preset.heads), rates=list(preset.rates),
+        common=preset.common)
+
+
+def as_data(table: Table, seeds: Sequence[int], records: Mapping[str, dict]) -> dict:
+    """A table with the value of every seed."""
+    cells = measured(table.entries, seeds, records)
+    return dict(
+        title=table.title, labels=list(table.labels), columns=list(table.columns), x=table.x, panels=table.panels,
+        rows=[dict(name=list(row), values={column: {str(seed): value for seed, value in cell.values.items()}
+                                           for (at, column), cell in cells.items() if at == row and cell.values})
+              for row in rows_of(table)])
+
+
+def parameters(plan: Plan, chosen: Chosen, records: Mapping[str, dict]) -> dict[str, int]:
+    """How many parameters a method trains in the backbone, by method."""
+    found = {}
+    for cell, rates in chosen.items():
+        run = plan.run(cell, rates).with_seed(plan.preset.seeds[0])
+        if cell.method not in found and cell.task == 'breeds' and finished(run, records):
+            metrics = json.loads((plan.runs / run.name / 'metrics.json').read_text())
+            found[cell.method] = metrics['parameters']['trained']
+    return {method: trained - found['linear'] for method, trained in found.items()} if 'linear' in found else {}
+
+
+def validation(plan: Plan, chosen: Chosen, records: Mapping[str, dict]) -> list[dict]:
+    """The search: what each learning rate gave on the validation images, None if it diverged, and which was chosen."""
+    heads = {cell: rates for cell, rates in chosen.items() if cell.method == 'linear'}
+    found = []
+    for cell, runs in plan.searches(heads).items():
+        if best := chosen.get(cell):
+            tried = {rates.head if best.backbone is None else rates.backbone: records[run.name]
+                     for rates, run in runs.items()}
+            found.append(dict(cell._asdict(), head=best.head, backbone=best.backbone, validation={
+                f'{rate:g}': record.get('numbers', {}).get(score(cell.task)) for rate, record in tried.items()}))
+    return found
+
+
+def finished(run: Run, records: Mapping[str, dict]) -> bool:
+    """Whether a run has."""
+    return records.get(run.name, {}).get('status') == FINISHED
+
+
+def gates_moved(plan: Plan, chosen: Chosen, table: Table, records: Mapping[str, dict]) -> list[dict]:
+    """How far gates went from their prior: the largest change of gamma in each run of the table 'gates', and with
+    which learning rate."""
+    found = []
+    for entry in table.entries:
+        runs = {seed: entry.run.with_seed(seed) for seed in plan.preset.seeds}
+        moves = {str(seed): report_of(plan, run).moved for seed, run in runs.items() if finished(run, records)}
+        if moves:
+            rate = chosen[Cell(entry.task, entry.vit, entry.method)].backbone
+            found.append(dict(gates=entry.row[0], task=entry.task, rate=rate, moved=moves))
+    return found
+
+
+def report_of(plan: Plan, run: Run) -> GateReport:
+    """The gates of a finished run."""
+    return read_checkpoint(trained_checkpoint(run, plan.runs / run.name), run.name)
+
+
+def selection_ratios(plan: Plan, table: Table, records: Mapping[str, dict]) -> dict[str, list[list[float]]]:
+    """Of Gated Prompt Tuning, by ViT and task: the ratio of each block before the last, for each seed.
+
+    Cells that lack a seed are left out, and those whose gates have hardly moved: their ratio is that of their prior.
+    """
+    found = {}
+    for entry in table.entries:
+        runs = [entry.run.with_seed(seed) for seed in plan.preset.seeds]
+        reports = [report_of(plan, run) for run in runs] if all(finished(run, records) for run in runs) else []
+        if reports and min(report.moved for report in reports) >= MOVED:
+            found[' '.join(entry.row)] = [selection_ratio(report.gates).tolist() for report in reports]
+    return found

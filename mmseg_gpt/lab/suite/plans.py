@@ -1,0 +1,231 @@
+"""Which runs a table or a figure of the paper consists of."""
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
+
+from ...recipes.experiment import CONFIGS
+from ...recipes.tasks import TASKS
+from ..run import Run, changed
+from .printed import GROUPS_OF_FIGURE_6, GROUPS_OF_VTAB, MIOU
+
+FGVC = tuple(task for task, known in TASKS.items() if known.group == 'fgvc')
+VTAB = tuple(task for task, known in TASKS.items() if known.group != 'fgvc')
+GROUPS = ('natural', 'specialized', 'structured')  # of VTAB-1K
+METHODS = ('vpt-shallow', 'vpt-deep', 'gpt')
+VITS = ('mae', 'mocov3')
+BLOCKS = {'mae-l': 24}  # of the ViTs that have not 12
+ACCURACY = 'accuracy/top1'
+
+
+BLOCK, PROMPTS = 'first block with prompts', 'prompts in all'
+
+
+class Entry(NamedTuple):
+    """A number that is measured for a table.
+
+    Attributes:
+        vit: The pretrained ViT.
+        method: What of it is trained.
+        task: What is learnt.
+        run: What gives the number, for one seed.
+        row: The name of its row, in parts; for a figure, its series.
+        column: The task, or what else the table has columns for.
+        number: Which of the run's numbers it is.
+    """
+    vit: str
+    method: str
+    task: str
+    run: Run
+    row: tuple[str, ...]
+    column: str
+    number: str = ACCURACY
+
+
+class Table(NamedTuple):
+    """A table or a figure.
+
+    Attributes:
+        title: What it shows.
+        labels: What the parts of a row's name are.
+        columns: By title, the columns of entries whose mean is shown.
+        entries: All its numbers.
+        total_params: Whether the paper counts the parameters of a row.
+        x: For a figure of lines, what the columns are values of.
+        bars: Whether it is a figure of bars, one for each column.
+        panels: For a figure, which of the labels its panels are for.
+    """
+    title: str
+    labels: tuple[str, ...]
+    columns: dict[str, tuple[str, ...]]
+    entries: list[Entry]
+    total_params: bool = False
+    x: str = ''
+    bars: bool = False
+    panels: str = ''
+
+
+def classification(method: str, vit: str, task: str) -> Run:
+    """An experiment of classification, with small checkpoints."""
+    name = f'cls_{method}_{vit}_{task}'
+    return Run(name, name, ('default_hooks.checkpoint.adapter_only=True', ))
+
+
+def segmentation(method: str, vit: str) -> Run:
+    """A run on ADE20K."""
+    name = f'setr_pup_{method}_{vit}_ade20k'
+    return Run(name, str(CONFIGS / f'{name}.py'), tta=True)
+
+
+def each(columns: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """Columns that are the mean of nothing else, by their titles."""
+    return {column: (column, ) for column in columns}
+
+
+def plain(tasks: Sequence[str]) -> list[Entry]:
+    """The experiments as Table 5 has them, on each of ``tasks``."""
+    return [Entry(vit, method, task, classification(method, vit, task), (vit, method), task)
+            for vit in VITS for method in METHODS for task in tasks]
+
+
+def fgvc() -> Table:
+    """Table 1."""
+    return Table('Table 1. Accuracy on FGVC', ('SSL', 'METHOD'), each(FGVC) | dict(AVG=FGVC), plain(FGVC), True)
+
+
+def group_of_vtab(group: str) -> tuple[str, ...]:
+    """Its tasks."""
+    return tuple(task for task in VTAB if TASKS[task].group == group)
+
+
+def vtab() -> Table:
+    """Table 2. Its AVG is the mean over the 19 tasks, see :mod:`.printed`."""
+    columns = dict(zip(GROUPS_OF_VTAB, (*map(group_of_vtab, GROUPS), VTAB)))
+    return Table('Table 2. Accuracy on VTAB-1K', ('SSL', 'METHOD'), columns, plain(VTAB), True)
+
+
+def ade20k(prompts: str = '', title: str = 'Table 3. mIoU on ADE20K with SETR-PUP') -> Table:
+    """Table 3; with ``prompts='-24'``, Table 6."""
+    deep, others = ('2 x 12', '24') if prompts else ('10 x 12', '100')
+    entries = []
+    for vit in VITS:
+        for method in METHODS:
+            row = (vit, method, deep if method == 'vpt-deep' else others)
+            entries += [Entry(vit, method, 'ade20k', segmentation(method + prompts, vit), row, column, number)
+                        for column, number in zip(MIOU, ('mIoU', 'tta/mIoU'))]
+    return Table(title, ('SSL', 'METHOD', '# OF PTS'), each(MIOU), entries)
+
+
+def table4() -> Table:
+    """Hard gates."""
+    entries = [Entry('mae', method, task, classification(method, 'mae', task), ('mae', method, '100'), task)
+               for method in ('vpt-shallow', 'hard-gates', 'gpt') for task in ('cub', 'flowers')]
+    return Table('Table 4. Hard gates', ('SSL', 'METHOD', '# OF PTS'), each(('cub', 'flowers')), entries)
+
+
+def with_prompts(method: str, vit: str, task: str, prompts: int) -> Run:
+    """An experiment with so many prompts in all, which VPT-deep divides among the blocks."""
+    share = prompts // BLOCKS.get(vit, 12) if method == 'vpt-deep' else prompts
+    return changed(classification(method, vit, task), prompts=share)
+
+
+def fewer(vits: Sequence[str], methods: Sequence[str], tasks: Sequence[str], prompts: Sequence[int]) -> list[Entry]:
+    """Experiments by ViT, number of prompts in all, method and task."""
+    entries = []
+    for vit, number, method, task in itertools.product(vits, prompts, methods, tasks):
+        blocks = BLOCKS.get(vit, 12)
+        said = f'{number // blocks} x {blocks}' if method == 'vpt-deep' else str(number)
+        entries.append(Entry(vit, method, task, with_prompts(method, vit, task, number), (vit, method, said), task))
+    return entries
+
+
+def table7() -> Table:
+    """Fewer prompts on FGVC."""
+    return Table('Table 7. Accuracy on FGVC with fewer prompts, MAE', ('SSL', 'METHOD', '# OF PTS'),
+                 each(FGVC) | dict(AVG=FGVC), fewer(('mae', ), ('vpt-deep', 'gpt'), FGVC, (24, 48, 96)))
+
+
+def table8() -> Table:
+    """Other sizes of ViT."""
+    tasks = ('cub', 'flowers')
+    return Table('Table 8. ViT-L (MAE) and ViT-S (MoCo v3)', ('SSL', 'METHOD', '# OF PTS'), each(tasks),
+                 fewer(('mae-l', 'mocov3-s'), METHODS, tasks, (48, )))
+
+
+def figure1() -> Table:
+    """Accuracy by the block at which prompts enter, counted from 1; learning rates of section A.2."""
+    entries = []
+    for task, vit, block in itertools.product(('cub', 'kitti_dist'), ('supervised', 'mocov3', 'mae'), range(12)):
+        lr = 1. if (vit, task) == ('mocov3', 'cub') else 0.1
+        run = changed(classification('vpt-shallow', vit, task), lr=lr, start=block)
+        entries.append(Entry(vit, 'vpt-shallow', task, run, (vit, task), str(block + 1)))
+    columns = each(str(block + 1) for block in range(12))
+    return Table('Figure 1. Accuracy by the first block with prompts', ('SSL', 'TASK'), columns, entries, x=BLOCK,
+                 panels='TASK')
+
+
+def figure6(title: str = 'Figure 6. What gates and temperatures bring',
+            columns: dict[str, tuple[str, ...]] | None = None) -> Table:
+    """VPT-shallow, with gates, and with temperatures too: means of groups; ``columns`` of tasks for Figure 8."""
+    entries = []
+    for vit, method in itertools.product(VITS, ('vpt-shallow', 'gates-only', 'gpt')):
+        runs = {task: classification(method, vit, task) for task in (*VTAB, *FGVC)}
+        entries += [Entry(vit, method, task, run, (vit, method), task) for task, run in runs.items()]
+        entries.append(Entry(vit, method, 'ade20k', segmentation(method, vit), (vit, method), 'ade20k', 'mIoU'))
+    return Table(title, ('SSL', 'METHOD'), columns or groups_of_figure_6(), entries, bars=True, panels='SSL')
+
+
+def groups_of_figure_6() -> dict[str, tuple[str, ...]]:
+    """The tasks of each group of bars."""
+    return dict(zip(GROUPS_OF_FIGURE_6, (*map(group_of_vtab, GROUPS), FGVC, ('ade20k', ))))
+
+
+def figure7() -> Table:
+    """Accuracy by the number of prompts in all."""
+    counts = dict(gpt=(1, 3, 6, 12, 24, 48, 96), **{'vpt-deep': (12, 24, 48, 96)})
+    entries = [Entry('mae', method, 'cars', with_prompts(method, 'mae', 'cars', n), ('mae', method), str(n))
+               for method, numbers in counts.items() for n in numbers]
+    return Table('Figure 7. Accuracy on Stanford Cars by the number of prompts', ('SSL', 'METHOD'),
+                 each(map(str, counts['gpt'])), entries, x=PROMPTS)
+
+
+PLANS: dict[str, Callable[[], Table]] = dict(
+    fgvc=fgvc, vtab=vtab, ade20k=ade20k, table4=table4,
+    table6=lambda: ade20k('-24', 'Table 6. mIoU on ADE20K with 24 prompts'), table7=table7, table8=table8,
+    figure1=figure1, figure6=figure6, figure7=figure7,
+    figure8=lambda: figure6('Figure 8. What gates and temperatures bring, by dataset', each((*VTAB, *FGVC, 'ade20k'))))
+
+
+def part(entries: Iterable[Entry], vits: Sequence[str], methods: Sequence[str], tasks: Sequence[str]) -> list[Entry]:
+    """The entries of some ViTs, methods and tasks (or groups of VTAB-1K); an empty choice means all.
+
+    Raises:
+        ValueError: no entry has one of these; the message names what there is.
+    """
+    entries = list(entries)
+    for what, chosen, names in (('ViT', vits, lambda e: {e.vit}), ('method', methods, lambda e: {e.method}),
+                                ('task', tasks, tasks_of)):
+        known = {name for entry in entries for name in names(entry)}
+        if unknown := set(chosen) - known:
+            raise ValueError(f'nothing has the {what} {", ".join(sorted(unknown))}; known: {", ".join(sorted(known))}')
+        entries = [entry for entry in entries if not chosen or set(chosen) & names(entry)]
+    return entries
+
+
+def tasks_of(entry: Entry) -> set[str]:
+    """The task, and its group."""
+    return {entry.task, TASKS[entry.task].group} if entry.task in TASKS else {entry.task}
+
+
+def runs_of(entries: Iterable[Entry], seeds: Iterable[int]) -> list[Run]:
+    """Each run once; all with the first seed come first, so that a table is soon complete."""
+    runs = dict.fromkeys(entry.run for entry in entries)
+    return [run.with_seed(seed) for seed in seeds for run in runs]
+
+
+def with_options(table: Table, settings: Sequence[str], options: Sequence[str], suffix: str = '') -> Table:
+    """A table all of whose runs have further settings and options, and folders whose names end in ``suffix``."""
+    entries = [entry._replace(run=entry.run._replace(
+        name=entry.run.name + suffix, settings=(*entry.run.settings, *settings), options=tuple(options)))
+        for entry in table.entries]
+    return table._replace(entries=entries)

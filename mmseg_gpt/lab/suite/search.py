@@ -1,0 +1,101 @@
+"""A search over learning rates, gate priors and numbers of prompts, on validation images.
+
+It is a grid of independent runs, each of which our own runner resumes exactly; a tuner would add neither a better
+order nor pruning that the paper's search had, and none of them resumes a trial within its training by itself.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+from ...analysis.series import Point
+from ...settings import look_up
+from ..run import SETTINGS, Run, changed, config_of, number, saving, shown, typed
+from .plans import ACCURACY, Entry, Table
+from .tables import Cell, Place, Row, failures, in_full, markdown_row, rows_of, text, written
+
+LABELS = dict(lr='learning rate', gate='gate prior', prompts='prompts')
+COLUMN = 'validation accuracy'
+
+
+def grid(config: str, settings: Sequence[str], rates: Sequence[float], gates: Sequence[float] = (),
+         prompts: Sequence[int] = ()) -> Table:
+    """The runs of a search as a table, with a row for each point.
+
+    Args:
+        config: File or name of an experiment.
+        settings: ``KEY=VALUE`` for all runs.
+        rates: Learning rates.
+        gates: Gate priors; none for the config's own.
+        prompts: Numbers of prompts (for VPT-deep in each block); none for the config's own.
+
+    Raises:
+        ValueError: the config has no gates, or no prompts, to be searched.
+        SystemExit: there is no such config, or a setting is wrong.
+    """
+    cfg = config_of(Run('', config, tuple(settings), ('--search-split', )))
+    own = {name: look_up(cfg, SETTINGS[name]) for name in ('gate', 'prompts')}
+    for name, wanted in dict(gate=gates, prompts=prompts).items():
+        if wanted and own[name] is None:
+            raise ValueError(f'{config} has no {SETTINGS[name]}, so there is no {LABELS[name]} to search')
+    plain = Run('', config, (*saving(cfg), *settings), ('--search-split', ))
+    entries = []
+    for lr, gate, count in itertools.product(rates, gates or [own['gate']], prompts or [own['prompts']]):
+        run = changed(plain, lr=lr, gate=gate, prompts=count)
+        row = tuple('' if value is None else number(value) for value in (lr, gate, count))
+        entries.append(Entry('', '', '', run._replace(name=run.name.lstrip('_')), row, COLUMN, ACCURACY))
+    return Table(f'Search on the validation images of {shown(config)}', tuple(LABELS.values()), {COLUMN: (COLUMN, )},
+                 entries)
+
+
+def best(cells: Mapping[Place, Cell], seeds: Sequence[int]) -> Row | None:
+    """The point of the highest mean, among those that have a value for every seed; the first of equal ones."""
+    complete = {row: cell.mean for (row, _), cell in cells.items() if len(cell.values) == len(seeds)}
+    return max(complete, key=complete.get, default=None)
+
+
+def best_command(search: Table, row: Row) -> str:
+    """The command that trains with the settings of ``row`` on all that is meant for training."""
+    run = next(entry.run for entry in search.entries if entry.row == row)
+    return typed(['python', 'tools/train.py', shown(run.config), '--cfg-options', *run.settings])
+
+
+def report(search: Table, cells: Mapping[Place, Cell], seeds: Sequence[int]) -> str:
+    """The search as Markdown: what each point reached, the best one in bold, and the command that trains with it."""
+    winner, left = best(cells, seeds), sum(len(seeds) - len(c.values) - len(c.failed) for c in cells.values())
+    lines = [f'# {search.title}', '', markdown_row([*search.labels, f'{COLUMN} (%)']),
+             markdown_row(['---:'] * (len(search.labels) + 1))]
+    for row in rows_of(search):
+        shown_cells = [*row, text(cells[row, COLUMN], len(seeds))]
+        lines.append(markdown_row([f'**{cell}**' if row == winner and cell else cell for cell in shown_cells]))
+    lines += ['', f'Seeds {", ".join(map(str, seeds))}; mean ± standard deviation. No test image was used.']
+    if failed := failures(cells):
+        lines += ['', *failed]
+    if left:
+        lines += ['', f'{left} of {len(cells) * len(seeds)} runs are not done yet.']
+    if winner:
+        lines += ['', f'Best{" so far" if left else ""}, as a run without --search-split:', '',
+                  f'    {best_command(search, winner)}']
+    return '\n'.join(lines) + '\n'
+
+
+def as_csv(search: Table, cells: Mapping[Place, Cell]) -> str:
+    """One line for each point."""
+    return written([[*search.labels, 'mean', 'standard deviation', 'seeds', 'failed'], *(
+        [*row, cells[row, COLUMN].mean, cells[row, COLUMN].std, len(cells[row, COLUMN].values),
+         len(cells[row, COLUMN].failed)] for row in rows_of(search))])
+
+
+def as_json(search: Table, cells: Mapping[Place, Cell], seeds: Sequence[int]) -> dict:
+    """All of it."""
+    winner = best(cells, seeds)
+    return dict(title=search.title, seeds=list(seeds), points=in_full(search, cells, {}),
+                best=winner and dict(zip(search.labels, winner)), command=winner and best_command(search, winner))
+
+
+def curves(search: Table, cells: Mapping[Place, Cell]) -> list[Point]:
+    """Accuracy by learning rate, one series for each gate prior and number of prompts, to be drawn."""
+    points = []
+    for (lr, *rest), cell in ((row, cell) for (row, _), cell in cells.items()):
+        named = [f'{name} {value}' for name, value in zip(search.labels[1:], rest) if value]
+        points.append(Point('', ', '.join(named) or 'accuracy', float(lr), cell.mean, cell.std, len(cell.values)))
+    return points

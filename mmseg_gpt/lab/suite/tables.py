@@ -1,0 +1,196 @@
+"""The numbers of finished runs as the paper prints them: Markdown, CSV and JSON.
+
+Nothing is averaged over less than it says: a mean over tasks is that of the seeds for which all of them are there, and
+a mean over fewer seeds than were asked for says of how many.
+"""
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import mean, stdev
+from typing import NamedTuple
+
+from ...analysis.series import Point
+from .plans import Entry, Table
+from .printed import TOTAL
+
+DATASETS = {'cub': 'CUB', 'flowers': 'Flowers', 'cars': 'Cars', 'dogs': 'Dogs', 'nabirds': 'NABirds',
+            'caltech101': 'Caltech101', 'cifar100': 'CIFAR-100', 'dtd': 'DTD', 'flowers102': 'Flowers102',
+            'pets': 'Pets', 'svhn': 'SVHN', 'sun397': 'SUN397', 'camelyon': 'Camelyon', 'eurosat': 'EuroSAT',
+            'resisc45': 'RESISC45', 'retinopathy': 'Retinopathy', 'clevr_count': 'CLEVR count',
+            'clevr_dist': 'CLEVR distance', 'dmlab': 'DMLab', 'kitti_dist': 'KITTI', 'dspr_loc': 'dSprites location',
+            'dspr_ori': 'dSprites orientation', 'snorb_azim': 'SmallNORB azimuth', 'snorb_elev': 'SmallNORB elevation',
+            'ade20k': 'ADE20K'}
+NAMES = {'mae': 'MAE', 'mocov3': 'MoCo v3', 'supervised': 'Supervised', 'mae-l': 'MAE (ViT-L)',
+         'mocov3-s': 'MoCo v3 (ViT-S)', 'vpt-shallow': 'VPT-shallow', 'vpt-deep': 'VPT-deep',
+         'gpt': 'Gated Prompt Tuning', 'hard-gates': 'Gated Prompt Tuning (hard gates)',
+         'linear': 'Heads only', 'full': 'Full fine-tuning',
+         'gates-only': 'VPT-shallow + gates', 'temperatures-only': 'VPT-shallow + temperatures', 'lora': 'LoRA',
+         'bias': 'Biases only', **DATASETS}
+
+Place = tuple[tuple[str, ...], str]
+Row = tuple[str, ...]
+
+
+class Cell(NamedTuple):
+    """What was measured for a place in a table.
+
+    Attributes:
+        values: By seed.
+        failed: By seed, why there is no value.
+    """
+    values: dict[int, float]
+    failed: dict[int, str]
+
+    @property
+    def mean(self) -> float | None:
+        """Over the seeds that have a value."""
+        return mean(self.values.values()) if self.values else None
+
+    @property
+    def std(self) -> float | None:
+        """The standard deviation of the seeds (that of a sample), if there are two."""
+        return stdev(self.values.values()) if len(self.values) > 1 else None
+
+
+def measured(entries: Iterable[Entry], seeds: Sequence[int], records: Mapping[str, dict]) -> dict[Place, Cell]:
+    """What each entry's runs have given, by row and column.
+
+    Args:
+        entries: Of a table.
+        seeds: Those that were asked for.
+        records: Of runs, by name: ``status`` and ``numbers`` or ``reason``.
+    """
+    cells = {}
+    for entry in entries:
+        found = {seed: records.get(entry.run.with_seed(seed).name, {}) for seed in seeds}
+        values = {seed: r['numbers'][entry.number] for seed, r in found.items() if r.get('status') == 'finished'}
+        failed = {seed: r['reason'] for seed, r in found.items() if r.get('status') == 'failed'}
+        cells[entry.row, entry.column] = Cell(values, failed)
+    return cells
+
+
+def combined(cells: Sequence[Cell]) -> Cell:
+    """The mean of several cells, for each seed that all of them have."""
+    if len(cells) == 1:
+        return cells[0]
+    seeds = [seed for seed in cells[0].values if all(seed in cell.values for cell in cells)]
+    failed = {seed: why for cell in cells for seed, why in cell.failed.items()}
+    return Cell({seed: mean(cell.values[seed] for cell in cells) for seed in seeds}, failed)
+
+
+def filled(table: Table, cells: Mapping[Place, Cell]) -> dict[Place, Cell]:
+    """The cells of a table's columns. Where the table has no place for a number, there is none."""
+    return {(row, title): combined([cells[row, column] for column in columns])
+            for row in rows_of(table) for title, columns in table.columns.items()
+            if all((row, column) in cells for column in columns)}
+
+
+def rows_of(table: Table) -> list[Row]:
+    """The rows in order."""
+    return list(dict.fromkeys(entry.row for entry in table.entries))
+
+
+def text(cell: Cell | None, seeds: int) -> str:
+    """A cell as it is printed: empty if nothing was measured, ``70.56 ± 0.31``, or of fewer seeds than asked for."""
+    if cell is None or not (cell.values or cell.failed):
+        return ''
+    if not cell.values:
+        return 'failed'
+    number = f'{cell.mean:.2f}' + (f' ± {cell.std:.2f}' if len(cell.values) > 1 else '')
+    return number if len(cell.values) == seeds else f'{number} ({len(cell.values)} of {seeds} seeds)'
+
+
+def times(share: float | None) -> str:
+    """TOTAL PARAMS as the paper prints it."""
+    return '' if share is None else f'{share:.2f}x'
+
+
+def markdown_row(cells: Iterable[str]) -> str:
+    return f'| {" | ".join(cells)} |'
+
+
+def markdown(table: Table, cells: Mapping[Place, Cell], seeds: Sequence[int], paper: Mapping[Place, float],
+             totals: Mapping[Row, float]) -> str:
+    """The table: for each row the paper's numbers, if it has any, and under them ours.
+
+    Args:
+        table: What is shown.
+        cells: By row and title of column, as :func:`filled` gives them.
+        seeds: Those that were asked for.
+        paper: Its numbers.
+        totals: TOTAL PARAMS by row, if the table has them.
+    """
+    columns = [*([TOTAL] if table.total_params else []), *table.columns]
+    lines = [markdown_row([*table.labels, '', *(NAMES.get(c, c).upper() for c in columns)]),
+             markdown_row(['---'] * (len(table.labels) + 1) + ['---:'] * len(columns))]
+    for row in rows_of(table):
+        names = [NAMES.get(part, part) for part in row]
+        printed = {column: paper.get((row, column)) for column in columns}
+        if any(number is not None for number in printed.values()):
+            lines.append(markdown_row([*names, 'paper', *(
+                times(number) if column == TOTAL else '' if number is None else f'{number:.2f}'
+                for column, number in printed.items())]))
+        lines.append(markdown_row([*names, 'measured', *(
+            times(totals.get(row)) if column == TOTAL else text(cells.get((row, column)), len(seeds))
+            for column in columns)]))
+    return '\n'.join(lines)
+
+
+def in_detail(table: Table) -> Table | None:
+    """The same table with a column for each task, if it has columns that are means and not the tasks' own."""
+    single = list(dict.fromkeys(entry.column for entry in table.entries))
+    if all((column, ) in table.columns.values() for column in single):
+        return None
+    return table._replace(columns={column: (column, ) for column in single}, total_params=False)
+
+
+def failures(cells: Mapping[Place, Cell]) -> list[str]:
+    """One line for each run that has failed."""
+    return [f'- {", ".join(NAMES.get(part, part) for part in (*row, column))}, seed {seed}: failed: {why}'
+            for (row, column), cell in cells.items() for seed, why in cell.failed.items()]
+
+
+def spreadsheet(table: Table, cells: Mapping[Place, Cell], paper: Mapping[Place, float], totals: Mapping[Row, float]
+                ) -> str:
+    """The table as CSV: for each row a line with the paper's numbers, one with our means, one with their deviation."""
+    columns = [*([TOTAL] if table.total_params else []), *table.columns]
+    lines = [[*table.labels, 'source', *columns]]
+    for row in rows_of(table):
+        ours = {column: cells.get((row, column)) or Cell({}, {}) for column in table.columns}
+        lines += [[*row, 'paper', *(paper.get((row, column)) for column in columns)],
+                  [*row, 'mean', *(totals.get(row) if c == TOTAL else ours[c].mean for c in columns)],
+                  [*row, 'standard deviation', *(None if c == TOTAL else ours[c].std for c in columns)]]
+    return written(lines)
+
+
+def series(table: Table, cells: Mapping[Place, Cell], paper: Mapping[Place, float]) -> list[Point]:
+    """The points of a figure; a part of the rows' names may be that of their panel."""
+    points = []
+    for (row, column), cell in cells.items():
+        names = dict(zip(table.labels, (NAMES.get(part, part) for part in row)))
+        points.append(Point(
+            names.pop(table.panels, ''), ' '.join(names.values()),
+            float(column) if table.x else NAMES.get(column, column), cell.mean, cell.std, len(cell.values),
+            paper.get((row, column))))
+    return points
+
+
+def points_as_csv(points: Sequence[Point]) -> str:
+    """The same as CSV."""
+    return written([Point._fields, *points])
+
+
+def written(lines: Iterable[Sequence[object]]) -> str:
+    """Lines as CSV; None is an empty cell."""
+    file = io.StringIO()
+    csv.writer(file, lineterminator='\n').writerows(lines)
+    return file.getvalue()
+
+
+def in_full(table: Table, cells: Mapping[Place, Cell], paper: Mapping[Place, float]) -> list[dict]:
+    """Every number with its seeds, for JSON."""
+    return [dict(zip(table.labels, row), column=column, mean=cell.mean, std=cell.std,
+                 values={str(seed): value for seed, value in cell.values.items()},
+                 failed={str(seed): why for seed, why in cell.failed.items()}, paper=paper.get((row, column)))
+            for (row, column), cell in cells.items()]

@@ -1,1 +1,0 @@
-"""What runs have left in their work directories: logs, scores, and several runs side by side."""

@@ -1,0 +1,15 @@
+"""Numbers and lists as people write them, for messages."""
+
+from collections.abc import Sequence
+
+
+def listed(values: Sequence, most: int = 6) -> str:
+    """Returns the first few of names or numbers, separated by commas."""
+    return ', '.join(map(str, values[:most])) + (', ...' if len(values) > most else '')
+
+
+def duration(seconds: float) -> str:
+    """Returns seconds as people say them: ``45 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    if seconds >= 2 * 3600:
+        return f'{int(seconds) // 3600} h {int(seconds) % 3600 // 60} min'
+    return f'{seconds:.0f} s' if seconds < 60 else f'{int(seconds) // 60} min {int(seconds) % 60} s'
