@@ -39,8 +39,9 @@ test: $(READY)  ## run the tests, without the slow ones
 test-slow: $(READY)  ## run all tests
 	$(BIN)/python -m pytest
 
-lint: $(READY)  ## run ruff
+lint: $(READY)  ## run ruff, and check that no room imports a higher one
 	$(BIN)/ruff check
+	$(BIN)/lint-imports
 
 clean:  ## remove .venv
 	rm -rf $(VENV)

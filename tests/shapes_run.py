@@ -7,7 +7,7 @@ from mmengine.config import Config
 from tiny_run import next_name
 
 from mmseg_gpt.engine import Runner
-from mmseg_gpt.lab.demo import make_image_folder
+from mmseg_gpt.lab.drawn import make_image_folder
 from mmseg_gpt.models import GatedPromptViT
 
 CONFIG = Path(__file__).parents[1] / 'configs/demo/cls_gpt_shapes.py'

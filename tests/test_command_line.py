@@ -23,7 +23,7 @@ import torch
 from mmengine.config import Config
 from shrink import SIZE, shrink
 
-from mmseg_gpt.lab.demo import make_dataset
+from mmseg_gpt.lab.drawn import make_dataset
 from mmseg_gpt.lab.finished import read_run
 
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,7 @@ from tiny_run import run, tiny_config
 from mmseg_gpt.checkpoints import CheckpointError, read_file
 from mmseg_gpt.convert import AS_IS, convert, describe
 from mmseg_gpt.engine import Runner
-from mmseg_gpt.lab.demo import SHAPES
+from mmseg_gpt.lab.drawn import SHAPES
 
 TOOL = Path(__file__).parents[1] / 'tools/convert_checkpoint.py'
 

@@ -13,7 +13,7 @@ from shrink import SIZE, shrink
 from mmseg_gpt import compat
 from mmseg_gpt.checkpoints import read_file
 from mmseg_gpt.engine import Runner
-from mmseg_gpt.lab.demo import make_dataset
+from mmseg_gpt.lab.drawn import make_dataset
 from mmseg_gpt.models import GatedPromptViT
 from mmseg_gpt.settings import flatten
 

@@ -35,7 +35,7 @@ def show(done: int, total: int) -> None:
 
 def draw(args: argparse.Namespace) -> str:
     """Draws what is asked for, and says what is there then."""
-    from mmseg_gpt.lab.demo import CLASSES, SHAPES, make_dataset, make_image_folder
+    from mmseg_gpt.lab.drawn import CLASSES, SHAPES, make_dataset, make_image_folder
     given = {name: value for name, value in (('training', args.images), ('size', args.size),
                                              ('pretraining', args.pretrain_images)) if value is not None}
     if args.shapes:

@@ -13,7 +13,7 @@ import numpy as np
 from torch.utils.data import DataLoader
 
 from ...datasets.introspect import source_datasets
-from ..demo import draw_scene
+from ..drawn import draw_scene
 
 # Width and height of drawn images: most of ADE20K's have a short side of 512 and one of the usual shapes.
 SIZES = ((683, 512), (683, 512), (683, 512), (512, 683), (768, 512), (512, 512), (640, 480), (384, 256))

@@ -6,8 +6,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from .dataset import image_path, label_path
-from .scenes import CLASSES, PALETTE
+from ..drawn.dataset import image_path, label_path
+from ..drawn.scenes import CLASSES, PALETTE
 
 OTHER_COLOUR = (221, 221, 221)  # light gray
 

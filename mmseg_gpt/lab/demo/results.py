@@ -5,8 +5,8 @@ import re
 from pathlib import Path
 
 from ...environment import available_cpus, installed_versions
+from ..drawn.scenes import CLASSES
 from .report import majority_iou
-from .scenes import CLASSES
 
 
 def collect(work_dir: Path, counts: dict[str, int], seconds: dict[str, float], seed: int) -> dict:
@@ -19,7 +19,7 @@ def collect(work_dir: Path, counts: dict[str, int], seconds: dict[str, float], s
         seed: What the dataset was drawn with.
 
     Returns:
-        dict: What :func:`~mmseg_gpt.lab.demo.report.results_table` formats.
+        dict: What :func:`~mmseg_gpt.lab.drawn.report.results_table` formats.
     """
     winner, iou = majority_iou(work_dir / 'data', counts)
     return dict(

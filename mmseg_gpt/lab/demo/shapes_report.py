@@ -7,10 +7,10 @@ import numpy as np
 from PIL import Image
 
 from ...environment import available_cpus, installed_versions
-from .image_folder import image_path
+from ..drawn.image_folder import image_path
+from ..drawn.shapes import SHAPES
 from .report import leave, run_lines
 from .results import count_parameters
-from .shapes import SHAPES
 
 SHOWN = 8  # images of each class
 
@@ -63,7 +63,7 @@ def results_table(results: dict) -> str:
 
     Args:
         results: ``accuracy`` in percent of 'chance', 'linear' and 'gated'; and what
-            :func:`~mmseg_gpt.lab.demo.report.run_lines` takes.
+            :func:`~mmseg_gpt.lab.drawn.report.run_lines` takes.
     """
     accuracy = results['accuracy']
     rows = [('', 'accuracy'), ('---', '---:'), ('chance', f'{accuracy["chance"]:.1f}'),

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 
 from ..commands import LiveLine
-from ..demo.folder import read_manifest
+from ..drawn.folder import read_manifest
 from ..execute import FINISHED, prepare, read_record
 from ..run import Run
 from ..side_by_side import run_side_by_side

@@ -10,7 +10,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..demo.folder import Progress, draw_files
+from ..drawn.folder import Progress, draw_files
 from .drawing import CLASSIFIED, draw_small_scene
 
 # Raise it when the drawing changes, so that datasets drawn by older code are drawn anew.

@@ -1,4 +1,4 @@
-"""Drawing the images of the replication: the world of :mod:`mmseg_gpt.lab.demo.scenes`, small, with four uses for it.
+"""Drawing the images of the replication: the world of :mod:`mmseg_gpt.lab.drawn.scenes`, small, with four uses for it.
 
 * ``pretraining``: one object near by in front of others. 24 classes, for the supervised twin; the others see no labels.
 * ``scenes``: for segmentation, after ADE20K.
@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.random import Generator
 
-from ..demo.scenes import (
+from ..drawn.scenes import (
     GROUNDS,
     LABELS,
     OBJECTS,
@@ -68,7 +68,7 @@ def draw_pretraining(rng: Generator, name: str, size: int) -> np.ndarray:
 
 
 def draw_small_scene(rng: Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """A scene and its labels, as :func:`mmseg_gpt.lab.demo.scenes.draw_scene` draws them."""
+    """A scene and its labels, as :func:`mmseg_gpt.lab.drawn.scenes.draw_scene` draws them."""
     horizon = rng.uniform(0.3, 0.55) * 2 * size
     return render(rng, [*draw_background(rng, 2 * size, horizon), *draw_objects(rng, 2 * size, horizon)])
 
