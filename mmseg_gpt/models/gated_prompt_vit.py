@@ -1,4 +1,7 @@
-"""The backbone: a (frozen) ViT that owns its block loop, with prompts carried beside the sequence."""
+"""The backbone: a (frozen) ViT that runs its blocks itself and carries the prompts beside the sequence.
+
+``GatedPromptViT.forward`` is Algorithm 1 of the paper; the equations of prompts and gates are in :mod:`.prompts`.
+"""
 
 import logging
 
@@ -24,32 +27,33 @@ for strategy in (ShallowPrompt, DeepPrompt, GatedPrompt, HardGatedPrompt):
 class GatedPromptViT(VisionTransformer):
     """ViT adapted by prompts, gates and attention temperatures (arXiv 2306.05067).
 
-    Parameters have timm's names, plus ``prompt.tokens`` (N_p, D), or (L, N_p, D) for deep prompts,
-    ``prompt.gate_prior`` (L-1,) and ``temperature`` (L,). It is registered in mmengine's root registry, so
+    Its parameters have timm's names, plus ``prompt.tokens`` (N_p, D), or (L, N_p, D) for deep prompts,
+    ``prompt.gate_prior`` (L-1,) and ``temperature`` (L,). The class is registered in mmengine's root registry, so
     the configs of mmsegmentation and of mmpretrain find it without a prefix.
 
     Args:
         arch: 'small', 'base', 'large', 'huge', or a dict of embed_dims, num_layers, num_heads, mlp_ratio.
-        img_size: Side in pixels (or height, width) whose patch grid ``pos_embed`` has. Other sizes work;
+        img_size: Side in pixels (or height, width) for which ``pos_embed`` is made. Images of other sizes work too;
             the position embedding is then resized in every forward.
         patch_size: Side of a patch in pixels.
         out_indices: Blocks whose outputs are returned, counted from 0; default the last one. Blocks
             after the highest are not run.
-        out_type: 'featmap' for (B, D, h, w) patch features without a final norm, as SETR uses them. For
-            classification (B, D), pooled and then normed by ``norm``: 'cls_token', 'mean_patch',
-            'mean_prompt', or 'mean_all', the mean of prompts and patches, which is the authors' MAE pooling.
-        prompt: None, or a config of a prompt strategy such as
-            ``dict(type='GatedPrompt', num_tokens=100, gate_init=10.)``; its type is one of ShallowPrompt,
-            DeepPrompt, GatedPrompt, HardGatedPrompt or any other registered module with their interface.
+        out_type: 'featmap' returns patch features (B, D, h, w) without a final norm, as SETR uses them. The others
+            are for classification and return (B, D), pooled and then normalised by ``norm``: 'cls_token',
+            'mean_patch', 'mean_prompt', or 'mean_all', the mean of prompts and patches, the authors' MAE pooling.
+        prompt: None, or the config of a prompt strategy such as
+            ``dict(type='GatedPrompt', num_tokens=100, gate_init=10.)``. Its type is ShallowPrompt, DeepPrompt,
+            GatedPrompt, HardGatedPrompt or any other registered module with their interface.
         temperature: False, True, or a dict with any of init (1.), min (0.01), max (10.): a learnable
             attention temperature for each block (equation 9).
         start_block: Block, counted from 0, from which prompts join the sequence (Figure 1 counts from 1).
         frozen: True trains prompts, gates and temperatures only. False is full fine-tuning.
         norm_eps: Epsilon of the layer norms; 1e-6 in all released ViTs.
         layer_scale: True for DINOv2, whose blocks scale what they add (``blocks.0.ls1.gamma``).
-        num_registers: 4 for DINOv2 with registers: tokens between CLS and patches, in no output (``reg_token``).
-        with_cp: True computes the activations of a block again in the backward instead of keeping them: less memory
-            for one more forward of the ViT.
+        num_registers: Number of register tokens between CLS and patches (``reg_token``), which no output contains;
+            4 for DINOv2 with registers.
+        with_cp: True recomputes the activations of each block in the backward instead of keeping them. It saves
+            memory and costs one more forward of the ViT.
         init_cfg: ``dict(type='PretrainedViT', checkpoint=PATH)`` loads a pretrained ViT, strictly.
 
     Raises:
@@ -72,7 +76,7 @@ class GatedPromptViT(VisionTransformer):
                  with_cp: bool = False,
                  init_cfg: dict | None = None) -> None:
         check_init_cfg(init_cfg)
-        # SETR reads the blocks as they are: its heads have a norm of their own.
+        # SETR reads the blocks without a final norm, because its heads have a norm of their own.
         super().__init__(arch, img_size, patch_size, norm_eps, final_norm=out_type != 'featmap',
                          layer_scale=layer_scale, num_registers=num_registers, init_cfg=init_cfg)
         dims, depth = self.arch['embed_dims'], self.arch['num_layers']
@@ -88,11 +92,11 @@ class GatedPromptViT(VisionTransformer):
         if frozen:
             self.requires_grad_(False)
 
-        # What is declared from here on is trained even when the ViT is frozen.
+        # Parameters declared from here on are trained even when the ViT is frozen.
         sizes = dict(embed_dims=dims, num_layers=depth, patch_size=patch_size)
         self.prompt = None if prompt is None else MODELS.build(prompt, default_args=sizes)
         if start_block == max(out_indices) and hasattr(self.prompt, 'gate_prior'):
-            # No block follows whose prompts a gate could mix. Data-parallel training waits for every trained gradient.
+            # No block follows to get mixed prompts, and data-parallel training waits for every trained gradient.
             self.prompt.gate_prior.requires_grad_(False)
         options = temperature if isinstance(temperature, dict) else {}
         self.temperature = None if temperature is False else self._declare_temperature(depth, **options)
@@ -105,17 +109,17 @@ class GatedPromptViT(VisionTransformer):
         return nn.Parameter(torch.full((depth, ), float(init)))
 
     def vit_state(self) -> dict[str, Tensor]:
-        """The weights of the ViT itself, by timm's names: all but prompts, gates and temperatures."""
+        """Returns the weights of the ViT itself by timm's names: all but prompts, gates and temperatures."""
         adapters = {id(p) for p in (*(self.prompt.parameters() if self.prompt is not None else ()), self.temperature)}
         return {name: p for name, p in self.named_parameters() if id(p) not in adapters}
 
     @property
     def frozen_children(self) -> list[nn.Module]:
-        """The modules that keep their weights and stay in eval mode, if the ViT is frozen."""
+        """Modules that keep their weights and stay in eval mode; empty if the ViT is not frozen."""
         return [m for m in (self.patch_embed, self.blocks, self.norm) if m is not None] if self.frozen else []
 
     def train(self, mode: bool = True) -> 'GatedPromptViT':
-        """Switches to training mode, except for what is frozen."""
+        """Sets the training mode of all modules but the frozen ones, which stay in eval mode."""
         super().train(mode)
         for module in self.frozen_children:
             module.eval()
@@ -130,12 +134,16 @@ class GatedPromptViT(VisionTransformer):
         super().init_weights()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) -> one tensor per out index: (B, D, h, w) for 'featmap', else (B, D).
+        """Runs images (B, 3, H, W) through the blocks, with prompts, gates and temperatures (Algorithm 1).
 
-        ``h = ceil(H / patch_size)``. Prompts stand last in the sequence; they have no position embedding,
-        so their place changes nothing, and patches never move. The last block works out only what is returned.
+        Prompts stand last in the sequence. They have no position embedding, so their place does not change the
+        result, and patches never move. The last block computes only the tokens that are returned.
+
+        Returns:
+            tuple: One tensor for each of ``out_indices``: (B, D, h, w) for 'featmap', with
+            ``h = ceil(H / patch_size)``, else (B, D).
         """
-        x, grid = self.embed(images)
+        x, grid = self.embed(images)  # equation 1
         length = x.shape[1]
         temperatures = self._temperatures()
         wanted = wanted_tokens(self.out_type, self.first_patch, length)
@@ -150,30 +158,33 @@ class GatedPromptViT(VisionTransformer):
             if i == last:
                 outputs.append(self._output(run(block, tokens, temperatures[i], wanted), grid))
                 break
-            tokens = run(block, tokens, temperatures[i])
+            tokens = run(block, tokens, temperatures[i])  # equation 2, with the temperature of equation 9
             if i in self.out_indices:
                 outputs.append(self._output(tokens[:, wanted], grid))
             x, after = tokens[:, :length], tokens[:, length:]
             if prompts is not None:
-                prompts = self.prompt.next(i, prompts, after)
+                prompts = self.prompt.next(i, prompts, after)  # equation 4, 5 or 7
         return tuple(outputs)
 
     def _temperatures(self) -> tuple[Tensor | None, ...]:
-        """One temperature for each block, projected into its range first, as the authors do."""
+        """Clamps the temperatures to their range, as the authors do before every forward, and returns one a block."""
         if self.temperature is None:
             return (None, ) * len(self.blocks)
         self.temperature.data.clamp_(*self.temperature_range)
         return self.temperature.unbind()
 
     def _output(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """The ``wanted`` tokens (B, n, D) of a block as ``out_type`` asks."""
+        """Turns the wanted tokens (B, n, D) of a block into the output that ``out_type`` names."""
         if self.out_type == 'featmap':
             return tokens.transpose(1, 2).unflatten(2, grid)
         return self.norm(tokens.mean(dim=1))
 
 
 def wanted_tokens(out_type: str, first_patch: int, length: int) -> slice:
-    """Which tokens ``out_type`` asks for; CLS, registers and patches are the first ``length``, prompts follow."""
+    """Returns the tokens that ``out_type`` needs.
+
+    The first ``length`` tokens are CLS, registers and, from ``first_patch``, patches; prompts follow.
+    """
     return {
         'featmap': slice(first_patch, length),
         'cls_token': slice(0, 1),
@@ -184,15 +195,15 @@ def wanted_tokens(out_type: str, first_patch: int, length: int) -> slice:
 
 
 def checkpointed(block: Block, *inputs: Tensor | slice | None) -> Tensor:
-    """Runs ``block``, whose activations are computed again in the backward instead of kept."""
+    """Runs ``block`` and recomputes its activations in the backward instead of keeping them."""
     return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 
 def check_complete(vit: GatedPromptViT, state: dict[str, Tensor], prefix: str, *_) -> None:
-    """Refuses a state dict that would leave a weight of ``vit`` as it is, whatever ``strict`` says.
+    """Refuses a state dict that does not fill every weight of ``vit``, whatever ``strict`` says.
 
-    It runs before every ``load_state_dict``, MMEngine's ``load_checkpoint`` among them, which loads what happens to
-    fit, prints the rest, and goes on with a frozen backbone of random weights.
+    This hook runs before every ``load_state_dict``. It is needed because MMEngine's ``load_checkpoint`` loads whatever
+    happens to fit, prints the rest, and goes on with a frozen backbone of random weights.
 
     Raises:
         CheckpointError: a weight is missing, unexpected, misshapen or not finite. Nothing is changed then.
@@ -202,18 +213,18 @@ def check_complete(vit: GatedPromptViT, state: dict[str, Tensor], prefix: str, *
     if problems:
         where = f' under "{prefix}"' if prefix else ''
         if not any(prefix + name in state for name in vit.vit_state()):
-            problems.append('Nothing of the ViT itself is in it. If it is an adapter-only checkpoint, test it with '
-                            'tools/test.py, or make a whole one of it: python tools/convert_checkpoint.py '
+            problems.append('It holds no weight of the ViT itself. If it is an adapter-only checkpoint, test it with '
+                            'tools/test.py, or make it whole: python tools/convert_checkpoint.py '
                             '--layout as-is --vit PRETRAINED_VIT ADAPTERS.pth WHOLE.pth')
         raise CheckpointError(
-            f'the state dict does not fill the backbone, of which it must hold all {len(wanted)} weights{where}:\n' +
-            '\n'.join(problems) + '\nBuild the model from the config the checkpoint was trained with. A pretrained ViT '
-            'belongs into init_cfg=dict(type="PretrainedViT", checkpoint=...). To load a part on purpose, merge it '
-            'first: load_state_dict({**model.state_dict(), **part})')
+            f'the state dict does not fill the backbone: it must hold all {len(wanted)} weights{where}:\n' +
+            '\n'.join(problems) + '\nBuild the model from the config the checkpoint was trained with. Name a '
+            'pretrained ViT in init_cfg=dict(type="PretrainedViT", checkpoint=...). To load a part on purpose, merge '
+            'it first: load_state_dict({**model.state_dict(), **part})')
 
 
 def check_init_cfg(init_cfg: dict | list[dict] | None) -> None:
-    """Refuses mmengine's own loader, which leaves what a file does not fill at random, and goes on."""
+    """Refuses mmengine's own loader, which leaves the weights that a file lacks at random, and goes on."""
     for cfg in [init_cfg] if isinstance(init_cfg, dict) else init_cfg or []:
         if cfg.get('type') in ('Pretrained', PretrainedInit):
             raise ValueError('init_cfg of type "Pretrained" does not check that the file fills the backbone: '
@@ -221,7 +232,7 @@ def check_init_cfg(init_cfg: dict | list[dict] | None) -> None:
 
 
 def check_outputs(depth: int, out_indices: tuple[int, ...], out_type: str) -> None:
-    """Refuses outputs that a ViT of ``depth`` blocks has not."""
+    """Refuses outputs that a ViT of ``depth`` blocks does not have."""
     if out_type not in OUT_TYPES:
         raise ValueError(f'out_type "{out_type}" is unknown: choose from {OUT_TYPES}')
     if not out_indices or any(not 0 <= i < depth for i in out_indices):
@@ -232,7 +243,7 @@ def check_outputs(depth: int, out_indices: tuple[int, ...], out_type: str) -> No
 
 def check_adapters(depth: int, out_indices: tuple[int, ...], out_type: str, prompt: dict | None,
                    temperature: bool | dict, start_block: int) -> None:
-    """Refuses prompts that no output would see, and a temperature that would be taken for True or False."""
+    """Refuses prompts that no output would depend on, and a number given as ``temperature``."""
     if not 0 <= start_block < depth:
         raise ValueError(f'start_block {start_block} is not a block: blocks are counted from 0 to {depth - 1}')
     if prompt is not None and start_block > max(out_indices):

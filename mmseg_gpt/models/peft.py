@@ -1,4 +1,4 @@
-"""Other ways to adapt a ViT with few parameters, to be compared with: LoRA and bias-only tuning."""
+"""Other ways to adapt a ViT with few parameters, for comparison: LoRA and bias-only tuning."""
 
 from mmengine.registry import MODELS
 from torch import Tensor, nn
@@ -8,11 +8,11 @@ from .gated_prompt_vit import GatedPromptViT
 
 @MODELS.register_module()
 class BiasTunedViT(GatedPromptViT):
-    """A ViT of which only the biases are trained (BitFit, arXiv 2106.10199).
+    """A ViT that trains its biases only (BitFit, arXiv 2106.10199).
 
     Args:
-        **kwargs: See :class:`GatedPromptViT`. ``frozen`` counts as False, as the ViT does not stay what it was:
-            checkpoints hold all of it.
+        **kwargs: See :class:`GatedPromptViT`. ``frozen`` is always False, because the ViT changes: checkpoints hold
+            all of it.
     """
 
     def __init__(self, **kwargs) -> None:
@@ -25,14 +25,14 @@ class BiasTunedViT(GatedPromptViT):
 class LoRAViT(GatedPromptViT):
     """A frozen ViT with low-rank updates of its linear layers (arXiv 2106.09685), by mmpretrain's ``LoRALinear``.
 
-    mmpretrain's ``LoRAModel`` around a backbone leaves what is frozen out of state dicts and loads what fits; here
-    checkpoints hold all weights and are loaded strictly, like those of every other method.
+    mmpretrain's own ``LoRAModel`` leaves frozen weights out of state dicts and loads whatever fits. Here checkpoints
+    hold all weights and are loaded strictly, like those of every other method.
 
     Args:
-        targets: Ends of the names of the linear layers, such as 'attn.qkv'.
-        rank: Of the updates.
-        alpha: They are scaled by ``alpha / rank``.
-        **kwargs: See :class:`GatedPromptViT`. ``frozen`` counts as False, see :class:`BiasTunedViT`.
+        targets: Endings of the names of the linear layers to update, such as 'attn.qkv'.
+        rank: Rank of the updates.
+        alpha: Scale of the updates: they are multiplied by ``alpha / rank``.
+        **kwargs: See :class:`GatedPromptViT`. ``frozen`` is always False, see :class:`BiasTunedViT`.
 
     Raises:
         ValueError: no layer has such a name, or the rank is below 1.
@@ -54,6 +54,6 @@ class LoRAViT(GatedPromptViT):
             self.set_submodule(name, LoRALinear(self.get_submodule(name), alpha, rank))
 
     def vit_state(self) -> dict[str, Tensor]:
-        """The weights of the ViT itself, by timm's names; the updates are none of them."""
+        """Returns the weights of the ViT itself by timm's names, without the updates."""
         return {name.replace('.original_layer', ''): p for name, p in super().vit_state().items()
                 if '.lora_' not in name}

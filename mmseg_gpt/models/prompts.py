@@ -1,13 +1,18 @@
 """Prompt strategies: which prompt tokens does the next block see?
 
 Source: "Improving Visual Prompt Tuning for Self-supervised Vision Transformers" (ICML 2023,
-arXiv 2306.05067); VPT itself is arXiv 2203.12119.
+arXiv 2306.05067); VPT itself is arXiv 2203.12119. The rule of each strategy is its method ``next``:
+
+* :class:`ShallowPrompt` is VPT-shallow, equation 4;
+* :class:`DeepPrompt` is VPT-deep, equation 5;
+* :class:`GatedPrompt` is Gated Prompt Tuning, equations 6 (``gate``) and 7 (``next``);
+* :class:`HardGatedPrompt` is its variant with hard gates, Table 4.
 
 A strategy answers two questions, and every parameter it owns is trainable:
 
-* ``first(block, batch)``: the prompts given to the first block that has any;
-* ``next(block, before, after)``: the prompts given to the block after ``block``, from what
-  ``block`` was given (``before``) and what it returned in their place (``after``).
+* ``first(block, batch)``: which prompts does the first block with prompts get?
+* ``next(block, before, after)``: which prompts does the block after ``block`` get, given the prompts that ``block``
+  got (``before``, the paper's Z_P^{l-1}) and those that it returned (``after``, the paper's ~Z_P^l)?
 
 Blocks are counted from 0, so the gate of the paper's block ``l`` is ``gate_prior[l - 1]``.
 """
@@ -23,15 +28,15 @@ from .vit import at_least_float32
 class ShallowPrompt(nn.Module):
     """VPT-shallow: prompts enter once and then pass through every block (equation 4).
 
-    Prompt tokens are drawn from uniform(-v, v) with ``v = sqrt(6 / (3 * patch_h * patch_w + D))``
-    and carry no position embedding.
+    Prompt tokens start from uniform(-v, v) with ``v = sqrt(6 / (3 * patch_h * patch_w + D))``, as in VPT's code,
+    and have no position embedding.
 
     Args:
         embed_dims: Width D of the ViT.
         num_layers: Number L of its blocks.
-        patch_size: Side of a patch in pixels, only used for the initialisation.
+        patch_size: Side of a patch in pixels; it only decides the initialisation.
         num_tokens: Number N_p of prompts, at least 1.
-        dropout: Dropout on the prompts where they enter; the authors use 0.1.
+        dropout: Dropout rate of the prompts where they enter the sequence; the authors use 0.1.
 
     Raises:
         ValueError: ``num_tokens`` is below 1.
@@ -51,50 +56,65 @@ class ShallowPrompt(nn.Module):
 
     @property
     def token_sets(self) -> tuple[int, ...]:
-        """Leading shape of ``tokens``: one set for all blocks, here."""
+        """Leading axes of ``tokens``: none here, as all blocks share one set of prompts."""
         return ()
 
     def enter(self, tokens: Tensor, batch: int) -> Tensor:
-        """Gives each image its own dropout of the same tokens: (N_p, D) -> (B, N_p, D)."""
+        """Repeats tokens for each image, with a dropout of its own: (N_p, D) -> (B, N_p, D)."""
         return self.dropout(tokens.expand(batch, -1, -1))
 
     def first(self, block: int, batch: int) -> Tensor:
-        """Prompts for ``block``, the first one with prompts: (B, N_p, D)."""
+        """Returns the prompts (B, N_p, D) of ``block``, the first block with prompts.
+
+        Args:
+            block: Number of the block, counted from 0.
+            batch: Number B of images.
+        """
         return self.enter(self.tokens, batch)
 
     def next(self, block: int, before: Tensor, after: Tensor) -> Tensor:
-        """Prompts for block ``block + 1``: here simply what ``block`` returned."""
+        """Returns the prompts (B, N_p, D) of block ``block + 1``: here those that ``block`` returned (equation 4).
+
+        Args:
+            block: Number of the block that has just run, counted from 0.
+            before: Prompts (B, N_p, D) that it got.
+            after: Prompts (B, N_p, D) that it returned.
+        """
         return after
 
 
 class DeepPrompt(ShallowPrompt):
-    """VPT-deep: each block gets prompts of its own, and its prompt outputs are dropped (equation 5).
+    """VPT-deep: each block gets prompts of its own, and the prompts it returns are dropped (equation 5).
 
-    ``num_tokens`` counts the prompts of one block. Arguments as in :class:`ShallowPrompt`.
+    Its arguments are those of :class:`ShallowPrompt`; ``num_tokens`` counts the prompts of one block.
     """
 
     @property
     def token_sets(self) -> tuple[int, ...]:
+        """Leading axes of ``tokens``: one set of prompts for each block."""
         return (self.num_layers, )
 
     def first(self, block: int, batch: int) -> Tensor:
+        """Returns the prompts (B, N_p, D) that belong to ``block``."""
         return self.enter(self.tokens[block], batch)
 
     def next(self, block: int, before: Tensor, after: Tensor) -> Tensor:
+        """Returns the prompts (B, N_p, D) that belong to block ``block + 1`` (equation 5)."""
         last = block == self.num_layers - 1
         return after if last else self.enter(self.tokens[block + 1], len(after))
 
 
 class GatedPrompt(ShallowPrompt):
-    """Gated Prompt Tuning: a learnable gate per block mixes prompts before and after it (equations 6-7).
+    """Gated Prompt Tuning: a learnable gate per block mixes the prompts before and after it (equations 6 and 7).
 
     The last block has no gate. Gates and the mix are computed in float32 at least: in bfloat16 a gate
     of 4.5e-5 would vanish beside 1, and a gate near 1 would have no gradient.
 
     Args:
-        gate_init: The gate prior starts at ``gamma = -gate_init``. This is the sign the authors' code
+        gate_init: Every gate prior gamma starts at ``-gate_init``. This is the sign the authors' code
             uses, so the paper's "GATE INIT. 10" starts the gates almost closed, g = 4.5e-5.
             Read literally (``gate_init=-10``) the method would start as VPT-shallow.
+        *args: See :class:`ShallowPrompt`.
         **kwargs: See :class:`ShallowPrompt`.
 
     Raises:
@@ -109,26 +129,28 @@ class GatedPrompt(ShallowPrompt):
         self.gate_prior = nn.Parameter(torch.full((self.num_layers - 1, ), -float(gate_init)))
 
     def gate(self, block: int) -> Tensor:
-        """The gate g of ``block``: equation 6, a scalar."""
-        return at_least_float32(self.gate_prior[block]).sigmoid()
+        """Returns the gate g of ``block``, a scalar (equation 6)."""
+        return at_least_float32(self.gate_prior[block]).sigmoid()  # equation 6
 
     def next(self, block: int, before: Tensor, after: Tensor) -> Tensor:
+        """Mixes the prompts (B, N_p, D) before and after ``block`` by its gate (equation 7)."""
         if block == self.num_layers - 1:
             return after
         g = self.gate(block)
-        # A copy, because autograd would keep the block's whole output for this part of it.
+        # Copied, because autograd would otherwise keep the block's whole output for the sake of its prompts.
         after = at_least_float32(after).clone()
         return g * after + (1 - g) * at_least_float32(before)  # equation 7
 
 
 class HardGatedPrompt(GatedPrompt):
-    """Hard gates by Gumbel-sigmoid with a straight-through gradient (Table 4).
+    """Gated prompts whose gates are 0 or 1: Gumbel-sigmoid with a straight-through gradient (Table 4).
 
-    In training each forward draws one 0/1 gate per block, 1 with probability sigmoid(gamma), and the
-    gradient is that of the soft sample. In evaluation a block is open where gamma > 0.
+    In training each forward draws a gate for each block, 1 with probability sigmoid(gamma), and its gradient
+    is that of the soft sample. In evaluation a gate is 1 where gamma > 0.
 
     Args:
         gumbel_temperature: Temperature of the soft sample behind the gradient.
+        *args: See :class:`GatedPrompt`.
         **kwargs: See :class:`GatedPrompt`.
 
     Raises:
@@ -142,6 +164,7 @@ class HardGatedPrompt(GatedPrompt):
         self.gumbel_temperature = gumbel_temperature
 
     def gate(self, block: int) -> Tensor:
+        """Returns the gate of ``block``, a scalar of 0 or 1: a sample in training, the likelier one in evaluation."""
         gamma = at_least_float32(self.gate_prior[block])
         if not self.training:
             return (gamma > 0).to(gamma.dtype)

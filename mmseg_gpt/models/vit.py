@@ -20,10 +20,14 @@ ALL = slice(None)
 
 
 class PatchEmbed(nn.Module):
-    """Cuts an image into patches and projects each: (B, 3, H, W) -> (B, h*w, D).
+    """Cuts an image into patches and projects each (equation 1): (B, 3, H, W) -> (B, h*w, D).
 
     An image whose sides are not multiples of the patch is padded with zeros at the bottom and right,
     as mmsegmentation's ``PatchEmbed(padding='corner')`` does, so ``h = ceil(H / patch_size)``.
+
+    Args:
+        patch_size: Side of a patch in pixels.
+        embed_dims: Width D of the tokens.
     """
 
     def __init__(self, patch_size: int, embed_dims: int) -> None:
@@ -42,12 +46,12 @@ class PatchEmbed(nn.Module):
 
 
 class SplitHeads(torch.autograd.Function):
-    """Cuts the output of ``qkv`` into heads, and divides the queries by the temperature in their place.
+    """Cuts the output of ``qkv`` into heads and divides the queries by the temperature in place (equation 9).
 
-    ``(B, N, 3 * D) -> 3 x (B, heads, N, d)``, views of the input, whose queries are overwritten. Only a hook on ``qkv``
-    that keeps its output could tell: the backward of a linear layer does not need it. The fused kernels of torch keep
-    the divided queries, and from those the gradient of the temperature follows, so no other copy is kept. The gradients
-    of all three are written straight into the layout that ``qkv`` needs.
+    ``(B, N, 3 * D) -> 3 x (B, heads, N, d)``, which are views of the input; its queries are overwritten. Only a hook
+    that keeps the output of ``qkv`` would notice, as the backward of a linear layer does not need its output. The
+    gradient of the temperature follows from the divided queries, which torch's fused kernels keep anyway, so nothing
+    else is kept. The gradients of all three are written straight into the layout that ``qkv`` needs.
     """
 
     @staticmethod
@@ -74,19 +78,23 @@ class SplitHeads(torch.autograd.Function):
 
 
 def heads_of(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Views of queries, keys and values: (B, N, 3 * D) -> 3 x (B, heads, N, d)."""
+    """Returns views of the queries, keys and values: (B, N, 3 * D) -> 3 x (B, heads, N, d)."""
     return qkv.unflatten(2, (3, num_heads, -1)).permute(2, 0, 3, 1, 4).unbind()
 
 
 def divided(x: Tensor, temperature: Tensor) -> Tensor:
-    """``x / temperature``, in float32 at least: CUDA would round a bfloat16 model's temperature of 1.003 to 1 first."""
+    """Divides in float32 at least: CUDA would round a bfloat16 model's temperature of 1.003 to 1 first."""
     return (at_least_float32(x) / temperature).to(x.dtype)
 
 
 class Attention(nn.Module):
-    """Multi-head self-attention, ``softmax(q k^T / sqrt(d) / tau) v`` (equations 3 and 9).
+    """Multi-head self-attention, ``softmax(q k^T / sqrt(d) / tau) v`` (equations 3 and 9, which omit sqrt(d)).
 
-    The temperature is folded into the query, which leaves the fused kernels of torch usable.
+    The queries are divided by the temperature beforehand, so that torch's fused kernels can be used.
+
+    Args:
+        dim: Width D of the tokens.
+        num_heads: Number of heads; each has the width d = D / num_heads.
     """
 
     def __init__(self, dim: int, num_heads: int) -> None:
@@ -96,7 +104,13 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def forward(self, x: Tensor, temperature: Tensor | None = None, wanted: slice = ALL) -> Tensor:
-        """(B, N, D) -> (B, N, D), or only the ``wanted`` tokens; ``temperature`` is a scalar tensor, None means 1."""
+        """Lets tokens attend to each other: (B, N, D) -> (B, n, D).
+
+        Args:
+            x: Tokens (B, N, D).
+            temperature: Scalar tensor tau of equation 9; None means 1.
+            wanted: The n tokens whose output is computed. All tokens are attended to.
+        """
         qkv = self.qkv(x)
         if torch.is_grad_enabled() and not torch.jit.is_tracing() and not torch.compiler.is_exporting():
             q, k, v = SplitHeads.apply(qkv, temperature, self.num_heads)
@@ -135,7 +149,15 @@ class LayerScale(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block."""
+    """Pre-norm transformer block (equation 2).
+
+    Args:
+        dim: Width D of the tokens.
+        num_heads: Number of attention heads.
+        mlp_ratio: Hidden width of the MLP, divided by D.
+        norm_eps: Epsilon of the layer norms.
+        layer_scale: Whether the block scales what it adds, channel by channel.
+    """
 
     def __init__(self, dim: int, num_heads: int, mlp_ratio: float, norm_eps: float, layer_scale: bool = False) -> None:
         super().__init__()
@@ -148,22 +170,22 @@ class Block(nn.Module):
         self.ls2 = scale(dim)
 
     def forward(self, x: Tensor, temperature: Tensor | None = None, wanted: slice = ALL) -> Tensor:
-        """(B, N, D) -> (B, N, D); all tokens attend, and only the ``wanted`` ones are worked out further."""
+        """Returns the ``wanted`` n tokens: (B, N, D) -> (B, n, D); see :meth:`Attention.forward`."""
         x = x[:, wanted] + self.ls1(self.attn(self.norm1(x), temperature, wanted))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
 class VisionTransformer(BaseModule):
-    """The ViT itself: patch embedding, CLS token, position embedding, blocks, and a final norm or none.
+    """The parts of a ViT: patch embedding, CLS token, position embedding, blocks, and a final norm or none.
 
-    How the blocks are run is up to the subclass. ``layer_scale`` and ``num_registers`` are what DINOv2 adds.
+    Subclasses decide how the blocks are run. ``layer_scale`` and ``num_registers`` are DINOv2's additions.
 
     Args:
         arch: 'small', 'base', 'large', 'huge', or a dict of embed_dims, num_layers, num_heads, mlp_ratio.
-        img_size: Side in pixels (or height, width) whose patch grid ``pos_embed`` has.
+        img_size: Side in pixels (or height, width) for which ``pos_embed`` is made.
         patch_size: Side of a patch in pixels.
         norm_eps: Epsilon of the layer norms.
-        final_norm: Whether there is a norm after the last block; ``norm`` is None if not.
+        final_norm: Whether there is a norm after the last block; without one, ``norm`` is None.
         layer_scale: Whether each block scales what it adds, channel by channel (``blocks.0.ls1.gamma``).
         num_registers: Register tokens between CLS and patches (``reg_token``, arXiv 2309.16588); they have no
             position embedding.
@@ -196,11 +218,15 @@ class VisionTransformer(BaseModule):
 
     @property
     def first_patch(self) -> int:
-        """Where the patches begin in the sequence: after CLS and the registers."""
+        """Position of the first patch in the sequence, after CLS and the registers."""
         return 1 if self.reg_token is None else 1 + self.reg_token.shape[1]
 
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Equation 1: (B, 3, H, W) -> CLS, register and patch tokens (B, 1 + R + h*w, D), and the grid (h, w)."""
+        """Turns images (B, 3, H, W) into the tokens of the first block (equation 1).
+
+        Returns:
+            tuple: CLS, R register and patch tokens (B, 1 + R + h*w, D), and the grid (h, w) of the patches.
+        """
         patches, grid = self.patch_embed(images)
         pos_embed = resize_pos_embed(self.pos_embed, self.grid, grid)
         before = [self.cls_token + pos_embed[:, :1]] + ([] if self.reg_token is None else [self.reg_token])
@@ -212,7 +238,11 @@ class VisionTransformer(BaseModule):
 
 
 def read_arch(arch: str | dict) -> dict:
-    """Resolves an architecture name, or checks a dict of its numbers."""
+    """Returns the sizes of an architecture, given its name or a dict of them, which is checked.
+
+    Raises:
+        ValueError: the name is unknown, or a size is missing or out of its range.
+    """
     if isinstance(arch, str):
         if arch not in ARCHS:
             raise ValueError(f'arch "{arch}" is unknown: choose from {list(ARCHS)}, or give a dict of '
@@ -230,7 +260,7 @@ def read_arch(arch: str | dict) -> dict:
 
 
 def check_sizes(img_size: int | tuple[int, int], patch_size: int, num_registers: int) -> None:
-    """Refuses images and patches of no size, and fewer registers than none."""
+    """Refuses sizes of images and patches below 1, and a negative number of registers."""
     sides = [img_size] if isinstance(img_size, int) else img_size
     if min(sides) < 1:
         raise ValueError(f'img_size {img_size} must be positive')
@@ -243,8 +273,8 @@ def check_sizes(img_size: int | tuple[int, int], patch_size: int, num_registers:
 def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:
     """Resizes a position embedding to another patch grid: (1, 1 + h*w, D) -> (1, 1 + h'*w', D).
 
-    Bicubic with ``align_corners=False``, the default of mmsegmentation's and mmpretrain's ViT (mmsegmentation's
-    SETR configs ask for bilinear; the paper does not say). The CLS entry is kept.
+    The interpolation is bicubic with ``align_corners=False``, the default of mmsegmentation's and mmpretrain's ViT
+    (mmsegmentation's SETR configs ask for bilinear; the paper does not say). The entry of CLS stays as it is.
     """
     if grid == new_grid:
         return pos_embed
@@ -255,5 +285,5 @@ def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], new_grid: tuple[i
 
 
 def at_least_float32(x: Tensor) -> Tensor:
-    """Raises half precision to float32 and leaves float32 and float64 alone."""
+    """Converts half precision to float32, and leaves float32 and float64 as they are."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
