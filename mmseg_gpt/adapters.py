@@ -1,8 +1,7 @@
-"""Loading a checkpoint into a model completely or not at all; and checkpoints without the frozen ViT.
+"""Loading a checkpoint into a model completely or not at all, and checkpoints without the frozen ViT.
 
-An adapter-only checkpoint holds what was trained, and the buffers. Its ``meta['frozen']`` says which pretrained file
-the rest came from, and the SHA-256 of the frozen weights themselves, so that another copy of the same weights is
-accepted and anything else refused.
+An adapter-only checkpoint holds the trained weights and the buffers. Its ``meta['frozen']`` names the pretrained file
+of the frozen weights and holds their SHA-256. So another copy of the same weights is accepted, and any other refused.
 """
 
 import copy
@@ -20,30 +19,31 @@ from .checkpoints.read import CheckpointError, weights_in
 from .files import file_sha256
 from .models import GatedPromptViT
 
-# What of the backbone's settings decides the names and shapes of the frozen weights: plain values, of which none is
-# built, because a file must not say what to build.
+# The settings of the backbone that decide the names and shapes of its frozen weights. They are plain values from which
+# no object is built, because a file must not say what to build.
 VIT_SETTINGS = ('arch', 'img_size', 'patch_size', 'layer_scale', 'num_registers')
 
 
 def unwrap(model: nn.Module) -> nn.Module:
-    """The model inside data-parallel and test-time-augmentation wrappers, of which there can be two."""
+    """Returns the model inside its wrappers for data-parallel training and test-time augmentation, if it has any."""
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
 
 
 def load_model_state(model: nn.Module, checkpoint: dict, path: str | Path) -> None:
-    """Fills ``model`` from a checkpoint of our own: every tensor in name, shape and kind, and finite.
+    """Fills ``model`` from a checkpoint of our own, whose tensors must agree in name, shape and kind and be finite.
 
     The frozen ViT of an adapter-only checkpoint is read from the pretrained file that the config names.
 
     Args:
         model: The model of the config, possibly wrapped.
         checkpoint: The content of a file, or a bare state dict.
-        path: Its name, for messages.
+        path: Name of the file, for messages.
 
     Raises:
-        CheckpointError: it does not fit. Nothing is changed then, but for the frozen ViT of an adapter-only one.
+        CheckpointError: the checkpoint does not fit. The model is then as it was, except that the frozen ViT of an
+            adapter-only checkpoint may have been loaded.
     """
     model = unwrap(model)
     state = checkpoint.get('state_dict', checkpoint)
@@ -55,31 +55,31 @@ def load_model_state(model: nn.Module, checkpoint: dict, path: str | Path) -> No
     if problems:
         raise CheckpointError(
             f'the checkpoint {path} does not fit the model of this config, so nothing was loaded:\n' +
-            '\n'.join(problems) + '\nUse the config the checkpoint was trained with. A pretrained ViT belongs into '
-            'model.backbone.init_cfg=dict(type="PretrainedViT", checkpoint=...), not into load_from.')
+            '\n'.join(problems) + '\nUse the config the checkpoint was trained with. A pretrained ViT belongs in '
+            'model.backbone.init_cfg=dict(type="PretrainedViT", checkpoint=...), not in load_from.')
     model.load_state_dict(state)
 
 
 def frozen_state(model: nn.Module) -> dict[str, Tensor]:
-    """The frozen ViT weights of ``model`` by their names in its state dict; empty if nothing is frozen."""
+    """Returns the frozen ViT weights of ``model`` by their names in its state dict; empty if nothing is frozen."""
     return {f'{prefix}.{name}' if prefix else name: weight
             for prefix, backbone in frozen_backbones(model).items() for name, weight in backbone.vit_state().items()}
 
 
 def frozen_backbones(model: nn.Module) -> dict[str, GatedPromptViT]:
-    """The frozen backbones in ``model``, by name."""
+    """Returns the frozen backbones in ``model``, by name."""
     return {name: m for name, m in model.named_modules() if isinstance(m, GatedPromptViT) and m.frozen}
 
 
 def frozen_source(model: nn.Module) -> dict:
-    """What an adapter-only checkpoint says of the frozen weights that are not in it.
+    """Describes the frozen weights that an adapter-only checkpoint leaves out.
 
     Returns:
         dict: ``source`` and ``sha256`` of the pretrained file, ``weights_sha256``, and the shape of ``pos_embed``.
 
     Raises:
-        CheckpointError: nothing is frozen, or no pretrained file is named, or the frozen weights are not what that
-            file holds, so that the checkpoint could never be loaded again.
+        CheckpointError: nothing is frozen, or no pretrained file is named, or that file does not hold the frozen
+            weights, so that the checkpoint could never be loaded again.
     """
     backbones = frozen_backbones(model)
     if len(backbones) != 1:
@@ -97,7 +97,7 @@ def frozen_source(model: nn.Module) -> dict:
 
 
 def refill_frozen(model: nn.Module, frozen: dict, path: str | Path) -> None:
-    """Fills the frozen ViT from the file the config names, and refuses any other than the checkpoint ``path`` needs."""
+    """Fills the frozen ViT from the file the config names, and refuses it if the checkpoint ``path`` needs another."""
     backbones = frozen_backbones(model)
     if len(backbones) != 1:
         raise CheckpointError(f'{path} holds adapters only, and needs a model with one frozen GatedPromptViT; this '
@@ -105,11 +105,11 @@ def refill_frozen(model: nn.Module, frozen: dict, path: str | Path) -> None:
     (backbone, ) = backbones.values()
     if list(backbone.pos_embed.shape) != frozen['pos_embed']:
         raise CheckpointError(f'{path} was trained with another img_size or patch_size: its pos_embed had the shape '
-                              f'{frozen["pos_embed"]}, that of this config has {list(backbone.pos_embed.shape)}')
+                              f'{frozen["pos_embed"]}, in this config it has {list(backbone.pos_embed.shape)}')
     source = source_path(backbone, needed_by=path)
     load_vit(backbone, source)
-    # Either will do: other files hold the same weights, and a resized position embedding may differ in its last bits
-    # from machine to machine.
+    # One of the two must agree. Other files can hold the same weights, and a resized position embedding may differ in
+    # its last bits from machine to machine.
     if file_sha256(source) != frozen['sha256'] and weights_sha256(backbone) != frozen['weights_sha256']:
         raise CheckpointError(f'{path} holds adapters of another ViT than {source}: they were trained on '
                               f'{frozen["source"]} (SHA-256 {frozen["sha256"]}). Set '
@@ -117,7 +117,11 @@ def refill_frozen(model: nn.Module, frozen: dict, path: str | Path) -> None:
 
 
 def source_path(backbone: GatedPromptViT, needed_by: str | Path = 'adapter_only') -> Path:
-    """The pretrained file that the backbone's config names, on this machine."""
+    """Returns the local pretrained file that the backbone's config names, and fetches it if need be.
+
+    Raises:
+        CheckpointError: the config names no file, or it is not there.
+    """
     init_cfg = backbone.init_cfg
     if not isinstance(init_cfg, dict) or 'checkpoint' not in init_cfg:
         raise CheckpointError(f'{needed_by}: the frozen ViT is read from the file in '
@@ -129,7 +133,7 @@ def source_path(backbone: GatedPromptViT, needed_by: str | Path = 'adapter_only'
 
 
 def weights_sha256(backbone: GatedPromptViT) -> str:
-    """The SHA-256 of the ViT's weights, as they are in memory: names and float32 values in the order of names."""
+    """Returns the SHA-256 of the ViT's weights in memory: their names and float32 values, sorted by name."""
     digest = hashlib.sha256()
     for name, weight in sorted(backbone.vit_state().items()):
         digest.update(name.encode())
@@ -138,21 +142,21 @@ def weights_sha256(backbone: GatedPromptViT) -> str:
 
 
 def is_adapter_only(content: object) -> bool:
-    """Whether the content of a file is that of an adapter-only checkpoint."""
+    """Says whether the content of a file is an adapter-only checkpoint."""
     meta = content.get('meta') if isinstance(content, dict) else None
     return isinstance(meta, dict) and isinstance(meta.get('frozen'), dict)
 
 
 def with_frozen_state(checkpoint: dict, vit: str, path: str | Path) -> dict[str, Tensor]:
-    """The state dict of the whole model, from an adapter-only checkpoint and its pretrained ViT.
+    """Returns the state dict of the whole model, given an adapter-only checkpoint and its pretrained ViT.
 
     Args:
         checkpoint: The content of the file.
-        vit: Path or address of the pretrained ViT; it must be the one of the checkpoint.
+        vit: Path or address of the pretrained ViT with which the checkpoint was trained.
         path: The checkpoint's name, for messages.
 
     Raises:
-        CheckpointError: ``vit`` is another ViT, or the checkpoint does not say which model it is of.
+        CheckpointError: ``vit`` is another ViT, or the checkpoint does not hold the config of its model.
     """
     try:
         settings = json.loads(checkpoint['meta']['settings'])['model']['backbone']
@@ -160,7 +164,7 @@ def with_frozen_state(checkpoint: dict, vit: str, path: str | Path) -> dict[str,
         out_type = 'featmap' if settings.get('out_type', 'featmap') == 'featmap' else 'cls_token'
         backbone = GatedPromptViT(**options, out_type=out_type, init_cfg=dict(type='PretrainedViT', checkpoint=vit))
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(f'{path} holds adapters only, and does not say of which model: {error!r}') from error
+        raise CheckpointError(f'{path} holds adapters only, and not the config of their model: {error!r}') from error
     refill_frozen(backbone, checkpoint['meta']['frozen'], path)
     frozen = {f'backbone.{name}': weight.detach() for name, weight in backbone.vit_state().items()}
     return {**frozen, **weights_in(checkpoint, path)}

@@ -1,8 +1,7 @@
 """Shims that let stock OpenMMLab wheels import beside today's torch.
 
-Each shim is conditional, does nothing where it is not needed, and names the
-release at which it can go. Importing this module applies all of them; it must
-happen before anything imports ``mmseg``, ``mmcv.ops`` or ``torchvision``.
+Each shim does nothing where it is not needed, and names the release at which it can go. Importing this module applies
+all of them. Import it before ``mmseg``, ``mmcv.ops`` and ``torchvision``.
 """
 
 import importlib.util
@@ -16,12 +15,12 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import torch
 
-# Kept alive for the process: torch drops the schemas with the object.
+# Kept alive as long as the process, because torch drops the schemas with the object.
 _torchvision_library: torch.library.Library | None = None
 
 
 class MissingOps:
-    """Stands for ``mmcv._ext`` where mmcv has none: any op fails when called, not when imported."""
+    """Replacement for ``mmcv._ext`` where mmcv has none: an op fails when it is called, not when it is imported."""
 
     def __getattr__(self, name: str):
         if name.startswith('__'):
@@ -36,10 +35,10 @@ class MissingOps:
 
 
 def check_opencv() -> None:
-    """Says what to do where opencv-python, which mmengine asks for, finds no libGL on a machine without a display.
+    """Checks that OpenCV loads. mmengine requires opencv-python, which needs a libGL that servers often lack.
 
     Raises:
-        ImportError: cv2 is missing or does not load.
+        ImportError: cv2 is missing or does not load; the message says what to do.
     """
     try:
         import cv2  # noqa: F401
@@ -49,10 +48,10 @@ def check_opencv() -> None:
 
 
 def allow_mmcv_without_ops() -> bool:
-    """Lets ``mmcv.ops`` be imported with mmcv-lite, which mmseg 1.2.2 does without a guard.
+    """Lets mmseg 1.2.2 import ``mmcv.ops`` with mmcv-lite, which has no compiled ops.
 
-    ``mmengine.utils.dl_utils.mmcv_full_available()`` stays False. Not needed with onedl-mmsegmentation
-    (1.3 and later), which guards these imports; can go with the support of mmsegmentation 1.2.
+    ``mmengine.utils.dl_utils.mmcv_full_available()`` stays False. The shim is not needed with onedl-mmsegmentation
+    (1.3 and later), which guards these imports. It can go when mmsegmentation 1.2 is no longer supported.
 
     Returns:
         bool: True if the shim was needed and is in place.
@@ -86,11 +85,11 @@ def allow_mmcv_without_ops() -> bool:
 
 
 def allow_torchvision_beside_cpu_torch() -> bool:
-    """Declares the op schemas torchvision's Python needs where its binary does not fit a CPU torch.
+    """Declares the ops that torchvision's Python code needs where its binary does not fit a CPU torch.
 
-    An index that serves a CUDA build of torchvision may have no CPU one, and ``import torchvision`` then
+    A package index may have a CUDA build of torchvision and no CPU build. Then ``import torchvision``
     fails with ``operator torchvision::nms does not exist``. A binary that loads is used as it is.
-    Can go when torchvision (0.28.0 here) imports without its binary.
+    The shim can go when torchvision (0.28.0 here) imports without its binary.
 
     Returns:
         bool: True if the shim was needed and is in place.
@@ -115,17 +114,17 @@ def allow_torchvision_beside_cpu_torch() -> bool:
 
 
 class LateModule(ModuleType):
-    """Stands for a package that is imported when something of it is used."""
+    """Replacement for a package, which imports it when one of its attributes is used."""
 
     def __getattr__(self, name: str):
         return getattr(importlib.import_module(self.__name__), name)
 
 
 class ImportsTimmLate:
-    """Finds ``mmseg.models.backbones.timm_backbone``, and lets it import timm when it is asked for a backbone.
+    """Import finder that lets ``mmseg.models.backbones.timm_backbone`` import timm only when a backbone is built.
 
-    All of ``mmseg.models`` imports it, and timm takes a second and torchvision along. Can go when mmsegmentation
-    (1.2.2 here) imports timm in the backbone.
+    ``mmseg.models`` always imports that module, and timm takes a second and imports torchvision. The shim can go when
+    mmsegmentation (1.2.2 here) imports timm where the backbone is built.
     """
 
     @staticmethod
@@ -155,7 +154,7 @@ def import_timm_late() -> None:
 
 
 def where_config_finds_its_formatter() -> ModuleType:
-    """The module whose ``FormatCode`` MMEngine's Config calls: its own, or with onedl-mmengine that of yapf."""
+    """Returns the module whose ``FormatCode`` MMEngine's Config calls: its own, or yapf's with onedl-mmengine."""
     from mmengine.config import config
     from yapf.yapflib import yapf_api
     return config if hasattr(config, 'FormatCode') else yapf_api
@@ -164,11 +163,11 @@ def where_config_finds_its_formatter() -> ModuleType:
 def format_config_once() -> Callable:
     """Lets MMEngine format the text of a config once, instead of five times in a run's first seconds.
 
-    The log, two files, the message hub and each checkpoint have the same text. Can go when MMEngine (0.10.7 here)
-    keeps it.
+    The log, two files, the message hub and each checkpoint hold the same text. The shim can go when MMEngine (0.10.7
+    here) keeps the formatted text.
 
     Returns:
-        Callable: What stands for yapf's ``FormatCode`` in MMEngine.
+        Callable: The function that MMEngine now calls in the place of yapf's ``FormatCode``.
     """
     place = where_config_finds_its_formatter()
     format_code = place.FormatCode
@@ -190,15 +189,15 @@ def format_config_once() -> Callable:
 
 
 def append_history_in_place() -> None:
-    """Lets MMEngine's HistoryBuffer take a number in constant time; it would copy all that it has.
+    """Lets MMEngine's HistoryBuffer append a number in constant time, instead of copying the whole history.
 
-    At the end of a run of 160,000 iterations that copying takes milliseconds of each. Can go when MMEngine (0.10.7
-    here) does not do it.
+    At the end of a run of 160,000 iterations that copy takes milliseconds of each iteration. The shim can go when
+    MMEngine (0.10.7 here) no longer copies.
     """
     from mmengine.logging import HistoryBuffer
     if getattr(HistoryBuffer.update, 'is_shim', False):
         return
-    # Of each buffer: the memory its two histories lie at the beginning of. Not in the buffer, which may be pickled.
+    # For each buffer, the memory at whose beginning its two histories lie. Kept outside it, as it may be pickled.
     room: WeakKeyDictionary[HistoryBuffer, dict] = WeakKeyDictionary()
 
     def update(self: HistoryBuffer, log_val: int | float, count: int = 1) -> None:

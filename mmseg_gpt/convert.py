@@ -20,20 +20,20 @@ from .models import GatedPromptViT
 from .models.vit import ARCHS
 from .wording import listed
 
-# All weights of a file under the names they have in it; the other layouts are those of the ViT alone.
+# This layout keeps all weights of a file under the names they have in it; the others hold the ViT alone.
 AS_IS = 'as-is'
 SUFFIXES = ('.pth', '.safetensors')
 
 
 class VitFile(NamedTuple):
-    """What a checkpoint holds.
+    """The ViT in a checkpoint file.
 
     Attributes:
-        layout: The name of its layout.
-        shape: The sizes of its ViT.
-        num_heads: Its number of attention heads, None where the file does not tell.
+        layout: The name of the file's layout.
+        shape: The sizes of the ViT.
+        num_heads: The number of its attention heads, or None where the file does not show it.
         state: The weights of the ViT, by timm's names.
-        left_over: The names of all else.
+        left_over: The names of all other weights in the file.
     """
     layout: str
     shape: VitShape
@@ -43,11 +43,11 @@ class VitFile(NamedTuple):
 
 
 def read_vit(path: Path) -> VitFile:
-    """Reads the whole ViT out of a checkpoint, one of stock MMEngine too.
+    """Reads the whole ViT out of a checkpoint, which may be one of stock MMEngine.
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: it holds no ViT, or a broken one.
+        CheckpointError: the file holds no ViT, or an incomplete one.
     """
     content = read_file(path, old_mmengine=True)
     if is_adapter_only(content):
@@ -70,9 +70,9 @@ def read_vit(path: Path) -> VitFile:
 
 
 def empty_vit(shape: VitShape, num_heads: int | None, has_norm: bool) -> GatedPromptViT:
-    """A ViT of these sizes without any numbers in it, to compare names and shapes with."""
+    """Builds a ViT of these sizes whose tensors have names and shapes but no values, for comparisons."""
     ratio = shape.hidden / shape.width
-    if int(ratio * shape.width) < shape.hidden:  # by rounding
+    if int(ratio * shape.width) < shape.hidden:  # because of rounding
         ratio = math.nextafter(ratio, math.inf)
     grid = (shape.side, shape.side) if shape.side else (1, shape.positions - 1)
     with torch.device('meta'):
@@ -84,7 +84,7 @@ def empty_vit(shape: VitShape, num_heads: int | None, has_norm: bool) -> GatedPr
 
 
 def describe(path: Path) -> str:
-    """Says in lines what a checkpoint holds, and how a config uses it."""
+    """Describes in lines of text what a checkpoint holds and how a config uses it."""
     content = read_file(path, old_mmengine=True)
     if is_adapter_only(content):
         return describe_adapters(path, content)
@@ -110,7 +110,7 @@ def describe(path: Path) -> str:
 
 
 def describe_adapters(path: Path, content: dict) -> str:
-    """Says in lines what an adapter-only checkpoint holds, and how it is used."""
+    """Describes in lines of text what an adapter-only checkpoint holds and how it is used."""
     state, frozen = weights_in(content, path), content['meta']['frozen']
     names = plain_meta(content).get('dataset_meta', {}).get('classes', [])
     rows = {
@@ -128,23 +128,23 @@ def describe_adapters(path: Path, content: dict) -> str:
 
 
 def needed_vit(content: dict) -> str:
-    """How an adapter-only checkpoint becomes a whole one."""
+    """Says how to make a whole checkpoint of an adapter-only one."""
     return (f'make a whole checkpoint of it with its pretrained ViT, {content["meta"]["frozen"].get("source")}: '
             f'python tools/convert_checkpoint.py --layout {AS_IS} --vit PRETRAINED_VIT ADAPTERS.pth WHOLE.pth')
 
 
 def count(state: State) -> str:
-    """How many weights and parameters there are, for people."""
+    """Says how many weights and parameters a state dict has."""
     return f'{len(state)}, with {sum(value.numel() for value in state.values()):,} parameters'
 
 
 def as_lines(rows: dict[str, object]) -> str:
-    """Keys and values in two columns."""
+    """Writes keys and values in two columns."""
     return '\n'.join(f'{key:<11} {value}' for key, value in rows.items())
 
 
 def config_lines(path: Path, vit: VitFile, digest: str) -> str:
-    """The part of a config that loads ``vit`` from ``path``."""
+    """Returns the part of a config that loads ``vit`` from ``path``."""
     shape = vit.shape
     sizes = dict(embed_dims=shape.width, num_layers=shape.blocks, mlp_ratio=shape.hidden / shape.width)
     named = [name for name, arch in ARCHS.items()
@@ -160,7 +160,7 @@ def config_lines(path: Path, vit: VitFile, digest: str) -> str:
 
 
 def is_sealed(path: Path) -> bool:
-    """Whether our own checksum travels in the file; that it is right was checked when the file was read."""
+    """Says whether the file has a seal. That the seal is right was checked when the file was read."""
     with open(path, 'rb') as file:
         file.seek(max(0, path.stat().st_size - LENGTH))
         return file.read().startswith(PREFIX)
@@ -170,22 +170,23 @@ def convert(source: Path, target: Path, layout: str, force: bool = False, vit: s
     """Writes the weights in ``source`` to ``target``, which appears whole or not at all.
 
     Args:
-        source: A checkpoint in any layout, one of stock MMEngine too.
+        source: A checkpoint in any layout, which may be one of stock MMEngine.
         target: A ``.safetensors`` or ``.pth`` file; the latter gets a seal.
         layout: One of ``EXPORTS``, or ``AS_IS``.
-        force: Whether ``target`` may be there already.
-        vit: Path or address of the pretrained ViT of an adapter-only ``source``, of which a whole checkpoint is made;
-            only with ``AS_IS``.
+        force: Whether to overwrite ``target``.
+        vit: Path or address of the pretrained ViT of an adapter-only ``source``, to write a whole checkpoint; only with
+            ``AS_IS``.
 
     Returns:
-        int: How many weights were written.
+        int: The number of weights written.
 
     Raises:
         FileNotFoundError: there is no ``source``, or no folder for ``target``.
-        FileExistsError: there is a ``target``.
-        OSError: ``target`` cannot be written; what was there before is still there.
-        CheckpointError: ``source`` cannot be read, or holds what ``layout`` has no place for, or ``vit`` is not its.
-        ValueError: ``target`` has another suffix, or ``vit`` is given without need.
+        FileExistsError: there is a ``target`` already.
+        OSError: ``target`` cannot be written; the file of before is still there.
+        CheckpointError: ``source`` cannot be read, or holds a weight that ``layout`` has no name for, or was trained
+            on another ViT than ``vit``.
+        ValueError: ``target`` has another suffix, or ``vit`` is given for a whole checkpoint.
     """
     if target.suffix not in SUFFIXES:
         raise ValueError(f'{target}: the file to write must end in {" or ".join(SUFFIXES)}')
@@ -199,7 +200,7 @@ def convert(source: Path, target: Path, layout: str, force: bool = False, vit: s
         state = weights_in(content, source)
         if vit:
             if not is_adapter_only(content):
-                raise ValueError(f'--vit is for adapter-only checkpoints, and {source} is none')
+                raise ValueError(f'--vit is for adapter-only checkpoints, and {source} is a whole one')
             state = with_frozen_state(content, vit, source)
         elif is_adapter_only(content):
             raise CheckpointError(f'{source} holds adapters only; {needed_vit(content)}')
@@ -214,7 +215,7 @@ def convert(source: Path, target: Path, layout: str, force: bool = False, vit: s
 
 
 def plain_meta(content: object) -> dict:
-    """What mmseg's inferencer asks of a checkpoint's ``meta``: the names and colours of the classes, if all plain."""
+    """Returns what mmseg's inferencer reads in a checkpoint's ``meta``: names and colours of classes, if all plain."""
     meta = content.get('meta') if isinstance(content, dict) else None
     dataset = meta.get('dataset_meta') if isinstance(meta, dict) else None
     if not isinstance(dataset, dict):

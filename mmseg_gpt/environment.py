@@ -40,8 +40,8 @@ def available_bytes(device: torch.device) -> float:
 
 
 def peak_resident_bytes() -> int:
-    """Returns the most physical memory this process ever had, in bytes, as the operating system counts it."""
-    # Linux's getrusage begins with what the process had that started this one.
+    """Returns the peak of this process's physical memory in bytes, as the operating system counts it."""
+    # Linux's getrusage starts from the peak of the process that started this one.
     peak = bytes_in('/proc/self/status', 'VmHWM')
     return peak or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == 'darwin' else 1024)
 

@@ -12,10 +12,10 @@ UNFINISHED = '.unfinished'
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Gives a name beside ``path`` to write to; what is written there takes the name ``path`` when it is on the disk.
+    """Yields a path beside ``path`` to write to, and renames the finished file to ``path`` when it is on the disk.
 
     Raises:
-        OSError: that cannot be done. After this and any other error ``path`` is as it was, and nothing lies beside it.
+        OSError: the file cannot be written. After any error ``path`` is as it was, and the unfinished file is removed.
     """
     unfinished = path.with_name(path.name + UNFINISHED)
     try:

@@ -14,7 +14,7 @@ def look_up(cfg: Config | dict, path: str) -> object:
 
 
 def settings_of(cfg: Config) -> str:
-    """Returns a config as JSON; what JSON has no form for becomes text."""
+    """Returns a config as JSON; values that JSON cannot express become text."""
     return json.dumps(cfg.to_dict(), default=lambda value: getattr(value, '__qualname__', None) or repr(value))
 
 

@@ -122,7 +122,7 @@ def test_adapters_that_do_not_say_of_which_model(settings, folder, tmp_path):
     content = read_file(folder / 'adapters.pth')
     content['meta']['settings'] = settings
     torch.save(content, tmp_path / 'adapters.pth')
-    with pytest.raises(CheckpointError, match=r'adapters\.pth holds adapters only, and does not say of which model'):
+    with pytest.raises(CheckpointError, match=r'adapters\.pth holds adapters only, and not the config of their model'):
         convert(tmp_path / 'adapters.pth', tmp_path / 'whole.pth', AS_IS, vit=str(folder / 'vit.pth'))
 
 
@@ -138,7 +138,7 @@ def test_the_tool_says_what_adapters_are(folder, tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize('source, layout, vit, error, message', [
     ('adapters.pth', AS_IS, False, CheckpointError, 'holds adapters only; make a whole checkpoint'),
     ('adapters.pth', 'timm', False, CheckpointError, 'holds adapters only, without a ViT'),
-    ('whole.pth', AS_IS, True, ValueError, '--vit is for adapter-only checkpoints, and .*whole.pth is none'),
+    ('whole.pth', AS_IS, True, ValueError, '--vit is for adapter-only checkpoints, and .*whole.pth is a whole one'),
 ])
 def test_what_cannot_be_converted_says_so(source, layout, vit, error, message, folder, tmp_path):
     with pytest.raises(error, match=message):

@@ -1,4 +1,4 @@
-"""Where the released checkpoints are published, by file name."""
+"""Addresses of the released checkpoints, by file name."""
 
 from pathlib import Path
 
@@ -19,5 +19,5 @@ SOURCES |= {f'dinov2_{vit}14{registers}_pretrain.pth': f'{DINOV2}/dinov2_{vit}14
 
 
 def source_of(path: str | Path) -> str | None:
-    """The address a released checkpoint can be downloaded from, or None for a file of the user's own."""
+    """Returns the address of a released checkpoint, or None for a file of the user's own."""
     return SOURCES.get(Path(path).name)

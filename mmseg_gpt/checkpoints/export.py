@@ -1,6 +1,6 @@
 """Renaming a ViT from timm's names to the layouts of other libraries: the inverse of :mod:`.formats`.
 
-Each function takes and returns a state dict; what a layout has no name for is refused.
+Each function takes and returns a state dict, and raises a ValueError for a weight that its layout has no name for.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ TO_BACKBONE = ((r'^blocks\.', 'layers.'), ('^', 'backbone.'))
 
 
 def as_timm(state: State) -> State:
-    """The names stay; with registers timm has no position for CLS, which is added to the CLS token."""
+    """Keeps the names. With registers, adds the position of CLS to the CLS token, because timm has none for it."""
     if 'reg_token' not in state:
         return state
     cls, patches = state['pos_embed'][:, :1], state['pos_embed'][:, 1:]
@@ -24,20 +24,20 @@ def as_timm(state: State) -> State:
 
 
 def as_mmpretrain(state: State) -> State:
-    """mmpretrain 1.2's VisionTransformer, under ``backbone.``."""
+    """Renames to mmpretrain 1.2's VisionTransformer, under ``backbone.``."""
     refuse(state, 'mmpretrain', 'reg_token')
     return rename(state, *OPENMMLAB, *TO_BACKBONE)
 
 
 def as_mmsegmentation(state: State) -> State:
-    """mmsegmentation 1.2's VisionTransformer (with ``patch_bias=True``), under ``backbone.``."""
+    """Renames to mmsegmentation 1.2's VisionTransformer (with ``patch_bias=True``), under ``backbone.``."""
     refuse(state, 'mmsegmentation', 'reg_token', 'blocks.0.ls1.gamma')
     return rename(state, *OPENMMLAB, (r'^(blocks\.\d+)\.attn\.qkv\.', r'\1.attn.attn.in_proj_'),
                   (r'^(blocks\.\d+)\.attn\.proj\.', r'\1.attn.attn.out_proj.'), *TO_BACKBONE)
 
 
 def as_mmseg_gpt(state: State) -> State:
-    """The backbone inside a model of this project."""
+    """Renames to the backbone inside a model of this project, under ``backbone.``."""
     return rename(state, ('^', 'backbone.'))
 
 
@@ -46,10 +46,10 @@ EXPORTS: dict[str, Callable[[State], State]] = {
 
 
 def refuse(state: State, library: str, *names: str) -> None:
-    """Refuses what the ViT of ``library`` does not have.
+    """Refuses weights that the ViT of ``library`` does not have.
 
     Raises:
-        ValueError: naming the weight.
+        ValueError: one of ``names`` is in ``state``.
     """
     for name in names:
         if name in state:

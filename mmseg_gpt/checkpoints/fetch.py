@@ -1,6 +1,6 @@
-"""Finding a pretrained file: where it lies, or from an address into torch.hub's cache, once for a machine.
+"""Finding a pretrained file: at a local path, or at an address, from which it is fetched once into torch.hub's cache.
 
-A file enters the cache under its own name only after it was read whole, so what lies there is a checkpoint.
+A file gets its name in the cache only after all of it was read, so the cache holds nothing but checkpoints.
 """
 
 import hashlib
@@ -24,18 +24,18 @@ TIMM = 'timm://'
 
 
 def is_remote(checkpoint: str | Path) -> bool:
-    """Whether ``checkpoint`` is an address and not a path."""
+    """Says whether ``checkpoint`` is an address and not a path."""
     return '://' in str(checkpoint)
 
 
 def locate(checkpoint: str | Path) -> Path:
-    """Where the file is on this machine, or will be when :func:`fetch` has got it; nothing is fetched.
+    """Returns the path at which the file is on this machine, or at which :func:`fetch` will put it. Fetches nothing.
 
     Args:
         checkpoint: A path, an http(s) address, or ``timm://NAME``.
 
     Raises:
-        CheckpointError: another kind of address.
+        CheckpointError: ``checkpoint`` is another kind of address.
     """
     if not is_remote(checkpoint):
         return Path(checkpoint).expanduser()
@@ -46,33 +46,33 @@ def locate(checkpoint: str | Path) -> Path:
     if not checkpoint.startswith(('http://', 'https://')) or not name:
         raise CheckpointError(f'checkpoint {checkpoint}: give a path, an address that begins with http:// or https:// '
                               f'and ends in the name of a file, or {TIMM}NAME for a model of timm')
-    # Many files are called model.safetensors: without a hash in it, a name says nothing.
+    # Many files are called model.safetensors: a name identifies a file only with a hash in it.
     address = '' if HASH_IN_NAME.search(name) else hashlib.sha256(checkpoint.encode()).hexdigest()[:8] + '-'
     return folder / (address + name)
 
 
 def name_in(address: str) -> str:
-    """The name of the file that an address ends in, '' if there is none."""
+    """Returns the file name at the end of an address, or ''."""
     return Path(unquote(urlsplit(address).path)).name
 
 
 def fetch(checkpoint: str | Path, sha256: str | None = None) -> Path:
-    """Makes sure that the file is on this machine, and that it is the right one.
+    """Makes sure that the file is on this machine and that it is the right one.
 
-    Of several processes that share the cache one downloads, and the others wait; a lock of files and not
-    ``mmengine.dist`` sees to it, because a barrier gives up during a long download and hangs after a failed one.
+    If several processes share the cache, one downloads and the others wait. A file lock sees to that, not
+    ``mmengine.dist``, because a barrier gives up during a long download and hangs after a failed one.
 
     Args:
-        checkpoint: As for :func:`locate`.
-        sha256: What ``sha256sum`` prints for the file, where that must be checked. Else only a hash in the name of
-            a download is, once.
+        checkpoint: A path, an http(s) address, or ``timm://NAME``.
+        sha256: The SHA-256 that the file must have, as ``sha256sum`` prints it. Without it only a download is
+            checked, once, against the hash in its name if it has one.
 
     Returns:
         Path: The local file.
 
     Raises:
         FileNotFoundError: there is no such local file.
-        CheckpointError: it cannot be fetched, or it is not the file of this SHA-256.
+        CheckpointError: the file cannot be fetched, or has another SHA-256.
     """
     if sha256 is not None and not re.fullmatch('[0-9a-fA-F]{64}', sha256):
         raise CheckpointError(f'sha256 of {checkpoint} must be the 64 hexadecimal digits that sha256sum prints, '
@@ -96,9 +96,9 @@ def download(address: str, path: Path, sha256: str | None) -> None:
     """Fetches ``address`` to ``path``, which appears whole and checked, or not at all.
 
     Raises:
-        CheckpointError: naming the address and where to put the file instead.
+        CheckpointError: the fetch failed; the message names the address and where to put the file instead.
     """
-    for left in path.parent.glob(f'partial-{escape(path.name)}*'):  # of a process that was killed
+    for left in path.parent.glob(f'partial-{escape(path.name)}*'):  # left by a process that was killed
         left.unlink()
     partial = path.with_name(f'partial-{path.name}')
     get: Callable[[str, Path, str | None], None] = download_timm if address.startswith(TIMM) else download_url
@@ -115,14 +115,14 @@ def download(address: str, path: Path, sha256: str | None) -> None:
 
 
 def download_url(address: str, path: Path, sha256: str | None) -> None:
-    """Downloads an http(s) address and checks its hash: ``sha256``, or the one in its name."""
+    """Downloads an http(s) address and checks the hash of the file: ``sha256``, or the one in its name."""
     in_name = HASH_IN_NAME.search(name_in(address))
     expected = sha256.lower() if sha256 else in_name and in_name[1]
     torch.hub.download_url_to_file(address, str(path), expected, progress=is_main_process())
 
 
 def download_timm(address: str, path: Path, sha256: str | None) -> None:
-    """Lets timm load the pretrained weights of a model, and keeps them as safetensors."""
+    """Lets timm load the pretrained weights of a model, and saves them as safetensors."""
     try:
         import timm
         from safetensors.torch import save_file

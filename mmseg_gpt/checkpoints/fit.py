@@ -10,14 +10,17 @@ from ..wording import listed
 
 def differences(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor],
                 may_be_left_over: tuple[str, ...] = ()) -> list[str]:
-    """Lists why ``state`` does not fill ``wanted``, one line for each kind; empty if it does.
+    """Lists why ``state`` does not fill ``wanted``, one line for each kind of problem.
 
-    Two tensors of one shape that have changed places fill everything: only a checksum of the file shows it.
+    Two tensors of one shape that were swapped are not noticed: only a checksum of the file shows that.
 
     Args:
         wanted: The tensors to fill, by name.
-        state: The tensors there are, by name.
+        state: The tensors to fill them with, by name.
         may_be_left_over: Names that ``state`` may have beyond ``wanted``; one that ends in '.' or '_' is a prefix.
+
+    Returns:
+        list: The lines; empty if ``state`` fills ``wanted``.
     """
     prefixes = tuple(name for name in may_be_left_over if name.endswith(('.', '_')))
     both = {k: (state[k], v) for k, v in wanted.items() if k in state}
@@ -30,7 +33,7 @@ def differences(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor],
                       for k, (theirs, ours) in both.items() if theirs.shape != ours.shape],
         'not of its type': [f'{k} (file {theirs.dtype}, {kind_of(theirs)}; config {ours.dtype})'
                             for k, (theirs, ours) in both.items() if k not in alike],
-        # Of the right shape only: a view can claim to be any size.
+        # Only tensors of the right shape are read: an expanded view can claim any size.
         'not finite': [k for k, (theirs, ours) in alike.items()
                        if theirs.shape == ours.shape and not torch.isfinite(theirs.to(ours.dtype)).all()],
     }
@@ -38,9 +41,8 @@ def differences(wanted: Mapping[str, Tensor], state: Mapping[str, Tensor],
             for kind, keys in kinds.items() if keys]
 
 
-
 def kind_of(tensor: Tensor) -> str:
-    """Tells apart what copying one tensor to another would not keep: the kind of number, and odd storage."""
+    """Names what a copy to another tensor would lose: the kind of number, or an odd storage."""
     if tensor.is_meta:
         return 'without numbers'
     if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested:
@@ -49,5 +51,5 @@ def kind_of(tensor: Tensor) -> str:
 
 
 def kind_of_number(tensor: Tensor) -> str:
-    """Real, complex or whole numbers: copying from one to another loses what they mean."""
+    """Returns 'real', 'complex' or 'whole': copying from one kind to another changes what the numbers mean."""
     return 'real' if tensor.is_floating_point() else 'complex' if tensor.is_complex() else 'whole'

@@ -1,6 +1,6 @@
 """Recognising a checkpoint's layout by its names, and renaming it to timm's.
 
-One pure function for each layout, from state dict to state dict. To add a layout, add a
+Each layout has a pure function from state dict to state dict. To add a layout, add a
 :class:`Layout` to ``LAYOUTS``: the first whose ``mark`` is among the names is taken.
 """
 
@@ -20,11 +20,11 @@ class Layout(NamedTuple):
     """How one family of checkpoints names its weights.
 
     Attributes:
-        name: What error messages and the log call it.
-        mark: A regular expression for a whole name that files of this layout have and those below have not.
-        convert: From the file's state dict to timm's names.
-        left_over: What else these files may hold, as ``convert`` names it; what ends in '.' or '_' is a prefix.
-        num_heads: From the file's state dict to its number of attention heads, None where it does not tell.
+        name: Its name in error messages and the log.
+        mark: A regular expression for a whole name that files of this layout have and those of later layouts lack.
+        convert: Function from the file's state dict to one with timm's names.
+        left_over: Names, after ``convert``, of other weights in these files; one that ends in '.' or '_' is a prefix.
+        num_heads: Function from the file's state dict to the number of attention heads, None where it is not shown.
     """
     name: str
     mark: str
@@ -51,12 +51,12 @@ def rename(state: State, *rules: tuple[str, str]) -> State:
 
 
 def under(prefix: str, state: State) -> State:
-    """Drops a prefix from the names that have it; the others get a '/', and none is taken for a weight of the ViT."""
+    """Drops a prefix from the names that have it. The others get a '/', so that none is taken for a ViT weight."""
     return {k.removeprefix(prefix) if k.startswith(prefix) else f'/{k}': v for k, v in state.items()}
 
 
 def strip(pattern: str) -> Callable[[State], State]:
-    """Makes a converter that takes what is :func:`under` the prefix of ``cls_token``.
+    """Makes a converter that drops the prefix of ``cls_token`` from all names, as :func:`under` does.
 
     Args:
         pattern: A regular expression for that prefix.
@@ -72,7 +72,7 @@ def strip(pattern: str) -> Callable[[State], State]:
 
 
 def from_openmmlab(prefix: str) -> Callable[[State], State]:
-    """Makes a converter of the names of mmpretrain's and mmsegmentation's VisionTransformer under ``prefix``."""
+    """Makes a converter for the names of mmpretrain's and mmsegmentation's VisionTransformer under ``prefix``."""
     layer = r'^(layers\.\d+)\.'
     rules = ((r'^ln1\.', 'norm.'), (r'^patch_embed\.projection\.', 'patch_embed.proj.'),
              (rf'{layer}ln([12])\.', r'\1.norm\2.'), (rf'{layer}attn\.gamma1\.weight$', r'\1.ls1.gamma'),
@@ -83,9 +83,9 @@ def from_openmmlab(prefix: str) -> Callable[[State], State]:
 
 
 def from_dinov2(prefix: str) -> Callable[[State], State]:
-    """Makes a converter of the names of DINOv2's own code under ``prefix``.
+    """Makes a converter for the names of DINOv2's own code under ``prefix``.
 
-    Its training puts the blocks into chunks, and ``blocks.1.3`` is block 3 there.
+    DINOv2's training groups the blocks into chunks: ``blocks.1.3`` is block 3, in chunk 1.
     """
 
     def convert(state: State) -> State:
@@ -99,10 +99,10 @@ def from_dinov2(prefix: str) -> Callable[[State], State]:
 
 
 def from_timm_with_registers(state: State) -> State:
-    """Adds the position of CLS, which timm has merged into the CLS token where there are registers.
+    """Adds a position embedding of 0 for CLS; with registers, timm has added it to the CLS token already.
 
     Raises:
-        ValueError: the position embedding is not that of a square grid alone.
+        ValueError: the position embedding has other entries than those of a square grid.
     """
     pos_embed = state.get('pos_embed')
     if pos_embed is None or pos_embed.ndim != 3:
@@ -134,7 +134,7 @@ def from_huggingface(state: State) -> State:
 
 
 def join_qkv(state: State) -> State:
-    """Joins ``attn.query``, ``attn.key`` and ``attn.value`` to ``attn.qkv``, wherever there are all three of a kind."""
+    """Joins ``attn.query``, ``attn.key`` and ``attn.value`` to ``attn.qkv``, where all three are there."""
     joined = dict(state)
     for name in state:
         if match := re.fullmatch(r'(blocks\.\d+\.attn\.)query(\.weight|\.bias)', name):
@@ -200,7 +200,11 @@ def from_jax(state: State) -> State:
 
 
 def jax_heads(state: State) -> int:
-    """The number of attention heads, which JAX's query kernel (D, heads, d) shows."""
+    """Returns the number of attention heads, which is an axis of JAX's query kernel (D, heads, d).
+
+    Raises:
+        ValueError: the kernel is missing or has other axes.
+    """
     name = 'Transformer/encoderblock_0/MultiHeadDotProductAttention_1/query/kernel'
     if name not in state or state[name].ndim != 3 or not state[name].shape[1]:
         raise ValueError(f'{name} is missing, or not (width, heads, width of a head)')
@@ -208,7 +212,7 @@ def jax_heads(state: State) -> int:
 
 
 def moco_heads(state: State) -> int | None:
-    """12 for MoCo v3's ViT-S, which everywhere else has 6; nothing in the file shows it."""
+    """Returns 12 for MoCo v3's ViT-S, which has 6 heads everywhere else; its file does not show that. Else None."""
     cls_token = state.get('module.base_encoder.cls_token', state.get('module.cls_token'))
     return 12 if cls_token.shape[-1:] == (384, ) else None
 
@@ -254,7 +258,7 @@ def to_timm(state: State) -> tuple[Layout, State]:
         tuple: The layout, and the converted state dict, heads and decoders still in it.
 
     Raises:
-        ValueError: no known layout, or one that is broken, or a ViT with SwiGLU; the message shows some of the names.
+        ValueError: the layout is unknown or its names are incomplete, or the ViT has SwiGLU; the message says which.
     """
     for layout in LAYOUTS:
         if any(map(re.compile(layout.mark).fullmatch, state)):
@@ -266,7 +270,7 @@ def to_timm(state: State) -> tuple[Layout, State]:
 
 
 def refuse_swiglu(state: State) -> None:
-    """Says of DINOv2's giant why it cannot be loaded; timm names its MLP like a plain one of twice the width.
+    """Refuses a ViT with SwiGLU, such as DINOv2's giant. timm names its MLP like a plain one of twice the width.
 
     Raises:
         ValueError: the MLP of the first block is SwiGLU.

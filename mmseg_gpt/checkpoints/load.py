@@ -13,21 +13,21 @@ from .formats import to_timm
 from .read import CheckpointError, read_state_dict
 from .shape import VitShape, shape_of
 
-# The final norm, which the backbone has only for classification.
+# Weights of the final norm, which the backbone has only for classification.
 FINAL_NORM = ('norm.weight', 'norm.bias')
 
 
 @WEIGHT_INITIALIZERS.register_module()
 class PretrainedViT:
-    """``init_cfg`` of :class:`GatedPromptViT`: loads a pretrained ViT strictly.
+    """Strict loader of a pretrained ViT, for the ``init_cfg`` of :class:`GatedPromptViT`.
 
-    Every weight must be there, in the right shape and finite. What this cannot see is two weights of one shape
-    that have changed places, or numbers that were changed: ``sha256`` does.
+    Every weight must be there, have the right shape and be finite. Swapped weights of one shape and changed numbers
+    are noticed only with ``sha256``.
 
     Args:
-        checkpoint: A file in any layout of :mod:`mmseg_gpt.checkpoints.formats`; or the http(s) address of one, or
-            ``timm://NAME`` for a model of timm, which are fetched once into the cache of torch.hub.
-        sha256: What ``sha256sum`` prints for the file; another file is refused.
+        checkpoint: A file in any layout of :mod:`mmseg_gpt.checkpoints.formats`, the http(s) address of one, or
+            ``timm://NAME`` for a model of timm. The latter two are fetched once into the cache of torch.hub.
+        sha256: The SHA-256 of the file, as ``sha256sum`` prints it; any other file is refused.
     """
 
     def __init__(self, checkpoint: str, sha256: str | None = None) -> None:
@@ -39,9 +39,9 @@ class PretrainedViT:
 
 
 def load_vit(backbone: nn.Module, path: str | Path) -> None:
-    """Fills every ViT weight of ``backbone`` from ``path``; prompts, gates and temperatures stay.
+    """Fills every ViT weight of ``backbone`` from ``path``; prompts, gates and temperatures stay as they are.
 
-    The position embedding is resized (bicubic) where the grid differs, and the log says so.
+    If the grid differs, the position embedding is resized (bicubic), and the log says so.
 
     Args:
         backbone: A :class:`GatedPromptViT`.
@@ -49,7 +49,7 @@ def load_vit(backbone: nn.Module, path: str | Path) -> None:
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: a key is missing, left over, misshapen or not finite. Nothing is changed then.
+        CheckpointError: a weight is missing, left over, misshapen or not finite. The backbone is then as it was.
     """
     try:
         content = read_state_dict(path)
@@ -78,10 +78,10 @@ def load_vit(backbone: nn.Module, path: str | Path) -> None:
 
 
 def to_resize(there: VitShape, here: VitShape, grid: tuple[int, int], may_be_oblong: bool) -> int:
-    """The side of the file's grid if its position embedding must be resized to ``grid``, else 0.
+    """Returns the side of the file's grid if its position embedding must be resized to ``grid``, else 0.
 
-    As many patches need not mean the same grid: 196 are 14x14 in a published file, and 7x28 in an oblong
-    config. Only our own files are taken to be oblong (``may_be_oblong``) where they could be square.
+    Equal numbers of patches need not mean the same grid: 196 patches are 14x14 in a published file, and perhaps
+    7x28 in a config. Only files of our own (``may_be_oblong``) are taken to have the config's grid then.
     """
     if there.positions == here.positions and (may_be_oblong or grid == (there.side, there.side)):
         return 0
@@ -89,7 +89,7 @@ def to_resize(there: VitShape, here: VitShape, grid: tuple[int, int], may_be_obl
 
 
 def likely_cause(there: VitShape, here: VitShape) -> str:
-    """Says in words how the ViT in the file differs from the one in the config, and what to set in the config."""
+    """Says how the ViT in the file differs from the one in the config, and what to set in the config."""
     said = [f'The file holds {there}, the config asks for {here}.'] if str(there) != str(here) else []
     advice = [f'{option}={value}' for option, value, other in (
         ('patch_size', there.patch, here.patch), ('layer_scale', there.layer_scale, here.layer_scale),

@@ -1,4 +1,4 @@
-"""What may be in a checkpoint: tensors and Python's own types, which torch loads safely without any allow-list."""
+"""The types a checkpoint may hold: tensors and Python's own types, which torch loads safely without an allow-list."""
 
 import logging
 from collections.abc import Mapping
@@ -9,24 +9,24 @@ from mmengine.logging import HistoryBuffer, print_log
 from torch import Tensor
 
 BUFFER = 'history_buffer'
-# Enough for every smoothing window of the log; a whole run's history would outgrow the adapter.
+# Numbers kept of each history: enough for every smoothing window of the log. All would take more than the adapter.
 KEPT_HISTORY = 1000
 PLAIN = (bool, int, float, complex, str, bytes, type(None), torch.Size, torch.dtype, torch.device)
 
 
 def to_plain(value: object, name: str = 'checkpoint') -> object:
-    """Replaces, in nested containers, whatever a safe load would refuse.
+    """Replaces, in nested containers, every object that a safe load would refuse.
 
-    MMEngine's HistoryBuffer becomes a dict of lists, NumPy's arrays tensors and its scalars Python's, a mapping of
-    any class a dict. Tensors are detached and on the CPU, without the memory they are views of.
+    MMEngine's HistoryBuffer becomes a dict of lists, NumPy's arrays become tensors, its scalars Python's, and a mapping
+    of any class a dict. Tensors are detached and moved to the CPU, without the rest of the memory they are views of.
 
     Args:
-        value: What is to be saved.
-        name: What the log calls it, should it be left out.
+        value: The content to be saved.
+        name: Its name in the log, should it be left out.
 
     Returns:
-        The plain value. What cannot be made plain becomes None, and the log says so: a run must not end because
-        some hook keeps an object of its own.
+        The plain value. An object that cannot be made plain becomes None, and the log says so: a run must not end
+        because some hook keeps an object of its own.
     """
     if isinstance(value, Tensor):
         return compact(value)
@@ -43,7 +43,7 @@ def to_plain(value: object, name: str = 'checkpoint') -> object:
         return torch.from_numpy(value.astype(value.dtype.newbyteorder('=')))
     if type(value) in PLAIN:
         return value
-    # Subclasses of Python's types, such as an enum of integers or a named tuple, as what they are based on.
+    # A subclass of a Python type, such as an enum of integers or a named tuple, becomes its base type.
     for base in (int, float, str, tuple, list):
         if isinstance(value, base):
             return to_plain(base(value), name)
@@ -53,7 +53,7 @@ def to_plain(value: object, name: str = 'checkpoint') -> object:
 
 
 def compact(tensor: Tensor) -> Tensor:
-    """The tensor on the CPU; a view of a larger one is copied, because torch would save the whole of that."""
+    """Returns the tensor on the CPU. Copies a view of a larger tensor, because torch would save all of the larger."""
     tensor = tensor.detach().cpu()
     if tensor.layout != torch.strided:
         return tensor
@@ -62,7 +62,7 @@ def compact(tensor: Tensor) -> Tensor:
 
 
 def from_plain(value: object) -> object:
-    """Undoes :func:`to_plain` for MMEngine's HistoryBuffer, the one class that is needed back."""
+    """Turns the dicts that :func:`to_plain` made of MMEngine's HistoryBuffers, and only these, back into objects."""
     if isinstance(value, Mapping):
         if set(value) == {BUFFER}:
             buffer = value[BUFFER]

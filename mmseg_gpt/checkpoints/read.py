@@ -18,30 +18,31 @@ from .stand_ins import HISTORY_BUFFER, OLD_MMENGINE, STAND_INS
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint cannot be used; the message names the file, what is wrong and what to do."""
+    """A checkpoint cannot be used. The message names the file and says what is wrong and what to do."""
 
 
-# What files wrap around their weights: MAE 'model', MoCo v3 and OpenMMLab 'state_dict'; DINO and DINOv2 have a
-# 'teacher' beside the 'student', and publish the teacher.
+# Keys under which files hold their weights: 'model' in MAE, 'state_dict' in MoCo v3 and OpenMMLab; DINO and DINOv2
+# have a 'teacher' beside the 'student', and publish the teacher.
 WRAPPERS = ('model', 'state_dict', 'teacher')
-# Weights do not compress: an archive that grows more than this in reading is made to fill the memory.
+# Weights do not compress: an archive that unpacks to more than this many times its size is an attack on the memory.
 MAX_GROWTH = 20
 
 
 def read_file(path: str | Path, old_mmengine: bool = False) -> object:
-    """Reads all that is in a ``.npz``, ``.safetensors`` or torch file (any other suffix).
+    """Reads the content of a ``.npz``, ``.safetensors`` or torch file (any other suffix).
 
-    Torch files are loaded with ``weights_only=True``; besides tensors and plain types only
-    ``argparse.Namespace`` is allowed, which official MAE files hold. ``.npz`` is read without pickle. A part of a
-    zip archive (torch, ``.npz``) that is damaged is found by its checksum; ``.safetensors`` and torch's format of
-    before 2020 have none, so there only the SHA-256 of the file tells.
+    Torch files are loaded with ``weights_only=True``. Besides tensors and plain types only ``argparse.Namespace``
+    is allowed, which official MAE files hold. ``.npz`` is read without pickle. Damage to a zip archive (torch,
+    ``.npz``) is found by the checksums of its parts. ``.safetensors`` and torch's format of before 2020 have none, so
+    only the SHA-256 of the file shows damage there.
 
     Args:
         path: A local file.
-        old_mmengine: Whether to read checkpoints of stock MMEngine too, whose objects become :class:`Inert`.
+        old_mmengine: Whether to read checkpoints of stock MMEngine too. Their objects become stand-ins
+            (:class:`.stand_ins.Inert`).
 
     Returns:
-        The content, as it was saved, with its tensors on the CPU.
+        The content as it was saved, with its tensors on the CPU.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -56,14 +57,14 @@ def read_file(path: str | Path, old_mmengine: bool = False) -> object:
 
 
 def read_state_dict(path: str | Path, old_mmengine: bool = False) -> dict[str, Tensor]:
-    """Reads the weights in a file, as :func:`read_file` does.
+    """Reads the weights in a file as safely as :func:`read_file`.
 
     Args:
         path: A local file.
-        old_mmengine: As in :func:`read_file`.
+        old_mmengine: Whether to read checkpoints of stock MMEngine too.
 
     Returns:
-        dict: The innermost mapping of names to CPU tensors, with the names as they are in the file.
+        dict: The innermost mapping of names to CPU tensors, with the names of the file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -73,10 +74,10 @@ def read_state_dict(path: str | Path, old_mmengine: bool = False) -> dict[str, T
 
 
 def weights_in(content: object, path: str | Path) -> dict[str, Tensor]:
-    """Takes the weights out of what a file holds.
+    """Takes the weights out of the content of the file ``path``.
 
     Raises:
-        CheckpointError: it holds no tensors, or some that are not plain arrays of numbers.
+        CheckpointError: the content has no tensors, or some that are not plain arrays of numbers.
     """
     for wrapper in WRAPPERS:
         if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
@@ -93,14 +94,18 @@ def weights_in(content: object, path: str | Path) -> dict[str, Tensor]:
 
 
 def settings_in(content: object) -> dict:
-    """The config that a checkpoint of ours was trained with; empty for what another file holds."""
+    """Returns the config with which a checkpoint of ours was trained; empty for the content of other files."""
     meta = content.get('meta') if isinstance(content, dict) else None
     settings = meta.get('settings') if isinstance(meta, dict) else None
     return json.loads(settings) if isinstance(settings, str) else {}
 
 
 def read_torch(path: Path, allowed: tuple) -> object:
-    """Loads a torch file safely; each way it can fail becomes a CheckpointError."""
+    """Loads a torch file safely, with no other classes than ``allowed``.
+
+    Raises:
+        CheckpointError: the file cannot be loaded, for whatever reason.
+    """
     try:
         if zipfile.is_zipfile(path):
             check_zip(path)
@@ -120,14 +125,14 @@ def read_torch(path: Path, allowed: tuple) -> object:
 
 
 def in_a_line(error: Exception) -> str:
-    """What torch says is wrong with a file, without its advice to load it in a way that runs code."""
+    """Returns the line in which torch says what is wrong, without its advice to load the file unsafely."""
     found = re.search(r'(Unsupported|GLOBAL|Trying to|Can only) [^\n]*', str(error))
     return found[0] if found else next(iter(str(error).splitlines()), type(error).__name__)
 
 
 @contextmanager
 def only_allowed(allowed: tuple) -> Iterator[None]:
-    """Makes torch allow these objects only, and not what others may have allowed in this process."""
+    """Lets torch load these objects only, and none that other code has allowed in this process."""
     before = torch.serialization.get_safe_globals()
     torch.serialization.clear_safe_globals()
     torch.serialization.add_safe_globals(list(allowed))
@@ -139,7 +144,7 @@ def only_allowed(allowed: tuple) -> Iterator[None]:
 
 
 def is_old_mmengine(path: Path) -> bool:
-    """Whether a torch file holds the objects of a checkpoint of stock MMEngine, and no others."""
+    """Says whether a torch file holds the objects of a checkpoint of stock MMEngine, and no others."""
     try:
         with only_allowed((argparse.Namespace, )):
             objects = set(torch.serialization.get_unsafe_globals_in_checkpoint(path))
@@ -149,7 +154,7 @@ def is_old_mmengine(path: Path) -> bool:
 
 
 def check_zip(path: Path) -> None:
-    """Checks what ``torch.load`` does not: sizes, the seal of our own files, the checksums of the parts of others."""
+    """Checks what ``torch.load`` does not: sizes, the seal of our own files, and the checksums in other files."""
     try:
         is_sealed = check_seal(path)
     except ValueError as error:

@@ -1,7 +1,7 @@
-"""A checksum that travels inside a torch file, as the comment of the zip archive that such a file is.
+"""A checksum inside a torch file, which is a zip archive: the seal is the archive's comment.
 
-``torch.load`` reads a file with a flipped bit as if nothing were wrong, and a zip archive's own checksums cover
-its parts, not the table that says where they are. The seal is the SHA-256 of every byte before it.
+``torch.load`` reads a file with a flipped bit as if nothing were wrong. A zip archive's own checksums cover
+its parts, but not the table that says where they are. The seal is the SHA-256 of every byte before it.
 """
 
 from pathlib import Path
@@ -17,7 +17,7 @@ NO_COMMENT = b'\0\0'
 
 
 def seal(path: str | Path) -> None:
-    """Seals a file that ``torch.save`` wrote; everything that reads zip archives still reads it.
+    """Seals a file that ``torch.save`` wrote. All readers of zip archives can still read it.
 
     Raises:
         ValueError: the file is not a zip archive, or has a comment already.
@@ -33,10 +33,10 @@ def seal(path: str | Path) -> None:
 
 
 def check_seal(path: str | Path) -> bool:
-    """Whether a zip archive has a seal, which is then checked; False for one that was never sealed.
+    """Says whether a zip archive has a seal, and checks the seal if so.
 
     Raises:
-        ValueError: the seal is not that of the content, or the end of the archive is damaged.
+        ValueError: the seal does not agree with the content, or the end of the archive is damaged.
     """
     with open(path, 'rb') as file:
         if ends_without_comment(file):
@@ -52,7 +52,7 @@ def check_seal(path: str | Path) -> bool:
 
 
 def ends_without_comment(file: BinaryIO) -> bool:
-    """Whether the last bytes are those of a zip archive that has no comment."""
+    """Says whether a file ends as a zip archive without a comment does."""
     size = file.seek(0, 2)
     file.seek(max(0, size - END_LENGTH))
     end = file.read()

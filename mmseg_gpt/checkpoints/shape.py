@@ -1,4 +1,4 @@
-"""What kind of ViT a state dict with timm's names holds, told from its names and shapes."""
+"""The sizes of the ViT in a state dict with timm's names, read off its names and shapes."""
 
 import math
 import re
@@ -31,12 +31,12 @@ class VitShape(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Such as ViT-B; 'a ViT' for a width of no released one."""
+        """Name such as ViT-B, or 'a ViT' if no released ViT has this width."""
         return NAMES.get(self.width, 'a ViT')
 
     @property
     def side(self) -> int:
-        """Side of the square grid of the position embedding, 0 if it is not one CLS entry and a square."""
+        """Side of the position embedding's grid, or 0 if its entries are not one for CLS and a square."""
         side = math.isqrt(max(self.positions - 1, 0))
         return side if side**2 + 1 == self.positions else 0
 
@@ -48,7 +48,7 @@ class VitShape(NamedTuple):
 
 
 def shape_of(state: State) -> VitShape:
-    """Reads the sizes off a state dict with timm's names, whole or broken."""
+    """Reads the sizes off a state dict with timm's names, which may be incomplete."""
 
     def size(name: str, ndim: int, axis: int) -> int:
         return state[name].shape[axis] if name in state and state[name].ndim == ndim else 0

@@ -1,4 +1,4 @@
-"""Writing a checkpoint so that the file of its name is at every moment whole: the old one or the new one."""
+"""Writing a checkpoint so that its file is whole at every moment, be it the old one or the new one."""
 
 from pathlib import Path
 
@@ -13,14 +13,14 @@ from .seal import seal
 
 
 def write_checkpoint(content: dict, path: str | Path) -> None:
-    """Saves ``content``, as plain types and sealed, under the name ``path``, or leaves what is there as it was.
+    """Saves ``content`` in plain types and sealed as the file ``path``, or leaves the file there as it was.
 
-    It is written beside ``path`` and renamed when all of it is on the disk. What a killed process left unfinished
-    is removed by the next write under that name.
+    The file is written beside ``path`` and renamed when all of it is on the disk. The next write to ``path`` removes an
+    unfinished file that a killed process has left.
 
     Args:
-        content: With tensors, plain types and what :func:`mmseg_gpt.checkpoints.plain_types.to_plain` makes plain.
-        path: A local file, in any folder; the folder is made.
+        content: Nested containers of values that :func:`mmseg_gpt.checkpoints.plain_types.to_plain` takes.
+        path: A local file; its folder is made if need be.
 
     Raises:
         CheckpointError: a weight is not finite, or the file cannot be written; the message says why.
@@ -48,9 +48,8 @@ def refuse_non_finite(state: dict[str, Tensor], path: Path) -> None:
                               f'{listed(broken)}')
 
 
-
 def cause_of(error: BaseException) -> str:
-    """The operating system's words, if they are behind ``error``, else its first line."""
+    """Returns the operating system's words if its error caused this one, else the first line of ``error``."""
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__
