@@ -1,4 +1,4 @@
-"""Many tasks, of segmentation and of classification, answered by one frozen ViT that is in memory once."""
+"""Prediction for other people's code: one frozen ViT in memory answers many segmentation and classification tasks."""
 
 from .memory import storage_bytes
 from .pool import AdapterPool

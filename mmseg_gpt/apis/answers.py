@@ -8,15 +8,19 @@ from PIL import Image
 
 from .task import ServedTask
 
-SHOWN = 3  # classes of an image in a line
+SHOWN = 3  # classes in the line of an image
 
 
 def as_numbers(task: ServedTask, sample: BaseDataElement) -> dict:
-    """What a task's answer says.
+    """Turns a task's answer into plain numbers and names.
+
+    Args:
+        task: The task.
+        sample: Its answer for one image.
 
     Returns:
-        dict: Of a classification ``label``, ``class`` and ``score``. Of a segmentation ``shares``: by the name of a
-        class its share of the pixels, the largest first.
+        dict: ``label``, ``class`` and ``score`` for a classification. ``shares`` for a segmentation: the share of the
+        pixels by class name, the largest first.
     """
     if 'pred_sem_seg' in sample:
         labels, counts = sample.pred_sem_seg.data.unique(return_counts=True)
@@ -28,7 +32,7 @@ def as_numbers(task: ServedTask, sample: BaseDataElement) -> dict:
 
 
 def as_line(found: dict) -> str:
-    """What :func:`as_numbers` gave, for reading."""
+    """Writes the numbers of :func:`as_numbers` as a line to read."""
     if 'shares' not in found:
         return f'{found["class"]} {found["score"]:.3f}'
     shown = [f'{name} {share:.1%}' for name, share in list(found['shares'].items())[:SHOWN]]
@@ -36,21 +40,22 @@ def as_line(found: dict) -> str:
 
 
 class LabelWriter:
-    """Writes what a segmentation found: label maps, and pictures of the image under the classes' colours.
+    """Writer of segmentations: label maps, and pictures of the image under the classes' colours.
 
     Args:
         task: The task.
-        folder: Label maps go into ``labels`` there, PNG with the numbers of classes from 0; pictures into ``overlays``.
+        folder: Label maps are written into its folder ``labels``, as PNG with class numbers from 0; pictures into
+            ``overlays``.
     """
 
     def __init__(self, task: ServedTask, folder: Path) -> None:
-        from mmseg.visualization import SegLocalVisualizer  # which classification does not need
+        from mmseg.visualization import SegLocalVisualizer  # here, as classification does not need it
         self.task = task
         self.folder = folder
         self.visualizer = SegLocalVisualizer(f'serving {folder}', alpha=0.5)
 
     def write(self, image: str, sample: BaseDataElement) -> dict[str, str]:
-        """Writes the two files of an image, named as it is.
+        """Writes the label map and the picture of an image, under its own name.
 
         Returns:
             dict: Their paths, as ``label_map`` and ``overlay``.
@@ -68,6 +73,6 @@ class LabelWriter:
         return {key: str(path) for key, path in paths.items()}
 
     def colours(self, number: int) -> dict[str, list]:
-        """Names and colours of the first classes; the colours are drawn if the checkpoint has none."""
+        """Returns names and colours of the first classes, with random colours if the checkpoint has none."""
         drawn = np.random.default_rng(0).integers(0, 256, (number, 3)).tolist()
         return dict(classes=[self.task.class_name(i) for i in range(number)], palette=self.task.palette or drawn)

@@ -1,4 +1,4 @@
-"""One frozen ViT in memory, and the adapters and heads of many tasks around it."""
+"""A pool of tasks: one frozen ViT in memory, with the adapters and heads of many tasks around it."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,10 +20,10 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class AdapterPool:
-    """Answers tasks of segmentation and of classification that were trained on the same frozen ViT.
+    """Pool of segmentation and classification tasks that were trained on the same frozen ViT.
 
-    Each task is the ordinary model of its config, with prompts, gates, temperatures and head of its own; the ViT's
-    weights are the same tensors in all of them. So going from task to task costs nothing, and an answer is what the
+    Each task is the ordinary model of its config, with its own prompts, gates, temperatures and head. The ViT's
+    weights are the same tensors in all of them, so switching tasks costs nothing, and each answer is the one that the
     model alone would give::
 
         pool = AdapterPool()
@@ -31,15 +31,15 @@ class AdapterPool:
         pool.add('cub', 'configs/cls_gpt_mae_cub.py', 'cub.pth')
         segmented, classified = pool.predict([('ade', 'street.jpg'), ('cub', 'bird.jpg')])
 
-    While a task is added its own copy of the ViT is in memory for a moment.
+    While a task is added, its own copy of the ViT is in memory for a moment.
 
     Args:
-        device: Where the models are; default the GPU if there is one.
+        device: Device of the models; default the GPU if there is one.
         dtype: ``torch.bfloat16`` or ``torch.float16`` keeps the ViT in half the memory and computes under autocast,
-            with the numbers of ``tools/test.py --amp``.
+            with the same results as ``tools/test.py --amp``.
 
     Raises:
-        ValueError: the ``dtype`` is another one, or float16 on a CPU.
+        ValueError: ``dtype`` is another type, or float16 on a CPU.
     """
 
     def __init__(self, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32) -> None:
@@ -53,29 +53,29 @@ class AdapterPool:
 
     @property
     def tasks(self) -> Mapping[str, ServedTask]:
-        """The tasks by name, in the order they were added."""
+        """Tasks by name, in the order in which they were added."""
         return MappingProxyType(self._tasks)
 
     @property
     def num_parameters(self) -> int:
-        """Parameters of all tasks; what they share counts once."""
+        """Number of parameters of all tasks; shared ones count once."""
         return sum({id(p): p.numel() for task in self._tasks.values() for p in task.model.parameters()}.values())
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all weights and buffers; what tasks share counts once."""
+        """Bytes of the weights and buffers of all tasks; shared memory counts once."""
         return storage_bytes(task.model for task in self._tasks.values())
 
     def add(self, name: str, config: str | Path | Config, checkpoint: str | Path) -> None:
-        """Adds a task, whose ViT must be that of the tasks in the pool.
+        """Adds a task, which must have the same ViT as the other tasks in the pool.
 
         Args:
-            name: What requests call it.
-            config: The config it was trained with: a file, or what ``Config.fromfile`` gave.
+            name: Name of the task in requests.
+            config: The config with which it was trained: a file, or a loaded ``Config``.
             checkpoint: A checkpoint of this project, whole or with adapters only.
 
         Raises:
-            CheckpointError: the checkpoint cannot be used, or was trained on another ViT. Nothing is changed then.
+            CheckpointError: the checkpoint cannot be used, or was trained on another ViT. The pool is then as it was.
             ValueError: the name is taken, the model is fully fine-tuned, or the config has no test pipeline.
         """
         if name in self._tasks:
@@ -95,7 +95,7 @@ class AdapterPool:
         self._tasks[name] = task
 
     def remove(self, name: str) -> None:
-        """Forgets a task; what of the ViT others need stays.
+        """Removes a task. The weights that other tasks share with it stay.
 
         Raises:
             ValueError: there is no such task.
@@ -104,17 +104,17 @@ class AdapterPool:
         del self._tasks[name]
 
     def predict(self, requests: Sequence[tuple[str, Image]]) -> list[BaseDataElement]:
-        """Answers requests of any tasks. Those of one task whose images have the same size run as one batch.
+        """Answers requests to any tasks. Requests to one task with images of the same size run as one batch.
 
         Args:
-            requests: Names of tasks and images: files, or arrays (H, W, 3) of uint8 with blue first.
+            requests: Pairs of a task's name and an image: a file, or an array (H, W, 3) of uint8 with blue first.
 
         Returns:
-            list: In the order of the requests, what the task's model gives: mmsegmentation's SegDataSample with
+            list: The answers of the tasks' models, in the order of the requests: mmsegmentation's SegDataSample with
             ``pred_sem_seg``, or mmpretrain's DataSample with ``pred_label`` and ``pred_score``.
 
         Raises:
-            ValueError: there is no such task, or an array is no image.
+            ValueError: there is no such task, or an array is not an image.
             SampleError: an image cannot be read.
         """
         tasks = [self._find(name) for name, _ in requests]
@@ -135,7 +135,7 @@ class AdapterPool:
 
 
 def refuse_to_load(*_) -> None:
-    """Keeps weights from being loaded into a ViT that all tasks share.
+    """Refuses to load weights into a ViT that all tasks share.
 
     Raises:
         RuntimeError: always.

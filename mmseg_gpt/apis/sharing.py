@@ -1,4 +1,4 @@
-"""Making models share the weights of a ViT that they have in common."""
+"""Sharing the weights of a ViT among models."""
 
 from collections import defaultdict
 from collections.abc import Iterable
@@ -14,15 +14,15 @@ OWN = 'pos_embed'
 
 
 def find_shared(vit: GatedPromptViT, others: Iterable[GatedPromptViT]) -> tuple[dict[str, nn.Parameter], list[str]]:
-    """Compares the weights of ``vit`` with those of others, which are of one ViT.
+    """Compares the weights of ``vit`` with those of other backbones, which hold one ViT among them.
 
     Args:
-        vit: In any place of memory.
-        others: Those that share their weights already.
+        vit: A backbone on any device.
+        others: Backbones that share their weights already.
 
     Returns:
-        tuple: By name, the parameters of the others that equal its own; and the names of those by which it is
-        another ViT. A position embedding can be its own, and so can a final norm that no other has.
+        tuple: The parameters of the others that equal those of ``vit``, by name; and the names of the weights that
+        differ, so that it is another ViT. A position embedding may differ, and so may a final norm that no other has.
     """
     known: dict[str, list[nn.Parameter]] = defaultdict(list)
     for other in others:
@@ -37,21 +37,21 @@ def find_shared(vit: GatedPromptViT, others: Iterable[GatedPromptViT]) -> tuple[
 
 
 def is_equal(one: Tensor, other: Tensor) -> bool:
-    """Whether two tensors have the same shape and numbers, on whatever devices."""
+    """Says whether two tensors, on any devices, have the same shape and numbers."""
     return one.shape == other.shape and torch.equal(one.to(other.device), other)
 
 
 def replace_weights(vit: GatedPromptViT, weights: dict[str, nn.Parameter]) -> None:
-    """Puts parameters, the objects themselves, into the place of those of these names."""
+    """Replaces the parameters of these names by the given objects themselves, not by copies."""
     for name, weight in weights.items():
         module, _, leaf = name.rpartition('.')
         setattr(vit.get_submodule(module), leaf, weight)
 
 
 def lower_precision(vit: GatedPromptViT, dtype: torch.dtype) -> None:
-    """Keeps the linear layers, nearly all of a ViT, in ``dtype``, which is what autocast would make of them each time.
+    """Converts the linear layers and the patch projection, nearly all of a ViT, to ``dtype``, as autocast would.
 
-    Norms, embeddings, prompts, gates and temperatures stay as they are, so the numbers are those of autocast.
+    Norms, embeddings, prompts, gates and temperatures stay as they are, so the results are those of autocast.
     """
     for module in vit.modules():
         if isinstance(module, (nn.Linear, nn.Conv2d)):

@@ -1,4 +1,4 @@
-"""A task that is ready to answer: the model of a config, filled from a checkpoint, and the config's preprocessing."""
+"""A task that is ready to answer: the model of a config, loaded from a checkpoint, and the config's preprocessing."""
 
 import copy
 from collections.abc import Sequence
@@ -28,16 +28,16 @@ Image = str | Path | np.ndarray
 
 @dataclass(eq=False)
 class ServedTask:
-    """What answers one task. :func:`load_task` makes it.
+    """Model and preprocessing of one task, made by :func:`load_task`.
 
     Attributes:
         model: A segmentor or classifier in eval mode.
-        vit: Its backbone, which is frozen unless :func:`load_task` was told otherwise.
-        origin: Which ViT that is, in words.
+        vit: Its backbone, which is frozen unless :func:`load_task` was called with ``frozen=False``.
+        origin: The source of the ViT's weights, in words.
         reader: The transform of the config's test pipeline that reads the file.
-        transform: Those after it, without what loads annotations.
-        classes: Their names, if the checkpoint has them.
-        palette: Their colours (red, green, blue), if the checkpoint has them.
+        transform: The transforms after it, without those that load annotations.
+        classes: Names of the classes, if the checkpoint has them.
+        palette: Colours of the classes (red, green, blue), if the checkpoint has them.
     """
     model: BaseModel
     vit: GatedPromptViT
@@ -48,14 +48,14 @@ class ServedTask:
     palette: Sequence[Sequence[int]] | None = None
 
     def read(self, image: Image) -> dict:
-        """An image as the transforms take it, with its pixels (H, W, 3) in ``img``, blue first.
+        """Reads an image into the dict that the transforms take, with its pixels (H, W, 3) in ``img``, blue first.
 
         Args:
             image: A file; or the pixels (H, W, 3), uint8, blue first, as OpenCV reads them.
 
         Raises:
             SampleError: the file cannot be read.
-            ValueError: the array is not of this shape or type.
+            ValueError: the array has another shape or type.
         """
         if not isinstance(image, np.ndarray):
             try:
@@ -70,19 +70,19 @@ class ServedTask:
         return dict(img=pixels, img_path=None, img_shape=size, ori_shape=size)
 
     def prepare(self, image: Image) -> dict:
-        """The ``inputs`` (3, h, w) of the model and the ``data_samples`` for one image; see :meth:`read`."""
+        """Prepares an image, see :meth:`read`: returns the model's ``inputs`` (3, h, w) and ``data_samples``."""
         return self.transform(self.read(image))
 
     def view(self, image: Image) -> tuple[np.ndarray, Tensor]:
-        """One image as the backbone gets it, and as people see the same pixels.
+        """Returns an image as the backbone gets it, and a picture of the same pixels for people.
 
-        Where a segmentor goes over the image in windows, this is a window of that size in the middle.
+        If a segmentor slides windows over the image, this is a window of that size in the middle.
 
         Args:
             image: See :meth:`read`.
 
         Returns:
-            tuple: The picture (H, W, 3), uint8, red first; and the normalised input (1, 3, H, W).
+            tuple: The picture (H, W, 3), uint8, red first; and the normalised input (1, 3, H, W) of the backbone.
         """
         prepared = self.prepare(image)
         batch = {key: [prepared[key]] for key in ('inputs', 'data_samples')}
@@ -97,26 +97,29 @@ class ServedTask:
         return pixels[:, rows, columns].permute(1, 2, 0).numpy()[..., ::-1], inputs[..., rows, columns]
 
     def predict(self, prepared: list[dict]) -> list[BaseDataElement]:
-        """The model's answers for what :meth:`prepare` gave for images that have the same size now."""
+        """Returns the model's answers for images that :meth:`prepare` has brought to the same size."""
         return self.model.test_step({key: [each[key] for each in prepared] for key in ('inputs', 'data_samples')})
 
     def class_name(self, label: int) -> str:
-        """The name of a class; its number where the checkpoint has no names."""
+        """Returns the name of a class, or its number if the checkpoint has no names."""
         return self.classes[label] if self.classes else str(label)
 
 
 def load_task(name: str, config: str | Path | Config, checkpoint: str | Path, frozen: bool = True) -> ServedTask:
-    """Builds the model and the preprocessing of a config, in its own scope, and fills the model on the CPU.
+    """Builds the model and the preprocessing of a config, in its own scope, and loads the checkpoint on the CPU.
 
     Args:
-        name: Of the task, for messages.
-        config: A file, or what ``Config.fromfile`` gave.
-        checkpoint: A whole checkpoint of this project or one with adapters only, which then finds its ViT in the file
-            that the config names.
-        frozen: Refuse a full fine-tuning, whose ViT nobody can share.
+        name: Name of the task, for messages.
+        config: A file, or a loaded ``Config``.
+        checkpoint: A checkpoint of this project. If it holds adapters only, the ViT is read from the file that the
+            config names.
+        frozen: Whether to refuse a fully fine-tuned model, whose ViT no other task can share.
+
+    Returns:
+        ServedTask: The task, with its model in eval mode.
 
     Raises:
-        CheckpointError: the checkpoint is damaged or not of this model, or its ViT is not there or another one.
+        CheckpointError: the checkpoint is damaged or of another model, or its ViT is missing or another one.
         ValueError: the model has no ViT, or none to share, or the config does not say how images are prepared.
     """
     cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(config)
@@ -136,17 +139,17 @@ def load_task(name: str, config: str | Path | Config, checkpoint: str | Path, fr
 
 
 def build_model(cfg: Config) -> BaseModel:
-    """The model of a config, as the runner builds it, with random weights."""
+    """Builds the model of a config as the runner does, with random weights."""
     if cfg.get('data_preprocessor'):  # mmpretrain's configs have it outside the model
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     return MODELS.build(cfg.model)
 
 
 def frozen_vit(model: BaseModel, name: str) -> GatedPromptViT:
-    """The backbone whose weights can be shared.
+    """Returns the frozen backbone of a model, whose weights can be shared.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or more than one.
     """
     found = list(frozen_backbones(model).values())
     if len(found) == 1:
@@ -158,7 +161,7 @@ def frozen_vit(model: BaseModel, name: str) -> GatedPromptViT:
 
 
 def only_vit(model: BaseModel, name: str) -> GatedPromptViT:
-    """The backbone, frozen or not.
+    """Returns the backbone of a model, frozen or not.
 
     Raises:
         ValueError: there is none, or more than one.
@@ -170,7 +173,9 @@ def only_vit(model: BaseModel, name: str) -> GatedPromptViT:
 
 
 def build_preprocessing(cfg: Config, name: str) -> tuple[LoadImageFromFile, Compose]:
-    """What reads an image file in the test pipeline of a config, and all that follows but loading annotations.
+    """Builds the transforms of a config's test pipeline: the one that reads an image file, and those that follow.
+
+    Transforms that load annotations are left out.
 
     Raises:
         ValueError: there is no test pipeline, or it does not begin with reading the file.
@@ -189,7 +194,7 @@ def build_preprocessing(cfg: Config, name: str) -> tuple[LoadImageFromFile, Comp
 
 
 def loads_annotations(step: dict) -> bool:
-    """Whether a transform reads labels, of which there are none here."""
+    """Says whether a transform loads annotations."""
     kind = step['type']
     if isinstance(kind, str):
         with TRANSFORMS.switch_scope_and_registry(None) as registry:

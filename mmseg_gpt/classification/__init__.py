@@ -1,1 +1,1 @@
-"""What needs mmpretrain, all in one place: importing ``.datasets`` registers it."""
+"""The code that needs mmpretrain. Importing ``.datasets`` registers its datasets."""

@@ -1,4 +1,4 @@
-"""Datasets that mmpretrain lacks, in the layouts they are published in, and a held-out part of any dataset."""
+"""Datasets that mmpretrain lacks, in the layouts of their publishers, and a held-out part of any dataset."""
 
 import hashlib
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from mmengine.fileio import join_path, list_from_file
 from mmpretrain.datasets import BaseDataset, CustomDataset
 from mmpretrain.registry import DATASETS
 
-# The images that VTAB-1K lists for each split; the test sets are those of the tasks.
+# Number of images in the list of each split of VTAB-1K; a test set has as many as its task.
 VTAB_IMAGES = dict(train800=800, val200=200, train800val200=1000)
 
 
@@ -23,7 +23,7 @@ class StanfordDogs(BaseDataset):
     Args:
         data_root: Folder with ``Images/n02085620-Chihuahua/*.jpg`` and ``lists/{train,test}_list.mat``.
         split: 'train' or 'test'.
-        options: Further arguments of mmpretrain's ``BaseDataset``.
+        **options: Further arguments of mmpretrain's ``BaseDataset``.
 
     Raises:
         ValueError: the split is unknown, or the list is damaged or contradicts itself.
@@ -35,7 +35,7 @@ class StanfordDogs(BaseDataset):
                          test_mode=split == 'test', **options)
 
     def load_data_list(self) -> list[dict]:
-        """Reads images and labels, and names the classes after their folders."""
+        """Reads the list of images and labels, and names the classes after their folders."""
         files, labels = read_lists(self.ann_file, 'file_list', 'labels')
         folders: dict[int, str] = {}
         for i, (file, label) in enumerate(zip(files, labels), 1):
@@ -54,18 +54,18 @@ class StanfordDogs(BaseDataset):
 class NABirds(BaseDataset):
     """NABirds: 23,929 images to train and 24,633 to test, of 555 classes.
 
-    The numbers of the classes are those of a taxonomy, with gaps. Those that images have become 0, 1, ... in ascending
-    order, as in the lists of Visual Prompt Tuning (https://github.com/KMnP/vpt). Source:
+    The class numbers in the files are those of a taxonomy, with gaps. The ones that images have become 0, 1, ... in
+    ascending order, as in the lists of Visual Prompt Tuning (https://github.com/KMnP/vpt). Source:
     https://dl.allaboutbirds.org/nabirds
 
     Args:
         data_root: Folder with ``images/0817/*.jpg``, ``images.txt``, ``image_class_labels.txt``,
             ``train_test_split.txt`` and ``classes.txt``.
         split: 'train' or 'test'.
-        options: Further arguments of mmpretrain's ``BaseDataset``.
+        **options: Further arguments of mmpretrain's ``BaseDataset``.
 
     Raises:
-        ValueError: the split is unknown, or a line is not as it should be; names the file and the line.
+        ValueError: the split is unknown, or a line is malformed; the message names the file and the line.
     """
 
     def __init__(self, data_root: str, split: str = 'train', **options) -> None:
@@ -95,17 +95,17 @@ class NABirds(BaseDataset):
 
 @DATASETS.register_module()
 class VTABTask(CustomDataset):
-    """One of the 19 tasks of VTAB-1K, as image files and lists of ``images/train800/000000.jpg 20``.
+    """One of the 19 tasks of VTAB-1K, as image files and lists with lines such as ``images/train800/000000.jpg 20``.
 
-    That is the layout in which NOAH, SSF, FacT and RepAdapter share these tasks; see
-    https://github.com/ZhangYuanhan-AI/NOAH. The lists have no names of classes: each is called by its number.
+    NOAH, SSF, FacT and RepAdapter share these tasks in this layout; see https://github.com/ZhangYuanhan-AI/NOAH. The
+    lists do not name the classes, so each is called by its number.
 
     Args:
         data_root: Folder of the task, with ``images`` and ``{train800,val200,train800val200,test}.txt``.
-        num_classes: Labels are 0 to ``num_classes - 1``.
-        split: Which list.
-        num_images: How many images it must have; default those of the protocol, and any number for the test.
-        options: Further arguments of mmpretrain's ``CustomDataset``.
+        num_classes: Number of classes; labels are 0 to ``num_classes - 1``.
+        split: Name of the list without its suffix.
+        num_images: Number of images that the list must have; default that of the protocol, any number for 'test'.
+        **options: Further arguments of mmpretrain's ``CustomDataset``.
 
     Raises:
         ValueError: the split is unknown, or the list has a wrong line or another number of images.
@@ -135,19 +135,22 @@ class VTABTask(CustomDataset):
 
 @DATASETS.register_module()
 def held_out(dataset: dict, part: str = 'train', fraction: float = 0.1, seed: int = 0) -> BaseDataset:
-    """Builds a dataset, and keeps a part of it: of each class, a fraction for validation, or the rest.
+    """Builds a dataset and keeps a part of it: a fraction of each class for validation, or the rest for training.
 
-    For settings that are chosen on training images, where a dataset has no validation split. The same images are held
-    out on every machine, by hashes of their places in the list; a smaller fraction is a part of a larger one.
+    This serves to choose settings where a dataset has no validation split. Hashes of their positions in the list decide
+    which images are held out, so they are the same on every machine, and a smaller fraction is part of a larger one.
 
     Args:
         dataset: Config of a dataset with ``get_gt_labels``.
-        part: 'train' or 'val'. The two have no image in common, and all together.
-        fraction: What share of each class 'val' has; at least one image, if the class has two or more.
-        seed: Another one holds out other images.
+        part: 'train' or 'val'. The two have no image in common, and together all images.
+        fraction: Share of each class in 'val', between 0 and 1; at least one image if the class has two or more.
+        seed: Another seed holds out other images.
+
+    Returns:
+        BaseDataset: The dataset with the images of ``part`` only.
 
     Raises:
-        ValueError: the part or the fraction is none.
+        ValueError: the part is unknown or the fraction out of its range.
         TypeError: the dataset has no labels, or is wrapped.
     """
     check_split(part, ('train', 'val'), 'part')
@@ -160,13 +163,13 @@ def held_out(dataset: dict, part: str = 'train', fraction: float = 0.1, seed: in
     for i, label in enumerate(whole.get_gt_labels().tolist()):
         of_class.setdefault(label, []).append(i)
     val = {i for indices in of_class.values() for i in drawn(indices, fraction, seed)}
-    # In place: get_subset keeps what it has copied, by address, and may hand it to a later dataset.
+    # In place, because get_subset keeps its copy by the dataset's address and may hand it to a later dataset.
     whole.get_subset_([i for i in range(len(whole)) if (i in val) == (part == 'val')])
     return whole
 
 
 def drawn(indices: list[int], fraction: float, seed: int) -> list[int]:
-    """The ``indices`` of a class that are held out."""
+    """Chooses which of the ``indices`` of a class are held out."""
     if len(indices) < 2:
         return []
     count = min(max(round(fraction * len(indices)), 1), len(indices) - 1)
@@ -184,21 +187,25 @@ class Row(NamedTuple):
 
     Attributes:
         where: File and line, for messages.
-        value: What stands there.
+        value: The text after the identifier.
     """
     where: str
     value: str
 
     @property
     def number(self) -> int:
-        """The value, if it is a whole number."""
+        """Value as a whole number. Raises a ValueError if it is not one."""
         if not self.value.isdecimal():
             raise ValueError(f'{self.where}: a number is needed, not "{self.value}"')
         return int(self.value)
 
 
 def read_table(path: str) -> dict[str, Row]:
-    """Reads lines of an identifier and a value, which may have spaces, by their identifiers."""
+    """Reads lines of an identifier and a value, which may contain spaces; returns them by identifier.
+
+    Raises:
+        ValueError: a line has no value, or an identifier occurs twice.
+    """
     rows: dict[str, Row] = {}
     for i, line in enumerate(list_from_file(path, encoding='utf-8'), 1):
         key, _, value = line.strip().partition(' ')
@@ -212,14 +219,18 @@ def read_table(path: str) -> dict[str, Row]:
 
 
 def partner(rows: dict[str, Row], key: str, name: str, asked: Row) -> Row:
-    """The row of ``key`` in the file ``name``, which the row ``asked`` needs."""
+    """Returns the row of ``key`` in the file ``name``, to which the row ``asked`` refers."""
     if key not in rows:
         raise ValueError(f'{asked.where}: {key} is not in {name}')
     return rows[key]
 
 
 def read_lists(path: str, *names: str) -> list[list]:
-    """Reads variables of one length from a MATLAB file."""
+    """Reads variables from a MATLAB file, which must have the same length.
+
+    Raises:
+        ValueError: the file is damaged, or lacks a variable, or their lengths differ.
+    """
     try:
         variables = mat4py.loadmat(path)
     except FileNotFoundError:
@@ -237,5 +248,5 @@ def read_lists(path: str, *names: str) -> list[list]:
 
 
 def flat(value: object) -> Iterator[object]:
-    """The values of what mat4py returns for a column, a row or a single element."""
+    """Yields the single values in what mat4py returns for a column, a row or an element."""
     return chain.from_iterable(map(flat, value)) if isinstance(value, list) else iter([value])

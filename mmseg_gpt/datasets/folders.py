@@ -1,4 +1,4 @@
-"""Checks of a dataset's folders: what is there, what is missing, and what would be left out unnoticed."""
+"""Checks of a dataset's folders: which files are missing, and which would be left out unnoticed."""
 
 import os
 from collections import Counter
@@ -8,16 +8,16 @@ from pathlib import Path
 from ..wording import listed
 from .introspect import has_transform, sample_files
 
-SHOWN = 3  # names, of possibly thousands
+SHOWN = 3  # names in a message, of possibly thousands
 
 
 def check_folders(source: object) -> list[str]:
-    """Checks that there are images of the suffix, and that each has a label map and each label map an image.
+    """Checks that there are images with the suffix, and that images and label maps belong to each other.
 
     Args:
         source: A dataset with ``img_suffix``, ``seg_map_suffix`` and ``data_prefix``, as mmsegmentation's are; its
-            files need not have been listed yet (``lazy_init=True``). Or one of mmpretrain's that has a list: its
-            images must be there. Of others nothing is known, so they pass.
+            files need not have been listed yet (``lazy_init=True``). Or a dataset of mmpretrain that has a list, whose
+            images must be there. Other datasets pass, because nothing is known of them.
 
     Returns:
         list: One sentence for each problem.
@@ -44,9 +44,9 @@ def check_folders(source: object) -> list[str]:
 
 
 def present_pairs(source: object, indices: Iterable[int]) -> list[tuple[str, str | None]]:
-    """Images and label maps of samples, each pair once; without those that :func:`check_folders` finds missing.
+    """Returns the image and label map of samples, each pair once, without those that :func:`check_folders` misses.
 
-    Samples that are not local files are left out, and label maps that the pipeline does not load are None.
+    Samples that are not local files are left out. The label map is None if the pipeline does not load it.
     """
     with_label, known = has_transform(source, 'LoadAnnotations'), has_folders(source) or has_list(source)
     if not has_transform(source, 'LoadImageFromFile') or getattr(source, 'backend_args', None):
@@ -59,7 +59,7 @@ def present_pairs(source: object, indices: Iterable[int]) -> list[tuple[str, str
 
 
 def left_out(source: object) -> list[str]:
-    """Names that look as if they had been meant, with another spelling of the suffix, and names equal but for case."""
+    """Reports images that are overlooked because their suffix is spelt differently, and names that differ in case."""
     if not has_folders(source):
         return []
     folder, suffix = source.data_prefix['img_path'], source.img_suffix
@@ -72,30 +72,30 @@ def left_out(source: object) -> list[str]:
 
 
 def has_folders(source: object) -> bool:
-    """Whether a dataset lists local folders in mmsegmentation's way."""
+    """Says whether a dataset lists local folders as mmsegmentation does."""
     prefix = getattr(source, 'data_prefix', None)
     return (hasattr(source, 'img_suffix') and isinstance(prefix, dict) and bool(prefix.get('img_path'))
             and not getattr(source, 'backend_args', None) and '://' not in prefix['img_path'])
 
 
 def has_list(source: object) -> bool:
-    """Whether a dataset is one of mmpretrain's, with its images taken from a list and not from folders, and listed."""
+    """Says whether a dataset is one of mmpretrain that has read its images from a list."""
     return (hasattr(type(source), 'img_prefix') and 'img_path' in source.data_prefix and bool(source.ann_file)
             and source._fully_initialized)
 
 
 def absent_images(source: object) -> list[str]:
-    """The local images of a dataset of mmpretrain that are not there, by their paths below its folder of images."""
+    """Returns the paths, below its image folder, of local images that a dataset of mmpretrain lacks."""
     images = [image for i in range(len(source)) if (image := sample_files(source.get_data_info(i), False)[0])
               and '://' not in image]
-    # Listing each folder once is faster than asking for each file, above all over a network.
+    # Listing each folder once is faster than looking for each file, above all over a network.
     there = {folder: files_in(folder) for folder in {os.path.dirname(image) for image in images}}
     return [os.path.relpath(image, source.img_prefix) for image in images
             if os.path.basename(image) not in there[os.path.dirname(image)]]
 
 
 def files_in(folder: str) -> set[str]:
-    """The names of the files in a folder; none if it is not there."""
+    """Returns the names of the files in a folder, which need not exist."""
     if not os.path.isdir(folder):
         return set()
     with os.scandir(folder) as entries:
@@ -103,19 +103,19 @@ def files_in(folder: str) -> set[str]:
 
 
 def plain_suffix(name: str) -> str:
-    """A name in lower case, with one spelling of JPEG."""
+    """Returns a name in lower case and with '.jpg' for '.jpeg'."""
     return name.lower().replace('.jpeg', '.jpg')
 
 
 def listed_names(source: object) -> set[str]:
-    """The names in the dataset's ``ann_file``, without suffix; none if it has no such file."""
+    """Returns the names, without suffix, in the dataset's ``ann_file``; empty if it has none."""
     if not source.ann_file or not Path(source.ann_file).is_file():
         return set()
     return {line.strip() for line in Path(source.ann_file).read_text().splitlines()}
 
 
 def lacking(names: Iterable[str], suffix: str, files: set[str], folder: str, what: str) -> list[str]:
-    """Says which of ``names`` with ``suffix`` are not among ``files``."""
+    """Says which files NAME + ``suffix`` are not among ``files``, in at most one sentence."""
     wanted = {name + suffix for name in names}
     missing = wanted - files
     said = few(missing, folder, what)
@@ -125,7 +125,7 @@ def lacking(names: Iterable[str], suffix: str, files: set[str], folder: str, wha
 
 
 def few(names: Iterable[str], folder: str, what: str) -> list[str]:
-    """Counts names, and shows the first of them."""
+    """Says how many ``names`` there are and shows the first of them; returns no sentence if there are none."""
     names = sorted(names)
     if not names:
         return []
@@ -133,7 +133,7 @@ def few(names: Iterable[str], folder: str, what: str) -> list[str]:
 
 
 def list_files(folder: str) -> set[str]:
-    """All files below ``folder`` that are not hidden, which datasets do not take either, by their path in it."""
+    """Returns the paths of all files below ``folder`` but hidden ones, which datasets do not take either."""
     return {os.path.normpath(os.path.join(inside, name))
             for place, _, names in os.walk(folder, followlinks=True) for inside in [os.path.relpath(place, folder)]
             for name in names if not name.startswith('.')}

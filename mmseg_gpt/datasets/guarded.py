@@ -1,4 +1,4 @@
-"""A wrapper of datasets: no sample fails without its file's name, and no wrong label gets into a batch."""
+"""A dataset wrapper that names the file of each sample that fails, and lets no wrong label into a batch."""
 
 import numpy as np
 import torch
@@ -10,22 +10,22 @@ from .pairs import VALUES, LabelRule, check_headers, inspect_pair, said
 
 
 class SampleError(RuntimeError):
-    """A sample cannot be used; the message names its files and says what is wrong with them."""
+    """A sample cannot be used. The message names its files and says what is wrong with them."""
 
 
 @DATASETS.register_module()
 class GuardedDataset:
-    """Gives the samples of ``dataset``, after checking them, and is else like it.
+    """Wrapper that checks each sample of ``dataset`` and otherwise behaves like it.
 
-    Headers of files are read once for each sample (and process); label values are checked each time, after the
-    pipeline. Samples without files or labels that it knows pass as they are.
+    Each process reads the headers of a sample's files once. Label values are checked every time, after the pipeline.
+    Samples whose files or labels are of an unknown kind pass unchecked.
 
     Args:
         dataset: A map-style dataset, or its config: one of mmsegmentation's or mmpretrain's, wrapped or not, or any
             other.
 
     Raises:
-        SampleError: from ``dataset[index]``, whatever was wrong.
+        SampleError: from ``dataset[index]``, if the sample is wrong or cannot be loaded for whatever reason.
     """
 
     def __init__(self, dataset: object) -> None:
@@ -37,7 +37,7 @@ class GuardedDataset:
         self._checked: set[int] = set()
 
     def __getattr__(self, name: str):
-        # Not for special methods: torch would find a __getitems__ and go past this class.
+        # Special methods are not handed on: torch would find a __getitems__ and bypass this class.
         if name.startswith('__') or name == 'dataset':
             raise AttributeError(name)
         return getattr(self.dataset, name)
@@ -48,7 +48,7 @@ class GuardedDataset:
     def __getitem__(self, index: int):
         if not -len(self) <= index < len(self):
             raise IndexError(f'index {index} of a dataset of {len(self)}')  # ends a loop over the dataset
-        index %= len(self)  # wrappers differ in what a negative one means
+        index %= len(self)  # wrappers differ in what a negative index means
         files = self._files(index)
         if files[0] and index not in self._checked:
             self._refuse(check_headers(*files, self._rotates))
@@ -61,7 +61,7 @@ class GuardedDataset:
         return data
 
     def _files(self, index: int) -> tuple[str | None, str | None]:
-        """The image and the label map of a sample, if they are local files that the pipeline reads."""
+        """Returns the image and the label map of a sample, None where the pipeline reads no local file."""
         if not self._with_files or not hasattr(self.dataset, 'get_data_info'):
             return None, None
         try:
@@ -73,7 +73,7 @@ class GuardedDataset:
     def _check_labels(self, data: object, index: int, files: tuple[str | None, str | None]) -> None:
         """Refuses class numbers that are neither a class nor ignored."""
         sample = data.get('data_samples') if isinstance(data, dict) else None
-        sample = sample[0] if isinstance(sample, list) and sample else sample  # of test-time views, any
+        sample = sample[0] if isinstance(sample, list) and sample else sample  # any one of the test-time views
         if self._rule.num_classes is None or not hasattr(sample, 'metainfo'):
             return
         where = sample.metainfo.get('seg_map_path') or sample.metainfo.get('img_path') or files[1] or files[0]

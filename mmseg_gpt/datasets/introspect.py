@@ -1,4 +1,4 @@
-"""What can be told of a built dataset and of its samples, through wrappers, without loading any."""
+"""Questions about a built dataset and its samples, answered through wrappers and without loading a sample."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,7 +10,7 @@ from .pairs import LabelRule
 
 
 def source_datasets(dataset: object) -> Iterator[object]:
-    """The datasets inside wrappers such as ConcatDataset and RepeatDataset; a plain one is its own source."""
+    """Yields the datasets inside wrappers such as ConcatDataset and RepeatDataset; an unwrapped one yields itself."""
     inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
     if any(not hasattr(d, '__getitem__') or isinstance(d, str) for d in inner):
         yield dataset
@@ -20,13 +20,13 @@ def source_datasets(dataset: object) -> Iterator[object]:
 
 
 def transforms_of(dataset: object) -> Iterator[object]:
-    """Every transform of the pipelines of ``dataset``, those inside other transforms too."""
+    """Yields every transform of the pipelines of ``dataset``, those inside other transforms too."""
     for source in source_datasets(dataset):
         yield from flatten(getattr(source, 'pipeline', None))
 
 
 def flatten(transform: object) -> Iterator[object]:
-    """A transform and those inside it, at any depth."""
+    """Yields a transform and those inside it, at any depth."""
     if isinstance(transform, (list, tuple)):
         for each in transform:
             yield from flatten(each)
@@ -37,18 +37,18 @@ def flatten(transform: object) -> Iterator[object]:
 
 
 def has_transform(dataset: object, name: str) -> bool:
-    """Whether the pipelines have a transform of the class ``name``, or of one that inherits from it."""
+    """Says whether the pipelines have a transform of the class ``name``, or of one that inherits from it."""
     return any(name in (c.__name__ for c in type(t).__mro__) for t in transforms_of(dataset))
 
 
 def rotates(dataset: object) -> bool:
-    """Whether images are loaded as their EXIF orientation says."""
+    """Says whether images are rotated as they are loaded, according to their EXIF orientation."""
     kinds = [getattr(t, 'color_type', 'color') for t in transforms_of(dataset)]
     return not any(kind == 'unchanged' or kind.endswith('ignore_orientation') for kind in kinds)
 
 
 def label_rule(dataset: object) -> LabelRule:
-    """What the label maps of ``dataset`` hold, as it is configured."""
+    """Returns what the pixels of label maps mean by the settings of ``dataset``."""
     source = next(source_datasets(dataset))
     classes = getattr(dataset, 'metainfo', {}).get('classes')
     return LabelRule(
@@ -59,33 +59,33 @@ def label_rule(dataset: object) -> LabelRule:
 
 
 def sample_files(info: dict, with_label: bool = True) -> tuple[str | None, str | None]:
-    """The image and the label map of a sample, from its ``get_data_info``; None for what it has not."""
+    """Returns the image and the label map in the ``get_data_info`` of a sample; None if it has none."""
     return info.get('img_path'), info.get('seg_map_path') if with_label else None
 
 
 def class_numbers(source: object, index: int) -> list[int]:
-    """The classes of an image of a classification dataset; none without such labels."""
+    """Returns the class numbers of an image of a classification dataset; empty for other datasets."""
     if not hasattr(source, 'get_gt_labels'):
         return []
     return np.ravel(source.get_data_info(index).get('gt_label', [])).astype(int).tolist()
 
 
 def highest_class(source: object) -> int:
-    """The highest class number of any image of a classification dataset; -1 without labels."""
+    """Returns the highest class number of the images of a classification dataset; -1 without labels."""
     return max((number for i in range(len(source)) for number in class_numbers(source, i)), default=-1)
 
 
 def batch_is_ignored(data_samples: Sequence[BaseDataElement], ignore_index: int = 255) -> bool:
-    """Whether no pixel of a segmentation batch is labelled, so that it teaches nothing.
+    """Says whether all pixels of a segmentation batch are ignored, so that it teaches nothing.
 
     Args:
         data_samples: The ``data_samples`` of a batch, with ``gt_sem_seg.data`` (1, H, W).
-        ignore_index: Class number of pixels that do not count.
+        ignore_index: Class number of ignored pixels.
 
     Returns:
-        bool: False as well for a batch that has no label maps, as in classification.
+        bool: False also for a batch that has no label maps, as in classification.
     """
     labels = [sample.gt_sem_seg.data for sample in data_samples if 'gt_sem_seg' in sample]
-    # A few pixels of each first: one that is labelled is enough, and nearly always among them.
+    # A few pixels of each are looked at first: one labelled pixel is enough, and nearly always among them.
     looks = [[label[..., ::16, ::16] for label in labels], labels]
     return bool(labels) and not any(torch.any(label != ignore_index) for look in looks for label in look)

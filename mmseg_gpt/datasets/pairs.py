@@ -1,7 +1,7 @@
-"""Checks of one image and its label map, as files; every problem is a sentence that names the file.
+"""Checks of an image file and its label map. Every problem is a sentence that names the file.
 
-An image is loaded by OpenCV, which applies its EXIF orientation and takes the high byte of 16 bits. A label map is
-loaded by Pillow, which does not rotate, and cut to 8 bits: that is what mmsegmentation's pipelines do.
+mmsegmentation's pipelines load an image with OpenCV, which applies the EXIF orientation and takes the high byte of 16
+bits. They load a label map with Pillow, which does not rotate, and cut its values to 8 bits.
 """
 
 from collections.abc import Mapping
@@ -16,20 +16,20 @@ from ..wording import listed
 
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 ONE_NUMBER_A_PIXEL = ('L', 'P', '1')
-# What a complete file ends with. Bytes may follow, so a file that ends otherwise is decoded before it is refused.
+# The end of a complete file. Other bytes may follow it, so a file that ends otherwise is decoded before it is refused.
 ENDS = {'JPEG': b'\xff\xd9', 'MPO': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82'}
-VALUES = 8  # shown of wrong ones
-PNG_DEPTH, PNG_COLOUR = 24, 25  # places in a PNG file; colour 0 is gray
+VALUES = 8  # wrong values in a message
+PNG_DEPTH, PNG_COLOUR = 24, 25  # offsets in a PNG file; colour 0 is gray
 
 
 class LabelRule(NamedTuple):
-    """What the pixels of label maps mean.
+    """The meaning of the values in label maps.
 
     Attributes:
-        num_classes: Number of classes, or None where it is not known.
-        ignore_index: Class number of pixels that do not count.
-        reduce_zero_label: Whether 0 becomes ignored and all else one less.
-        label_map: From class numbers in the files to those that are trained, or None.
+        num_classes: Number of classes, or None if it is not known.
+        ignore_index: Class number of ignored pixels.
+        reduce_zero_label: Whether 0 becomes ignored and every other value one less.
+        label_map: Class numbers to train by the class numbers in the files, or None.
     """
     num_classes: int | None = None
     ignore_index: int = 255
@@ -37,7 +37,7 @@ class LabelRule(NamedTuple):
     label_map: Mapping[int, int] | None = None
 
     def class_of_value(self) -> np.ndarray:
-        """The class number (256,) that each 8-bit value becomes, computed as ``LoadAnnotations`` does."""
+        """Returns the class number (256,) that each 8-bit value becomes, computed as ``LoadAnnotations`` does."""
         classes = np.arange(256)
         if self.reduce_zero_label:
             classes = np.where((classes == 0) | (classes == 255), 255, classes - 1)
@@ -47,19 +47,19 @@ class LabelRule(NamedTuple):
         return mapped
 
     def wrong_values(self) -> np.ndarray:
-        """Which 8-bit values (256,) become neither a class nor ignored."""
+        """Returns for each 8-bit value (256,) whether it is wrong: it becomes neither a class nor ignored."""
         classes = self.class_of_value()
         limit = 256 if self.num_classes is None else self.num_classes
         return (classes >= limit) & (classes != self.ignore_index)
 
 
 class Inspection(NamedTuple):
-    """What :func:`inspect_pair` found.
+    """The findings of :func:`inspect_pair`.
 
     Attributes:
-        problems: One sentence for each.
+        problems: One sentence for each problem.
         size: Width and height of the image in pixels, or None if it cannot be read.
-        pixels: Number of label pixels (256,) by their value in the file, or None without a label that can be read.
+        pixels: Number of label pixels (256,) by their value in the file, or None if no label map can be read.
     """
     problems: list[str]
     size: tuple[int, int] | None = None
@@ -67,12 +67,12 @@ class Inspection(NamedTuple):
 
 
 def check_headers(image: str | Path, label: str | Path | None = None, rotates: bool = True) -> list[str]:
-    """Checks what the first and the last bytes of the files tell; pixels are decoded only in case of doubt.
+    """Checks what the first and the last bytes of the files show; pixels are decoded only in case of doubt.
 
     Args:
         image: Image file.
         label: Its label map, or None if there is none.
-        rotates: Whether the image is loaded as its EXIF orientation says.
+        rotates: Whether the image is rotated according to its EXIF orientation when it is loaded.
 
     Returns:
         list: The problems; empty if there are none.
@@ -94,13 +94,16 @@ def check_headers(image: str | Path, label: str | Path | None = None, rotates: b
 
 def inspect_pair(image: str | Path, label: str | Path | None = None, rule: LabelRule | None = None,
                  rotates: bool = True) -> Inspection:
-    """Checks an image and its label map completely: all of :func:`check_headers`, and every pixel.
+    """Checks an image and its label map completely: everything in :func:`check_headers`, and every pixel.
 
     Args:
         image: Image file.
         label: Its label map, or None if there is none.
         rule: Which label values are right; default all.
-        rotates: Whether the image is loaded as its EXIF orientation says.
+        rotates: Whether the image is rotated according to its EXIF orientation when it is loaded.
+
+    Returns:
+        Inspection: The problems, and the size and label values as far as they can be read.
     """
     problems = check_headers(image, label, rotates)
     size, problem = decode_image(image)
@@ -121,12 +124,15 @@ def inspect_pair(image: str | Path, label: str | Path | None = None, rule: Label
 
 
 def check_values(pixels: np.ndarray, rule: LabelRule, label: str | Path) -> list[str]:
-    """Refuses values of a label map that become neither a class nor ignored.
+    """Finds values of a label map that become neither a class nor ignored.
 
     Args:
         pixels: Number of pixels (256,) by value in the file.
         rule: Which values are right.
         label: The file, for the message.
+
+    Returns:
+        list: One sentence, or none if all values are right.
     """
     wrong = np.flatnonzero(rule.wrong_values() & (pixels > 0))
     if not len(wrong):
@@ -146,7 +152,7 @@ def check_image_header(path: str | Path, rotates: bool, problems: list[str]) -> 
         with open_image(path) as image:
             if rotates and (orientation := orientation_of(image)) != 1:
                 problems.append(f'{path} has EXIF orientation {orientation}: it would be loaded rotated or mirrored, '
-                                'and its label not. Save its pixels upright, without that tag; or, if the label '
+                                'but its label would not. Save its pixels upright, without that tag; or, if the label '
                                 "fits the pixels as stored, load with color_type='color_ignore_orientation'")
             if is_16_bit(image, path):
                 problems += too_dark(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), path)
@@ -179,7 +185,7 @@ def check_label_header(path: str | Path, problems: list[str]) -> tuple[int, int]
 
 
 def open_image(path: str | Path) -> Image.Image:
-    """Opens an image file without decoding its pixels, unless its end is missing: that raises."""
+    """Opens an image file. Decodes its pixels, which may raise an error, only if the usual end is missing."""
     image = Image.open(path)
     end = ENDS.get(image.format)
     if end is not None:
@@ -191,11 +197,11 @@ def open_image(path: str | Path) -> Image.Image:
 
 
 def decode_image(path: str | Path) -> tuple[tuple[int, int] | None, str | None]:
-    """Decodes an image with the pipelines' reader, and in full; returns its size, and what is wrong."""
+    """Decodes all of an image, also with the reader of the pipelines; returns its size and what is wrong."""
     try:
         with Image.open(path) as image:
             size = image.size
-            image.load()  # tells a truncated file, of which OpenCV fills the rest with gray
+            image.load()  # raises for a truncated file, where OpenCV would fill the rest with gray
         pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     except Exception as error:
         return None, unreadable(path, error)
@@ -203,13 +209,13 @@ def decode_image(path: str | Path) -> tuple[tuple[int, int] | None, str | None]:
 
 
 def read_label(path: str | Path) -> np.ndarray:
-    """The values of a label map, (H, W) if it has one number a pixel, as ``LoadAnnotations`` reads them."""
+    """Reads the values of a label map as ``LoadAnnotations`` does; (H, W) if it has one number a pixel."""
     with Image.open(path) as image:
         return np.array(image)
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation, 1 to 8."""
+    """Returns the EXIF orientation, 1 to 8."""
     if 'exif' not in image.info and image.format != 'TIFF':
         return 1  # asking a PNG further would decode it
     orientation = image.getexif().get(ORIENTATION, 1)
@@ -217,24 +223,24 @@ def orientation_of(image: Image.Image) -> int:
 
 
 def is_16_bit(image: Image.Image, path: str | Path) -> bool:
-    """Whether an image file has 16 bits a channel, as far as its header shows."""
+    """Says whether an image file has 16 bits a channel, judging by its header."""
     return image.mode.startswith('I') or (image.format == 'PNG' and png_byte(path, PNG_DEPTH) == 16)
 
 
 def has_scaled_gray(path: str | Path) -> bool:
-    """Whether a PNG is one whose values Pillow stretches to 0..255: gray with 2 or 4 bits."""
+    """Says whether Pillow would stretch the values of a PNG to 0..255, because it is gray with 2 or 4 bits."""
     return png_byte(path, PNG_COLOUR) == 0 and png_byte(path, PNG_DEPTH) in (2, 4)
 
 
 def png_byte(path: str | Path, place: int) -> int:
-    """One byte of the header of a PNG."""
+    """Reads one byte of the header of a PNG."""
     with open(path, 'rb') as file:
         file.seek(place)
         return file.read(1)[0]
 
 
 def too_dark(pixels: np.ndarray | None, path: str | Path) -> list[str]:
-    """Refuses a 16-bit image of which the high bytes, which are all that is loaded, are 0."""
+    """Refuses a 16-bit image whose high bytes are all 0, because only these are loaded."""
     if pixels is None or pixels.dtype != np.uint16 or pixels.max() > 255:
         return []
     return [f'{path} has 16 bits a channel but no value above {pixels.max()}; it would be loaded as black, because '
@@ -242,7 +248,7 @@ def too_dark(pixels: np.ndarray | None, path: str | Path) -> list[str]:
 
 
 def wide_values(values: np.ndarray) -> list[int]:
-    """The values, sorted, that do not fit into 8 bits."""
+    """Returns the sorted values that do not fit into 8 bits."""
     if values.dtype in (np.uint8, bool):
         return []
     return np.unique(values[(values < 0) | (values > 255)]).tolist()
@@ -260,5 +266,5 @@ def unreadable(path: str | Path, error: Exception) -> str:
 
 
 def said(error: Exception) -> str:
-    """An error in one line."""
+    """Writes an error as one line of text."""
     return f'{type(error).__name__}: {" ".join(str(error).split())}'

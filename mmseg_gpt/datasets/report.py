@@ -7,11 +7,11 @@ from prettytable import PrettyTable
 
 from .survey import Survey, in_both
 
-MOST = 20  # problems printed for each split; the JSON file has all
+MOST = 20  # most problems printed for each split; the JSON file has all
 
 
 def copies(surveys: dict[str, Survey]) -> list[str]:
-    """Says which training images are in another split too."""
+    """Says which images of other splits are training images too."""
     found = []
     for split in surveys.keys() - {'train'} if 'train' in surveys else ():
         found += [f'{other} is the training image {own}' for own, other in in_both(surveys['train'], surveys[split])]
@@ -19,7 +19,7 @@ def copies(surveys: dict[str, Survey]) -> list[str]:
 
 
 def as_numbers(surveys: dict[str, Survey]) -> dict:
-    """Everything that was found, in plain types."""
+    """Returns all findings in plain types, for a JSON file."""
     splits = {}
     for split, found in surveys.items():
         classes = [dict(name=name, pixels=int(pixels), images=int(images))
@@ -30,7 +30,7 @@ def as_numbers(surveys: dict[str, Survey]) -> dict:
 
 
 def sizes(found: Survey) -> dict[str, list[int]]:
-    """The least, the median and the greatest width and height."""
+    """Returns the smallest, the median and the largest width and height in pixels; empty without images."""
     if not found.sizes:
         return {}
     return {name: [int(f(side)) for f in (np.min, np.median, np.max)]
@@ -38,7 +38,7 @@ def sizes(found: Survey) -> dict[str, list[int]]:
 
 
 def as_text(split: str, found: Survey) -> str:
-    """One split in lines for a terminal."""
+    """Describes a split in lines for a terminal."""
     lines = [f'{split}: {found.pairs:,} images, {len(found.classes)} classes']
     lines += [f'  {name}: {low} at least, {middle} in the middle, {high} at most'
               for name, (low, middle, high) in sizes(found).items()]
@@ -55,7 +55,7 @@ def as_text(split: str, found: Survey) -> str:
 
 
 def class_table(found: Survey) -> PrettyTable:
-    """Pixels, if they are labelled, and images of each class."""
+    """Makes a table of the classes: labelled pixels, if there are label maps, and images."""
     mapped = found.pixels.any()
     table = PrettyTable(['class', *(['pixels'] if mapped else []), 'share', 'images'], align='r')
     table.align['class'] = 'l'
@@ -66,7 +66,7 @@ def class_table(found: Survey) -> PrettyTable:
 
 
 def plot_classes(surveys: dict[str, Survey], path: str | Path) -> bool:
-    """Draws the share of each class in each split, on a logarithmic scale; False if there are no labels."""
+    """Draws the share of each class in each split on a logarithmic scale, and returns False if there are no labels."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, no global state
     from matplotlib.figure import Figure
     labelled = {split: found for split, found in surveys.items() if found.counts.any()}

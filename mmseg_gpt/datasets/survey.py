@@ -1,4 +1,4 @@
-"""Looking at every pair of a dataset: what is wrong, and how classes and sizes are distributed."""
+"""A survey of every image and label map of a dataset: their problems, and how classes and sizes are distributed."""
 
 import signal
 from collections.abc import Callable, Iterable, Sequence
@@ -18,7 +18,7 @@ Progress = Callable[[Iterable, int], Iterable]
 
 
 class Job(NamedTuple):
-    """One pair to look at; the fields are the arguments of :func:`~mmseg_gpt.datasets.inspect_pair`."""
+    """An image and label map to inspect; the fields are the arguments of :func:`~mmseg_gpt.datasets.inspect_pair`."""
     image: str
     label: str | None
     rule: LabelRule
@@ -27,16 +27,16 @@ class Job(NamedTuple):
 
 @dataclass
 class Survey:
-    """What was found in one dataset.
+    """The findings in one dataset.
 
     Attributes:
         classes: Names of its classes.
         pairs: Number of images, with or without labels.
-        problems: One sentence for each.
-        sizes: Width and height of each image that can be read.
+        problems: One sentence for each problem.
+        sizes: Width and height in pixels of each image that can be read.
         pixels: Number of pixels of each class; 0 in classification.
         images: Number of images in which each class occurs.
-        ignored: Number of pixels that do not count.
+        ignored: Number of ignored pixels.
         images_by_hash: Image files by the SHA-256 of their content.
     """
     classes: Sequence[str]
@@ -53,22 +53,22 @@ class Survey:
 
     @property
     def counts(self) -> np.ndarray:
-        """What the shares of the classes are of: pixels where there are label maps, else images."""
+        """Counts of the classes from which their shares are computed: pixels if there are label maps, else images."""
         return self.pixels if self.pixels.any() else self.images
 
     @property
     def ignored_share(self) -> float | None:
-        """The share of pixels that do not count; None without labels."""
+        """Share of ignored pixels, or None without label maps."""
         total = self.ignored + int(self.pixels.sum())
         return self.ignored / total if total else None
 
     @property
     def absent(self) -> list[str]:
-        """The classes that never occur, if there are labels at all."""
+        """Classes that never occur; empty without labels."""
         return [name for name, count in zip(self.classes, self.images) if not count] if self.images.any() else []
 
     def add(self, job: Job, inspection: Inspection, digest: str | None) -> None:
-        """Counts one pair."""
+        """Adds the findings in one pair, and the SHA-256 of its image if it can be read."""
         self.pairs += 1
         self.problems += inspection.problems
         if inspection.size:
@@ -82,9 +82,8 @@ class Survey:
             self.pixels += by_class
             self.images += by_class > 0
 
-
     def count(self, source: object) -> None:
-        """Counts the images of each class of a classification dataset; numbers that are no class are problems."""
+        """Counts the images of each class of a classification dataset, and reports numbers that are not a class."""
         for i in range(len(source)):
             for number in class_numbers(source, i):
                 if 0 <= number < len(self.classes):
@@ -100,7 +99,10 @@ def survey(dataset: object, workers: int, progress: Progress = lambda done, tota
     Args:
         dataset: A dataset of mmsegmentation or mmpretrain, wrapped or not.
         workers: Number of processes.
-        progress: Given the results as they come and their number, hands them on; for a progress bar.
+        progress: Function for a progress bar: it gets the results as they come and their number, and hands them on.
+
+    Returns:
+        Survey: The problems and counts of the whole dataset.
     """
     found = Survey(class_names(dataset))
     jobs = []
@@ -112,26 +114,26 @@ def survey(dataset: object, workers: int, progress: Progress = lambda done, tota
     try:
         for result, job in zip(progress(pool.map(look, jobs, chunksize=8), len(jobs)), jobs):
             found.add(job, *result)
-    finally:  # an interrupt too leaves no process behind
+    finally:  # so that an interrupt too leaves no process behind
         pool.shutdown(cancel_futures=True)
     return found
 
 
 def class_names(dataset: object) -> Sequence[str]:
-    """The names of a dataset's classes; where it has labels of images but no names, the numbers of the classes."""
+    """Returns the names of a dataset's classes, or their numbers if it labels images and has no names."""
     if names := getattr(dataset, 'metainfo', {}).get('classes'):
         return names
     return [str(i) for i in range(1 + max(highest_class(source) for source in source_datasets(dataset)))]
 
 
 def jobs_of(source: object) -> list[Job]:
-    """The pairs of an unwrapped dataset, each once; samples that are no files are left out."""
+    """Returns a job for each pair of an unwrapped dataset, each pair once; samples that are not files are left out."""
     rule, turned = label_rule(source), rotates(source)
     return [Job(*pair, rule, turned) for pair in present_pairs(source, range(len(source)))]
 
 
 def start_worker() -> None:
-    """Leaves Ctrl-C to the main process, and the other CPUs to the other workers."""
+    """Leaves Ctrl-C to the main process and the other CPUs to the other workers."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     cv2.setNumThreads(0)
 
@@ -143,6 +145,6 @@ def look(job: Job) -> tuple[Inspection, str | None]:
 
 
 def in_both(first: Survey, second: Survey) -> list[tuple[str, str]]:
-    """Images of two datasets that are the same, byte for byte."""
+    """Returns pairs of images that are the same in two datasets, byte for byte."""
     same = first.images_by_hash.keys() & second.images_by_hash.keys()
     return sorted((first.images_by_hash[d][0], second.images_by_hash[d][0]) for d in same)
