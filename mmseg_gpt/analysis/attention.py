@@ -1,8 +1,8 @@
-"""Attention weights of the ViT, and what they say: maps, and mean distances, entropies and shares by block.
+"""Attention weights of the ViT, as maps, and as mean distances, entropies and shares of the prompts by block.
 
-The model stays as it is, with its fused kernels, which never show the weights. They are worked out beside it, from what
-each attention is given, and one block at a time, because those of all blocks are large. Blocks and heads are counted
-from 0 here, prompts from 1.
+The model's fused kernels never return the weights, so they are computed beside it from the inputs of each attention,
+one block at a time, because the weights of all blocks are large. Blocks and heads are counted from 0 here, prompts
+from 1.
 
 Source: equations 3 and 9 and Figure 5 of arXiv 2306.05067; the mean attention distance is that of arXiv 2010.11929.
 """
@@ -24,12 +24,12 @@ Seen = TypeVar('Seen')
 
 @dataclass(frozen=True)
 class Tokens:
-    """What stands where in the sequence of a block: CLS, registers, patches, prompts.
+    """The order of the tokens in the sequence of a block: CLS, registers, patches, prompts.
 
     Attributes:
-        first_patch: Where the patches begin.
+        first_patch: Position of the first patch.
         grid: Rows and columns (h, w) of the patches.
-        num_prompts: Prompts after the patches; 0 in a block without any.
+        num_prompts: Number of prompts after the patches; 0 in a block without prompts.
         patch_size: Side of a patch in pixels.
     """
     first_patch: int
@@ -39,12 +39,12 @@ class Tokens:
 
     @property
     def patches(self) -> slice:
-        """The places of the patches."""
+        """Positions of the patches."""
         return slice(self.first_patch, self.first_patch + self.grid[0] * self.grid[1])
 
     @property
     def prompts(self) -> slice:
-        """The places of the prompts."""
+        """Positions of the prompts."""
         return slice(self.patches.stop, len(self))
 
     def __len__(self) -> int:
@@ -52,15 +52,15 @@ class Tokens:
 
 
 def attention_weights(attention: Attention, x: Tensor, temperature: Tensor | None = None) -> Tensor:
-    """The softmax of equation 9 for every token, whichever of them the model goes on with.
+    """Computes the softmax of equation 9 for every token, also for those whose output the model does not use.
 
     Args:
-        attention: Of one block.
-        x: What it is given, (B, N, D).
-        temperature: A scalar; None means 1.
+        attention: Attention layer of one block.
+        x: Its input (B, N, D).
+        temperature: Scalar tensor tau; None means 1.
 
     Returns:
-        Tensor: (B, heads, N, N), of float32 at least; each row, that of one query, sums to 1.
+        Tensor: Weights (B, heads, N, N) of float32 at least; each row belongs to one query and sums to 1.
     """
     q, k, _ = (at_least_float32(each) for each in heads_of(attention.qkv(x), attention.num_heads))
     scores = q @ k.mT / q.shape[-1]**0.5
@@ -70,19 +70,19 @@ def attention_weights(attention: Attention, x: Tensor, temperature: Tensor | Non
 @torch.no_grad()
 def visit_attention(vit: GatedPromptViT, images: Tensor, blocks: Iterable[int],
                     visit: Callable[[int, Tensor, Tokens], Seen]) -> dict[int, Seen]:
-    """Runs the ViT once and shows the attention of blocks, one after the other, to a function.
+    """Runs the ViT once and calls a function with the attention of each of ``blocks``, one after the other.
 
     Args:
-        vit: In eval mode.
-        images: (B, 3, H, W), as the model takes them.
-        blocks: Which ones, from 0.
-        visit: Is given the block, the weights (B, heads, N, N) and what stands where among the N.
+        vit: The ViT, in eval mode.
+        images: Images (B, 3, H, W), normalised.
+        blocks: Blocks to visit, counted from 0.
+        visit: Function that takes the block, its weights (B, heads, N, N) and the order of the N tokens.
 
     Returns:
-        dict: What the function returned, by block.
+        dict: The results of the function, by block.
 
     Raises:
-        ValueError: the ViT is in training mode, or a block is not one that is run.
+        ValueError: the ViT is in training mode, or does not run one of the blocks.
     """
     last = max(vit.out_indices)
     if vit.training:
@@ -109,15 +109,15 @@ def visit_attention(vit: GatedPromptViT, images: Tensor, blocks: Iterable[int],
 
 
 def attention_maps(vit: GatedPromptViT, images: Tensor, blocks: Iterable[int]) -> dict[int, Tensor]:
-    """The attention weights (B, heads, N, N) of blocks, of all tokens; see :func:`visit_attention`."""
+    """Returns the attention weights (B, heads, N, N) of all tokens by block; see :func:`visit_attention`."""
     return visit_attention(vit, images, blocks, lambda _, weights, tokens: weights)
 
 
 @contextmanager
 def switched_off(vit: GatedPromptViT, prompts: bool = False, temperatures: bool = False) -> Iterator[GatedPromptViT]:
-    """The same ViT without its prompts, or without its temperatures, until the end of the ``with`` block.
+    """Removes the prompts, or the temperatures, of the ViT until the end of the ``with`` block, and yields the ViT.
 
-    Without both, a frozen ViT is the pretrained one.
+    A frozen ViT without both is the pretrained one.
     """
     kept = vit.prompt, vit.temperature
     try:
@@ -129,7 +129,7 @@ def switched_off(vit: GatedPromptViT, prompts: bool = False, temperatures: bool 
 
 
 def variants(vit: GatedPromptViT) -> dict[str, dict[str, bool]]:
-    """The columns of Figure 5: names, and what :func:`switched_off` switches off for each; the last is the model."""
+    """Returns the columns of Figure 5 by name, as arguments of :func:`switched_off`; the last is the whole model."""
     found = {'ViT alone' if vit.frozen else 'fine-tuned ViT': dict(prompts=True, temperatures=True)}
     if vit.prompt is not None:
         found['with prompts'] = dict(temperatures=True)
@@ -139,27 +139,27 @@ def variants(vit: GatedPromptViT) -> dict[str, dict[str, bool]]:
 
 
 def early_middle_late(depth: int) -> list[int]:
-    """The blocks of Figure 5, from 0: the 3rd, 7th and 12th of 12, and in proportion of another number."""
+    """Returns the blocks of Figure 5, from 0: the 3rd, 7th and 12th of 12, and in proportion for other depths."""
     return sorted({max(1, round(depth * twelfths / 12)) - 1 for twelfths in (3, 7, 12)})
 
 
 def is_of_prompts(query: str) -> bool:
-    """Whether a query asks for prompts, which a block may lack."""
+    """Says whether a query asks for prompts, which a block may lack."""
     return 'prompt' in query
 
 
 def query_map(weights: Tensor, tokens: Tokens, query: str) -> Tensor:
-    """What a query sees of the patches.
+    """Maps the attention of a query to each of the patches.
 
     Args:
-        weights: (B, heads, N, N).
-        tokens: What stands where among the N.
-        query: 'cls'; 'prompt:K', the K-th from 1; 'prompts', the mean of all; 'X,Y', the patch with this pixel. Their
-            maps are multiples of uniform attention: weights times N. Or 'to-prompts', the share of each patch's own
-            attention that goes to the prompts.
+        weights: Attention weights (B, heads, N, N).
+        tokens: The order of the N tokens.
+        query: 'cls'; 'prompt:K', the K-th prompt, counted from 1; 'prompts', the mean of all; or 'X,Y', the patch with
+            this pixel. Their maps are multiples of uniform attention: weights times N. Or 'to-prompts', the share of
+            each patch's own attention that goes to the prompts.
 
     Returns:
-        Tensor: (B, heads, h, w).
+        Tensor: Map (B, heads, h, w).
 
     Raises:
         ValueError: there is no such prompt or pixel.
@@ -174,7 +174,7 @@ def query_map(weights: Tensor, tokens: Tokens, query: str) -> Tensor:
 
 
 def places(tokens: Tokens, query: str) -> slice:
-    """The tokens that a query of :func:`query_map` means.
+    """Returns the positions of the tokens that a query of :func:`query_map` names.
 
     Raises:
         ValueError: there is no such prompt or pixel.
@@ -196,20 +196,20 @@ def places(tokens: Tokens, query: str) -> slice:
 
 
 def patch_distances(grid: tuple[int, int], patch_size: int) -> Tensor:
-    """Distances between the centres of all patches, in pixels: (n, n), of float64, n = h * w."""
+    """Computes the distances (n, n) in pixels between the centres of all n = h * w patches, as float64."""
     rows, columns = (torch.arange(side, dtype=torch.float64) * patch_size for side in grid)
     centres = torch.cartesian_prod(rows, columns)
     return torch.cdist(centres, centres, compute_mode='donot_use_mm_for_euclid_dist')
 
 
 class Summary(NamedTuple):
-    """What the patches of one block attend to, for each head; means over patches and images.
+    """Statistics of the attention of patches in one block, for each head: means over patches and images.
 
     Attributes:
-        distance: From the patch to the patches it attends to, in pixels, weighted by attention (heads,). What goes to
-            other tokens is left out, and the rest normalised.
-        entropy: Of the attention of a patch to all tokens, in nats (heads,); at most ln N.
-        prompt_share: Of the attention of a patch, what goes to prompts (heads,).
+        distance: Distance (heads,) in pixels from a patch to the patches it attends to, weighted by attention.
+            Attention to other tokens is left out, and the rest normalised.
+        entropy: Entropy (heads,) in nats of the attention of a patch to all tokens; at most ln N.
+        prompt_share: Share (heads,) of the attention of a patch that goes to prompts.
     """
     distance: Tensor
     entropy: Tensor
@@ -217,7 +217,7 @@ class Summary(NamedTuple):
 
 
 def summarise(weights: Tensor, tokens: Tokens) -> Summary:
-    """Distance, entropy and share of prompts of attention weights (B, heads, N, N)."""
+    """Computes the statistics of attention weights (B, heads, N, N)."""
     of_patches = weights[:, :, tokens.patches]
     near = of_patches[..., tokens.patches]
     distances = patch_distances(tokens.grid, tokens.patch_size).to(near)
@@ -229,17 +229,17 @@ def summarise(weights: Tensor, tokens: Tokens) -> Summary:
 
 @cache
 def summarise_uniform(tokens: Tokens) -> Summary:
-    """What :func:`summarise` would say of uniform attention, each (1,): the entropy is the largest there can be."""
+    """Computes the statistics of uniform attention, each (1,); its entropy is the largest possible one."""
     return summarise(torch.full((1, 1, len(tokens), len(tokens)), 1 / len(tokens), dtype=torch.float64), tokens)
 
 
 class Study(NamedTuple):
-    """What :func:`study` found in one model.
+    """Findings of :func:`study` in one model.
 
     Attributes:
-        maps: By query and block, (heads, h, w); without queries of prompts in blocks that have none.
-        summaries: Of each block.
-        uniform: What these would be of uniform attention.
+        maps: Maps (heads, h, w) by query and block; queries of prompts are missing in blocks without prompts.
+        summaries: Statistics of each block.
+        uniform: Statistics of uniform attention in each block.
     """
     maps: dict[tuple[str, int], Tensor]
     summaries: list[Summary]
@@ -247,16 +247,16 @@ class Study(NamedTuple):
 
 
 def study(vit: GatedPromptViT, images: Sequence[Tensor], queries: Sequence[str], blocks: Sequence[int]) -> Study:
-    """Runs the ViT on images, for maps of the first one in some blocks, and for summaries of all in all blocks.
+    """Runs the ViT on images, to map the attention of the first and to summarise that of all images in all blocks.
 
     Args:
-        vit: In eval mode.
-        images: Each (1, 3, H, W), of whatever size.
-        queries: As in :func:`query_map`.
-        blocks: Those of the maps, from 0.
+        vit: The ViT, in eval mode.
+        images: Normalised images, each (1, 3, H, W) with a size of its own.
+        queries: Queries to map, see :func:`query_map`.
+        blocks: Blocks to map, counted from 0.
 
     Raises:
-        ValueError: a query or a block is not there.
+        ValueError: the ViT has no such block, or a block no such query.
     """
     maps = {}
 
@@ -273,5 +273,5 @@ def study(vit: GatedPromptViT, images: Sequence[Tensor], queries: Sequence[str],
 
 
 def mean(summaries: Sequence[Summary]) -> Summary:
-    """The mean over images, head by head."""
+    """Averages summaries over images, head by head."""
     return Summary(*(torch.stack(each).mean(0).cpu() for each in zip(*summaries)))

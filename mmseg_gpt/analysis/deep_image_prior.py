@@ -1,8 +1,8 @@
-"""Deep Image Prior: what image does a small untrained network draw, fitted to the representation of a block?
+"""Deep Image Prior: what image does a small untrained network draw when it is fitted to the output of a block?
 
-What the representation says of the image comes back; the rest is what convolutions prefer. Sources: arXiv 1711.10925
-for the method, section 3 and appendix C of arXiv 2306.05067 for its use on ViTs, which does not say how it was set:
-channels, learning rate and schedule are ours.
+The drawn image shows what the block still knows of the original; convolutions fill in the rest. Sources: arXiv
+1711.10925 for the method, section 3 and appendix C of arXiv 2306.05067 for its use on ViTs. The latter gives no
+settings: channels, learning rate and schedule are ours.
 """
 
 import math
@@ -14,27 +14,27 @@ from torch import Tensor, nn
 
 from .encoder import Encoder
 
-CHANNELS = (32, 64, 64, 64, 64)  # of each scale, from fine to coarse; small images have fewer scales
-SKIP = 8  # channels that go straight from one side of the hourglass to the other
+CHANNELS = (32, 64, 64, 64, 64)  # channels of each scale, from fine to coarse; small images have fewer scales
+SKIP = 8  # channels of the connections across the hourglass
 NOISE = 32  # channels of the input
-COARSEST = 4  # side that the coarsest map has at least, in pixels: normalised over fewer, it could say nothing
+COARSEST = 4  # smallest side of the coarsest map in pixels: normalised over fewer pixels it could carry nothing
 
 
 def layer(inputs: int, outputs: int, kernel: int, stride: int = 1) -> nn.Sequential:
-    """A convolution, normalised over the image: (B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
+    """Makes a convolution with instance norm: (B, inputs, H, W) -> (B, outputs, H / stride, W / stride)."""
     padding = dict(padding=kernel // 2, padding_mode='reflect') if kernel > 1 else {}
     return nn.Sequential(nn.Conv2d(inputs, outputs, kernel, stride, **padding),
                          nn.InstanceNorm2d(outputs, affine=True), nn.LeakyReLU(0.2))
 
 
 class Generator(nn.Module):
-    """An hourglass with skip connections: noise (B, 32, H, W) -> an image (B, 3, H, W) in [0, 1].
+    """Hourglass network with skip connections: noise (B, 32, H, W) -> an image (B, 3, H, W) in [0, 1].
 
     Args:
-        size: The smaller one of H and W; 8 at least.
+        size: The smaller one of H and W, at least 8.
 
     Raises:
-        ValueError: it is smaller.
+        ValueError: ``size`` is below 8.
     """
 
     def __init__(self, size: int) -> None:
@@ -62,32 +62,32 @@ class Generator(nn.Module):
 
 
 def start(height: int, width: int, seed: int) -> tuple[Generator, Tensor]:
-    """A generator that has learnt nothing and its noise (1, 32, H, W), the same for the same seed."""
+    """Makes an untrained generator and its noise (1, 32, H, W), the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return Generator(min(height, width)), 0.1 * torch.rand(1, NOISE, height, width)
 
 
 def decay(step: int, iterations: int) -> float:
-    """The share of the learning rate: 1, and in the last quarter linearly to 0, which removes Adam's jitter."""
+    """Returns the factor of the learning rate: 1, then linearly to 0 in the last quarter, to remove Adam's jitter."""
     return min(1., 4 * (iterations - step) / iterations)
 
 
 def reconstruct(encoder: Encoder, image: Tensor, block: int, iterations: int = 3000, lr: float = 0.005,
                 seed: int = 0) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Draws the image whose representation is nearest to that of ``image``, in the squared distance of all tokens.
+    """Draws the image whose tokens after a block are nearest to those of ``image``, by squared distance.
 
     Args:
-        encoder: The ViT that says what the representation is.
-        image: (3, H, W), red first, in [0, 1], on the device of ``encoder``.
-        block: Whose output is the representation, counted from 1.
-        iterations: Steps of Adam on the generator's weights.
+        encoder: The ViT.
+        image: The original (3, H, W), red first, in [0, 1], on the device of ``encoder``.
+        block: The block, counted from 1.
+        iterations: Number of steps of Adam on the generator's weights.
         lr: Learning rate.
-        seed: Of the generator's first weights and of its noise; each block and each ViT starts from the same.
+        seed: Seed of the generator's first weights and of its noise; all blocks and ViTs start from the same.
 
     Yields:
-        tuple: After 0, 1, .. ``iterations`` steps: their number, the image (3, H, W), and the squared distance
-        divided by the variance of the representation, a scalar. The last is the result.
+        tuple: After 0, 1, .. ``iterations`` steps: their number, the drawn image (3, H, W), and the squared distance
+        divided by the variance of the tokens of ``image``, a scalar. The last one is the result.
 
     Raises:
         ValueError: there is no such block, the image is too small, or the distance is no longer finite.

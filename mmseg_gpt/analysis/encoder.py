@@ -1,4 +1,4 @@
-"""A pretrained ViT as it is, without prompts and temperatures: from an image to what each of its blocks knows of it."""
+"""A pretrained ViT without prompts and temperatures, which turns images into the output of any of its blocks."""
 
 import torch
 from mmengine.config import Config
@@ -10,12 +10,12 @@ from ..models import GatedPromptViT
 
 
 class Encoder(nn.Module):
-    """A frozen ViT, and how images are normalised for it.
+    """A frozen ViT with the normalisation of its images.
 
     Args:
-        vit: Whose blocks are looked at. Prompts and temperatures it may have are not used.
-        mean: Of red, green and blue, on the scale of 0 to 255; of blue, green and red if not ``rgb``.
-        std: By which they are divided.
+        vit: The ViT. Any prompts and temperatures of it are not used.
+        mean: Means of red, green and blue, on the scale of 0 to 255; of blue, green and red if not ``rgb``.
+        std: Standard deviations, in the same order.
         rgb: Whether the ViT takes red first.
     """
 
@@ -27,14 +27,14 @@ class Encoder(nn.Module):
         self.register_buffer('std', torch.tensor(std).view(3, 1, 1) / 255)
 
     def forward(self, images: Tensor, block: int) -> Tensor:
-        """All tokens that a block returns.
+        """Returns all tokens after a block.
 
         Args:
-            images: (B, 3, H, W), red first, in [0, 1].
-            block: Counted from 1.
+            images: Images (B, 3, H, W), red first, in [0, 1].
+            block: The block, counted from 1.
 
         Returns:
-            Tensor: CLS, registers and patches (B, 1 + R + h*w, D), without the final norm.
+            Tensor: CLS, registers and patches (B, 1 + R + h*w, D), before any final norm.
 
         Raises:
             ValueError: there is no such block.
@@ -52,18 +52,18 @@ class Encoder(nn.Module):
             raise ValueError(f'there is no block {block}: the ViT has blocks 1 to {len(self.vit.blocks)}')
 
     def identity(self) -> dict:
-        """What decides the representations: the SHA-256 of the weights, what these do not tell, the normalisation."""
+        """Returns all that decides the output: SHA-256 of the weights, heads, epsilon of the norms, normalisation."""
         block = self.vit.blocks[0]
         return dict(vit=weights_sha256(self.vit), num_heads=block.attn.num_heads, norm_eps=block.norm1.eps,
                     mean=self.mean.flatten().tolist(), std=self.std.flatten().tolist(), rgb=self.rgb)
 
 
 def read_encoder(cfg: Config, size: int) -> Encoder:
-    """The ViT of a config, filled from its pretrained file.
+    """Builds the ViT of a config and loads its pretrained file.
 
     Args:
-        cfg: With a ``GatedPromptViT``, the file of which its ``init_cfg`` names, and a ``data_preprocessor``.
-        size: Side of the images in pixels; the position embedding is resized once, from that of the file.
+        cfg: Config with a ``GatedPromptViT``, whose ``init_cfg`` names the file, and a ``data_preprocessor``.
+        size: Side of the images in pixels; the position embedding of the file is resized to it, once.
 
     Raises:
         ValueError: the config has no such backbone, no pretrained file or no normalisation.
@@ -75,14 +75,14 @@ def read_encoder(cfg: Config, size: int) -> Encoder:
         raise ValueError(f'{cfg.filename}: the backbone must be a GatedPromptViT, this one is {backbone.get("type")}')
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     if not preprocessor.get('mean') or not preprocessor.get('std'):
-        raise ValueError(f'{cfg.filename}: data_preprocessor has no mean and std, so it is not known what the ViT '
-                         'takes')
+        raise ValueError(f'{cfg.filename}: data_preprocessor has no mean and std, so the normalisation of images is '
+                         'not known')
     source = backbone.get('init_cfg') or {}
     if 'checkpoint' not in source:
         raise ValueError(f'{cfg.filename} names no pretrained ViT: give a checkpoint, or set model.backbone.init_cfg')
     options = {name: backbone[name] for name in (*VIT_SETTINGS, 'norm_eps') if name in backbone}
     vit = GatedPromptViT(**{**options, 'img_size': size})
     load_vit(vit, fetch(source['checkpoint'], source.get('sha256')))
-    # Files are read with blue first; each package has its own name for turning them round.
+    # Files are read with blue first; each package has its own name for the option that swaps red and blue.
     rgb = bool(preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb'))
     return Encoder(vit, preprocessor['mean'], preprocessor['std'], rgb)

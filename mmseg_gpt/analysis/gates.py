@@ -1,4 +1,4 @@
-"""Gates, selection ratios and temperatures by block, of checkpoints and over a training: the numbers.
+"""Numbers of gates, selection ratios and temperatures by block, in checkpoints and over a training.
 
 Source: equations 6 and 8 to 11 of arXiv 2306.05067.
 """
@@ -14,19 +14,20 @@ from ..checkpoints.read import read_file, settings_in, weights_in
 
 QUANTITIES = ('gates', 'selection_ratio', 'temperatures')
 LOGGED = re.compile(rf'({"|".join(QUANTITIES)})/block_(\d+)')  # as TrackingHook names them
-# Two gates that are nearly closed have a ratio of exp of their difference in gamma: 0.1 makes one 10 % larger.
+# Least change in gamma that counts as a movement. The ratio of two nearly closed gates is exp(their difference in
+# gamma), so 0.1 makes one 10 % larger.
 MOVED = 0.1
 
 
 class GateReport(NamedTuple):
-    """What one checkpoint learnt, by block; NaN in blocks that do not use it.
+    """Gates and temperatures in one checkpoint, by block; NaN in blocks that do not use theirs.
 
     Attributes:
-        name: What the legend calls it.
-        gates: Gates g of blocks 1 .. L-1 (L-1,), or None where the model has none. Of hard gates these are the
-            probabilities to be open; they are 0 or 1 when used.
+        name: Name in the legend.
+        gates: Gates g of blocks 1 .. L-1 (L-1,), or None if the model has none. For hard gates, which are 0 or 1 when
+            used, these are the probabilities of 1.
         temperatures: Attention temperatures of blocks 1 .. L (L,), or None.
-        prior: Where the gate priors gamma started, None if that is not known.
+        prior: Initial value of the gate priors gamma, or None if it is not known.
         hard: Whether the gates are hard ones.
     """
     name: str
@@ -37,7 +38,7 @@ class GateReport(NamedTuple):
 
     @property
     def start(self) -> np.ndarray:
-        """Where the gates were before training; the first of them everywhere, if their prior is not known."""
+        """Gates (L-1,) before training; if their prior is not known, the first gate everywhere."""
         if self.prior is None:
             return np.full_like(self.gates, self.gates[~np.isnan(self.gates)][0])
         # The parameter is a float32, which has no 0.1.
@@ -45,27 +46,27 @@ class GateReport(NamedTuple):
 
     @property
     def moved(self) -> float:
-        """How far the gates went from there in gamma, see :func:`movement`."""
+        """Largest change of a gate since then, in gamma, see :func:`movement`."""
         return movement(self.gates, self.start)
 
     @property
     def note(self) -> str | None:
-        """Says so if the gates have not moved, see :func:`gate_note`."""
+        """Sentence that the gates have not moved, or None if they have, see :func:`gate_note`."""
         if self.gates is None:
             return None
-        where = ('one another (the file does not tell their prior)' if self.prior is None
+        where = ('one another (the file does not hold their prior)' if self.prior is None
                  else f'their prior, gamma = {self.prior:g}')
         return gate_note(self.name, self.gates, self.start, where)
 
 
 class GateHistory(NamedTuple):
-    """What a run logged while it trained.
+    """Gates, selection ratios and temperatures that a run logged while it trained.
 
     Attributes:
-        name: What the figure calls it.
-        iterations: At which it was logged (T,).
-        series: Of each of ``QUANTITIES`` that was logged, values (T,) by block, counted from 1; NaN where one lacks.
-        hard: Whether the gates are hard ones, of which the probabilities to be open are logged.
+        name: Name in the figure.
+        iterations: Iterations (T,) at which they were logged.
+        series: Values (T,) of each logged one of ``QUANTITIES``, by block, counted from 1; NaN where one is missing.
+        hard: Whether the gates are hard ones, of which the probabilities of 1 are logged.
     """
     name: str
     iterations: np.ndarray
@@ -74,31 +75,31 @@ class GateHistory(NamedTuple):
 
     @property
     def note(self) -> str | None:
-        """Says so if the gates have not moved between the first and the last time that they were logged."""
+        """Sentence that the gates have not moved from the first to the last time they were logged, or None."""
         if 'gates' not in self.series:
             return None
         gates = np.stack(list(self.series['gates'].values()), axis=1)
-        logged = ~np.isnan(gates).all(axis=1)  # what was not finite is not
+        logged = ~np.isnan(gates).all(axis=1)  # gates that were not finite are not in the log
         gates, first = gates[logged], self.iterations[logged][0]
         where = 'their prior' if first == 0 else f'where they were at iteration {first}'
         return gate_note(self.name, gates[-1], gates[0], where)
 
 
 def sigmoid(gamma: np.ndarray) -> np.ndarray:
-    """Equation 6: gates from gate priors."""
+    """Computes gates from gate priors (equation 6)."""
     with np.errstate(over='ignore'):  # exp(1000) is inf, and the gate 0
         return 1 / (1 + np.exp(-gamma))
 
 
 def selection_weights(gates: np.ndarray) -> np.ndarray:
-    """Equation 10: the weight of each block's prompt output in the prompts of the last block.
+    """Computes the weight of each block's prompt output in the prompts of the last block (equation 10).
 
     Args:
-        gates: Gates of the blocks that have prompts and are not the last, shape (G,), each in [0, 1]. Probabilities
-            of hard gates, which are drawn independently, give the mean weights.
+        gates: Gates (G,) in [0, 1] of the blocks that have prompts, without the last. Probabilities of hard gates,
+            which are drawn independently, give the mean weights.
 
     Returns:
-        np.ndarray: (G,), ``g_l * prod_{m>l} (1 - g_m)``. With ``prod_m (1 - g_m)``, the weight of the
+        np.ndarray: (G,), ``g_l * prod_{m>l} (1 - g_m)``. Together with ``prod_m (1 - g_m)``, the weight of the
         learnt prompt tokens themselves, they sum to 1 (equation 8).
     """
     passed_on = np.cumprod((1 - gates)[::-1])[::-1]  # prod_{m>=l} (1 - g_m)
@@ -106,10 +107,10 @@ def selection_weights(gates: np.ndarray) -> np.ndarray:
 
 
 def selection_ratio(gates: np.ndarray) -> np.ndarray:
-    """Equation 11: the selection weights, normalised to sum 1.
+    """Normalises the selection weights to a sum of 1 (equation 11).
 
     Args:
-        gates: (G,), NaN in blocks that do not use theirs.
+        gates: Gates (G,), NaN in blocks that do not use theirs.
 
     Returns:
         np.ndarray: (G,), NaN where ``gates`` is.
@@ -127,11 +128,11 @@ def selection_ratio(gates: np.ndarray) -> np.ndarray:
 
 
 def movement(gates: np.ndarray, start: np.ndarray) -> float:
-    """How far gates are from where they started: the largest change of a gate prior gamma; exactly 0 for none.
+    """Returns the largest change of a gate prior gamma since the start; exactly 0 if there is none.
 
     Args:
-        gates: (G,), NaN in blocks that do not use theirs.
-        start: The same before (G,).
+        gates: Gates (G,), NaN in blocks that do not use theirs.
+        start: Gates (G,) at the start.
     """
     changed = (gates != start) & ~np.isnan(gates - start)
     now, before = gates[changed], start[changed]
@@ -141,13 +142,13 @@ def movement(gates: np.ndarray, start: np.ndarray) -> float:
 
 
 def gate_note(name: str, gates: np.ndarray, start: np.ndarray, where: str) -> str | None:
-    """Says that gates have not, or hardly, moved: their ratio is then no finding, although it looks like one.
+    """Warns of gates that have hardly moved, whose selection ratio looks like a finding and is none.
 
     Args:
-        name: Of the run.
-        gates: (G,), NaN in blocks that do not use theirs.
-        start: The same before (G,).
-        where: What ``start`` is, in words.
+        name: Name of the run.
+        gates: Gates (G,), NaN in blocks that do not use theirs.
+        start: Gates (G,) at the start.
+        where: Description of ``start``, such as 'their prior'.
 
     Returns:
         A sentence, or None if they have moved.
@@ -164,13 +165,13 @@ def read_gates(state: dict[str, Tensor], name: str, backbone: dict | None = None
     """Reads gates and temperatures out of the state dict of a model or of its backbone.
 
     Args:
-        state: Adapters alone are enough.
-        name: What the figure calls it.
-        backbone: The options of GatedPromptViT it was trained with, from which is known where the gates started and
-            which blocks use theirs. Without, all blocks are taken to.
+        state: The state dict; one with adapters only is enough.
+        name: Name in the figure.
+        backbone: The options of GatedPromptViT in its config. They say where the gates started and which blocks use
+            theirs; without them, all blocks are assumed to.
 
     Raises:
-        ValueError: the state dict has neither gates nor temperatures, uses none of them, or one is NaN.
+        ValueError: the state dict has neither gates nor temperatures, or one of them is NaN, or the model uses none.
     """
     found = {key.rpartition('.')[2]: value.double().numpy() for key, value in state.items()
              if key.endswith(('prompt.gate_prior', 'temperature'))}
@@ -194,18 +195,22 @@ def read_gates(state: dict[str, Tensor], name: str, backbone: dict | None = None
 
 
 def only(values: np.ndarray, first: int, end: int) -> np.ndarray:
-    """A copy with NaN outside of ``first:end``."""
+    """Returns a copy of ``values`` with NaN outside of ``first:end``."""
     kept = np.full(len(values), np.nan)
     kept[first:end] = values[first:end]
     return kept
 
 
 def read_checkpoint(path: str | Path, name: str) -> GateReport:
-    """Reads gates and temperatures of a checkpoint, adapter-only ones too.
+    """Reads the gates and temperatures of a checkpoint, which may hold adapters only.
+
+    Args:
+        path: A local file.
+        name: Name in the figure.
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: it is damaged, or no checkpoint.
+        CheckpointError: the file is damaged, or not a checkpoint.
         ValueError: it has neither gates nor temperatures.
     """
     content = read_file(path)
@@ -217,12 +222,12 @@ def read_history(lines: list[dict], name: str, hard: bool = False) -> GateHistor
     """Takes gates, selection ratios and temperatures out of the log of a run.
 
     Args:
-        lines: Of training, by :func:`mmseg_gpt.lab.scalars.read_scalars`.
-        name: What the figure calls it.
+        lines: Lines of the training log, each a dict of numbers with 'step'.
+        name: Name in the figure.
         hard: Whether the gates are hard ones.
 
     Raises:
-        ValueError: none was logged.
+        ValueError: the log has neither gates nor temperatures.
     """
     lines = [line for line in lines if any(LOGGED.fullmatch(key) for key in line)]
     if not lines:
@@ -236,12 +241,12 @@ def read_history(lines: list[dict], name: str, hard: bool = False) -> GateHistor
 
 
 def has_hard_gates(folder: Path) -> bool:
-    """Whether the run in a work directory trains hard gates, by the config it wrote there, which is not executed."""
+    """Says whether the run in a work directory trains hard gates, by the text of the config it wrote there."""
     return any("type='HardGatedPrompt'" in config.read_text() for config in folder.glob('*/vis_data/config.py'))
 
 
 def report_rows(report: GateReport) -> list[dict]:
-    """The numbers of a checkpoint as a table, a row for each block; None where a block has or uses none."""
+    """Returns the numbers of a checkpoint as rows, one for each block; None where a block has or uses none."""
     ratio = None if report.gates is None else selection_ratio(report.gates)
     columns = dict(gate=report.gates, selection_ratio=ratio, temperature=report.temperatures)
     depth = len(report.temperatures) if report.temperatures is not None else len(report.gates)
@@ -251,7 +256,7 @@ def report_rows(report: GateReport) -> list[dict]:
 
 
 def history_rows(history: GateHistory) -> list[dict]:
-    """The numbers of a run as a table, a row for each block and logged iteration."""
+    """Returns the numbers of a run as rows, one for each block and logged iteration."""
     blocks = sorted({block for values in history.series.values() for block in values})
     names = dict(zip(('gate', 'selection_ratio', 'temperature'), QUANTITIES))
     return [dict(run=history.name, iteration=int(iteration), block=block, **{
@@ -260,5 +265,5 @@ def history_rows(history: GateHistory) -> list[dict]:
 
 
 def number(values: np.ndarray) -> float | None:
-    """The first of ``values``; None where there is none, or it is NaN."""
+    """Returns the first of ``values``, or None if there is none or it is NaN."""
     return float(values[0]) if len(values) and not np.isnan(values[0]) else None

@@ -1,4 +1,4 @@
-"""Many reconstructions, each kept as a file when it is finished, and how good they are (arXiv 2306.05067, Figure 9)."""
+"""A series of reconstructions, each kept as a file when it is finished, with scores (arXiv 2306.05067, Figure 9)."""
 
 import hashlib
 import json
@@ -18,20 +18,20 @@ from ..files import replacing
 from .deep_image_prior import CHANNELS, NOISE, SKIP, reconstruct
 from .encoder import Encoder
 
-MADE_WITH = 'mmseg_gpt'  # the text in a PNG that says what it was made with
-SECONDS = 5  # between two looks at a reconstruction that is not finished
+MADE_WITH = 'mmseg_gpt'  # name of the text in a PNG that holds the settings it was made with
+SECONDS = 5  # time between two reports on a reconstruction that is not finished
 
 
 class Reconstruction(NamedTuple):
-    """What has been drawn for one image from one block of one ViT.
+    """The image drawn so far for one original, one ViT and one of its blocks.
 
     Attributes:
-        image: Name of the image.
+        image: Name of the original.
         vit: Name of the ViT.
-        block: Counted from 1.
-        step: Iterations so far.
-        pixels: (H, W, 3), uint8, red first.
-        distance: Of the representations, squared, divided by the variance of the image's.
+        block: The block, counted from 1.
+        step: Number of iterations so far.
+        pixels: The drawn image (H, W, 3), uint8, red first.
+        distance: Squared distance of the block's tokens, divided by the variance of those of the original.
         psnr: Peak signal-to-noise ratio in dB.
         ssim: Structural similarity.
     """
@@ -46,17 +46,17 @@ class Reconstruction(NamedTuple):
 
 
 class Settings(NamedTuple):
-    """How images are reconstructed; the fields are the arguments of :func:`.deep_image_prior.reconstruct`."""
+    """Settings of a reconstruction; the fields are the arguments of :func:`.deep_image_prior.reconstruct`."""
     iterations: int
     lr: float
     seed: int
 
 
 def read_picture(path: Path, size: int) -> np.ndarray:
-    """The centre square of a picture, ``size`` pixels wide: (size, size, 3), uint8, red first.
+    """Reads the centre square of a picture, scaled to ``size`` pixels: (size, size, 3), uint8, red first.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: the file cannot be read.
     """
     try:
         with Image.open(path) as picture:
@@ -67,7 +67,7 @@ def read_picture(path: Path, size: int) -> np.ndarray:
 
 
 def scores(original: np.ndarray, drawn: np.ndarray) -> tuple[float, float]:
-    """PSNR in dB and SSIM (windows of 7x7, mean over the colours) of two pictures (H, W, 3), uint8."""
+    """Computes PSNR in dB and SSIM (windows of 7x7, mean over the colours) of two pictures (H, W, 3), uint8."""
     from skimage.metrics import peak_signal_noise_ratio, structural_similarity
     with np.errstate(divide='ignore'):  # equal pictures have an infinite PSNR
         psnr = peak_signal_noise_ratio(original, drawn, data_range=255)
@@ -75,7 +75,7 @@ def scores(original: np.ndarray, drawn: np.ndarray) -> tuple[float, float]:
 
 
 class Job(NamedTuple):
-    """One reconstruction that is wanted: where it is kept, and what decides how it comes out."""
+    """A reconstruction to make: the file that keeps it, and the settings that decide its result."""
     image: str
     vit: str
     block: int
@@ -85,7 +85,7 @@ class Job(NamedTuple):
 
 def jobs(encoders: dict[str, Encoder], originals: dict[str, np.ndarray], blocks: Sequence[int], settings: Settings,
          folder: Path) -> list[Job]:
-    """All combinations, image by image: the arguments are those of :func:`reconstruct_all`."""
+    """Lists a job for each image, ViT and block, image by image; the arguments are those of :func:`reconstruct_all`."""
     same = dict(settings._asdict(), generator=[*CHANNELS, SKIP, NOISE])
     of_vit = {vit: same | encoder.identity() for vit, encoder in encoders.items()}
     of_image = {image: dict(image=hashlib.sha256(pixels.tobytes()).hexdigest(), size=list(pixels.shape[:2]))
@@ -96,22 +96,22 @@ def jobs(encoders: dict[str, Encoder], originals: dict[str, np.ndarray], blocks:
 
 def reconstruct_all(encoders: dict[str, Encoder], originals: dict[str, np.ndarray], blocks: Sequence[int],
                     settings: Settings, folder: Path) -> Iterator[Reconstruction]:
-    """Reconstructs every image from every block of every ViT, and keeps what is finished.
+    """Reconstructs every image from every block of every ViT, and keeps each finished reconstruction.
 
     Args:
-        encoders: The ViTs by name; it is computed where they are.
+        encoders: The ViTs by name; the computation runs on their devices.
         originals: The images (H, W, 3), uint8, red first, by name.
-        blocks: Counted from 1.
-        settings: The same for all.
-        folder: Where they are kept, as ``VIT/IMAGE_block01.png``. What is there is not made again.
+        blocks: The blocks, counted from 1.
+        settings: The settings of all reconstructions.
+        folder: Folder that keeps them, as ``VIT/IMAGE_block01.png``. Those that are there are not made again.
 
     Yields:
-        Reconstruction: First those that were kept, then the others one by one: before the first iteration, every few
+        Reconstruction: First the kept ones, then the others one by one: each before its first iteration, every few
         seconds, and when it is finished, which is when ``step`` is ``settings.iterations``.
 
     Raises:
-        ValueError: what is kept was made with other settings, from another image or of another ViT, or is damaged;
-            or :func:`.deep_image_prior.reconstruct` raises.
+        ValueError: a kept reconstruction was made with other settings, from another image or with another ViT, or is
+            damaged; or :func:`.deep_image_prior.reconstruct` raises.
     """
     for encoder in encoders.values():
         encoder.check(max(blocks))
@@ -128,7 +128,7 @@ def reconstruct_all(encoders: dict[str, Encoder], originals: dict[str, np.ndarra
 
 def carry_out(job: Job, encoder: Encoder, originals: dict[str, np.ndarray],
               settings: Settings) -> Iterator[Reconstruction]:
-    """Makes one reconstruction and keeps it; the arguments and what it yields are as of :func:`reconstruct_all`."""
+    """Makes one reconstruction and keeps it; arguments and yields are those of :func:`reconstruct_all`."""
     image = torch.tensor(originals[job.image], device=encoder.mean.device).permute(2, 0, 1) / 255
     seen = -math.inf
     for step, drawn, distance in reconstruct(encoder, image, job.block, **settings._asdict()):
@@ -143,12 +143,12 @@ def carry_out(job: Job, encoder: Encoder, originals: dict[str, np.ndarray],
 
 def scored(job: Job, step: int, pixels: np.ndarray, distance: float,
            originals: dict[str, np.ndarray]) -> Reconstruction:
-    """What was drawn, with its scores."""
+    """Returns a drawn image with its scores."""
     return Reconstruction(job.image, job.vit, job.block, step, pixels, distance, *scores(originals[job.image], pixels))
 
 
 def keep(job: Job, pixels: np.ndarray, distance: float) -> None:
-    """Writes a finished reconstruction as PNG, with what it was made with as a text in it."""
+    """Writes a finished reconstruction as PNG, with the settings it was made with as a text in it."""
     text = PngInfo()
     text.add_text(MADE_WITH, json.dumps(dict(made_with=job.made_with, distance=distance)))
     job.file.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +157,7 @@ def keep(job: Job, pixels: np.ndarray, distance: float) -> None:
 
 
 def read_kept(job: Job) -> tuple[np.ndarray, float]:
-    """The pixels of a finished reconstruction and its distance.
+    """Reads the pixels of a finished reconstruction and its distance.
 
     Raises:
         ValueError: it was made with other settings, or is damaged; the message says what to do.
@@ -178,11 +178,11 @@ def read_kept(job: Job) -> tuple[np.ndarray, float]:
 
 
 def summary(found: Sequence[Reconstruction]) -> list[dict]:
-    """Mean and standard deviation (of a sample) of the scores over images, by ViT and block in the order of ``found``.
+    """Computes mean and sample standard deviation of the scores over images, by ViT and block as ordered in ``found``.
 
     Returns:
-        list: Dicts of vit, block, images, psnr, psnr_std, ssim, ssim_std; with one image the deviations are None, and
-        so is that of PSNR where an image came back exactly, whose PSNR, and with it the mean, is infinite.
+        list: Dicts of vit, block, images, psnr, psnr_std, ssim, ssim_std. The deviations are None for a single image.
+        An image that came back exactly has an infinite PSNR: then the mean is infinite and its deviation None.
     """
     groups: dict[tuple[str, int], list[Reconstruction]] = {}
     for each in found:
@@ -193,7 +193,7 @@ def summary(found: Sequence[Reconstruction]) -> list[dict]:
 
 
 def spread(score: str, group: Sequence[Reconstruction]) -> dict[str, float | None]:
-    """Mean and standard deviation of one score, by the names they have in tables."""
+    """Computes mean and standard deviation of one score, by their names in tables."""
     values = [getattr(each, score) for each in group]
     return {score: mean(values),
             f'{score}_std': stdev(values) if len(values) > 1 and all(map(math.isfinite, values)) else None}

@@ -1,8 +1,8 @@
 """Logits as a stream of bands of rows: windows -> merged rows -> rows of the original image, never all at once.
 
-A band is (n, W, C): n rows of all columns, classes last, which is the order in which adding windows, interpolating,
-softmax and the maximum over classes are fastest on a CPU, and in which the heads compute. A stream yields each row of
-an image once, from the top. Its bands may be views of memory that is written again: use one before asking for the next.
+A band is (n, W, C): n rows of all columns, classes last. The heads compute in this order, and in it adding windows,
+interpolation, softmax and the maximum over classes are fastest on a CPU. A stream yields each row of an image once,
+from the top. Its bands may be views of memory that is written again: use a band before asking for the next.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from torch import Tensor
 
 
 def placed(bands: Iterator[Tensor]) -> Iterator[tuple[slice, Tensor]]:
-    """Yields which rows of the image a band holds, and the band."""
+    """Yields each band with the rows of the image that it holds."""
     top = 0
     for band in bands:
         yield slice(top, top + len(band)), band
@@ -22,7 +22,7 @@ def placed(bands: Iterator[Tensor]) -> Iterator[tuple[slice, Tensor]]:
 
 
 class Windows(NamedTuple):
-    """Where the windows of an image lie: at each of ``tops`` and each of ``lefts``, in the order of reading.
+    """Positions of the windows of an image: at each of ``tops`` and each of ``lefts``, in reading order.
 
     Attributes:
         image: Height and width of the image in pixels.
@@ -37,12 +37,12 @@ class Windows(NamedTuple):
 
     @classmethod
     def whole(cls, image: tuple[int, int]) -> 'Windows':
-        """One window, the image."""
+        """Takes the whole image as the one window."""
         return cls(image, image, [0], [0])
 
     @classmethod
     def sliding(cls, image: tuple[int, int], crop: tuple[int, int], stride: tuple[int, int]) -> 'Windows':
-        """mmsegmentation's sliding windows: the last ones end where the image ends; a small image is one window.
+        """Lays out mmsegmentation's sliding windows: the last ones end with the image; a small image is one window.
 
         Raises:
             ValueError: the windows leave gaps.
@@ -63,14 +63,14 @@ class Windows(NamedTuple):
 
 
 def merge(logits: Iterator[Tensor], windows: Windows, dtype: torch.dtype, band: int) -> Iterator[Tensor]:
-    """Averages overlapping windows and yields bands of rows, as soon as no later window reaches them.
+    """Averages overlapping windows and yields bands of rows as soon as no later window reaches them.
 
-    What is kept is one row of windows, however high the image.
+    Only one row of windows is kept, however high the image.
 
     Args:
-        logits: (h, w, C) for each place of ``windows``, which are taken one by one.
-        windows: Where they lie.
-        dtype: In which they are added.
+        logits: Logits (h, w, C) for each of ``windows.places``, taken one by one.
+        windows: Positions of the windows.
+        dtype: Type in which the logits are added.
         band: Number of rows in a band.
     """
     if len(windows.places) == 1:
@@ -78,7 +78,7 @@ def merge(logits: Iterator[Tensor], windows: Windows, dtype: torch.dtype, band: 
         return
     row_runs, column_runs = (runs(cover(starts, extent, length)) for starts, extent, length in zip(
         (windows.tops, windows.lefts), windows.size, windows.image))
-    strip, carried = None, 0  # the sums in one row of windows; how many of its rows windows above have reached
+    strip, carried = None, 0  # sums in one row of windows, and the number of its rows with sums of the windows above
     for top, below in zip(windows.tops, [*windows.tops[1:], windows.image[0]]):
         strip = add_windows(strip, carried, logits, windows, dtype)
         for rows, by_rows in row_runs:
@@ -93,8 +93,8 @@ def merge(logits: Iterator[Tensor], windows: Windows, dtype: torch.dtype, band: 
 
 def add_windows(strip: Tensor | None, carried: int, logits: Iterator[Tensor], windows: Windows,
                 dtype: torch.dtype) -> Tensor:
-    """Adds the next row of windows to ``strip`` (h, W, C), made here if it is None, of which ``carried`` rows count."""
-    filled = 0  # columns of the other rows that hold sums
+    """Adds the next row of windows to ``strip`` (h, W, C), whose first ``carried`` rows hold sums; None: a new one."""
+    filled = 0  # number of columns that hold sums in the other rows
     for left in windows.lefts:
         window = next(logits)
         if strip is None:
@@ -109,12 +109,12 @@ def add_windows(strip: Tensor | None, carried: int, logits: Iterator[Tensor], wi
 
 
 def cover(starts: list[int], extent: int, length: int) -> list[int]:
-    """How many of the windows from ``starts`` reach each of ``length`` rows (or columns)."""
+    """Counts for each of ``length`` rows (or columns) the windows that cover it, given their ``starts``."""
     return [sum(start <= place < start + extent for start in starts) for place in range(length)]
 
 
 def runs(count: list[int]) -> list[tuple[slice, int]]:
-    """Where equal values stand together, and the value."""
+    """Returns the runs of equal values: their place, and the value."""
     found, start = [], 0
     for value, group in groupby(count):
         end = start + len(list(group))
@@ -130,7 +130,7 @@ def restore(bands: Iterator[Tensor], size: tuple[int, int], padding: tuple[int, 
     A vertical flip needs the last row first, so all rows are kept until then.
 
     Raises:
-        ValueError: another ``flip`` than None, 'horizontal' and 'vertical'.
+        ValueError: ``flip`` is none of None, 'horizontal' and 'vertical'.
     """
     if flip not in (None, 'horizontal', 'vertical'):
         raise ValueError(f'flip_direction "{flip}" of an image cannot be undone; use "horizontal" or "vertical"')
@@ -146,12 +146,12 @@ def restore(bands: Iterator[Tensor], size: tuple[int, int], padding: tuple[int, 
 
 
 class Taps(NamedTuple):
-    """Linear interpolation along one axis: output i is between inputs ``low[i]`` and ``high[i]``.
+    """Linear interpolation along one axis: output i lies between the inputs ``low[i]`` and ``high[i]``.
 
     Attributes:
-        low: Indices (n,).
-        high: Indices (n,), of the next input where there is one.
-        weight: Share (n, 1) of the latter.
+        low: Indices (n,) of the lower inputs.
+        high: Indices (n,) of the next inputs; at the end the same as ``low``.
+        weight: Share (n, 1) of the higher input.
     """
     low: Tensor
     high: Tensor
@@ -159,7 +159,7 @@ class Taps(NamedTuple):
 
     @classmethod
     def between(cls, size: int, new_size: int, align_corners: bool, dtype: torch.dtype) -> 'Taps':
-        """The coordinates of ``torch.nn.functional.interpolate(mode='bilinear')``, in its precision."""
+        """Computes the coordinates of ``torch.nn.functional.interpolate(mode='bilinear')``, in its precision."""
         position = torch.arange(new_size, dtype=dtype)
         if align_corners:
             position *= torch.tensor(size - 1, dtype=dtype) / max(new_size - 1, 1)
@@ -169,7 +169,7 @@ class Taps(NamedTuple):
         return cls(low, (low + 1).clamp(max=size - 1), (position - low).clamp(max=1).unsqueeze(1))
 
     def part(self, first: int, last: int, offset: int) -> 'Taps':
-        """Those of outputs ``first`` to ``last``, for inputs of which the first is number ``offset``."""
+        """Returns the taps of the outputs ``first`` to ``last``, for inputs that begin with number ``offset``."""
         return Taps(self.low[first:last] - offset, self.high[first:last] - offset, self.weight[first:last])
 
     def apply(self, x: Tensor, dim: int) -> Tensor:
@@ -183,7 +183,7 @@ def resize(bands: Iterator[Tensor], size: tuple[int, int], new_size: tuple[int, 
            band: int) -> Iterator[Tensor]:
     """Resizes an image of ``size`` bilinearly and yields it in bands of ``band`` rows. Equal sizes change nothing.
 
-    Columns are interpolated as the bands come, then rows, of which those are kept that are needed again.
+    Columns are interpolated as the bands come, then rows. Only rows that are needed again are kept.
     """
     if size == new_size:
         yield from bands

@@ -1,4 +1,4 @@
-"""mmsegmentation's random crop, faster."""
+"""A faster version of mmsegmentation's random crop."""
 
 import cv2
 import numpy as np
@@ -9,14 +9,14 @@ from mmseg.registry import TRANSFORMS
 
 @TRANSFORMS.register_module()
 class HistogramRandomCrop(RandomCrop):
-    """RandomCrop with the same crops from the same random numbers, whose classes it counts with a histogram.
+    """RandomCrop that counts the classes of a crop with a histogram; the same random numbers give the same crops.
 
-    Upstream sorts all pixels of a crop to count them, which takes longer than decoding the image.
+    mmsegmentation sorts all pixels of a crop to count them, which takes longer than decoding the image.
     """
 
     @cache_randomness
     def crop_bbox(self, results: dict) -> tuple[int, int, int, int]:
-        """Draws the top, bottom, left and right of a crop, up to eleven times until no class has too much of it."""
+        """Draws the top, bottom, left and right of a crop, up to eleven times until no class takes too much of it."""
         box = self.random_box(*results['img'].shape[:2])
         for _ in range(10 if self.cat_max_ratio < 1 else 0):
             if self.is_mixed(self.crop(results['gt_seg_map'], box)):
@@ -31,7 +31,7 @@ class HistogramRandomCrop(RandomCrop):
         return top, top + self.crop_size[0], left, left + self.crop_size[1]
 
     def is_mixed(self, labels: np.ndarray) -> bool:
-        """Whether labels (H, W) have two classes, and less than ``cat_max_ratio`` of one."""
+        """Says whether labels (H, W) have two classes or more, and each less than ``cat_max_ratio`` of them."""
         if labels.dtype == np.uint8:
             counts = cv2.calcHist([labels], [0], None, [256], [0, 256]).ravel().astype(int)  # exact below 2**24 pixels
             classes = counts.nonzero()[0]

@@ -1,8 +1,8 @@
-"""Cross-entropy of logits that are upsampled for it, without the upsampled logits ever being there as a whole.
+"""Cross-entropy of upsampled logits, without ever holding all of the upsampled logits.
 
 A head's logits at 512x512 for 150 classes take 157 MB an image, and as much again for each step of the loss. Here they
-are made a few rows at a time, while they are in the cache, and the gradient with respect to the small logits is added
-up in the same pass: the loss is a scalar, so its backward only has to scale that gradient.
+are made a few rows at a time, which stay in the cache, and the gradient with respect to the small logits is summed up
+in the same pass. The loss is a scalar, so its backward only has to scale that gradient.
 """
 
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 
 from ..models.vit import at_least_float32
 
-# Upsampled logits that are there at once, in bytes: what fits a CPU's cache; on a GPU, enough to keep it busy.
+# Bytes of upsampled logits at a time: on a CPU as many as fit its cache; on a GPU enough to keep it busy.
 BAND = dict(cpu=8 * 2**20, cuda=256 * 2**20)
 
 
@@ -25,19 +25,19 @@ def upsampled_cross_entropy(logits: Tensor, labels: Tensor, scale: int, ignore_i
     ignore_index=ignore_index, reduction='sum')``, computed in float32 at least.
 
     Args:
-        logits: Of shape (B, C, h, w); fastest in channels_last format.
-        labels: Integers of shape (B, scale * h, scale * w).
-        scale: A positive whole number.
-        ignore_index: The label of pixels that do not count.
+        logits: Logits (B, C, h, w); fastest in channels_last format.
+        labels: Class numbers (B, scale * h, scale * w).
+        scale: Factor of the upsampling, a positive whole number.
+        ignore_index: Label of ignored pixels.
 
     Returns:
-        tuple: The loss, a scalar, and the number of pixels whose label has the highest logit; scalars.
+        tuple: Two scalars: the loss, and the number of pixels whose label has the highest logit.
     """
     return UpsampledCrossEntropy.apply(logits, labels, scale, ignore_index)
 
 
 class UpsampledCrossEntropy(torch.autograd.Function):
-    """Backs :func:`upsampled_cross_entropy`."""
+    """Autograd function behind :func:`upsampled_cross_entropy`."""
 
     @staticmethod
     def forward(ctx, logits: Tensor, labels: Tensor, scale: int, ignore_index: int) -> tuple[Tensor, Tensor]:
@@ -68,18 +68,18 @@ class UpsampledCrossEntropy(torch.autograd.Function):
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
             raise RuntimeError('the gradient of upsampled_cross_entropy was already used: it can be asked for once')
-        # With dimensions, so that torch does not round the slope to half precision before it multiplies.
+        # The slope gets dimensions, so that torch does not round it to half precision before it multiplies.
         return torch.mul(gradient, slope.view(1, 1, 1, 1), out=gradient), None, None, None
 
 
 def bands(logits: Tensor, scale: int) -> Iterator[tuple[slice, int, slice]]:
-    """Cuts the rows of ``logits`` (B, C, h, w) so that the upsampled bands can be made apart from each other.
+    """Cuts the rows of ``logits`` (B, C, h, w) into bands that can be upsampled independently.
 
     Upsampled rows lie between the centres of two rows, so neighbouring bands share one row.
 
     Yields:
-        tuple: The rows of a band; how many of its upsampled rows to skip, which need the row before; and the
-        upsampled rows it stands for.
+        tuple: The rows of a band; the number of its first upsampled rows to skip, which need the row before the band;
+        and the upsampled rows that remain.
     """
     channels, height, width = logits.shape[1:]
     row = scale**2 * channels * width * max(logits.element_size(), 4)
@@ -93,15 +93,15 @@ def bands(logits: Tensor, scale: int) -> Iterator[tuple[slice, int, slice]]:
 
 
 def pixelwise(logits: Tensor, labels: Tensor, ignore_index: int, gradient: Tensor) -> tuple[Tensor, Tensor]:
-    """The loss, summed, and the number of correct pixels, for logits (n, W, C) and labels (n, W).
+    """Returns the summed loss and the number of correct pixels, for logits (n, W, C) and labels (n, W).
 
-    ``gradient`` (n, W, C) gets the loss's gradient with respect to the logits.
+    Writes the loss's gradient with respect to the logits into ``gradient`` (n, W, C).
     """
     valid = labels != ignore_index
     target = labels.where(valid, 0)[..., None]
     probability = torch.softmax(logits, 2, out=gradient)
     highest, chosen = logits.amax(2), logits.gather(2, target)[..., 0]
-    # The highest probability is at least 1 / C, so its logarithm is exact where that of the label's would not be.
+    # The highest probability is at least 1 / C, so its logarithm is exact where that of the label's may not be.
     log_sum = highest - probability.amax(2).log()
     loss = ((log_sum - chosen) * valid).sum()
     correct = ((chosen == highest) & valid).sum()

@@ -1,4 +1,4 @@
-"""mmsegmentation's IoU metric, with the per-class numbers kept instead of only printed."""
+"""mmsegmentation's IoU metric, which here keeps the IoU of each class instead of only printing it."""
 
 from collections import OrderedDict
 
@@ -9,19 +9,19 @@ from mmseg.registry import METRICS
 
 @METRICS.register_module()
 class PerClassIoUMetric(IoUMetric):
-    """IoUMetric whose ``per_class`` holds, after ``evaluate``, the IoU in percent by class name.
+    """IoUMetric whose ``per_class`` holds the IoU of each class in percent, by its name, after ``evaluate``.
 
-    A class that occurs neither in the labels nor in the predictions has None. All else is as in
+    The IoU is None for a class that occurs neither in the labels nor in the predictions. Everything else is as in
     ``mmseg.evaluation.IoUMetric``.
 
     Raises:
-        ValueError: from ``evaluate``, if no pixel of all images is labelled; upstream the mIoU is nan then.
+        ValueError: from ``evaluate``, if all pixels of all images are ignored; mmsegmentation's mIoU is nan then.
     """
 
     per_class: dict[str, float | None]
 
     def compute_metrics(self, results: list) -> OrderedDict:
-        """Computes the summary as upstream does, and keeps the IoU of each class."""
+        """Computes the summary as mmsegmentation does, and keeps the IoU of each class."""
         self.per_class = {}
         if not self.format_only:
             intersect, union, _, labels = (sum(area) for area in zip(*results))

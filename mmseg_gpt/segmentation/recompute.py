@@ -1,4 +1,4 @@
-"""Makes tensors again in the backward instead of keeping them."""
+"""Recomputing tensors in the backward instead of keeping them. A recipe is a function that makes a tensor again."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -13,43 +13,43 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.batchnorm import _BatchNorm
 
 Recipe = Callable[[], Tensor]
-ROWS = 8192  # of a matrix that are worked on at once where a whole one would only be for a moment
+ROWS = 8192  # rows of a matrix to compute at once where the whole would be a large temporary
 
 
 def kept_as(tensor: Tensor, recipe: Recipe | None) -> AbstractContextManager:
-    """Within this context autograd keeps ``recipe`` in the place of ``tensor``, and calls it in the backward.
+    """Lets autograd keep ``recipe`` in the place of ``tensor`` within this context, and call it in the backward.
 
     Args:
-        tensor: What operations within would keep for their backward; anything else they keep as ever.
-        recipe: Makes the same values again. None: the tensor is kept.
+        tensor: Tensor that operations within would keep for their backward; other tensors they keep as usual.
+        recipe: Function that makes the same values again; None keeps the tensor.
     """
     if recipe is None:
         return nullcontext()
-    memory = StorageWeakRef(tensor.untyped_storage())  # weak, because what is kept refers to this function
+    memory = StorageWeakRef(tensor.untyped_storage())  # weak, because autograd keeps this function
     return torch.autograd.graph.saved_tensors_hooks(
         lambda saved: recipe if StorageWeakRef(saved.untyped_storage()) == memory else saved,
         lambda kept: kept if isinstance(kept, Tensor) else kept())
 
 
 def upsampled(upsample: nn.Module, x: Tensor, recipe: Recipe | None) -> tuple[Tensor, Recipe]:
-    """``upsample(x)``, and a recipe for it from ``x`` or from the recipe for ``x``."""
+    """Returns ``upsample(x)`` and a recipe for it, which starts from ``x`` or from the recipe for ``x``."""
     kept = recipe or x.detach
     return upsample(x), lambda: upsample(kept())
 
 
 def conv_norm(layer: ConvModule, x: Tensor) -> tuple[Tensor, Recipe | None]:
-    """``layer(x)`` without its ReLU, and a recipe for it with ReLU, from the convolution and the batch's statistics.
+    """Returns ``layer(x)`` before its ReLU, and a recipe for it after ReLU.
 
-    The running statistics are updated once, here. There is no recipe, and ReLU is done, for other layers than
-    convolution, batch norm and ReLU, in evaluation, and for synchronised batch norm in several processes, whose
-    statistics torch does not give away.
+    The recipe starts from the output of the convolution and the batch's statistics. The running statistics are updated
+    once, here. The recipe is None, and ReLU is applied, in evaluation, for layers other than convolution, batch norm
+    and ReLU, and for synchronised batch norm in several processes, whose statistics torch does not return.
     """
     if not can_be_remade(layer):
         return layer(x), None
     norm = layer.norm
     x = layer.conv(x)
     if x.numel() == x.shape[1]:
-        return layer.activate(norm(x)), None  # one value of each channel: torch says that it has no variance
+        return layer.activate(norm(x)), None  # one value per channel has no variance: norm raises torch's error
     y, mean, invstd = torch.native_batch_norm(
         x, norm.weight, norm.bias, norm.running_mean, norm.running_var, True, norm.momentum, norm.eps)
     norm.num_batches_tracked.add_(1)
@@ -62,12 +62,12 @@ def conv_norm(layer: ConvModule, x: Tensor) -> tuple[Tensor, Recipe | None]:
 
 
 def relu(y: Tensor, recipe: Recipe | None) -> Tensor:
-    """The features of which :func:`conv_norm` gave a recipe, in the place of ``y``; else ``y``, which has them."""
+    """Applies ReLU in place to the ``y`` of :func:`conv_norm`; without a recipe, ``y`` has it already."""
     return y if recipe is None else RemadeReLU.apply(y, recipe)
 
 
 class RemadeReLU(torch.autograd.Function):
-    """ReLU in the place of ``y``, with a recipe for the result, which is made again to tell where it was positive."""
+    """ReLU in place. The backward makes the result again by a recipe, to see where it was positive."""
 
     @staticmethod
     def forward(ctx, y: Tensor, recipe: Recipe) -> Tensor:
@@ -83,10 +83,10 @@ class RemadeReLU(torch.autograd.Function):
 
 
 def take_recipe(ctx: torch.autograd.function.FunctionCtx) -> Recipe:
-    """The recipe in ``ctx``, which loses it: what it starts from is then freed as early as can be.
+    """Takes the recipe out of ``ctx``, so that the tensors it starts from are freed as early as possible.
 
     Raises:
-        RuntimeError: it was taken before.
+        RuntimeError: the recipe was taken before.
     """
     recipe, ctx.recipe = ctx.recipe, None
     if recipe is None:
@@ -96,9 +96,9 @@ def take_recipe(ctx: torch.autograd.function.FunctionCtx) -> Recipe:
 
 
 class ReLUAndLinear(torch.autograd.Function):
-    """``relu(y)`` in the place of ``y``, of which nothing is kept, and each pixel of it times a matrix.
+    """ReLU in place and a linear layer on each pixel, ``(B, C, H, W) -> (B * H * W, K)``, which keep no features.
 
-    ``(B, C, H, W) -> (B * H * W, K)``. In the backward one map of features is made again, and becomes the gradient.
+    The backward makes the features again, once, and overwrites them with their gradient.
     """
 
     @staticmethod
@@ -123,12 +123,12 @@ class ReLUAndLinear(torch.autograd.Function):
 
 
 def as_tokens(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B * H * W, C), a view if ``x`` is channels_last."""
+    """Turns pixels into rows: (B, C, H, W) -> (B * H * W, C), a view if ``x`` is channels_last."""
     return x.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def can_be_remade(layer: ConvModule) -> bool:
-    """Whether ``layer`` is a convolution, batch norm in training, of which torch tells the statistics, and ReLU."""
+    """Says whether ``layer`` is a convolution, a batch norm in training whose statistics torch returns, and ReLU."""
     if layer.order != ('conv', 'norm', 'act') or not (layer.with_norm and layer.with_activation):
         return False
     norm = layer.norm
@@ -141,5 +141,5 @@ def can_be_remade(layer: ConvModule) -> bool:
 
 
 def has_hooks(*modules: nn.Module) -> bool:
-    """Whether something else is done when one of ``modules`` is called."""
+    """Says whether a call of one of ``modules`` runs hooks."""
     return any(module._forward_hooks or module._forward_pre_hooks for module in modules)

@@ -1,4 +1,4 @@
-"""mmsegmentation's test-time augmentation, whose views are added up one after the other."""
+"""mmsegmentation's test-time augmentation, which here adds up the views of an image one by one."""
 
 from mmengine.structures import PixelData
 from mmseg.models import SegTTAModel
@@ -12,16 +12,16 @@ from .segmentor import LeanEncoderDecoder
 
 @MODELS.register_module()
 class LeanSegTTAModel(SegTTAModel):
-    """SegTTAModel that keeps one sum of probabilities (H, W, C) for an image, and no logits of its views.
+    """SegTTAModel that keeps one sum of probabilities (H, W, C) for each image, and no logits of its views.
 
-    The results are mmsegmentation's, but for two things. They have the metadata of the first view, to which labels and
-    path belong, in place of the last one's. And the sigmoid of a model with a single output channel is taken once;
-    mmsegmentation takes it twice, which makes every mean exceed 0.5 and, with the default threshold of 0.3, every
-    pixel foreground.
+    The results are mmsegmentation's, with two exceptions. They have the metadata of the first view, to which labels and
+    path belong, not of the last. And the sigmoid of a model with a single output channel is applied once;
+    mmsegmentation applies it twice, so that every mean exceeds 0.5 and, with the default threshold of 0.3, every
+    pixel is foreground.
 
     Args:
         module: A LeanEncoderDecoder or its config.
-        data_preprocessor: Replaces that of ``module``.
+        data_preprocessor: Replacement for the data preprocessor of ``module``.
 
     Raises:
         TypeError: ``module`` is another segmentor.
@@ -50,7 +50,7 @@ class LeanSegTTAModel(SegTTAModel):
         return samples[0]
 
     def add_view(self, total: Tensor | None, image: Tensor, meta: dict) -> Tensor:
-        """Adds the probabilities of a view (3, H, W) to ``total`` (H, W, C), which is made where it is None."""
+        """Adds the probabilities of a view (3, H, W) to ``total`` (H, W, C); None stands for zeros."""
         if total is None:
             total = image.new_zeros((*meta['ori_shape'][:2], self.module.out_channels))
         for rows, logits in placed(self.module.original_rows(image, meta)):
