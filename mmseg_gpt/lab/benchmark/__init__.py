@@ -1,4 +1,5 @@
-"""Measuring what a training step and an evaluated image cost, beside mmsegmentation's own model and the paper's.
+"""Measuring the cost of a training step and of an evaluated image, for mmsegmentation's model, the paper's and ours.
 
-Only ``tools/benchmark.py`` imports this package.
+The measurements of ``tools/benchmark_data.py`` (:mod:`.loading`) and ``tools/benchmark_serving.py`` (:mod:`.serving`)
+are here too.
 """

@@ -1,6 +1,6 @@
-"""What one variant costs, without a clock: live memory, bytes kept for backward, FLOPs, traffic, checkpoint sizes.
+"""Costs of a variant that need no clock: live memory, bytes kept for backward, FLOPs, traffic, checkpoint sizes.
 
-Counted on fake tensors, so the full size takes seconds and no memory.
+They are counted on fake tensors, so the full size takes seconds and no memory.
 """
 
 from dataclasses import replace
@@ -19,23 +19,22 @@ from .memory import fake_tensors, kept_bytes, parts, peak_bytes
 from .variants import ADAPTERS, Sizes, Variant, build
 from .work import Evaluation, TrainingStep, make_batch
 
-SLOPE = (2, 4)  # times the batch: two batches where memory grows evenly, which it need not do from the first image on
+SLOPE = (2, 4)  # factors of the batch between which memory grows evenly, which it need not do from the first image on
 NEEDS_VALUES = (DataDependentOutputException, DynamicOutputShapeException, UnsupportedOperatorException)
 
 
 def count_costs(variant: Variant, cfg: Config, sizes: Sizes, evaluation: bool = True) -> dict:
-    """Counts what a variant costs on a CPU; a compiled one is counted as it is before it is compiled.
+    """Counts the costs of a variant on a CPU; a compiled one is counted before it is compiled.
 
-    Should its code ask for the values of tensors, which fake ones have not, it is run on real ones, and that is
-    printed.
+    If its code needs the values of tensors, which fake ones do not have, it runs on real ones, and that is printed.
 
     Returns:
-        dict: What :func:`count_training` and, if ``evaluation``, :func:`count_evaluation` return; ``tensors``, for each
-        'fake' or why they were real.
+        dict: The results of :func:`count_training` and, if ``evaluation``, of :func:`count_evaluation`; and
+        ``tensors``, for each of the two 'fake' or the reason why they were real.
     """
     costs, tensors = {}, {}
     for what, count in (('train', count_training), ('eval', count_evaluation))[:2 if evaluation else 1]:
-        model = build(variant.model, cfg, sizes)  # outside, since mmsegmentation's ViT computes when it is built
+        model = build(variant.model, cfg, sizes)  # outside, because mmsegmentation's ViT computes when it is built
         tensors[what] = 'fake'
         try:
             with fake_tensors():
@@ -49,15 +48,15 @@ def count_costs(variant: Variant, cfg: Config, sizes: Sizes, evaluation: bool = 
 
 
 def count_training(variant: Variant, model: nn.Module, cfg: Config, sizes: Sizes) -> dict:
-    """Counts training steps, on whatever tensors ``model`` has.
+    """Counts training steps, on fake or real tensors, whichever ``model`` has.
 
     Returns:
-        dict: ``train``, what :func:`count_work` returns for the batch of ``sizes``; ``slope``, bytes of live memory for
-        each further image; ``kept``, bytes kept for the backward for each further image, by part; ``checkpoint``, bytes
-        by content.
+        dict: ``train``, the result of :func:`count_work` for the batch of ``sizes``; ``slope``, bytes of live memory
+        for each further image; ``kept``, bytes kept for the backward for each further image, by part; ``checkpoint``,
+        bytes by content.
     """
     step = TrainingStep(model, cfg, make_batch(sizes), variant.bf16)
-    step()  # from now on there is momentum, as there is in any step but the first
+    step()  # makes the momentum, which exists in every step but the first
     peaks, kept = [], []
     for factor in SLOPE:
         step.batch = make_batch(replace(sizes, batch=factor * sizes.batch))
@@ -72,12 +71,12 @@ def count_training(variant: Variant, model: nn.Module, cfg: Config, sizes: Sizes
 
 
 def count_evaluation(variant: Variant, model: nn.Module, cfg: Config, sizes: Sizes) -> dict:
-    """Counts the evaluation of an image at one scale: ``eval``, what :func:`count_work` returns."""
+    """Counts the evaluation of an image at one scale; ``eval`` is the result of :func:`count_work`."""
     return dict(eval=count_work(Evaluation(model, sizes, torch.device('cpu'), variant.bf16)))
 
 
 def count_work(work: TrainingStep | Evaluation) -> dict[str, int]:
-    """Costs of one call of ``work``: ``peak`` and ``traffic`` in bytes, ``flops`` and ``recomputed_flops``."""
+    """Counts one call of ``work``: ``peak`` and ``traffic`` in bytes, ``flops`` and ``recomputed_flops``."""
     with FlopCounter() as counter, Traffic() as traffic:
         peak = peak_bytes(work, work.tensors())
     needed, recomputed = counter.flops
@@ -85,7 +84,7 @@ def count_work(work: TrainingStep | Evaluation) -> dict[str, int]:
 
 
 def checkpoint_bytes(model: nn.Module) -> dict[str, int]:
-    """Bytes of the whole state dict, of what is trained (with buffers), and of prompts, gates and temperatures."""
+    """Counts bytes of the whole state dict, of its trained part with buffers, and of prompts, gates, temperatures."""
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     sizes = {name: t.numel() * t.element_size() for name, t in model.state_dict().items()}
     return dict(

@@ -1,4 +1,4 @@
-"""What can be asked of a GPU only, and which attention a device runs."""
+"""Measurements that only a GPU allows, and the attention kernels that a device runs."""
 
 import gc
 from collections.abc import Callable
@@ -10,7 +10,7 @@ ATTENTION = ('attention', 'flash', 'fmha', 'softmax')
 
 
 def allocated_peak(work: Callable[[], object], device: torch.device) -> int:
-    """The most bytes that PyTorch's allocator had given out while ``work`` ran, after a first run."""
+    """Returns the peak of PyTorch's allocated bytes in the second run of ``work``."""
     work()
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
@@ -20,9 +20,9 @@ def allocated_peak(work: Callable[[], object], device: torch.device) -> int:
 
 
 def largest(fits: Callable[[int], bool], start: int = 1) -> int:
-    """The largest number for which ``fits`` is true, by doubling and bisection; 0 if ``start`` does not fit.
+    """Finds the largest number for which ``fits`` is true, by doubling and bisection; 0 if ``start`` does not fit.
 
-    ``fits`` must be false for all numbers above one for which it is false.
+    If ``fits`` is false for a number, it must be false for all larger ones.
     """
     if not fits(start):
         return 0
@@ -37,7 +37,7 @@ def largest(fits: Callable[[int], bool], start: int = 1) -> int:
 
 
 def runs(make_work: Callable[[int], Callable[[], object]], batch: int) -> bool:
-    """Whether two steps with ``batch`` images fit into the GPU's memory."""
+    """Says whether two steps with ``batch`` images fit into the GPU's memory."""
     try:
         work = make_work(batch)
         work()
@@ -53,13 +53,13 @@ def runs(make_work: Callable[[int], Callable[[], object]], batch: int) -> bool:
 
 
 def attention_kernels(forward: Callable[[], object], device: torch.device) -> dict[str, int]:
-    """Names of the kernels (on a CPU: operations) of attention and softmax that ``forward`` runs, and how often."""
+    """Counts the kernels (on a CPU: operations) of attention and softmax that ``forward`` runs, by name."""
     on_gpu = device.type == 'cuda'
     forward()
     with profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU]) as profiler:
         forward()
         if on_gpu:
             torch.cuda.synchronize(device)
-    # On a CPU: those that compute, whose names begin with an underscore, without what only calls them.
+    # On a CPU only operations that compute count, whose names begin with an underscore; others only call them.
     return {event.key: event.count for event in profiler.key_averages()
             if any(word in event.key.lower() for word in ATTENTION) and (on_gpu or event.key.startswith('aten::_'))}

@@ -1,4 +1,4 @@
-"""Counting operations and traffic: floating point operations, and bytes that go in and out of every operation."""
+"""Counting floating point operations, and the traffic of bytes into and out of every operation."""
 
 from contextlib import nullcontext
 from typing import NamedTuple
@@ -24,51 +24,51 @@ class Flops(NamedTuple):
     """Floating point operations of matrix products and convolutions; a multiplication and an addition are 2.
 
     Attributes:
-        needed: Attention counted in its explicit form, whoever computes it: QK^T and AV, and four products in backward.
-        recomputed: What fused attention does beside, which forms QK^T once more in backward.
+        needed: Operations with attention in its explicit form: QK^T and AV, and four products in the backward.
+        recomputed: Further operations of fused attention, which computes QK^T once more in the backward.
     """
     needed: int
     recomputed: int
 
 
 class NoModules(nullcontext):
-    """Stands for torch's tracker of modules, and says that none is running."""
+    """Replacement for torch's tracker of modules, which says that none is running."""
     parents = frozenset(['Global'])
 
 
 class FlopCounter(FlopCounterMode):
-    """PyTorch's counter, which leaves out fused attention on a CPU, with that counted; totals only."""
+    """PyTorch's counter, which here counts fused attention on a CPU too, and totals only."""
 
     def __init__(self) -> None:
         formulas = {**dict.fromkeys(FUSED_FORWARD, attention_flops),
                     **dict.fromkeys(FUSED_BACKWARD, attention_grad_flops)}
         super().__init__(display=False, custom_mapping=formulas)
-        # Torch's own fails on a view that was made of a parameter under no_grad.
+        # Torch's own tracker fails on a view of a parameter that was made under no_grad.
         self.mod_tracker = NoModules()
 
     @property
     def flops(self) -> Flops:
-        """What was counted so far."""
+        """Operations counted so far."""
         counts = self.get_flop_counts().get('Global', {})
         return Flops(sum(counts.values()), sum(counts.get(op, 0) for op in FUSED_BACKWARD) // 4)
 
 
 def attention_flops(query: torch.Size, key: torch.Size, value: torch.Size, *args, **kwargs) -> int:
-    """QK^T and AV, from shapes (B, heads, N, d)."""
+    """Counts QK^T and AV, given shapes (B, heads, N, d)."""
     return sdpa_flop_count(query, key, value)
 
 
 def attention_grad_flops(grad: torch.Size, query: torch.Size, key: torch.Size, value: torch.Size, *args,
                          **kwargs) -> int:
-    """The gradients of A, V, Q and K: twice the products of the forward."""
+    """Counts the gradients of A, V, Q and K: twice the products of the forward."""
     return 2 * sdpa_flop_count(query, key, value)
 
 
 class Traffic(TorchDispatchMode):
-    """Adds up the bytes of all inputs and outputs of every operation that is no view.
+    """Sum of the bytes of all inputs and outputs of every operation that is not a view.
 
-    An upper bound of what must go through memory: caches keep some of it from going there, and a fused kernel
-    counts as its inputs and outputs only.
+    This is an upper bound of the bytes that go through memory, because caches hold back some of them. A fused kernel
+    counts with its inputs and outputs only.
     """
 
     def __init__(self) -> None:
@@ -77,12 +77,12 @@ class Traffic(TorchDispatchMode):
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
-        # Of the namespace prim are questions about a tensor, such as on which device it is.
+        # Operations of the namespace prim only ask about a tensor, such as for its device.
         if not func.is_view and func.overloadpacket not in NO_TRAFFIC and func.namespace != 'prim':
             self.bytes += sum(size(t) for t in tree_leaves((args, kwargs, result)) if torch.is_tensor(t))
         return result
 
 
 def size(tensor: Tensor) -> int:
-    """Bytes of a tensor; what is expanded counts once."""
+    """Returns the bytes of a tensor; expanded axes count once."""
     return min(tensor.numel() * tensor.element_size(), tensor.untyped_storage().nbytes())

@@ -1,4 +1,4 @@
-"""How fast a training pipeline gives images, alone: by number of workers, by transform, and beside another loader."""
+"""The speed of a training pipeline alone: by number of workers, by transform, and compared with another loader."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from ...datasets.introspect import source_datasets
 from ..drawn import draw_scene
 
-# Width and height of drawn images: most of ADE20K's have a short side of 512 and one of the usual shapes.
+# Width and height of drawn images. Most images of ADE20K have a short side of 512 and one of the usual shapes.
 SIZES = ((683, 512), (683, 512), (683, 512), (512, 683), (768, 512), (512, 512), (640, 480), (384, 256))
 REST = 'checks, seeds'
 
@@ -23,10 +23,10 @@ Progress = Callable[[Iterable], Iterable]
 
 
 class Timed:
-    """A transform that notes how long it takes.
+    """Transform that measures its time.
 
     Attributes:
-        seconds: In all calls since it was set to 0.
+        seconds: Seconds of all calls since it was set to 0.
     """
 
     def __init__(self, transform: Callable) -> None:
@@ -41,12 +41,12 @@ class Timed:
 
 
 class Cost(NamedTuple):
-    """What a part of a pipeline takes of an image's time.
+    """Time that a part of a pipeline takes.
 
     Attributes:
         name: The transform's class.
-        milliseconds: Median over the images.
-        share: Of the time of all images.
+        milliseconds: Median time of an image.
+        share: Share of the time of all images.
     """
     name: str
     milliseconds: float
@@ -54,14 +54,14 @@ class Cost(NamedTuple):
 
 
 def time_transforms(loader: DataLoader, images: int, progress: Progress = iter) -> list[Cost]:
-    """Loads images in this process, and says what each transform takes, and all that is around them.
+    """Loads images in this process and measures the time of each transform and of everything around them.
 
-    The pipeline of the loader is left with timed transforms.
+    The transforms in the loader's pipeline stay replaced by timed ones.
 
     Args:
-        loader: Of datasets with a ``pipeline``, wrapped or not.
-        images: How many, after one that is not counted.
-        progress: Given the images as they come, hands them on; for a progress bar.
+        loader: Loader of datasets with a ``pipeline``, wrapped or not.
+        images: Number of images, after one that is not counted.
+        progress: Function for a progress bar: it gets the images as they come, and hands them on.
     """
     timed = []
     for source in source_datasets(loader.dataset):
@@ -84,10 +84,10 @@ def time_transforms(loader: DataLoader, images: int, progress: Progress = iter) 
 
 
 def endless(passes: Iterable) -> Iterator:
-    """Goes through something again and again.
+    """Yields the elements of an iterable again and again.
 
     Raises:
-        ValueError: there is nothing in it.
+        ValueError: the iterable is empty.
     """
     while True:
         given = 0
@@ -98,7 +98,7 @@ def endless(passes: Iterable) -> Iterator:
 
 
 def measure_rate(loader: DataLoader, batches: int) -> float:
-    """Images per second of ``batches`` batches, after those that a loader prepares while nobody asks."""
+    """Measures the images per second of ``batches`` batches, after those that the workers prepare in advance."""
     given = endless(loader)
     for _ in range(loader.num_workers * (loader.prefetch_factor or 0) + 1):
         next(given)
@@ -109,14 +109,15 @@ def measure_rate(loader: DataLoader, batches: int) -> float:
 
 def compare_rates(loaders: Mapping[str, Callable[[], DataLoader]], batches: int, rounds: int,
                   progress: Progress = iter) -> dict[str, list[float]]:
-    """The images per second of several loaders, measured in turns, so that a disturbance meets all of them.
+    """Measures the images per second of several loaders in turns, so that a disturbance affects all of them.
 
     Args:
-        loaders: What builds each. It is built anew for each measurement, as MMEngine's endless sampler can be used
-            once; and so each has the same images, and only the one that is measured has workers.
-        batches: Measured at a time.
-        rounds: How often each is measured.
-        progress: Given the rounds, hands them on.
+        loaders: Functions that build the loaders. Each loader is built anew for each measurement, because MMEngine's
+            endless sampler can be used only once. So each measurement has the same images, and no other loader has
+            workers meanwhile.
+        batches: Number of batches in a measurement.
+        rounds: Number of measurements of each loader.
+        progress: Function for a progress bar: it gets the rounds, and hands them on.
     """
     rates = {name: [] for name in loaders}
     for i in progress(range(rounds)):
@@ -126,31 +127,31 @@ def compare_rates(loaders: Mapping[str, Callable[[], DataLoader]], batches: int,
 
 
 def workers_needed(rates: Mapping[int, float], wanted: float) -> int:
-    """How many workers give ``wanted`` images per second, if each gives as many as the best of those measured.
+    """Returns the number of workers for ``wanted`` images per second, if each is as fast as in the best measurement.
 
     Args:
-        rates: Images per second by number of workers; 0 is this process, which is as one.
+        rates: Images per second by number of workers; 0 is this process, which counts as one worker.
         wanted: Images per second.
     """
     return math.ceil(wanted / max(rate / max(workers, 1) for workers, rate in rates.items()))
 
 
 def spread(ours: list[float], others: list[float]) -> dict[str, float]:
-    """The median, the lowest and the highest ratio of measurements that were made one after the other."""
+    """Returns the median, the lowest and the highest ratio of measurements made in turns."""
     ratios = [one / other for one, other in zip(ours, others)]
     return dict(median=median(ratios), low=min(ratios), high=max(ratios))
 
 
 def draw_images(image_folder: Path, label_folder: Path, number: int, sizes: tuple[tuple[int, int], ...] = SIZES,
                 progress: Progress = iter) -> None:
-    """Draws pairs of JPEG and PNG at ADE20K-like sizes, for where there is no dataset.
+    """Draws pairs of JPEG and PNG at sizes as in ADE20K, for machines without a dataset.
 
     Args:
-        image_folder: Made, as ``label_folder`` is.
-        label_folder: For labels of 0 ("other") to 9.
-        number: Of pairs; the same numbers are drawn the same each time.
-        sizes: Width and height, taken in turns.
-        progress: Given the numbers, hands them on.
+        image_folder: Folder of the images; it is made.
+        label_folder: Folder of the labels, 0 ("other") to 9; it is made.
+        number: Number of pairs; pair i is drawn the same each time.
+        sizes: Widths and heights, taken in turns.
+        progress: Function for a progress bar: it gets the numbers of the pairs, and hands them on.
     """
     for folder in (image_folder, label_folder):
         folder.mkdir(parents=True)

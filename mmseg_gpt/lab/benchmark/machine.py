@@ -1,4 +1,4 @@
-"""What the machine is, and what it can do: its rate of matrix products and its memory bandwidth, measured."""
+"""The machine: its names and versions, and its measured rate of matrix products and memory bandwidth."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ from .timing import run_once
 
 
 def describe(device: torch.device) -> dict:
-    """Names and versions that a measurement needs beside it."""
+    """Returns the names and versions that a measurement must state."""
     return dict(
         device=torch.cuda.get_device_name(device) if device.type == 'cuda' else cpu_name(), type=device.type,
         threads=torch.get_num_threads(), cpus=os.cpu_count(), python=platform.python_version(),
@@ -20,28 +20,27 @@ def describe(device: torch.device) -> dict:
         date=time.strftime('%Y-%m-%d %H:%M'))
 
 
-
 def best_seconds(work: Callable[[], object], device: torch.device, repeats: int = 5) -> float:
-    """The shortest of some runs after a first one: what the machine can do, not what it usually does."""
+    """Returns the seconds of the fastest of some runs after a first one: the machine at its best."""
     work()
     return min(run_once(work, device) for _ in range(repeats))
 
 
 def matrix_rate(dtype: torch.dtype, device: torch.device, side: int) -> float:
-    """FLOP/s of a product of two square matrices."""
+    """Measures the FLOP/s of a product of two square matrices."""
     a, b = torch.randn(2, side, side, device=device).to(dtype)
     return 2 * side**3 / best_seconds(lambda: a @ b, device)
 
 
 def bandwidth(device: torch.device, size: int) -> float:
-    """Bytes/s of a copy of ``size`` bytes, each of which is read and written."""
+    """Measures the bytes/s of a copy of ``size`` bytes, each of which is read and written."""
     source = torch.zeros(size, dtype=torch.uint8, device=device)
     target = torch.zeros_like(source)
     return 2 * size / best_seconds(lambda: target.copy_(source), device)
 
 
 def rates(device: torch.device, small: bool = False) -> dict[str, float]:
-    """Matrix rates in FLOP/s by type, and the bandwidth in bytes/s; ``small`` measures less than there is."""
+    """Measures matrix rates in FLOP/s by type, and the bandwidth in bytes/s; ``small`` is quick and inexact."""
     side, size = (8192, 2**30) if device.type == 'cuda' else (2048, 2**28)
     if small:
         side, size = 256, 2**22

@@ -1,4 +1,4 @@
-"""Counting bytes exactly: what is alive at a time, and what is kept for backward. No clock, no allocator, no noise."""
+"""Exact counts of the bytes alive at a time and of those kept for the backward, without clock, allocator or noise."""
 
 import gc
 import weakref
@@ -15,20 +15,19 @@ aten = torch.ops.aten
 
 
 class LiveBytes(TorchDispatchMode):
-    """Follows the storages that operations return, from then until they are freed.
+    """Counter of the storages that operations return, from then until they are freed.
 
-    It sees what PyTorch's operations give back, and what :meth:`track` is told. It does not see buffers inside a
-    kernel (the workspace of a convolution, the copy a reduction makes of a strided input), what an allocator adds
-    by rounding and fragmentation, or the interpreter and its libraries. A storage that is resized counts as it
-    was first seen.
+    It sees the results of PyTorch's operations and the tensors given to :meth:`track`. It does not see buffers inside a
+    kernel (the workspace of a convolution, the copy a reduction makes of a strided input), the allocator's rounding
+    and fragmentation, or the interpreter and its libraries. A resized storage counts with its first size.
 
     It works on fake tensors too (``torch._subclasses.FakeTensorMode``), which have storages of the right size and no
     memory behind them.
 
     Attributes:
         live: Bytes alive now.
-        peak: The most that were ever alive.
-        label: What storages that come now are labelled with.
+        peak: The most bytes that were ever alive.
+        label: Label of the storages that are made from now on.
     """
 
     def __init__(self) -> None:
@@ -51,7 +50,7 @@ class LiveBytes(TorchDispatchMode):
         self.live -= self.alive.pop(address)[1]
 
     def labelled(self, label: str) -> int:
-        """Bytes alive now that came with ``label``."""
+        """Returns the bytes alive now that were made under ``label``."""
         return sum(size for name, size in self.alive.values() if name == label)
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
@@ -61,10 +60,10 @@ class LiveBytes(TorchDispatchMode):
 
 
 def peak_bytes(work: Callable[[], object], held: Iterable[Tensor] = ()) -> int:
-    """The most bytes that are alive at a time while ``work`` runs, those of ``held`` included.
+    """Returns the most bytes that are alive at a time while ``work`` runs, including those of ``held``.
 
-    Python's garbage collector waits meanwhile, because it runs at times of its own: what only it would free counts as
-    alive.
+    Python's garbage collector is off meanwhile, because it runs at unpredictable times. So memory that only it would
+    free counts as alive.
     """
     collecting = gc.isenabled()
     gc.disable()
@@ -79,13 +78,13 @@ def peak_bytes(work: Callable[[], object], held: Iterable[Tensor] = ()) -> int:
 
 
 class WithoutValues(TorchDispatchMode):
-    """Answers what fake tensors cannot know because they have no values, so that mmsegmentation's code runs on them.
+    """Mode that answers for fake tensors, which have no values, so that mmsegmentation's code runs on them.
 
-    A selection by a mask (as in its accuracy) selects everything, so no pixel counts as ignored. A tensor that is asked
-    whether it is true (as in its assertion that windows cover the image) says yes.
+    A selection by a mask (as in its accuracy) selects everything, so no pixel counts as ignored. A tensor used as a
+    condition (as in its assertion that windows cover the image) is true.
 
     Attributes:
-        answers: How many such questions there were.
+        answers: Number of answers so far.
     """
 
     def __init__(self) -> None:
@@ -103,7 +102,7 @@ class WithoutValues(TorchDispatchMode):
 
 
 def select_all(x: Tensor, indices: list[Tensor | None]) -> Tensor:
-    """``x[indices]`` where one index is a mask, as if the mask were true everywhere."""
+    """Returns ``x[indices]``, where one index is a mask, as if the mask were true everywhere."""
     place, mask = next((i, index) for i, index in enumerate(indices) if index is not None)
     flat = x.flatten(place, place + mask.ndim - 1)
     return flat.index_select(place, torch.zeros(mask.numel(), dtype=torch.long, device=x.device))
@@ -111,9 +110,9 @@ def select_all(x: Tensor, indices: list[Tensor | None]) -> Tensor:
 
 @contextmanager
 def fake_tensors() -> Iterator[WithoutValues]:
-    """Inside, tensors have shapes and types and no numbers, and nothing is computed.
+    """Gives tensors that are made in this context shapes and types but no numbers, so that nothing is computed.
 
-    Tensors are made inside; a module that was built outside is made fake by ``module.to_empty(device=device)``.
+    A module that was built outside is made fake by ``module.to_empty(device=device)``.
     """
     with FakeTensorMode(allow_non_fake_inputs=True), WithoutValues() as values:
         yield values
@@ -121,18 +120,18 @@ def fake_tensors() -> Iterator[WithoutValues]:
 
 def kept_bytes(owners: dict[str, tuple[nn.Module, str]], forward: Callable[[], Tensor],
                held: Iterable[Tensor]) -> tuple[Tensor, dict[str, int]]:
-    """Bytes that ``forward`` leaves alive, so that there can be a backward, by the part that made them.
+    """Counts the bytes that ``forward`` keeps alive for the backward, by the part that made them.
 
-    It asks what is alive instead of what is saved (``torch.autograd.graph.saved_tensors_hooks``), because a custom
+    It counts live tensors and not saved ones (``torch.autograd.graph.saved_tensors_hooks``), because a custom
     function can keep tensors in attributes, and a module that recomputes has hooks of its own.
 
     Args:
-        owners: By name, a module and the name of the method in which its storages are made.
-        forward: Returns the loss.
-        held: What is alive before and does not count: weights and inputs.
+        owners: The parts by name: a module, and the name of the method in which its storages are made.
+        forward: Function that returns the loss.
+        held: Tensors that are alive before and do not count: weights and inputs.
 
     Returns:
-        tuple: The loss, with all its graph, and bytes by name; 'rest' is for what was made elsewhere.
+        tuple: The loss, with all its graph, and bytes by name; 'rest' counts those made elsewhere.
     """
     with LiveBytes() as counter:
         counter.track(held)
@@ -143,12 +142,12 @@ def kept_bytes(owners: dict[str, tuple[nn.Module, str]], forward: Callable[[], T
             loss = forward()
         finally:
             for module, method in owners.values():
-                delattr(module, method)  # what the class has shows again
+                delattr(module, method)  # so that the method of the class is back
         return loss, {name: counter.labelled(name) for name in (*owners, 'rest')}
 
 
 def labelling(method: Callable, name: str, counter: LiveBytes) -> Callable:
-    """``method``, in which storages come with the label ``name``."""
+    """Wraps ``method`` so that storages made in it get the label ``name``."""
     def run(*args, **kwargs):
         before, counter.label = counter.label, name
         try:
@@ -160,6 +159,6 @@ def labelling(method: Callable, name: str, counter: LiveBytes) -> Callable:
 
 
 def parts(model: nn.Module) -> dict[str, tuple[nn.Module, str]]:
-    """The parts of a segmentor for :func:`kept_bytes`: its ViT and each head with its loss."""
+    """Returns the parts of a segmentor for :func:`kept_bytes`: its ViT and each head with its loss."""
     heads = {f'auxiliary head {i}': (head, 'loss') for i, head in enumerate(model.auxiliary_head)}
     return dict(ViT=(model.backbone, 'forward'), **{'decode head': (model.decode_head, 'loss')}, **heads)

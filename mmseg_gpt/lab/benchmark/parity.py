@@ -1,4 +1,4 @@
-"""Do the paper's formulation and ours compute the same? Asked in float64 before anything is measured."""
+"""A check in float64, before anything is measured, that the paper's formulation and ours compute the same."""
 
 import torch
 from mmengine.config import Config
@@ -16,16 +16,16 @@ class ParityError(RuntimeError):
 
 
 def check_parity(cfg: Config, seed: int = 0) -> dict[str, float]:
-    """Compares loss, all gradients, BN statistics and predictions of 'paper' and 'ours', small and in float64.
+    """Compares loss, all gradients, BN statistics and predictions of small models of 'paper' and 'ours' in float64.
 
-    All is as in the real thing but for the sizes, the dropout of prompts (0) and weights drawn such that no
-    gate is closed and no temperature is 1.
+    The models differ from the measured ones in their sizes, in a prompt dropout of 0, and in weights drawn such that
+    no gate is closed and no temperature is 1.
 
     Returns:
-        dict: The largest difference found in each, relative to the largest entry of the tensor.
+        dict: The largest difference in each of the four, relative to the largest entry of the tensor.
 
     Raises:
-        ParityError: one of them is above ``TOLERANCE``; the message names the worst tensor.
+        ParityError: a difference is above ``TOLERANCE``; the message names the worst tensor.
     """
     weights = spread(draw_weights(cfg, SIZES, seed), seed)
     theirs, mine = (results(build(model, cfg, SIZES, weights).double(), seed) for model in ('paper', 'ours'))
@@ -59,7 +59,7 @@ def spread(weights: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
 
 
 def results(model: nn.Module, seed: int) -> dict[str, dict[str, Tensor]]:
-    """All that is compared: by part, then by name."""
+    """Computes everything to compare, by part and then by name."""
     model.backbone.prompt.dropout.p = 0.
     batch = make_batch(SIZES, seed, dtype=torch.float64)
     loss = model.train().parse_losses(model(batch.inputs, batch.samples, mode='loss'))[0]
@@ -73,7 +73,7 @@ def results(model: nn.Module, seed: int) -> dict[str, dict[str, Tensor]]:
 
 @torch.no_grad()
 def predictions(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-    """Labels of an image of several windows, and the logits of a window."""
+    """Predicts the labels of an image of several windows, and the logits of a window."""
     model.eval()
     size = torch.Size((SIZES.image, SIZES.image))
     logits = model.encode_decode(batch.inputs, [dict(img_shape=size)] * len(batch.inputs))
@@ -83,7 +83,7 @@ def predictions(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
 
 
 def difference(one: Tensor, other: Tensor) -> float:
-    """The largest difference of two tensors, relative to the largest entry."""
+    """Returns the largest difference of two tensors, relative to the largest entry."""
     if one.shape != other.shape:
         return float('inf')
     largest = one.abs().max().clamp(min=torch.finfo(one.dtype).tiny)

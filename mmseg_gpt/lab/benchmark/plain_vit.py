@@ -1,4 +1,4 @@
-"""The backbone as the paper writes it down: what ours is compared with, in numbers and in cost.
+"""The backbone as the paper writes it down, with which ours is compared in numbers and in cost.
 
 Source: equations 3, 7 and 9 and Algorithm 1 of arXiv 2306.05067. Written for reading, not for speed.
 """
@@ -21,7 +21,7 @@ class PaperAttention(nn.Module):
         self.proj = nn.Linear(dims, dims)
 
     def forward(self, x: Tensor, temperature: Tensor) -> Tensor:
-        """(B, N, D) -> (B, N, D); ``temperature`` is a scalar tensor."""
+        """Lets tokens attend to each other: (B, N, D) -> (B, N, D); ``temperature`` is a scalar tensor."""
         q, k, v = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)  # (B, heads, N, d) each
         scores = (q * q.shape[-1]**-0.5) @ k.transpose(-2, -1) / temperature  # (B, heads, N, N)
         return self.proj((scores.softmax(dim=-1) @ v).transpose(1, 2).flatten(2))
@@ -43,7 +43,7 @@ class PaperBlock(nn.Module):
 
 
 class PaperPrompt(nn.Module):
-    """The prompts and the gate priors; :class:`PaperViT` does what is done with them."""
+    """The parameters of prompts and gates; :class:`PaperViT` uses them."""
 
     def __init__(self, num_tokens: int, dims: int, depth: int, gate_init: float, dropout: float) -> None:
         super().__init__()
@@ -56,15 +56,15 @@ class PaperViT(nn.Module):
     """A frozen ViT with prompts after CLS, gates between its blocks (Algorithm 1) and attention temperatures.
 
     The parameters have the names and shapes of :class:`mmseg_gpt.models.GatedPromptViT`, so that one state dict
-    fills both. Patch embedding, position embedding and MLP are ours: there is one way to write them.
+    fills both. Patch embedding, position embedding and MLP are ours, as there is only one way to write them.
 
     Args:
         arch: A dict of embed_dims, num_layers, num_heads, mlp_ratio.
-        img_size: Side in pixels whose patch grid ``pos_embed`` has.
+        img_size: Side in pixels for which ``pos_embed`` is made.
         out_indices: Blocks whose patch features are returned, counted from 0.
         num_tokens: Number N_p of prompts.
         gate_init: The gate priors start at ``-gate_init``.
-        dropout: Dropout on the prompts where they enter.
+        dropout: Dropout rate of the prompts where they enter.
         patch_size: Side of a patch in pixels.
     """
 
@@ -83,7 +83,7 @@ class PaperViT(nn.Module):
         self.temperature = nn.Parameter(torch.ones(depth))
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) -> a (B, D, h, w) map for each out index."""
+        """Runs Algorithm 1: images (B, 3, H, W) -> a map (B, D, h, w) for each out index."""
         patches, grid = self.patch_embed(images)
         position = resize_pos_embed(self.pos_embed, self.grid, grid)
         cls, tokens = ((t).expand(len(images), -1, -1) for t in (self.cls_token + position[:, :1], self.prompt.tokens))

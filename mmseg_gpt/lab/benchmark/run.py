@@ -31,24 +31,24 @@ THIS = 'this'
 
 @dataclass
 class Options:
-    """What to measure.
+    """Options of the benchmark.
 
     Attributes:
-        config: The config of ours.
+        config: The config of our model.
         sizes: Sizes of models and images.
-        variants: Names, see :func:`.variants.parse_variant`.
+        variants: Names of the variants, see :func:`.variants.parse_variant`.
         what: Any of 'train', 'eval', 'tta' (times), 'costs' (memory, FLOPs, checkpoint, without a clock), 'floor',
             'rss', 'kernels', 'largest-batch'.
-        device: Where.
-        rounds: Measurements of each time.
-        warmup: Rounds before that.
-        seed: Of weights, images and orders.
-        against: The variant that others are compared with.
-        allocators: On a CPU, the allocators to measure times with; or 'this', whatever this process has.
-        images: How many are evaluated at once.
-        small: Whether everything is to be quick.
-        parity: False where the process that started this one has checked it.
-        command: The tool and its arguments, to be run again with other ones.
+        device: Device to measure on.
+        rounds: Number of measurements of each time.
+        warmup: Rounds before these, which do not count.
+        seed: Seed of weights, images and orders.
+        against: The variant with which the others are compared.
+        allocators: On a CPU, the allocators to measure times with; 'this' is the one of this process.
+        images: Number of images evaluated at once.
+        small: Whether to be quick rather than exact.
+        parity: Whether to check parity; False if the process that started this one has checked it.
+        command: The tool and its arguments, for further runs in new processes.
     """
     config: str
     sizes: Sizes
@@ -67,13 +67,13 @@ class Options:
 
 
 def run(options: Options) -> dict:
-    """Checks parity, then measures what was asked for.
+    """Checks parity, then makes the measurements in ``options.what``.
 
     Returns:
-        dict: All numbers, of plain types; :mod:`.tables` prints them.
+        dict: All numbers, in plain types; :mod:`.tables` prints them.
 
     Raises:
-        ParityError: variants that should compute the same do not; nothing is measured then.
+        ParityError: variants that should compute the same do not; then nothing is measured.
     """
     cfg = read_config(options.config)
     torch.backends.cudnn.benchmark = cfg.env_cfg.cudnn_benchmark
@@ -97,13 +97,13 @@ def run(options: Options) -> dict:
 
 
 def setting(options: Options) -> dict:
-    """What a measurement needs beside it to be understood and repeated."""
+    """Returns the facts that are needed to understand and repeat a measurement."""
     return dict(command=options.command, machine=describe(options.device),
                 sizes=dict(asdict(options.sizes), depth=options.sizes.vit['num_layers']))
 
 
 def run_sweep(options: Options, axes: dict[str, list[int]], prefix: str) -> dict:
-    """Checks parity, then writes the costs against sizes to PREFIX.json and PREFIX.png, and returns them."""
+    """Checks parity, then measures costs by size, writes them to PREFIX.json and PREFIX.png, and returns them."""
     cfg = read_config(options.config)
     results = dict(setting(options), parity=check_parity(cfg, options.seed))
     results['sweep'] = sweep(options.variants, cfg, options.sizes, axes, options.device, options.rounds,
@@ -114,12 +114,12 @@ def run_sweep(options: Options, axes: dict[str, list[int]], prefix: str) -> dict
 
 
 def write_json(results: dict, path: str | Path) -> None:
-    """Writes numbers to a file, readable for people too."""
+    """Writes numbers to a JSON file that people can read too."""
     Path(path).write_text(json.dumps(results, indent=2) + '\n')
 
 
 def time_with_allocators(options: Options, cfg: Config, variants: list[Variant], not_run: dict) -> dict:
-    """Times by allocator: those of this process, or of one new process for each."""
+    """Measures times by allocator: in this process, or in a new process for each allocator."""
     if options.allocators == [THIS] or platform.libc_ver()[0] != 'glibc':
         return {this_allocator(): measure_times(options, cfg, variants, not_run)}
     times = {}
@@ -133,14 +133,14 @@ def time_with_allocators(options: Options, cfg: Config, variants: list[Variant],
 
 
 def this_allocator() -> str:
-    """The name of the settings that this process was started with, or the settings."""
+    """Returns the name of the allocator settings with which this process was started, or the settings themselves."""
     settings = {k: v for k, v in os.environ.items() if k.startswith('MALLOC_')}
     names = [name for name, wanted in ALLOCATORS.items() if wanted == settings]
     return names[0] if names else ' '.join(f'{k}={v}' for k, v in settings.items())
 
 
 def measure_times(options: Options, cfg: Config, variants: list[Variant], not_run: dict[str, str]) -> dict:
-    """Times in this process: by what is measured, then by variant. Adds to ``not_run`` why one was not."""
+    """Measures times in this process, by kind of work and then by variant; adds reasons for failures to ``not_run``."""
     weights = draw_weights(cfg, options.sizes, options.seed)
     models = {}
     for variant in variants:
@@ -161,7 +161,7 @@ def measure_times(options: Options, cfg: Config, variants: list[Variant], not_ru
 
 
 def why_not_compiled(work: Callable[[], object]) -> str | None:
-    """Runs ``work`` for the first time, which compiles, and says why that fails if it does."""
+    """Runs ``work`` for the first time, which compiles it, and returns the reason if that fails."""
     try:
         work()
     except TorchDynamoException as error:
@@ -171,7 +171,7 @@ def why_not_compiled(work: Callable[[], object]) -> str | None:
 
 def make_work(what: str, variant: Variant, model: nn.Module, cfg: Config,
               options: Options) -> TrainingStep | Evaluation:
-    """What one variant does once for one of ``TIMED``."""
+    """Makes the work of one variant for one of ``TIMED``."""
     device, sizes = options.device, options.sizes
     if what == 'train':
         return TrainingStep(model, cfg, make_batch(sizes, options.seed, device), variant.bf16)
@@ -181,12 +181,12 @@ def make_work(what: str, variant: Variant, model: nn.Module, cfg: Config,
 
 
 def floor(results: dict, what: str) -> dict[str, dict]:
-    """The least time that counted work takes at the measured rates, and the share of the matrix rate reached.
+    """Computes the least time that the counted work can take at the measured rates.
 
     Returns:
-        dict: By variant, seconds: ``flops``; ``traffic``, for all that goes in and out of each operation, more than
-        must; ``weights``, for reading each weight once, less than must; and ``share`` by allocator, of ``flops`` in
-        the median measured.
+        dict: Seconds by variant: ``flops``; ``traffic``, for all bytes in and out of each operation, an upper bound;
+        ``weights``, for reading each weight once, a lower bound; and ``share`` by allocator, the share of ``flops`` in
+        the median time, which is the share of the matrix rate that is reached.
     """
     found, rate = {}, results['rates']
     for name, costs in results['costs'].items():
@@ -202,10 +202,10 @@ def floor(results: dict, what: str) -> dict[str, dict]:
 
 
 def ask_device(options: Options, cfg: Config, variants: list[Variant]) -> dict:
-    """Which attention each variant runs and, on CUDA, its memory and the largest batch."""
+    """Finds out which attention kernels each variant runs and, on CUDA, its memory and the largest batch."""
     results, device, on_gpu = {}, options.device, options.device.type == 'cuda'
     for variant in variants:
-        gc.collect()  # what is left of the models before
+        gc.collect()  # the models before
         step = partial(new_step, variant, cfg, options)
         if 'kernels' in options.what:
             found = attention_kernels(step(options.sizes.batch).features, device)
@@ -219,7 +219,7 @@ def ask_device(options: Options, cfg: Config, variants: list[Variant]) -> dict:
 
 
 def new_step(variant: Variant, cfg: Config, options: Options, batch: int) -> TrainingStep:
-    """A training step of a new model, with ``batch`` images."""
+    """Makes a training step of a new model, with ``batch`` images."""
     model = build(variant.model, cfg, options.sizes).to(options.device)
     images = make_batch(replace(options.sizes, batch=batch), options.seed, options.device)
     return TrainingStep(model, cfg, images, variant.bf16)

@@ -1,4 +1,4 @@
-"""How memory grows with the number of tasks, in a pool and in separate models, on random weights."""
+"""The growth of memory with the number of tasks, in a pool and in separate models, measured with random weights."""
 
 import copy
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from ...checkpoints import load_vit
 from ...checkpoints.write import write_checkpoint
 from ...models import GatedPromptViT
 
-# The settings of a backbone that say which ViT it is.
+# The settings of a backbone that decide the names and shapes of its ViT.
 SHAPE = ('arch', 'patch_size', 'layer_scale', 'num_registers')
 VIT, ADAPTER = 'vit.pth', 'adapter.pth'
 
@@ -26,10 +26,10 @@ class Growth(NamedTuple):
     """Bytes after a task has been added.
 
     Attributes:
-        task: Its name.
-        added: What it brought into the pool.
-        pool: The whole pool.
-        separate: All tasks so far, each as a model of its own.
+        task: Name of the task.
+        added: Bytes that it added to the pool.
+        pool: Bytes of the whole pool.
+        separate: Bytes of all tasks so far as separate models.
     """
     task: str
     added: int
@@ -38,12 +38,12 @@ class Growth(NamedTuple):
 
 
 def measure_growth(configs: dict[str, Config], folder: Path, dtype: torch.dtype = torch.float32) -> Iterator[Growth]:
-    """Adds the tasks of configs to a pool one by one, through files as a user does, and counts after each.
+    """Adds the tasks of configs to a pool one by one, through files as a user does, and counts bytes after each.
 
     Args:
-        configs: By the name of the task; all of them with one ViT.
-        folder: An empty one, where a random pretrained ViT and adapters for it are written.
-        dtype: As in :class:`AdapterPool`.
+        configs: Configs by the name of the task; all must use the same ViT.
+        folder: An empty folder, for a random pretrained ViT and adapters for it.
+        dtype: Type of the ViT, see :class:`AdapterPool`.
     """
     pool, separate = AdapterPool('cpu', dtype), 0
     for name, config in configs.items():
@@ -57,7 +57,7 @@ def measure_growth(configs: dict[str, Config], folder: Path, dtype: torch.dtype 
 
 
 def write_random(cfg: Config, name: str, folder: Path) -> None:
-    """Writes an adapter-only checkpoint of a config, untrained, and the random ViT if it is not there yet."""
+    """Writes an untrained adapter-only checkpoint of a config, and the random ViT if it is not there yet."""
     if not (folder / VIT).exists():
         shape = {key: cfg.model.backbone[key] for key in SHAPE if key in cfg.model.backbone}
         vit = GatedPromptViT(**shape, out_type='cls_token')  # with the norm that classification needs

@@ -1,4 +1,4 @@
-"""How cost grows with the image, the prompts, the batch and the depth: numbers, and one figure of them."""
+"""The growth of costs with the image, the prompts, the batch and the depth: numbers, and a figure of them."""
 
 import gc
 import sys
@@ -24,20 +24,20 @@ UNITS = dict(seconds=1., peak=2**30, flops=1e12)
 
 def sweep(variants: Sequence[str], cfg: Config, sizes: Sizes, axes: dict[str, Sequence[int]], device: torch.device,
           rounds: int = 3, timed: bool = True) -> dict:
-    """Costs of a training step while one size at a time is changed.
+    """Measures the costs of a training step while one size at a time is changed.
 
     Args:
-        variants: Names of what is compared.
-        cfg: The config.
-        sizes: The sizes that are not changed.
-        axes: By the name of a size, its values.
-        device: Where time is measured.
+        variants: Names of the variants to compare.
+        cfg: The config of our model.
+        sizes: The sizes that do not change.
+        axes: Values of each size that changes, by its name.
+        device: Device on which time is measured.
         rounds: Measurements of each time, whose median counts.
-        timed: Whether time is measured at all.
+        timed: Whether to measure time at all.
 
     Returns:
-        dict: By axis, a list of points with ``value`` and ``costs``: by variant, ``peak``, ``flops`` and
-        ``seconds``, which is None where it was not measured, also where the memory would not suffice.
+        dict: A list of points by axis, each with ``value`` and ``costs``: ``peak``, ``flops`` and ``seconds`` by
+        variant. ``seconds`` is None if it was not measured, also because the memory would not suffice.
     """
     bar = ProgressBar(sum(map(len, axes.values())), file=sys.stderr)
     points = {axis: [] for axis in axes}
@@ -57,7 +57,7 @@ def sweep(variants: Sequence[str], cfg: Config, sizes: Sizes, axes: dict[str, Se
 
 def step_seconds(costs: dict[str, dict], cfg: Config, sizes: Sizes, device: torch.device,
                  rounds: int) -> dict[str, float]:
-    """Median seconds of the variants for whose steps there is memory, with a third to spare, one beside the other."""
+    """Measures the median seconds of those variants whose steps fit into memory together, with a third to spare."""
     steps, free = {}, available_bytes(device)
     for name, cost in sorted(costs.items(), key=lambda item: item[1]['peak']):
         if 1.3 * cost['peak'] < free:
@@ -101,6 +101,6 @@ def plot(points: dict, path: str | Path) -> None:
 
 
 def numbers(values: list[dict], variant: str, cost: str) -> dict[int, float]:
-    """A cost of a variant by the size that was changed, in the units of the figure, where it is known."""
+    """Returns the known values of a cost of a variant, in the figure's units, by the size that was changed."""
     return {point['value']: point['costs'][variant][cost] / UNITS[cost] for point in values
             if point['costs'][variant][cost] is not None}

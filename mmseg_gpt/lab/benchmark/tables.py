@@ -1,4 +1,4 @@
-"""The numbers of a run as tables of text."""
+"""The numbers of a benchmark as tables of text."""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,7 +9,7 @@ TITLES = dict(train='Training step', eval='Evaluated image, one scale', tta='Eva
 
 
 def table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """One table: text in the first column, numbers in the others, in four digits."""
+    """Writes one table, with text in the first column and numbers of four digits in the others."""
     drawn = PrettyTable(header, title=title, align='r')
     drawn.align[header[0]] = 'l'
     drawn.add_rows([[f'{cell:.4g}' if isinstance(cell, float) else cell for cell in row] for row in rows])
@@ -17,7 +17,7 @@ def table(title: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -
 
 
 def tables(results: dict) -> str:
-    """All tables of what :func:`.run.run` returned, and what was not run."""
+    """Writes all tables of the results of :func:`.run.run`, and says what was not run."""
     found = [header(results)]
     if 'times' in results:
         found += [time_table(results, what) for what in next(iter(results['times'].values()))]
@@ -39,7 +39,7 @@ def tables(results: dict) -> str:
 
 
 def header(results: dict) -> str:
-    """What was measured, where, and with what."""
+    """Writes the table of the command, the machine, the versions and the sizes."""
     machine = results['machine']
     rows = {**{k: machine[k] for k in ('device', 'threads', 'cpus', 'python', 'date')}, **machine['versions'],
             'CUDA': machine['cuda'] or 'none', **results['sizes'], 'windows of an evaluated image': results['windows'],
@@ -49,7 +49,7 @@ def header(results: dict) -> str:
 
 
 def time_table(results: dict, what: str) -> str:
-    """Seconds, and how many times faster than the variant compared with, by allocator."""
+    """Writes the table of seconds and speedups over the variant compared with, by allocator."""
     times, against = results['times'], results['against']
     images = dict(train=results['sizes']['batch'], eval=results['images'], tta=1)[what]
     rates = {'images/s': images, **({'windows/s': images * results['windows']} if what == 'eval' else {})}
@@ -63,13 +63,13 @@ def time_table(results: dict, what: str) -> str:
 
 
 def spread(entry: dict) -> str:
-    """A median and its quartiles."""
+    """Writes a median and its quartiles."""
     low, high = entry['quartiles']
     return f'{entry["median"]:.4g} ({low:.3g} .. {high:.3g})'
 
 
 def memory_table(results: dict) -> str:
-    """Live memory, what is kept for backward, and checkpoint sizes."""
+    """Writes the table of live memory, bytes kept for the backward, and checkpoint sizes."""
     costs, rows = results['costs'], []
     base = costs.get(results['against'])
     for name, cost in costs.items():
@@ -83,7 +83,7 @@ def memory_table(results: dict) -> str:
 
 
 def work_table(results: dict) -> str:
-    """FLOPs and traffic."""
+    """Writes the table of FLOPs and traffic."""
     costs, rows = results['costs'], []
     base = costs.get(results['against'])
     for name, cost in costs.items():
@@ -98,7 +98,7 @@ def work_table(results: dict) -> str:
 
 
 def floor_table(results: dict, what: str) -> str:
-    """The least time at the measured rates, and how near to it a variant comes."""
+    """Writes the table of the least time at the measured rates, and how near each variant comes to it."""
     rates = results['rates']
     title = (f'Floor: {what}. {rates["float32"] / 1e9:.4g} GFLOP/s float32, {rates["bfloat16"] / 1e9:.4g} bfloat16, '
              f'{rates["bandwidth"] / 1e9:.4g} GB/s')

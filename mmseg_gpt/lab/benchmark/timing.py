@@ -1,4 +1,4 @@
-"""Measuring time: all variants in turn, round after round, so that what disturbs the machine disturbs all of them."""
+"""Measuring time: all variants in turn, round after round, so that a disturbance affects all of them."""
 
 import random
 import sys
@@ -15,11 +15,11 @@ def measure(work: dict[str, Callable[[], object]], rounds: int, warmup: int, see
     """Runs each of ``work`` once in a round, in an order drawn anew for each round.
 
     Args:
-        work: What is measured, by name.
-        rounds: How often each is measured.
-        warmup: Rounds before that, which do not count.
-        seed: Of the orders.
-        device: Where the work is done.
+        work: Functions to measure, by name.
+        rounds: Number of measurements of each.
+        warmup: Rounds before these, which do not count.
+        seed: Seed of the orders.
+        device: Device that does the work.
 
     Returns:
         dict: Seconds of each round, by name.
@@ -37,7 +37,7 @@ def measure(work: dict[str, Callable[[], object]], rounds: int, warmup: int, see
 
 
 def run_once(work: Callable[[], object], device: torch.device) -> float:
-    """Seconds of one call; on CUDA between two events, after all that was asked for before has ended."""
+    """Measures the seconds of one call; on CUDA between two events, after all earlier work has ended."""
     if device.type != 'cuda':
         start = time.perf_counter()
         work()
@@ -52,10 +52,10 @@ def run_once(work: Callable[[], object], device: torch.device) -> float:
 
 
 def summarise(seconds: dict[str, list[float]], against: str) -> dict[str, dict]:
-    """Medians and quartiles of seconds, and of how many times faster than ``against`` each round was.
+    """Computes medians and quartiles of the seconds, and of the speedup over ``against`` in each round.
 
     Returns:
-        dict: By name, ``seconds`` of each round, ``median``, ``quartiles``, and, where ``against`` was measured,
+        dict: By name, ``seconds`` of each round, ``median``, ``quartiles`` and, if ``against`` was measured,
         ``speedup`` with ``median`` and ``quartiles`` over rounds.
     """
     def spread(values: list[float]) -> dict:

@@ -22,11 +22,11 @@ ADAPTERS = ('prompt.', 'temperature')
 
 @dataclass(frozen=True)
 class Sizes:
-    """The sizes of a model and of its input.
+    """Sizes of a model and of its input.
 
     Attributes:
         arch: A name in ``ARCHITECTURES``.
-        depth: Number of blocks, 3 or more; None for what ``arch`` has.
+        depth: Number of blocks, at least 3; None for that of ``arch``.
         image: Side of a training image in pixels. An evaluated image has this height and 4/3 of it as its width.
         classes: Number of classes.
         prompts: Number of prompts.
@@ -43,10 +43,10 @@ class Sizes:
 
     @property
     def vit(self) -> dict:
-        """The architecture as the backbones take it.
+        """Architecture as the backbones take it.
 
         Raises:
-            ValueError: there are not three blocks for the three heads.
+            ValueError: ``depth`` is below 3, the number of heads.
         """
         arch = ARCHITECTURES[self.arch]
         depth = arch['num_layers'] if self.depth is None else self.depth
@@ -56,15 +56,15 @@ class Sizes:
 
     @property
     def evaluated(self) -> tuple[int, int]:
-        """Height and width of the image that is evaluated: 512x683 for 512, as many images of ADE20K are."""
+        """Height and width of the evaluated image: 512x683 for 512, the size of many images of ADE20K."""
         return self.image, round(self.image * 683 / 512)
 
 
 class Variant(NamedTuple):
-    """One thing that is measured.
+    """One variant to measure.
 
     Attributes:
-        name: What the tables call it: a model, and ``-bf16`` or ``-compiled`` or both.
+        name: Name in the tables: a model, and ``-bf16`` or ``-compiled`` or both.
         model: One of ``MODELS_COMPARED``.
         bf16: Whether the forward runs under bfloat16 autocast, as with ``--amp bf16``.
         compiled: Whether the backbone is compiled.
@@ -76,10 +76,10 @@ class Variant(NamedTuple):
 
 
 def parse_variant(name: str) -> Variant:
-    """Reads a name such as 'ours-bf16-compiled'.
+    """Reads the name of a variant, such as 'ours-bf16-compiled'.
 
     Raises:
-        ValueError: it is not such a name.
+        ValueError: ``name`` is not the name of a variant.
     """
     compiled = name.endswith('-compiled')
     rest = name.removesuffix('-compiled')
@@ -91,10 +91,10 @@ def parse_variant(name: str) -> Variant:
 
 
 def read_config(path: str | Path) -> Config:
-    """Reads the config of the model that is measured.
+    """Reads the config of our model.
 
     Raises:
-        SystemExit: it has other adapters than the paper's, to which there would be nothing to compare.
+        SystemExit: its adapters are not the paper's, so there is nothing to compare it with.
     """
     cfg = Config.fromfile(path)
     backbone = cfg.model.backbone
@@ -104,7 +104,7 @@ def read_config(path: str | Path) -> Config:
 
 
 def ours(cfg: Config, sizes: Sizes) -> ConfigDict:
-    """The config's model in other sizes, without pretrained weights; heads stay at the same relative depth."""
+    """Returns our model in other sizes, without pretrained weights; heads stay at the same relative depth."""
     model, arch = copy.deepcopy(cfg.model), sizes.vit
     depth = read_arch(model.backbone.get('arch', 'base'))['num_layers']
     taps = tuple(round((i + 1) * arch['num_layers'] / depth) - 1 for i in model.backbone.out_indices)
@@ -119,14 +119,14 @@ def ours(cfg: Config, sizes: Sizes) -> ConfigDict:
 
 
 def ours_checkpointed(cfg: Config, sizes: Sizes) -> ConfigDict:
-    """Ours with gradient checkpointing."""
+    """Returns our model with gradient checkpointing."""
     config = ours(cfg, sizes)
     config.backbone.with_cp = True
     return config
 
 
 def stock(config: dict) -> ConfigDict:
-    """The same config with mmsegmentation's classes: those of ours are named as theirs, with 'Lean' before it."""
+    """Replaces our classes in a config by mmsegmentation's: our names are theirs with 'Lean' in front."""
     def strip(value: object, key: str = '') -> object:
         if isinstance(value, dict):
             return {k: strip(v, k) for k, v in value.items()}
@@ -138,7 +138,7 @@ def stock(config: dict) -> ConfigDict:
 
 
 def paper(cfg: Config, sizes: Sizes) -> ConfigDict:
-    """The paper's backbone under mmsegmentation's own heads and segmentor."""
+    """Returns the paper's backbone under mmsegmentation's own heads and segmentor."""
     config = stock(ours(cfg, sizes))
     prompt = {k: v for k, v in config.backbone.prompt.items() if k != 'type'}
     kept = {k: v for k, v in config.backbone.items() if k in ('arch', 'img_size', 'out_indices')}
@@ -147,7 +147,7 @@ def paper(cfg: Config, sizes: Sizes) -> ConfigDict:
 
 
 def mmseg_full(cfg: Config, sizes: Sizes) -> ConfigDict:
-    """mmsegmentation's ViT as its SETR configs have it, all of it trained, under its own heads and segmentor."""
+    """Returns mmsegmentation's ViT as in its SETR configs, fully trained, under its own heads and segmentor."""
     config = stock(ours(cfg, sizes))
     # patch_bias: pretrained ViTs have one, and mmsegmentation's default would drop it.
     config.backbone = dict(
@@ -161,10 +161,10 @@ def build(model: str, cfg: Config, sizes: Sizes, weights: dict[str, Tensor] | No
     """Builds one of ``MODELS_COMPARED``, with BN in the place of SyncBN as on one device.
 
     Args:
-        model: Which.
-        cfg: The config of ours.
-        sizes: In which sizes.
-        weights: A state dict of ours, to begin with; None leaves the weights as they are drawn.
+        model: Its name.
+        cfg: The config of our model.
+        sizes: Sizes of the model.
+        weights: A state dict of our model to load; None leaves the weights random.
     """
     makers = {'ours': ours, 'ours-cp': ours_checkpointed, 'paper': paper, 'mmseg-full': mmseg_full}
     config = makers[model](cfg, sizes)
@@ -181,13 +181,13 @@ def construct(config: dict, **arguments) -> nn.Module:
 
 
 def without_adapters(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict of ours by mmsegmentation's names, without prompts, gates and temperatures."""
+    """Renames a state dict of our model to mmsegmentation's names, without prompts, gates and temperatures."""
     backbone = {k.removeprefix('backbone.'): v for k, v in weights.items() if k.startswith('backbone.')}
     vit = {k: v for k, v in backbone.items() if not k.startswith(ADAPTERS)}
     return {**{k: v for k, v in weights.items() if not k.startswith('backbone.')}, **as_mmsegmentation(vit)}
 
 
 def draw_weights(cfg: Config, sizes: Sizes, seed: int) -> dict[str, Tensor]:
-    """A state dict of ours, the same for the same seed."""
+    """Draws a state dict of our model, the same for the same seed."""
     torch.manual_seed(seed)
     return build('ours', cfg, sizes).state_dict()

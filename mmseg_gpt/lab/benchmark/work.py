@@ -1,4 +1,4 @@
-"""What is measured: a training step, and an image evaluated at one scale or at several."""
+"""The work to measure: a training step, and the evaluation of an image at one scale or at several."""
 
 from contextlib import AbstractContextManager, nullcontext
 from typing import NamedTuple
@@ -16,11 +16,11 @@ IGNORED = 255
 
 
 class Batch(NamedTuple):
-    """Training images as the data preprocessor leaves them.
+    """Training images as they come out of the data preprocessor.
 
     Attributes:
-        inputs: (B, 3, H, W), normalised.
-        samples: The labels of each, 10% of them ignored.
+        inputs: Normalised images (B, 3, H, W).
+        samples: The labels of each image, 10% of them ignored.
     """
     inputs: Tensor
     samples: list[SegDataSample]
@@ -38,7 +38,7 @@ def make_batch(sizes: Sizes, seed: int = 0, device: str | torch.device = 'cpu',
 
 
 def make_sample(size: tuple[int, int], label: Tensor | None = None, **meta) -> SegDataSample:
-    """What mmsegmentation knows about an image of ``size``; ``meta`` is added to it or replaces it."""
+    """Makes mmsegmentation's sample of an image of ``size``; ``meta`` adds metadata or replaces it."""
     sample = SegDataSample(metainfo=dict(img_path='drawn', img_shape=size, ori_shape=size, pad_shape=size,
                                          padding_size=[0, 0, 0, 0]) | meta)
     if label is not None:
@@ -47,16 +47,16 @@ def make_sample(size: tuple[int, int], label: Tensor | None = None, **meta) -> S
 
 
 def autocast(bf16: bool, device: torch.device) -> AbstractContextManager:
-    """What ``--amp bf16`` runs the forward under, or nothing."""
+    """Returns the autocast of ``--amp bf16``, or a context that does nothing."""
     return torch.autocast(device.type, dtype=torch.bfloat16) if bf16 else nullcontext()
 
 
 class TrainingStep:
-    """Forward, loss, backward and SGD over what is trained; calling it makes one step.
+    """Training step: forward, loss, backward and SGD on the trained parameters. A call makes one step.
 
     Args:
-        model: A segmentor, which is switched to training.
-        cfg: The config, for the numbers of SGD.
+        model: A segmentor, which is set to training mode.
+        cfg: The config, which has the settings of SGD.
         batch: The images.
         bf16: Whether the forward runs under autocast.
     """
@@ -67,13 +67,13 @@ class TrainingStep:
         self.optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], **options)
 
     def loss(self) -> Tensor:
-        """The sum of the losses of all heads."""
+        """Computes the sum of the losses of all heads."""
         with autocast(self.bf16, self.batch.inputs.device):
             losses = self.model(self.batch.inputs, self.batch.samples, mode='loss')
             return self.model.parse_losses(losses)[0]
 
     def features(self) -> tuple[Tensor, ...]:
-        """What the backbone returns."""
+        """Runs the backbone alone."""
         with autocast(self.bf16, self.batch.inputs.device):
             return self.model.backbone(self.batch.inputs)
 
@@ -84,7 +84,7 @@ class TrainingStep:
         self.optimizer.step()
 
     def tensors(self) -> list[Tensor]:
-        """All that lives between two steps: weights, buffers, gradients, momentum and the batch."""
+        """Returns all tensors that live between two steps: weights, buffers, gradients, momentum and the batch."""
         weights = list(self.model.parameters())
         momentum = [t for state in self.optimizer.state.values() for t in state.values() if torch.is_tensor(t)]
         return [*weights, *self.model.buffers(), *(p.grad for p in weights if p.grad is not None), *momentum,
@@ -92,14 +92,14 @@ class TrainingStep:
 
 
 class Evaluation:
-    """``test_step`` of images, as the test loop calls it; calling it evaluates once.
+    """Evaluation of images by ``test_step``, as in the test loop. A call evaluates once.
 
     Args:
-        model: A segmentor, which is switched to evaluation.
-        sizes: Where the size of an image is from.
-        device: Where it lies.
-        bf16: Whether it runs under autocast.
-        images: How many are evaluated at once.
+        model: A segmentor, which is set to evaluation mode.
+        sizes: The sizes, which decide that of an image.
+        device: Device of the images.
+        bf16: Whether the model runs under autocast.
+        images: Number of images evaluated at once.
     """
 
     def __init__(self, model: nn.Module, sizes: Sizes, device: torch.device, bf16: bool = False,
@@ -108,7 +108,7 @@ class Evaluation:
         self.views = [make_view(sizes.evaluated, 1., False, device)]
 
     def data(self) -> dict:
-        """The images as the data loader gives them; predictions are added to samples, so these are always new."""
+        """Returns the images as the data loader does, with new samples each time, as predictions are added to them."""
         image, meta = self.views[0]
         return dict(inputs=[image] * self.images, data_samples=[make_sample(**meta) for _ in range(self.images)])
 
@@ -119,16 +119,20 @@ class Evaluation:
             return self.runner.test_step(self.data())
 
     def tensors(self) -> list[Tensor]:
-        """All that lives between two calls."""
+        """Returns all tensors that live between two calls."""
         return [*self.model.parameters(), *self.model.buffers(), *(image for image, _ in self.views)]
 
 
 class MultiScaleEvaluation(Evaluation):
-    """One image at the scales and flips of the config's ``tta_pipeline``, merged by its ``tta_model``.
+    """Evaluation of one image at the scales and flips of the config's ``tta_pipeline``, merged by its ``tta_model``.
 
     Args:
+        model: A segmentor, which is set to evaluation mode.
+        sizes: The sizes, which decide that of the image.
+        device: Device of the image.
+        bf16: Whether the model runs under autocast.
         cfg: The config.
-        own: Whether the config's TTA model is taken as it is, or mmsegmentation's.
+        own: Whether to use the config's own TTA model, or else mmsegmentation's.
     """
 
     def __init__(self, model: nn.Module, sizes: Sizes, device: torch.device, bf16: bool, cfg: Config,
@@ -153,6 +157,6 @@ def make_view(size: tuple[int, int], ratio: float, flip: bool, device: torch.dev
 
 
 def windows(cfg: Config, sizes: Sizes) -> int:
-    """How many windows the evaluated image is cut into."""
+    """Counts the windows into which the evaluated image is cut."""
     test = ours(cfg, sizes).test_cfg
     return len(Windows.sliding(sizes.evaluated, test.crop_size, test.stride).places)

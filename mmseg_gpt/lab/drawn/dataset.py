@@ -10,7 +10,7 @@ import numpy as np
 from .folder import draw_files
 from .scenes import CLASSES, draw_scene
 
-# Raise it when the drawing changes, so that datasets drawn by older code are drawn anew.
+# Version of the drawing. Raise it when the drawing changes, so that older datasets are drawn anew.
 DRAWING = 1
 SPLITS = ('training', 'validation')
 
@@ -61,10 +61,10 @@ def write_scene(root: Path, size: int, seed: int, job: tuple[str, int]) -> None:
 
 
 def image_path(root: Path, split: str, index: int) -> Path:
-    """Where image ``index`` of a split is."""
+    """Returns the path of image ``index`` of a split."""
     return root / 'images' / split / f'{index:05d}.jpg'
 
 
 def label_path(root: Path, split: str, index: int) -> Path:
-    """Where the labels of image ``index`` of a split are."""
+    """Returns the path of the labels of image ``index`` of a split."""
     return root / 'annotations' / split / f'{index:05d}.png'

@@ -1,4 +1,4 @@
-"""A folder of drawn files, which is drawn once: a manifest in it says what it holds."""
+"""A folder of files that are drawn once; a manifest in it says what it holds."""
 
 import json
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -18,9 +18,9 @@ def draw_files(root: Path, settings: dict, jobs: Mapping[Hashable, list[Path]], 
 
     Args:
         root: Folder of the dataset; its ``manifest.json`` holds ``settings`` when all is drawn.
-        settings: Decides what is drawn. Where they differ from those of what is there, all is drawn anew.
-        jobs: The files that each call of ``write`` makes.
-        write: Draws one job; it is run in other processes.
+        settings: Everything that decides the drawings. If the manifest holds other settings, all is drawn anew.
+        jobs: The files that each call of ``write`` makes, by its argument.
+        write: Function that draws one job; it runs in other processes.
         progress: Called with the number of jobs done and the number of all jobs.
         processes: Processes to draw with; default one for each CPU.
 
@@ -44,7 +44,7 @@ def draw_files(root: Path, settings: dict, jobs: Mapping[Hashable, list[Path]], 
 
 
 def read_manifest(root: Path) -> dict | None:
-    """The manifest of a dataset, or None where there is none that can be read."""
+    """Returns the manifest of a dataset, or None if there is none that can be read."""
     try:
         return json.loads((root / MANIFEST).read_text())
     except (FileNotFoundError, json.JSONDecodeError):
@@ -52,7 +52,7 @@ def read_manifest(root: Path) -> dict | None:
 
 
 def clear(root: Path, kinds: Iterable[tuple[Path, str]]) -> None:
-    """Makes folders, and empties them of images of a suffix drawn earlier; refuses to delete any others."""
+    """Makes the folders and deletes images with a suffix that were drawn earlier; refuses to delete any others."""
     for folder, suffix in kinds:
         folder.mkdir(parents=True, exist_ok=True)
         old = list(folder.glob(f'*{suffix}'))

@@ -1,4 +1,4 @@
-"""Writing drawn shapes to disk in the layout of an image folder: a folder for each class in one for each split."""
+"""Writing drawn shapes to disk as an image folder: each split has a folder, with a folder for each class in it."""
 
 from functools import partial
 from pathlib import Path
@@ -9,7 +9,7 @@ from PIL import Image
 from .folder import Progress, draw_files
 from .shapes import BLOBS, ROUGH, SHAPES, SMOOTH, blob, draw_shape
 
-# Raise it when the drawing changes, so that datasets drawn by older code are drawn anew.
+# Version of the drawing. Raise it when the drawing changes, so that older datasets are drawn anew.
 DRAWING = 1
 SPLITS = ('pretrain', 'train', 'test')
 
@@ -48,12 +48,12 @@ def make_image_folder(root: str | Path, pretraining: int = 400, training: int = 
 
 
 def classes(split: str) -> list[str]:
-    """The classes of a split, in the order of their names, which is that of their numbers."""
+    """Returns the classes of a split, sorted by name as by number."""
     return [f'blob_{i:02d}' for i in range(BLOBS)] if split == 'pretrain' else list(SHAPES)
 
 
 def image_path(root: Path, split: str, name: str, index: int) -> Path:
-    """Where image ``index`` of a class is."""
+    """Returns the path of image ``index`` of a class."""
     return root / split / name / f'{index:05d}.png'
 
 

@@ -25,7 +25,7 @@ Texture = Callable[[Generator, int], np.ndarray]
 
 
 class Layer(NamedTuple):
-    """Something to paint over the scene.
+    """One layer to paint over the scene.
 
     Attributes:
         mask: (S, S) coverage in [0, 1].
@@ -66,7 +66,7 @@ def paint(layers: list[Layer]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_background(rng: Generator, size: int, horizon: float) -> list[Layer]:
-    """The far half, and one or two grounds in the near half."""
+    """Draws the far half, and one or two grounds in the near half."""
     y, x = np.mgrid[:size, :size].astype(float)
     edge = horizon + size * 0.02 * np.sin(x / size * rng.uniform(2, 9) + rng.uniform(0, 6))
     layers = [Layer(np.ones((size, size)), sky(rng, size), LABELS['sky'])]
@@ -86,7 +86,7 @@ def draw_background(rng: Generator, size: int, horizon: float) -> list[Layer]:
 
 
 def draw_objects(rng: Generator, size: int, horizon: float) -> list[Layer]:
-    """Two or three objects on the ground, farthest first."""
+    """Draws two or three objects on the ground, farthest first."""
     layers = []
     count = rng.integers(2, 4)
     for foot in np.sort(rng.uniform(horizon + 0.06 * size, 0.98 * size, count)):
@@ -100,25 +100,25 @@ def draw_objects(rng: Generator, size: int, horizon: float) -> list[Layer]:
 
 def colour(rng: Generator, hue: tuple[float, float], saturation: tuple[float, float] = (0.3, 0.8),
            value: tuple[float, float] = (0.45, 0.9)) -> np.ndarray:
-    """An RGB colour (3,) in [0, 1] from ranges of hue (in turns), saturation and value."""
+    """Draws an RGB colour (3,) in [0, 1] from ranges of hue (in turns), saturation and value."""
     hsv = np.array([[[rng.uniform(*hue) % 1 * 360, rng.uniform(*saturation), rng.uniform(*value)]]], np.float32)
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)[0, 0].astype(float)
 
 
 def noise(rng: Generator, size: int, rows: int, columns: int) -> np.ndarray:
-    """Smooth noise (size, size) in about [0, 1] with that many bumps down and across."""
+    """Draws smooth noise (size, size) in about [0, 1], with bumps in ``rows`` and ``columns``."""
     coarse = rng.random((max(rows, 2), max(columns, 2))).astype(np.float32)
     return cv2.resize(coarse, (size, size), interpolation=cv2.INTER_CUBIC).astype(float)
 
 
 def blend(weight: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """From colour ``low`` where ``weight`` (S, S) is 0 to ``high`` where it is 1: (S, S, 3)."""
+    """Blends colours (S, S, 3): ``low`` where ``weight`` (S, S) is 0, ``high`` where it is 1."""
     weight = weight.clip(0, 1)[..., None]
     return low * (1 - weight) + high * weight
 
 
 def sky(rng: Generator, size: int) -> np.ndarray:
-    """A vertical gradient with soft clouds: day, dusk or overcast."""
+    """Draws a vertical gradient with soft clouds: day, dusk or overcast."""
     base = colour(rng, (0.52, 0.68), (0.1, 0.65), (0.55, 0.95))
     low = colour(rng, (0.0, 0.2), (0.1, 0.45), (0.7, 0.95)) if rng.random() < 0.4 else base * 0.5 + 0.5
     gradient = np.repeat(np.linspace(0, 1.4, size)[:, None], size, axis=1)
@@ -127,7 +127,7 @@ def sky(rng: Generator, size: int) -> np.ndarray:
 
 
 def water(rng: Generator, size: int) -> np.ndarray:
-    """Flat ripples, closer together far away."""
+    """Draws flat ripples, closer together far away."""
     y = np.mgrid[:size, :size][0] / size
     waves = np.sin(2 * math.pi * rng.uniform(9, 14) * np.sqrt(y) * 1.3 + 7 * noise(rng, size, 6, 4))
     base = colour(rng, (0.42, 0.64), (0.3, 0.7), (0.3, 0.65))
@@ -135,7 +135,7 @@ def water(rng: Generator, size: int) -> np.ndarray:
 
 
 def grass(rng: Generator, size: int) -> np.ndarray:
-    """Fine upright blades on patches of shade."""
+    """Draws fine upright blades on patches of shade."""
     blades = noise(rng, size, size // 5, size)
     shade = noise(rng, size, 5, 5)
     base = colour(rng, (0.18, 0.38), (0.35, 0.75), (0.4, 0.7))
@@ -143,7 +143,7 @@ def grass(rng: Generator, size: int) -> np.ndarray:
 
 
 def brick(rng: Generator, size: int) -> np.ndarray:
-    """Rows of bricks with mortar; the stones differ a little in tone."""
+    """Draws rows of bricks with mortar; the bricks differ a little in tone."""
     height = size / rng.uniform(10, 14)
     y, x = np.mgrid[:size, :size] / height
     row = np.floor(y)
@@ -155,7 +155,7 @@ def brick(rng: Generator, size: int) -> np.ndarray:
 
 
 def paving(rng: Generator, size: int) -> np.ndarray:
-    """Round cobbles in dark joints."""
+    """Draws round cobbles with dark joints."""
     step = size / rng.uniform(11, 14)
     image = np.zeros((size, size, 3), np.float32)
     base = colour(rng, (0.0, 0.7), (0.02, 0.15), (0.5, 0.8))
@@ -186,7 +186,7 @@ class Canvas:
         self.origin, self.height = np.array([centre, foot]), height
 
     def place(self, points: list[tuple[float, float]]) -> np.ndarray:
-        """Units to pixels in 1/16, as OpenCV's ``shift=4`` wants them."""
+        """Converts units to sixteenths of a pixel, as OpenCV's ``shift=4`` needs them."""
         return np.round((self.origin + np.array(points) * self.height * [1, -1]) * 16).astype(int)
 
     def disc(self, x: float, y: float, rx: float, ry: float | None = None, tilt: float = 0) -> 'Canvas':
@@ -203,17 +203,17 @@ class Canvas:
 
     @property
     def mask(self) -> np.ndarray:
-        """(S, S) coverage in [0, 1]."""
+        """Coverage (S, S) in [0, 1]."""
         return self.pixels / 255.
 
     def grid(self) -> tuple[np.ndarray, np.ndarray]:
-        """Each pixel's x and y in units, both (S, S)."""
+        """Returns the x and y of each pixel in units, both (S, S)."""
         rows, columns = np.mgrid[:len(self.pixels), :len(self.pixels)]
         return (columns - self.origin[0]) / self.height, (self.origin[1] - rows) / self.height
 
 
 def tree(rng: Generator, size: int, centre: float, foot: float, height: float) -> Layer:
-    """A trunk and a crown of overlapping leafy discs."""
+    """Draws a trunk and a crown of overlapping leafy discs."""
     canvas, trunk = (Canvas(size, centre, foot, height) for _ in range(2))
     trunk.box(-0.05, 0, 0.05, 0.6)
     for _ in range(7):
@@ -227,7 +227,7 @@ def tree(rng: Generator, size: int, centre: float, foot: float, height: float) -
 
 
 def ball(rng: Generator, size: int, centre: float, foot: float, height: float) -> Layer:
-    """A beach ball: six wedges in two colours, shaded to the rim."""
+    """Draws a beach ball: six wedges in two colours, shaded to the rim."""
     radius = 0.32
     canvas = Canvas(size, centre, foot, height).disc(0, radius, radius)
     x, y = canvas.grid()
@@ -241,7 +241,7 @@ def ball(rng: Generator, size: int, centre: float, foot: float, height: float) -
 
 
 def house(rng: Generator, size: int, centre: float, foot: float, height: float) -> Layer:
-    """Walls of planks, a plain gable roof, a door and two windows."""
+    """Draws walls of planks, a plain gable roof, a door and two windows."""
     half = rng.uniform(0.34, 0.44)
     canvas, roof, holes = (Canvas(size, centre, foot, height) for _ in range(3))
     canvas.box(-half, 0, half, 0.55)
@@ -256,7 +256,7 @@ def house(rng: Generator, size: int, centre: float, foot: float, height: float) 
 
 
 def zebra(rng: Generator, size: int, centre: float, foot: float, height: float) -> Layer:
-    """A striped animal, looking left or right, light on dark or dark on light."""
+    """Draws a striped animal that looks left or right, light on dark or dark on light."""
     way = rng.choice([-1, 1])
     canvas = Canvas(size, centre, foot, height)
     canvas.disc(0, 0.5, 0.36, 0.19)
@@ -273,7 +273,7 @@ def zebra(rng: Generator, size: int, centre: float, foot: float, height: float) 
 
 
 def rock(rng: Generator, size: int, centre: float, foot: float, height: float) -> Layer:
-    """A grey boulder, which belongs to no class: its label is 0."""
+    """Draws a grey boulder, which belongs to no class: its label is 0."""
     angles = np.sort(rng.uniform(0, 2 * math.pi, 9))
     points = [(0.2 * math.cos(a) * r, 0.14 + 0.14 * math.sin(a) * r) for a, r in zip(angles, rng.uniform(0.7, 1.1, 9))]
     canvas = Canvas(size, centre, foot, height).polygon(*points)
