@@ -459,7 +459,8 @@ def test_the_tool_says_what_is_not_there(tool, tmp_path, arguments, message):
 
 
 @pytest.mark.parametrize('arguments, message', [
-    (['--query', 'prompt:0'], 'prompt:0 is none of cls, prompt:K'), (['--blocks', '0'], '0 is no number from 1'),
+    (['--query', 'prompt:0'], 'prompt:0 is none of cls, prompt:K'),
+    (['--blocks', '0'], '0 is not a whole number from 1'),
     (['--also', 'x', 'a.py', 'nowhere.pth'], 'there is no file nowhere.pth'), (['--out', 'a.gif'], 'must end in .png')])
 def test_the_tool_says_what_is_wrong_with_its_arguments(tool, arguments, message):
     code, printed = tool('seg', *arguments)

@@ -130,7 +130,7 @@ def test_options_go_over_a_preset(monkeypatch):
 @pytest.mark.parametrize('arguments, said', [
     (['--variants', 'paper,theirs'], 'variant "theirs" is unknown'), (['--depth', '2'], '--depth 2'),
     (['--what', 'train,memory'], 'memory is none of'), (['--allocators', 'fast'], 'fast is none of'),
-    (['--device', 'cpu', '--largest-batch'], 'only of a GPU')])
+    (['--device', 'cpu', '--largest-batch'], '--largest-batch needs a GPU')])
 def test_options_that_cannot_be_are_refused(monkeypatch, arguments, said):
     with pytest.raises(SystemExit, match=said):
         options(monkeypatch, *arguments)

@@ -113,7 +113,7 @@ def test_classes_that_cannot_be_compared_are_said_to_be_left_out(tmp_path, monke
     for name, tta in (('a', 41.), ('b', None)):
         segmentation(tmp_path / name, 40., 1., 1., tta=tta)
     run_tool(monkeypatch, 'compare', 'a', 'b', '--tta')
-    assert 'Warning: classes are left out, as not every run was tested with' in capsys.readouterr().out
+    assert 'Warning: classes are left out, because not every run was tested with' in capsys.readouterr().out
     assert not (tmp_path / 'compare_classes.csv').exists()
     (tmp_path / 'file').touch()
     with pytest.raises(SystemExit, match=r'x\.png cannot be written: '):

@@ -213,7 +213,7 @@ def test_tasks_that_are_missing_take_one_screen(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(('tool', 'words', 'said'), [
-    ('benchmark_serving', ['cls_gpt_mae_cub', 'cls_gpt_mocov3_cub'], 'these have other ViTs'),
+    ('benchmark_serving', ['cls_gpt_mae_cub', 'cls_gpt_mocov3_cub'], 'these have different ViTs'),
     ('param_count', ['cls_gpt_mae_cub', 'cls_gpt_mae_cub'], 'a config is given twice'),
     ('search', ['cls_gpt_mae_cub', '--gate-init', 'nan'], 'nan is not a number')])
 def test_tools_refuse(tool, words, said, monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""Arguments that several tools share. Tools parse before they import what takes seconds: nothing here may import it."""
+"""Arguments that several tools share. Nothing here may import slow packages, because tools parse before they do."""
 
 import argparse
 from collections.abc import Callable
@@ -9,44 +9,44 @@ TRACKERS = ('tensorboard', 'wandb', 'mlflow', 'clearml', 'aim')
 
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the config and what changes its settings."""
-    parser.add_argument('config', help='config file, such as configs/setr_pup_gpt_mae_ade20k.py; or the name of an '
-                        'experiment of classification, cls_METHOD_VIT_TASK, such as cls_gpt_mocov3_cars')
+    """Adds the config and ``--cfg-options``."""
+    parser.add_argument('config', help='config file, such as configs/setr_pup_gpt_mae_ade20k.py; or the name of a '
+                        'classification experiment, cls_METHOD_VIT_TASK, such as cls_gpt_mocov3_cars')
     add_settings(parser)
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """Adds what changes settings of a config."""
+    """Adds ``--cfg-options``, which changes settings of a config."""
     parser.add_argument('--cfg-options', nargs='+', action='extend', type=setting, metavar='KEY=VALUE', help='override '
                         'settings of the config, as KEY=VALUE pairs with dots for levels: train_cfg.max_iters=100 '
                         'optim_wrapper.optimizer.lr=0.01. Lists are written [a,b]; quote them and leave no spaces.')
 
 
 def add_protocol_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the other protocols of classification."""
+    """Adds the options for other protocols of classification."""
     protocols = parser.add_mutually_exclusive_group()
     protocols.add_argument('--search-split', action='store_true', help='classification: train without the validation '
                            'images and evaluate on them, to choose hyperparameters; no test image is seen')
-    protocols.add_argument('--authors-protocol', action='store_true', help='classification: as the authors\' code, '
+    protocols.add_argument('--authors-protocol', action='store_true', help='classification: do as the authors\' code, '
                            'with learning rate 0 in the first epoch and the best epoch chosen on the test images')
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds what training and testing share besides, with the names OpenMMLab users know."""
+    """Adds further options of training and testing, under the names that OpenMMLab users know."""
     parser.add_argument('--work-dir', metavar='DIR', help='where to write (default: work_dirs/NAME_OF_CONFIG)')
     parser.add_argument('--launcher', choices=LAUNCHERS, help='how several processes are started (default: pytorch '
                         'under torchrun, else none)')
     parser.add_argument('--device', choices=('auto', 'cuda'), default='auto', help='cuda: stop where there is no GPU '
                         '(default: auto, which then goes on with the CPU)')
-    # Old launchers pass it; torchrun sets the environment variable instead.
+    # Old launchers pass this option; torchrun sets an environment variable instead.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def add_suite_arguments(parser: argparse.ArgumentParser, out: str) -> None:
-    """Adds what tools that carry out many runs share.
+    """Adds the options of tools that carry out many runs.
 
     Args:
-        parser: To which they are added.
+        parser: The tool's parser.
         out: The default of ``--out``, in words.
     """
     parser.add_argument('--seeds', nargs='+', type=int, default=[0], help='each run is made with each of them '
@@ -62,10 +62,10 @@ def add_suite_arguments(parser: argparse.ArgumentParser, out: str) -> None:
 
 
 def add_figure_arguments(parser: argparse.ArgumentParser, out: str) -> None:
-    """Adds where a figure is written.
+    """Adds ``--out``, the file of a figure.
 
     Args:
-        parser: To which it is added.
+        parser: The tool's parser.
         out: The default.
     """
     parser.add_argument('--out', type=figure, default=Path(out), metavar='FILE', help='picture to write: .png, .svg or '
@@ -74,24 +74,24 @@ def add_figure_arguments(parser: argparse.ArgumentParser, out: str) -> None:
 
 
 def add_run_figure_arguments(parser: argparse.ArgumentParser, out: str) -> None:
-    """Adds of what runs a figure is, and where it is written.
+    """Adds the runs that a figure draws, and ``--out``.
 
     Args:
-        parser: To which they are added.
+        parser: The tool's parser.
         out: The default of ``--out``.
     """
     parser.add_argument('runs', nargs='*', type=Path, metavar='RUN', help='work directories of trained and tested runs '
-                        '(default: what is finished in --suite)')
+                        '(default: the finished runs in --suite)')
     parser.add_argument('--suite', type=Path, default=Path('work_dirs/suite'), metavar='DIR', help='where '
                         'tools/benchmark_suite.py wrote (default: %(default)s)')
     add_figure_arguments(parser, out)
 
 
 def figure(text: str) -> Path:
-    """The file of a figure.
+    """Reads the file of a figure.
 
     Raises:
-        argparse.ArgumentTypeError: it has the suffix of something else.
+        argparse.ArgumentTypeError: it has another suffix than .png, .svg and .pdf.
     """
     if Path(text).suffix not in ('.png', '.svg', '.pdf'):
         raise argparse.ArgumentTypeError(f'{text} must end in .png, .svg or .pdf')
@@ -99,10 +99,10 @@ def figure(text: str) -> Path:
 
 
 def check_device(device: str | None) -> None:
-    """Stops where ``--device cuda`` was given and there is no GPU.
+    """Stops if ``--device cuda`` was given and there is no GPU.
 
     Raises:
-        SystemExit: there is none.
+        SystemExit: there is no GPU.
     """
     import torch
     if device == 'cuda' and not torch.cuda.is_available():
@@ -110,7 +110,7 @@ def check_device(device: str | None) -> None:
 
 
 def positive(kind: type) -> Callable[[str], float]:
-    """A reader of numbers above 0."""
+    """Makes a reader of numbers above 0."""
     def number(text: str) -> float:
         value = kind(text)
         if not 0 < value < float('inf'):
@@ -120,10 +120,10 @@ def positive(kind: type) -> Callable[[str], float]:
 
 
 def setting(text: str) -> str:
-    """A setting of a config as it was typed; :func:`mmseg_gpt.engine.read_config` parses it.
+    """Returns a setting of a config as it was typed; :func:`mmseg_gpt.engine.read_config` parses it.
 
     Raises:
-        argparse.ArgumentTypeError: it is no KEY=VALUE.
+        argparse.ArgumentTypeError: it is not KEY=VALUE.
     """
     if not text.partition('=')[1]:
         raise argparse.ArgumentTypeError(f'{text} is not KEY=VALUE')

@@ -1,8 +1,8 @@
-"""Measures what a training step and an evaluated image cost: mmsegmentation's own model, the paper's, and ours.
+"""Measures the cost of a training step and of an evaluated image for mmsegmentation's own model, the paper's, and ours.
 
 Before anything is measured, the paper's formulation and ours are compared in float64: loss, all gradients, statistics
-and predictions. Variants are mmseg-full, paper, ours and ours-cp (gradient checkpointing), and any of
-them with -bf16 or -compiled or both.
+and predictions. Variants are mmseg-full, paper, ours and ours-cp (gradient checkpointing), each also with -bf16 or
+-compiled or both.
 """
 
 import argparse
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 CONFIG = Path(__file__).resolve().parent.parent / 'configs/setr_pup_gpt_mae_ade20k.py'
 VARIANTS = ('mmseg-full', 'paper', 'ours', 'ours-bf16', 'ours-compiled')
 WHAT = ('train', 'eval', 'costs', 'floor', 'kernels')
-# Without the compiled one: compiling takes longer than all else together.
+# The compiled variant is left out, because compiling takes longer than everything else together.
 SMALL = dict(
     variants=list(VARIANTS[:-1]), rounds=2, warmup=1, arch='tiny', image=64, classes=7, prompts=5, channels=16, batch=2)
 
@@ -32,18 +32,19 @@ def axis(text: str) -> tuple[str, list[int]]:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--preset', choices=('full', 'small'), default='full', help='small: everything once, tiny, to '
-                        'see that it works')
+    parser.add_argument('--preset', choices=('full', 'small'), default='full', help='small: run everything once on '
+                        'tiny models, to see that it works')
     parser.add_argument('--variants', type=names, default=list(VARIANTS), metavar='NAMES',
-                        help=f'what is compared (default: {",".join(VARIANTS)})')
-    parser.add_argument('--against', default='paper', metavar='VARIANT', help='what others are compared with')
+                        help=f'variants to compare (default: {",".join(VARIANTS)})')
+    parser.add_argument('--against', default='paper', metavar='VARIANT', help='variant with which the others are '
+                        'compared (default: %(default)s)')
     parser.add_argument('--what', type=names, default=list(WHAT), help=f'any of {",".join(WHAT)}; costs are memory, '
                         'FLOPs and checkpoint sizes, which need no clock (default: all)')
     for flag, text in {'tta': 'evaluate an image at all scales and flips too',
-                       'rss': 'the peak memory of a process of its own for each variant, as the system counts it',
-                       'largest-batch': 'the largest batch that fits (CUDA)'}.items():
+                       'rss': 'measure the peak memory of a new process for each variant, as the system counts it',
+                       'largest-batch': 'find the largest batch that fits (CUDA)'}.items():
         parser.add_argument(f'--{flag}', action='append_const', const=flag, dest='more', default=[], help=text)
-    parser.add_argument('--only', type=names, help=argparse.SUPPRESS)  # in the processes that this tool starts
+    parser.add_argument('--only', type=names, help=argparse.SUPPRESS)  # for the processes that this tool starts
     parser.add_argument('--arch', choices=('tiny', 'small', 'base', 'large', 'huge'), default='base')
     parser.add_argument('--depth', type=int, help='blocks (default: those of --arch)')
     parser.add_argument('--image', type=int, default=512, help='side in pixels (default: 512)')
@@ -52,15 +53,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--channels', type=int, default=256, help='width of the heads (default: 256)')
     parser.add_argument('--batch', type=int, help='training images (default: 1; on CUDA 16)')
     parser.add_argument('--eval-batch', type=int, default=1, help='images evaluated at once (default: 1)')
-    parser.add_argument('--device', help='cpu or cuda (default: cuda where there is one)')
-    parser.add_argument('--threads', type=int, help='of PyTorch on the CPU (default: its own choice)')
+    parser.add_argument('--device', help='cpu or cuda (default: cuda if there is a GPU)')
+    parser.add_argument('--threads', type=int, help='number of PyTorch\'s CPU threads (default: its own choice)')
     parser.add_argument('--rounds', type=int, default=10, help='measurements of each time (default: 10)')
     parser.add_argument('--warmup', type=int, default=2, help='rounds before these (default: 2)')
     parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--allocators', type=names, help='default,no-fault: each in a process of its own '
-                        '(so by default on a CPU with glibc); this: this process as it is')
-    parser.add_argument('--sweep', metavar='PREFIX', help='instead, cost against sizes, of --variants (then paper,'
-                        'ours by default): writes PREFIX.json and PREFIX.png')
+    parser.add_argument('--allocators', type=names, help='default,no-fault: time each in a new process '
+                        '(the default on a CPU with glibc); this: time in this process as it is')
+    parser.add_argument('--sweep', metavar='PREFIX', help='instead, measure costs by size, of --variants (then paper,'
+                        'ours by default), and write PREFIX.json and PREFIX.png')
     parser.add_argument('--axes', type=axis, nargs='+', metavar='AXIS[=VALUES]', help='with --sweep, such as '
                         'image=256,512 depth=3,12 (default: all four)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='where to write all numbers')
@@ -73,10 +74,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def read_options(args: argparse.Namespace) -> 'Options':
-    """Checks what argparse cannot, and fills in what depends on the machine.
+    """Checks what argparse cannot, and fills in the defaults that depend on the machine.
 
     Raises:
-        SystemExit: an option has a value that cannot be.
+        SystemExit: an option has an impossible value.
     """
     import torch
 
@@ -98,7 +99,7 @@ def read_options(args: argparse.Namespace) -> 'Options':
     if on_gpu and not torch.cuda.is_available():
         raise SystemExit('--device cuda: no GPU is visible to PyTorch')
     if 'largest-batch' in args.more and not on_gpu:
-        raise SystemExit('--largest-batch: only of a GPU, where too large a batch does no harm')
+        raise SystemExit('--largest-batch needs a GPU, where too large a batch does no harm')
     return Options(
         str(CONFIG), sizes, args.variants, set(args.only or [*args.what, *args.more]), device, args.rounds, args.warmup,
         args.seed, args.against, args.allocators or (['this'] if on_gpu else list(ALLOCATORS)), args.eval_batch,
@@ -106,7 +107,7 @@ def read_options(args: argparse.Namespace) -> 'Options':
 
 
 def read_axes(args: argparse.Namespace) -> dict[str, list[int]]:
-    """The values of each axis of the sweep.
+    """Returns the values of each axis of the sweep.
 
     Raises:
         SystemExit: there is no such axis.

@@ -1,4 +1,4 @@
-"""Measures how many images per second the training pipeline of a config gives, alone, and where its time goes."""
+"""Measures how many images per second the training pipeline of a config gives, and which transforms take its time."""
 
 import argparse
 import json
@@ -21,20 +21,22 @@ DRAWN = 32
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog='The loader is that of tools/train.py, which checks and seeds each sample. It is '
-        'measured in turns with the same loader without that. Numbers of images per second are medians of the rounds.')
+        'measured in turns with the same loader without checks and seeds. Images per second are medians of the rounds.')
     add_config_arguments(parser)
     parser.add_argument('--workers', type=counts, default='0,1,2,4', metavar='N,N,...',
                         help='numbers of worker processes to measure; 0 is the main process (default: %(default)s)')
-    parser.add_argument('--batches', type=positive, default=8, metavar='N', help='in each round (default: %(default)s)')
-    parser.add_argument('--rounds', type=positive, default=3, metavar='N', help='default: %(default)s')
-    parser.add_argument('--seed', type=int, default=0, help='of the order of images and of their augmentations '
+    parser.add_argument('--batches', type=positive, default=8, metavar='N', help='batches in each round (default: '
+                        '%(default)s)')
+    parser.add_argument('--rounds', type=positive, default=3, metavar='N', help='measurements of each loader (default: '
+                        '%(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the order of images and of their augmentations '
                         '(default: %(default)s)')
     parser.add_argument('--generate', type=positive, metavar='N', help='draw N images of ADE20K\'s usual sizes, and '
-                        f'measure with them (default: only where the dataset is not there, and {DRAWN})')
+                        f'measure with them (default: draw {DRAWN} if the dataset is missing)')
     parser.add_argument('--wanted', type=positive, default=400, metavar='N', help='say how many workers would give N '
                         'images per second (default: %(default)s)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all numbers there')
-    parser.set_defaults(work_dir=None, launcher='none')  # what read_config looks for
+    parser.set_defaults(work_dir=None, launcher='none')  # needed by read_config
     return parser.parse_args()
 
 
@@ -53,7 +55,7 @@ def counts(text: str) -> list[int]:
 
 
 def draw(cfg: 'Config', number: int, folder: Path) -> None:
-    """Draws images, and lets the config take them for its training data."""
+    """Draws images, and makes them the training data of the config."""
     from rich.progress import track
 
     from mmseg_gpt.lab.benchmark.loading import draw_images
@@ -66,7 +68,7 @@ def draw(cfg: 'Config', number: int, folder: Path) -> None:
 
 
 def measure(cfg: 'Config', args: argparse.Namespace) -> dict:
-    """Measures each number of workers, prints what it finds as it comes, and gives it all."""
+    """Measures each number of workers and the transforms, prints the results as they come, and returns them."""
     from mmengine.runner import Runner
     from rich.progress import track
 
@@ -90,7 +92,7 @@ def measure(cfg: 'Config', args: argparse.Namespace) -> dict:
 
 
 def with_workers(dataloader: dict, workers: int) -> dict:
-    """A copy of a data loader config with another number of workers, which end when nobody asks them."""
+    """Copies a data loader config with another number of workers, which end after each pass over the data."""
     config = dict(dataloader, num_workers=workers, persistent_workers=False)
     if not workers:
         config.pop('prefetch_factor', None)
@@ -98,14 +100,14 @@ def with_workers(dataloader: dict, workers: int) -> dict:
 
 
 def as_text(workers: int, found: dict) -> str:
-    """What was measured with a number of workers, in a line."""
+    """Writes the measurement with a number of workers as a line."""
     ratio = found['ratio']
     return (f'{workers} workers: {median(found["ours"]):.1f} images/s, without checks and seeds '
             f'{median(found["plain"]):.1f}; ratio {ratio["median"]:.3f} ({ratio["low"]:.3f} to {ratio["high"]:.3f})')
 
 
 def table(costs: list['Cost']) -> str:
-    """What each transform takes, in lines."""
+    """Writes the time of each transform as a table."""
     from prettytable import PrettyTable
     rows = PrettyTable(['transform', 'ms per image (median)', 'share'], align='r')
     rows.align['transform'] = 'l'

@@ -1,7 +1,7 @@
-"""Counts the bytes of tasks that share one ViT in a pool, against as many separate models.
+"""Counts the bytes of tasks that share one ViT in a pool, and those of as many separate models.
 
-The weights are random: the ViT and adapters for it are written to a temporary folder and loaded from there, as those
-of a user would be. Nothing is timed, so the numbers are the same on every machine.
+The weights are random. The ViT and adapters for it are written to a temporary folder and loaded from there, as a
+user's files are. Nothing is timed, so the numbers are the same on every machine.
 """
 
 import argparse
@@ -20,7 +20,7 @@ def parse_args() -> argparse.Namespace:
         epilog='example:\n  %(prog)s configs/setr_pup_gpt_mae_ade20k.py cls_gpt_mae_cub cls_gpt_mae_cars')
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='configs that use one pretrained ViT: files, or '
                         'names of experiments; they are added in this order')
-    parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32', help='of the ViT in memory '
+    parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32', help='type of the ViT in memory '
                         '(default: %(default)s)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the bytes there')
     args = parser.parse_args()
@@ -36,7 +36,7 @@ def mebibytes(size: int) -> str:
 
 
 def table(rows: list['Growth']) -> str:
-    """The growth in lines, in MiB."""
+    """Writes the growth as a table, in MiB."""
     from prettytable import PrettyTable
     lines = PrettyTable(['tasks', 'added last', 'MiB added', 'MiB pool', 'MiB separate', 'times'], align='r')
     lines.align['added last'] = 'l'
@@ -59,7 +59,7 @@ def main() -> None:
     configs = {name: find_config(config) for name, config in args.configs.items()}
     vits = {str(look_up(cfg, 'model.backbone.init_cfg.checkpoint')): name for name, cfg in configs.items()}
     if len(vits) > 1:
-        raise SystemExit('these have other ViTs, which no pool can share: '
+        raise SystemExit('these have different ViTs, which no pool can share: '
                          + ', '.join(f'{name} has {vit}' for vit, name in vits.items()))
     with tempfile.TemporaryDirectory() as folder, errors_in_words():
         growth = measure_growth(configs, Path(folder), getattr(torch, args.dtype))

@@ -1,4 +1,4 @@
-"""Looks at every image and label of a config's datasets, and reports what is wrong and how classes occur."""
+"""Checks every image and label of a config's datasets, and reports problems and how often classes occur."""
 
 import argparse
 import os
@@ -20,24 +20,24 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog='The exit code is 1 if there is a problem: a file that cannot be decoded, sizes '
         'that differ, wrong label values, a rotated image, files without a partner, or a training image in another '
-        'split. A class that never occurs is only reported. Ctrl-C stops it; then nothing is written.')
+        'split. A class that never occurs is only reported. After Ctrl-C nothing is written.')
     add_config_arguments(parser)
-    parser.add_argument('--split', choices=(*SPLITS, 'all'), default='all', help='whose data loader (default: '
-                        '%(default)s; a test split that is the same as val is then looked at once)')
+    parser.add_argument('--split', choices=(*SPLITS, 'all'), default='all', help='split to check (default: '
+                        '%(default)s; a test split that is the same as val is then checked once)')
     parser.add_argument('--workers', type=int, metavar='N', help='number of processes (default: one for each CPU)')
-    parser.add_argument('--out', default='dataset_report.json', metavar='FILE', help='all numbers and problems go '
+    parser.add_argument('--out', default='dataset_report.json', metavar='FILE', help='write all numbers and problems '
                         'there, and the shares of the classes into a .png beside it (default: %(default)s)')
-    parser.set_defaults(work_dir=None, launcher='none')  # what read_config looks for
+    parser.set_defaults(work_dir=None, launcher='none')  # needed by read_config
     args = parser.parse_args()
     if args.workers is not None and args.workers < 1:
         parser.error(f'--workers must be at least 1, got {args.workers}')
     if Path(args.out).suffix != '.json' or not Path(args.out).resolve().parent.is_dir():
-        parser.error(f'--out {args.out}: a .json file in a folder that exists is needed')
+        parser.error(f'--out {args.out}: give a .json file in a folder that exists')
     return args
 
 
 def datasets_of(cfg: 'Config', split: str) -> dict[str, dict]:
-    """The configs of the datasets to look at, by split.
+    """Returns the configs of the datasets to check, by split.
 
     Raises:
         SystemExit: the config has none.
@@ -52,7 +52,7 @@ def datasets_of(cfg: 'Config', split: str) -> dict[str, dict]:
 
 
 def look(cfg: 'Config', split: str, dataset_config: dict, workers: int | None) -> 'Survey':
-    """Builds one dataset and looks at all of it, with a progress bar."""
+    """Builds one dataset and surveys all of it, with a progress bar."""
     from mmengine.registry import DefaultScope
     from rich.progress import track
 

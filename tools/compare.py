@@ -2,8 +2,8 @@
 
     python tools/compare.py work_dirs/setr_pup_vpt-shallow_mae_ade20k work_dirs/setr_pup_gpt_mae_ade20k
 
-The first is what the others are compared with. Each run is a work directory of tools/train.py, with the metrics.json
-(and for multi-scale metrics_tta.json) that tools/test.py wrote. Seeds of one run go together under a name:
+The others are compared with the first. Each run is a work directory of tools/train.py, with the metrics.json
+(and for multi-scale metrics_tta.json) that tools/test.py wrote. Seeds of one run are grouped under a name:
 
     python tools/compare.py shallow=work_dirs/a/seed_0,work_dirs/a/seed_1 gated=work_dirs/b/seed_0,work_dirs/b/seed_1
 
@@ -27,7 +27,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('runs', nargs='+', metavar='RUN', help='work directory, or NAME=RUN,RUN,... for several seeds')
     parser.add_argument('--classes', type=int, default=20, metavar='N', help='draw the N classes that differ most '
                         '(default: %(default)s)')
-    parser.add_argument('--tta', action='store_true', help='classes of the multi-scale tests')
+    parser.add_argument('--tta', action='store_true', help='compare the classes in the multi-scale tests')
     add_figure_arguments(parser, 'compare.png')
     args = parser.parse_args()
     args.runs = [read_group(text) for text in args.runs]
@@ -43,7 +43,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def read_group(text: str) -> list:
-    """The name and the folders of ``NAME=RUN,RUN``; of one RUN, no name yet."""
+    """Reads ``NAME=RUN,RUN`` into the name and the folders; a single RUN gets the name '' for now."""
     name, equals, folders = text.partition('=')
     if Path(text).is_dir() or not equals:
         return ['', [Path(text)]]
@@ -53,7 +53,7 @@ def read_group(text: str) -> list:
 
 
 def name_plain_runs(groups: list[list]) -> None:
-    """Names runs without a name by their folders, with as many of the parents as are needed to tell them apart."""
+    """Names runs without a name after their folders, with as many parents as it takes to tell them apart."""
     plain = [group for group in groups if not group[0]]
     parts = [folders[0].resolve().parts for _, folders in plain]
     depth = next((n for n in range(1, max(map(len, parts), default=1))
@@ -74,7 +74,7 @@ def write(args: argparse.Namespace, compared: list['Compared'], warnings: list[s
     score = 'tta/mIoU' if args.tta else 'mIoU'
     rows, classes = compare.table(compared), compare.class_differences(compared, score)
     if args.tta and not classes:
-        warnings = [*warnings, 'classes are left out, as not every run was tested with tools/test.py --tta']
+        warnings = [*warnings, 'classes are left out, because not every run was tested with tools/test.py --tta']
     text, command = compare.markdown(rows, warnings), shlex.join(['python', *sys.argv])
     files = [*write_figure(compare.draw_comparison(rows, classes, args.classes), args.out),
              *write_numbers(rows, args.out, command=command, warnings=warnings), args.out.with_suffix('.md')]

@@ -1,7 +1,7 @@
 """Says what is in a checkpoint (--list), or writes its weights to a .safetensors or .pth file.
 
-Nothing that a file holds is run, whatever it is; checkpoints of stock MMEngine, which training refuses because
-they hold Python objects, are read without them.
+No code inside a file is ever run. Checkpoints of stock MMEngine, which training refuses because they hold Python
+objects, are read without these objects.
 """
 
 import argparse
@@ -20,15 +20,15 @@ def parse_args() -> argparse.Namespace:
         '  %(prog)s timm://vit_base_patch14_dinov2.lvd142m dinov2_b.safetensors\n'
         f'  %(prog)s --layout {AS_IS} old_mmengine/iter_160000.pth iter_160000.pth\n'
         f'  %(prog)s --layout {AS_IS} --vit pretrained/mae_pretrain_vit_base.pth adapters.pth whole.pth\n\n'
-        'Exit code: 0, 1 where a file cannot be read or written, 2 for a wrong command line.')
+        'Exit code: 0; 1 if a file cannot be read or written; 2 for a wrong command line.')
     parser.add_argument('src', metavar='SRC', help='a checkpoint: a path, an http(s) address, or timm://NAME')
     parser.add_argument('dst', metavar='DST', nargs='?', type=Path, help='the .safetensors or .pth file to write')
-    parser.add_argument('--list', action='store_true', help='only say what SRC is, and how a config uses it')
+    parser.add_argument('--list', action='store_true', help='only say what SRC holds and how a config uses it')
     parser.add_argument('--layout', choices=LAYOUTS, default='timm', help=LAYOUT_HELP)
     parser.add_argument('--vit', metavar='FILE', help=f'with --layout {AS_IS}: make a whole checkpoint of an '
-                        'adapter-only SRC and its pretrained ViT, a path or an address, for what cannot load adapters '
-                        'alone, such as the inferencers of mmpretrain and mmsegmentation')
-    parser.add_argument('--sha256', metavar='HEX', help='refuse SRC if its SHA-256 is another')
+                        'adapter-only SRC and its pretrained ViT, a path or an address, for programs that cannot load '
+                        'adapters alone, such as the inferencers of mmpretrain and mmsegmentation')
+    parser.add_argument('--sha256', metavar='HEX', help='refuse SRC if it has another SHA-256')
     parser.add_argument('--force', action='store_true', help='overwrite DST')
     args = parser.parse_args()
     if args.list == (args.dst is not None):

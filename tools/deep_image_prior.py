@@ -1,6 +1,6 @@
-"""Reconstructs images from what one block of a pretrained ViT says of them, by Deep Image Prior (Figures 2, 9 to 11).
+"""Reconstructs images from the output of one block of a pretrained ViT, by Deep Image Prior (Figures 2, 9 to 11).
 
-What a block has thrown away is missing in the picture. The ViT is looked at as it was pretrained: without prompts.
+The pictures lack what the block has thrown away. The ViT is used as it was pretrained, without prompts.
 """
 
 import argparse
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 BACKBONES = Path(__file__).parents[1] / 'configs/_base_/backbones'
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp')
-SECONDS = 30  # between two drawings of the figures while they grow
+SECONDS = 30  # time between two drawings of the growing figures
 EXAMPLE = """\
 example, the paper's Figure 9 for CUB, for a GPU:
   %(prog)s --vits supervised=supervised_b "MoCo v3=mocov3_b" MAE=mae_b --images data/CUB_200_2011/images \\
@@ -30,9 +30,9 @@ in minutes on a CPU, with the ViT of make demo:
   %(prog)s --vits MAE=configs/demo/setr_pup_gpt_mae_sample.py --images work_dirs/demo/data/images/validation \\
       --limit 2 --size 96 --iterations 600 --out work_dirs/demo/dip.png
 
-FILE shows the pictures, FILE_scores PSNR and SSIM by block. They are drawn again while results come. Each finished
-reconstruction is kept in the folder FILE without its suffix, so the same command goes on where it was stopped, and one
-with more images, blocks or ViTs makes only what is new."""
+FILE shows the pictures, FILE_scores PSNR and SSIM by block. Both are drawn again as results come. Each finished
+reconstruction is kept in the folder FILE without its suffix. So the same command goes on where it was stopped, and a
+command with more images, blocks or ViTs makes only the new reconstructions."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -40,24 +40,24 @@ def parse_args() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--vits', nargs='+', required=True, metavar='[NAME=]CONFIG[:CHECKPOINT]', help='pretrained '
                         f'ViTs: a file of {BACKBONES.relative_to(BACKBONES.parents[2])} without its suffix, such as '
-                        'mae_b, or any config; NAME is what the figures call it; CHECKPOINT is read in the place of '
-                        'the pretrained file, for example a fine-tuned model')
+                        'mae_b, or any config; NAME is its name in the figures; CHECKPOINT, such as a fine-tuned '
+                        'model, is read in the place of the pretrained file')
     parser.add_argument('--images', nargs='+', required=True, type=Path, metavar='IMAGE', help='image files, or '
                         'folders, which are searched; their centre squares are used')
     parser.add_argument('--limit', type=positive(int), metavar='N', help='use N of the images, evenly spaced')
-    parser.add_argument('--blocks', nargs='+', type=positive(int), default=[1, 4, 7, 10], metavar='BLOCK', help='whose '
-                        'outputs are looked at, counted from 1 (default: the paper\'s, 1 4 7 10)')
+    parser.add_argument('--blocks', nargs='+', type=positive(int), default=[1, 4, 7, 10], metavar='BLOCK',
+                        help='reconstruct from these blocks, counted from 1 (default: the paper\'s, 1 4 7 10)')
     parser.add_argument('--size', type=positive(int), default=224, metavar='PIXELS', help='side of the images, 8 or '
                         'more (default: %(default)s)')
-    parser.add_argument('--iterations', type=positive(int), default=3000, metavar='N', help='for each reconstruction '
-                        '(default: %(default)s)')
+    parser.add_argument('--iterations', type=positive(int), default=3000, metavar='N', help='iterations of each '
+                        'reconstruction (default: %(default)s)')
     parser.add_argument('--lr', type=float, default=0.005, metavar='RATE', help='learning rate of Adam, which falls to '
                         '0 in the last quarter (default: %(default)s)')
-    parser.add_argument('--seed', type=int, default=0, help='of the first weights and the noise of the generator '
+    parser.add_argument('--seed', type=int, default=0, help='seed of the first weights and the noise of the generator '
                         '(default: %(default)s)')
     parser.add_argument('--show', type=positive(int), default=4, metavar='N', help='draw the pictures of the first N '
                         'images (default: %(default)s)')
-    parser.add_argument('--device', choices=('cpu', 'cuda'), help='default: cuda where there is one')
+    parser.add_argument('--device', choices=('cpu', 'cuda'), help='default: cuda if there is a GPU')
     add_figure_arguments(parser, 'work_dirs/deep_image_prior.png')
     args = parser.parse_args()
     args.vits = read_vits(args.vits, parser)
@@ -69,7 +69,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def read_vits(texts: Sequence[str], parser: argparse.ArgumentParser) -> dict[str, tuple[str, str | None]]:
-    """Config and checkpoint of each ViT, by its name."""
+    """Reads ``[NAME=]CONFIG[:CHECKPOINT]``; returns config and checkpoint of each ViT by its name."""
     vits: dict[str, tuple[str, str | None]] = {}
     for text in texts:
         name, _, source = text.partition('=') if '=' in text.partition(':')[0] else (None, '', text)
@@ -77,7 +77,7 @@ def read_vits(texts: Sequence[str], parser: argparse.ArgumentParser) -> dict[str
         known = BACKBONES / f'{config}.py'
         name = name or Path(config).stem
         if name in vits:
-            parser.error(f'two ViTs are called {name}: give them names, as NAME=CONFIG')
+            parser.error(f'two ViTs are called {name}: name them, as NAME=CONFIG')
         if name in ('.', '..') or set(name) & set('/\\'):
             parser.error(f'"{name}" cannot be the name of a ViT, as it names a folder: leave out / \\')
         vits[name] = str(known) if known.is_file() else config, checkpoint or None
@@ -85,7 +85,7 @@ def read_vits(texts: Sequence[str], parser: argparse.ArgumentParser) -> dict[str
 
 
 def find_images(paths: Sequence[Path], limit: int | None, parser: argparse.ArgumentParser) -> dict[str, Path]:
-    """The image files, by names that can name files: their own, or those within a folder with - between."""
+    """Finds the image files by names that can name files: their own, or their path in a folder with - for /."""
     images: dict[str, Path] = {}
     for path in paths:
         inside = sorted(file for file in path.rglob('*') if file.suffix.lower() in SUFFIXES)
@@ -105,7 +105,7 @@ def read_encoders(args: argparse.Namespace) -> dict[str, 'Encoder']:
     """Loads the ViTs.
 
     Raises:
-        SystemExit: a config or a pretrained file is not there.
+        SystemExit: there is no such config or pretrained file.
     """
     import torch
 
@@ -120,13 +120,13 @@ def read_encoders(args: argparse.Namespace) -> dict[str, 'Encoder']:
         configs[name] = cfg = find_config(config)
         if checkpoint:
             cfg.model.setdefault('backbone', {})['init_cfg'] = dict(type='PretrainedViT', checkpoint=checkpoint)
-    refuse([said for cfg in configs.values() for said in missing_checkpoint(cfg.model.get('backbone', {}).get(
+    refuse([problem for cfg in configs.values() for problem in missing_checkpoint(cfg.model.get('backbone', {}).get(
         'init_cfg'))], [])
     return {name: read_encoder(cfg, args.size).to(device) for name, cfg in configs.items()}
 
 
 def reconstruct(args: argparse.Namespace) -> list[Path]:
-    """Makes all reconstructions, shows how far they are, and draws the figures again and again; returns the files."""
+    """Makes all reconstructions, shows their progress, and redraws the figures as they come; returns the files."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     from mmseg_gpt.analysis.reconstruction_figures import write_all
@@ -148,7 +148,7 @@ def reconstruct(args: argparse.Namespace) -> list[Path]:
         for each in reconstruct_all(read_encoders(args), originals, args.blocks, settings, args.out.with_suffix('')):
             found[each.image, each.vit, each.block] = each
             done = sum(other.step for other in found.values())
-            if each.step == 0 and not started:  # what was kept took no time
+            if each.step == 0 and not started:  # the kept ones took no time
                 progress.reset(task, completed=done)
                 started = True
             progress.update(task, completed=done)
@@ -163,7 +163,7 @@ def reconstruct(args: argparse.Namespace) -> list[Path]:
 
 
 def described(each: 'Reconstruction') -> str:
-    """What was reconstructed, and how well."""
+    """Says what was reconstructed and with what scores."""
     return f'{each.image}  {each.vit}  block {each.block}  PSNR {each.psnr:.2f} dB  SSIM {each.ssim:.3f}'
 
 

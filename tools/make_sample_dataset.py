@@ -1,6 +1,6 @@
 """Draws a sample dataset of the demos: scenes in ADE20K's layout, or --shapes in folders of classes.
 
-What is there already is not drawn again.
+A dataset that is there already is not drawn again.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import sys
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--shapes', action='store_true', help='draw single shapes, for classification: train/CLASS/, '
-                        'test/CLASS/ and, of other classes, pretrain/CLASS/. Numbers of images are then of each class')
+                        'test/CLASS/ and, of other classes, pretrain/CLASS/. Numbers of images then count each class')
     parser.add_argument('--out', metavar='DIR', help='folder of the dataset (default: data/sample or data/shapes)')
     parser.add_argument('--images', type=int, metavar='N', help='training images (default: 1000 scenes, or 300 of each '
                         'shape)')
@@ -34,7 +34,7 @@ def show(done: int, total: int) -> None:
 
 
 def draw(args: argparse.Namespace) -> str:
-    """Draws what is asked for, and says what is there then."""
+    """Draws the dataset and describes it."""
     from mmseg_gpt.lab.drawn import CLASSES, SHAPES, make_dataset, make_image_folder
     given = {name: value for name, value in (('training', args.images), ('size', args.size),
                                              ('pretraining', args.pretrain_images)) if value is not None}

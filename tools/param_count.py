@@ -1,8 +1,8 @@
-"""Counts parameters: of each config, and of all tasks together with the backbone they share, as Tables 1 and 2 do.
+"""Counts the parameters of each config, and of all tasks together with the backbone they share, as Tables 1 and 2 do.
 
-TOTAL PARAMS is one backbone and everything that is trained for the tasks, over the backbone; with full fine-tuning
-each task has a backbone of its own. Position embeddings are not counted, as in MAE and MoCo v3 they are a fixed
-sine-cosine table; --json has both. Neither data nor a pretrained file is needed.
+TOTAL PARAMS are those of one backbone and everything that is trained for the tasks, divided by those of the backbone;
+with full fine-tuning each task has its own backbone. Position embeddings are not counted, because in MAE and MoCo v3
+they are a fixed sine-cosine table; --json has both counts. Neither data nor a pretrained file is needed.
 """
 
 import argparse
@@ -20,8 +20,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('configs', nargs='*', metavar='CONFIG', help='config files, or names of experiments such as '
                         'cls_gpt_mae_cub')
-    parser.add_argument('--table', choices=[*TABLES, *TABLES.values()], help='the configs of Table 1 (fgvc) or Table 2 '
-                        '(vtab), with the TOTAL PARAMS that the paper prints')
+    parser.add_argument('--table', choices=[*TABLES, *TABLES.values()], help='count the configs of Table 1 (fgvc) or '
+                        'Table 2 (vtab), and show the TOTAL PARAMS that the paper prints')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all numbers there')
     args = parser.parse_args()
     if bool(args.configs) == bool(args.table):
@@ -29,16 +29,16 @@ def parse_args() -> argparse.Namespace:
     if len(set(args.configs)) < len(args.configs):
         parser.error('a config is given twice')
     if args.json and not args.json.resolve().parent.is_dir():
-        parser.error(f'--json {args.json}: a file in a folder that exists is needed')
+        parser.error(f'--json {args.json}: give a file in a folder that exists')
     args.table = TABLES.get(args.table, args.table)
     return args
 
 
 def count(configs: list[str]) -> dict[str, tuple[str, 'Parameters']]:
-    """The pretrained file and the parameters of each config.
+    """Returns the pretrained file and the parameters of each config.
 
     Raises:
-        SystemExit: there is no such config, or its backbone is none of ours.
+        SystemExit: there is no such config, or its backbone is not one of ours.
     """
     from mmseg_gpt.engine.config import find_config
     from mmseg_gpt.lab.suite import count_parameters
@@ -54,7 +54,7 @@ def count(configs: list[str]) -> dict[str, tuple[str, 'Parameters']]:
 
 
 def groups(args: argparse.Namespace, counted: dict[str, tuple[str, 'Parameters']]) -> dict[str, list[str]]:
-    """Configs that share a backbone: those of a row of the table; else those with the same pretrained file."""
+    """Groups configs that share a backbone: those of a row of the table; else those with the same pretrained file."""
     if not args.table:
         files = dict.fromkeys(file for file, _ in counted.values())
         return {file: [config for config, (own, _) in counted.items() if own == file] for file in files}
@@ -84,9 +84,9 @@ def main() -> None:
         both = total_params(tasks), total_params(tasks, position=True)
         totals.append(dict(name=name, tasks=len(tasks), total_params=both[0], with_position=both[1],
                            paper=paper.get(name)))
-        said = f', the paper {paper[name]:.2f}x' if name in paper else ''
+        in_paper = f', the paper {paper[name]:.2f}x' if name in paper else ''
         print(f'{TOTAL} of {len(tasks)} on {name}: {both[0]:.2f}x ({both[0]:.5f}; {both[1]:.5f} with position '
-              f'embeddings{said})')
+              f'embeddings{in_paper})')
     if args.table == 'vtab':
         print('The paper repeats what VPT\'s authors reported for VPT, with numbers of prompts of their own.')
     if args.json:

@@ -1,17 +1,17 @@
-"""Draws what gates and temperatures bring, and what the number of prompts does: Figures 6, 7 and 8 of the paper.
+"""Draws the gain from gates and temperatures, and the effect of the number of prompts: Figures 6, 7 and 8 of the paper.
 
     --by groups     Figure 6: bars of the means over groups of datasets
     --by datasets   Figure 8: bars for each dataset
     --by prompts    Figure 7: lines over the number of prompts
 
-Of what tools/benchmark_suite.py has finished (figure6, figure8, figure7); or of any runs, by the settings they were
-trained with:
+It draws the finished runs of tools/benchmark_suite.py (figure6, figure8, figure7); or any given runs, grouped by the
+settings they were trained with:
 
     python tools/plot_ablation.py work_dirs/cls_vpt-shallow_mae_cub work_dirs/cls_gpt_mae_cub
 
-Each run is a work directory of tools/train.py, with the metrics.json that tools/test.py wrote. Runs that differ in
-their seeds only become one bar or point, with the standard deviation. A mean over a group is that of the seeds for
-which all its datasets are there.
+Each run is a work directory of tools/train.py, with the metrics.json that tools/test.py wrote. Runs that differ only in
+their seeds become one bar or point, with the standard deviation. The mean over a group uses the seeds for which all
+datasets of the group are finished.
 """
 
 import argparse
@@ -24,7 +24,7 @@ FIGURES = dict(groups='figure6', datasets='figure8', prompts='figure7')
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_run_figure_arguments(parser, 'ablation.png')
-    parser.add_argument('--by', choices=FIGURES, help='default: groups of a suite, datasets of runs')
+    parser.add_argument('--by', choices=FIGURES, help='default: groups for a suite, datasets for given runs')
     args = parser.parse_args()
     args.by = args.by or ('datasets' if args.runs else 'groups')
     return args

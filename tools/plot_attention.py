@@ -1,7 +1,7 @@
 """Draws where blocks of a trained model attend, with and without its prompts and temperatures (Figure 5 of the paper).
 
-Maps are drawn over the image as the model sees it: after the test pipeline of the config, and of a segmentor that goes
-over images in windows, one window in the middle. Their unit is uniform attention: 2 is twice as much as each token
+Maps are drawn over the image as the model sees it, after the test pipeline of the config; for a segmentor that slides
+windows over images, this is one window in the middle. Their unit is uniform attention: 2 is twice as much as each token
 would get if all got the same. A second figure, FILE_summary, shows by block and head how far patches attend, the
 entropy of their attention, and its share on prompts.
 """
@@ -27,11 +27,11 @@ EXAMPLE = """\
 example:
   %(prog)s configs/setr_pup_gpt_mae_ade20k.py iter_160000.pth street.jpg --query cls prompt:1 --out attention.png
 
-  "With prompts" is the same model with all temperatures at 1, not one that was trained without them; add such a one
+  "With prompts" is the same model with all temperatures at 1, not one that was trained without them; add such a model
   with --also. Without prompts and temperatures a frozen ViT is the pretrained one. CLS has attention in the last block
-  of a segmentor too, where nothing reads it.
+  of a segmentor too, although nothing reads its output.
 
-Exit code: 0; 1 where a checkpoint or an image cannot be used; 2 for a wrong command line."""
+Exit code: 0; 1 if a checkpoint or an image cannot be used; 2 for a wrong command line."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -42,18 +42,18 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('images', nargs='+', metavar='IMAGE', help='image files: maps are those of the first, the '
                         'summaries are means over all')
     parser.add_argument('--query', nargs='+', type=query, default=['cls'], metavar='QUERY', dest='queries',
-                        help='what attends: cls; prompt:K, the K-th prompt; prompts, their mean; X,Y, the patch with '
-                        'this pixel of the picture that is drawn; click, which opens a window to choose it; or '
-                        'to-prompts, the share of the attention of each patch that goes to prompts (default: cls)')
+                        help='the tokens that attend: cls; prompt:K, the K-th prompt; prompts, their mean; X,Y, the '
+                        'patch with this pixel of the drawn picture; click, to choose it in a window; or to-prompts, '
+                        'the share of the attention of each patch that goes to prompts (default: cls)')
     parser.add_argument('--blocks', nargs='+', type=positive, metavar='N', help='blocks, counted from 1 (default: '
                         'early, middle and late: 3 7 12 of 12)')
     parser.add_argument('--heads', nargs='+', type=head, default=['mean'], metavar='HEAD', help='mean, all, or numbers '
                         'from 1 (default: mean)')
     parser.add_argument('--also', nargs=3, action='append', default=[], metavar=('NAME', 'CONFIG', 'CHECKPOINT'),
                         help='a further model, as a further column; give --also again for each')
-    parser.add_argument('--device', choices=('cpu', 'cuda'), help='default: cuda where there is one')
+    parser.add_argument('--device', choices=('cpu', 'cuda'), help='default: cuda if there is a GPU')
     add_figure_arguments(parser, 'attention.png')
-    parser.set_defaults(work_dir=None, launcher='none')  # what read_config looks for
+    parser.set_defaults(work_dir=None, launcher='none')  # needed by read_config
     args = parser.parse_args()
     for file in [args.checkpoint, *args.images, *(checkpoint for _, _, checkpoint in args.also)]:
         if not Path(file).is_file():
@@ -62,10 +62,10 @@ def parse_args() -> argparse.Namespace:
 
 
 def query(text: str) -> str:
-    """A query as it was typed.
+    """Returns a query as it was typed.
 
     Raises:
-        argparse.ArgumentTypeError: it is none.
+        argparse.ArgumentTypeError: it is not a query.
     """
     if not re.fullmatch(QUERY, text):
         raise argparse.ArgumentTypeError(f'{text} is none of cls, prompt:K, prompts, X,Y, click, to-prompts')
@@ -73,13 +73,13 @@ def query(text: str) -> str:
 
 
 def positive(text: str) -> int:
-    """A whole number from 1.
+    """Reads a whole number from 1.
 
     Raises:
-        argparse.ArgumentTypeError: it is none.
+        argparse.ArgumentTypeError: it is not such a number.
     """
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text} is no number from 1')
+        raise argparse.ArgumentTypeError(f'{text} is not a whole number from 1')
     return int(text)
 
 
@@ -88,14 +88,14 @@ def head(text: str) -> str | int:
 
 
 def see(task: 'ServedTask', args: argparse.Namespace) -> tuple['np.ndarray', list['Tensor']]:
-    """The picture of the first image, and all images as the model takes them."""
+    """Returns the picture of the first image, and all images as the inputs of the backbone."""
     task.model.to(args.device)
     views = [task.view(image) for image in args.images]
     return views[0][0], [inputs for _, inputs in views]
 
 
 def choose_blocks(args: argparse.Namespace, depth: int) -> list[int]:
-    """The blocks of the maps, from 0.
+    """Returns the blocks of the maps, counted from 0.
 
     Raises:
         ValueError: the model does not run one of them.
@@ -107,7 +107,7 @@ def choose_blocks(args: argparse.Namespace, depth: int) -> list[int]:
 
 
 def choose_heads(args: argparse.Namespace, number: int) -> list[int | None]:
-    """The heads of the maps, from 0; None is the mean of all."""
+    """Returns the heads of the maps, counted from 0; None is the mean of all."""
     heads = [each for name in args.heads for each in (range(1, number + 1) if name == 'all' else [name])]
     return [None if each == 'mean' else each - 1 for each in dict.fromkeys(heads)]
 
@@ -119,7 +119,7 @@ def look(args: argparse.Namespace) -> tuple['np.ndarray', list['Column'], list['
         tuple: The picture (H, W, 3), and the columns and rows of the figure.
 
     Raises:
-        ValueError: a query, block or head is not there, or another model sees another picture.
+        ValueError: there is no such query, block or head, or another model sees another picture.
     """
     from mmseg_gpt.analysis.attention import study, switched_off, variants
     from mmseg_gpt.analysis.attention_figures import Column, Row, ask_for_point
@@ -151,7 +151,7 @@ def write(args: argparse.Namespace, picture: 'np.ndarray', columns: list['Column
     """Writes both figures and their numbers."""
     from mmseg_gpt.analysis.attention_figures import draw_maps, draw_summaries, map_numbers, summary_numbers
     from mmseg_gpt.analysis.figures import write_figure, write_numbers
-    if not args.blocks:  # of the usual ones, those in which there is what is asked for
+    if not args.blocks:  # keep those of the usual blocks that have the queries
         rows = [row for row in rows if any(row.map_in(column.study) is not None for column in columns)] or rows
     drawn = [column for column in columns if any(row.map_in(column.study) is not None for row in rows)]
     maps = draw_maps(picture, drawn or columns, rows, f'Attention over {Path(args.images[0]).name}')

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog='By block: plot_gates.py work_dirs/NAME/iter_160000.pth. Over the training, from '
-        'its log: plot_gates.py work_dirs/NAME. Gates that have not moved from their prior are named, because a '
-        'uniform selection ratio is also what untrained gates give.')
-    parser.add_argument('runs', nargs='+', type=Path, metavar='RUN', help='checkpoints, drawn side by side, also '
-                        'adapter-only ones; or work directories, drawn one below the other')
-    parser.add_argument('--names', nargs='+', help='what the figure calls them (default: FOLDER/FILE, or FOLDER)')
+        'its log: plot_gates.py work_dirs/NAME. It says which gates have not moved from their prior, because '
+        'untrained gates have a uniform selection ratio too.')
+    parser.add_argument('runs', nargs='+', type=Path, metavar='RUN', help='checkpoints, whole or with adapters only, '
+                        'drawn side by side; or work directories, drawn one below the other')
+    parser.add_argument('--names', nargs='+', help='names in the figure (default: FOLDER/FILE, or FOLDER)')
     add_figure_arguments(parser, 'gates.png')
     args = parser.parse_args()
     folders = [run.is_dir() for run in args.runs]
@@ -35,12 +35,12 @@ def parse_args() -> argparse.Namespace:
 
 
 def default_name(run: Path) -> str:
-    """What a run is called in the figure."""
+    """Returns the name of a run in the figure."""
     return run.name if run.is_dir() else f'{run.parent.name}/{run.stem}'
 
 
 def compare_checkpoints(runs: list[Path], names: list[str]) -> tuple['Figure', list[dict], list[str | None]]:
-    """The figure by block, its numbers, and what there is to say of each run."""
+    """Draws the figure by block; returns it, its numbers, and a note on each run or None."""
     from mmseg_gpt.analysis.gate_figures import plot_gates
     from mmseg_gpt.analysis.gates import read_checkpoint, report_rows
     reports = [read_checkpoint(run, name) for run, name in zip(runs, names)]
@@ -48,7 +48,7 @@ def compare_checkpoints(runs: list[Path], names: list[str]) -> tuple['Figure', l
 
 
 def follow_training(runs: list[Path], names: list[str]) -> tuple['Figure', list[dict], list[str | None]]:
-    """The figure over the iterations, its numbers, and what there is to say of each run."""
+    """Draws the figure over the iterations; returns it, its numbers, and a note on each run or None."""
     from mmseg_gpt.analysis.gate_figures import plot_history
     from mmseg_gpt.analysis.gates import has_hard_gates, history_rows, read_history
     from mmseg_gpt.lab.scalars import read_scalars

@@ -1,7 +1,7 @@
 """Answers several tasks, of segmentation and of classification, with one frozen ViT in memory.
 
-Each task is a config and a checkpoint of this project, whole or with adapters only; all of them must have been trained
-on the same pretrained ViT. Every image goes through every task, or through the one that is named before it.
+Each task is a config and a checkpoint of this project, whole or with adapters only. All must have been trained
+on the same pretrained ViT. Every image goes through every task, or only through the task named in front of it.
 """
 
 import argparse
@@ -24,7 +24,7 @@ example:
   It prints a line for each answer: class and score, or the largest classes and their share of the pixels. --out writes
   the label maps of a segmentation to predictions/ade/labels and pictures to predictions/ade/overlays.
 
-Exit code: 0; 1 where a checkpoint or an image cannot be used; 2 for a wrong command line."""
+Exit code: 0; 1 if a checkpoint or an image cannot be used; 2 for a wrong command line."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,9 +41,10 @@ def parse_args() -> argparse.Namespace:
                         'config names)')
     parser.add_argument('--batch', type=int, default=8, metavar='N', help='answers computed together (default: '
                         '%(default)s)')
-    parser.add_argument('--device', choices=('cpu', 'cuda'), help='default: cuda where there is one')
-    parser.add_argument('--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32', help='of the ViT in '
-                        'memory; others than float32 are mixed precision, float16 on a GPU only (default: %(default)s)')
+    parser.add_argument('--device', choices=('cpu', 'cuda'), help='default: cuda if there is a GPU')
+    parser.add_argument('--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32', help='type of the '
+                        'ViT in memory; bfloat16 and float16 (on a GPU only) compute in mixed precision (default: '
+                        '%(default)s)')
     args = parser.parse_args()
     check_tasks(args, parser)
     args.requests = [request for text in args.images for request in read_request(text, args.tasks, parser)]
@@ -52,7 +53,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def check_tasks(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Refuses names that cannot name a folder or are taken, files that are not there, and a batch of nothing."""
+    """Refuses task names that are taken or cannot name a folder, missing files, and a batch below 1."""
     names = [name for name, _, _ in args.tasks]
     for name, _, checkpoint in args.tasks:
         if names.count(name) > 1:
@@ -68,7 +69,7 @@ def check_tasks(args: argparse.Namespace, parser: argparse.ArgumentParser) -> No
 
 
 def read_request(text: str, tasks: list[list[str]], parser: argparse.ArgumentParser) -> list[tuple[str, str]]:
-    """The tasks and the image file of one ``[NAME:]IMAGE``."""
+    """Reads a ``[NAME:]IMAGE``; returns pairs of a task and the image file."""
     names = [name for name, _, _ in tasks]
     if Path(text).is_file():
         return [(name, text) for name in names]
@@ -81,7 +82,7 @@ def read_request(text: str, tasks: list[list[str]], parser: argparse.ArgumentPar
 
 
 def check_outputs(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Refuses images whose files would overwrite each other's, and a folder for the numbers that is not there."""
+    """Refuses images whose outputs would overwrite each other, and a missing folder for the answers."""
     taken: dict[tuple[str, str], str] = {}
     for name, image in args.requests if args.out else ():
         other = taken.setdefault((name, Path(image).stem), image)
@@ -96,7 +97,7 @@ def build_pool(args: argparse.Namespace) -> 'AdapterPool':
     """Loads all tasks.
 
     Raises:
-        SystemExit: a config is not there, or has no frozen ViT or no preprocessing; or there is no such device.
+        SystemExit: a config is missing, or has no frozen ViT or no preprocessing; or there is no such device.
     """
     import torch
 
@@ -152,7 +153,7 @@ def main() -> None:
         try:
             predict(pool, args, answers)
         finally:
-            if args.json:  # of what is done, should it be interrupted
+            if args.json:  # also after an interrupt, for the answers so far
                 with replacing(args.json) as unfinished:
                     unfinished.write_text(json.dumps(answers, indent=2) + '\n')
                 print(f'written: {args.json}')
