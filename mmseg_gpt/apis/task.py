@@ -19,7 +19,7 @@ from ..adapters import frozen_backbones, load_model_state
 from ..checkpoints import CheckpointError, fetch, read_file
 from ..checks.checkpoint import check_backbone
 from ..datasets import SampleError
-from ..datasets.pairs import said
+from ..datasets.pairs import error_line
 from ..models import GatedPromptViT
 from ..settings import unwrapped_datasets
 
@@ -61,7 +61,7 @@ class ServedTask:
             try:
                 return self.reader(dict(img_path=str(image)))
             except Exception as error:  # decoders raise many types
-                raise SampleError(f'the image {image} cannot be read: {said(error)}') from error
+                raise SampleError(f'the image {image} cannot be read: {error_line(error)}') from error
         if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
             raise ValueError('an image is a file, or an array (height, width, 3) of uint8 with blue first; got '
                              f'{image.shape} of {image.dtype}')

@@ -9,7 +9,7 @@ from mmengine.registry import DATASETS, DefaultScope
 
 from ..datasets.folders import check_folders, present_pairs
 from ..datasets.introspect import has_transform, highest_class, label_rule, rotates, source_datasets
-from ..datasets.pairs import inspect_pair, said
+from ..datasets.pairs import inspect_pair, error_line
 from ..settings import unwrapped_datasets
 from .missing import missing_files
 
@@ -58,7 +58,7 @@ def build_dataset(config: ConfigDict) -> tuple[object | None, list[str]]:
             problems = [problem for source in unlisted for problem in check_folders(source)]
         except Exception:
             problems = []  # it is the first error that counts
-        return None, problems or [f'{config.get("type")} cannot be built: {said(error)}']
+        return None, problems or [f'{config.get("type")} cannot be built: {error_line(error)}']
 
 
 def wrong_pairs(dataset: object) -> list[str]:

@@ -6,7 +6,7 @@ from mmengine.registry import DATASETS
 
 from ..wording import listed
 from .introspect import has_transform, label_rule, rotates, sample_files
-from .pairs import VALUES, LabelRule, check_headers, inspect_pair, said
+from .pairs import VALUES, LabelRule, check_headers, inspect_pair, error_line
 
 
 class SampleError(RuntimeError):
@@ -67,7 +67,7 @@ class GuardedDataset:
         try:
             files = sample_files(self.dataset.get_data_info(index), self._with_label)
         except Exception as error:
-            raise SampleError(f'sample {index} of {self._name()}: {said(error)}') from error
+            raise SampleError(f'sample {index} of {self._name()}: {error_line(error)}') from error
         return (None, None) if any('://' in str(file) for file in files) else files
 
     def _check_labels(self, data: object, index: int, files: tuple[str | None, str | None]) -> None:
@@ -87,7 +87,7 @@ class GuardedDataset:
         """Names the files of a sample that could not be loaded, and looks for what is wrong with them."""
         names = ' with '.join(file for file in files if file) or f'in {self._name()}'
         problems = inspect_pair(*files, self._rule, self._rotates).problems if files[0] else []
-        return '\n  '.join([f'sample {index}, {names}, cannot be loaded: {said(error)}', *problems])
+        return '\n  '.join([f'sample {index}, {names}, cannot be loaded: {error_line(error)}', *problems])
 
     def _name(self) -> str:
         return type(self.dataset).__name__

@@ -119,7 +119,7 @@ def inspect_pair(image: str | Path, label: str | Path | None = None, rule: Label
             problems += check_values(pixels, rule or LabelRule(), label)
     except Exception as error:  # Pillow raises many types for damaged files
         if not problems:
-            problems.append(f'{label} cannot be decoded: {said(error)}')
+            problems.append(f'{label} cannot be decoded: {error_line(error)}')
     return Inspection(problems, size, pixels)
 
 
@@ -262,9 +262,9 @@ def unreadable(path: str | Path, error: Exception) -> str:
         return f'{path} is empty (0 bytes)'
     if isinstance(error, UnidentifiedImageError):
         return f'{path} is not an image, or its beginning is damaged'
-    return f'{path} cannot be decoded, it is truncated or damaged: {said(error)}'
+    return f'{path} cannot be decoded, it is truncated or damaged: {error_line(error)}'
 
 
-def said(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """Writes an error as one line of text."""
     return f'{type(error).__name__}: {" ".join(str(error).split())}'
