@@ -121,10 +121,10 @@ def read_torch(path: Path, allowed: tuple) -> object:
                 f'python tools/convert_checkpoint.py --layout as-is {path} NEW.pth') from error
         raise CheckpointError(f'{path} cannot be loaded as weights. It is truncated, not a checkpoint (a web page '
                               'saved in its place?), or holds Python objects besides tensors, which are never '
-                              f'loaded because they can run code. torch says: {in_a_line(error)}') from error
+                              f'loaded because they can run code. torch says: {torch_reason(error)}') from error
 
 
-def in_a_line(error: Exception) -> str:
+def torch_reason(error: Exception) -> str:
     """Returns the line in which torch says what is wrong, without its advice to load the file unsafely."""
     found = re.search(r'(Unsupported|GLOBAL|Trying to|Can only) [^\n]*', str(error))
     return found[0] if found else next(iter(str(error).splitlines()), type(error).__name__)
