@@ -39,7 +39,7 @@ def read_file(path: str | Path, old_mmengine: bool = False) -> object:
     Args:
         path: A local file.
         old_mmengine: Whether to read checkpoints of stock MMEngine too. Their objects become stand-ins
-            (:class:`.stand_ins.Inert`).
+            (:class:`.stand_ins.StandIn`).
 
     Returns:
         The content as it was saved, with its tensors on the CPU.

@@ -5,10 +5,10 @@ bound functions, which pickle writes as calls of ``getattr``. torch rightly refu
 """
 
 
-class Inert:
+class StandIn:
     """Stand-in for any object: it takes any arguments and any state, and forgets them."""
 
-    def __new__(cls, *_) -> 'Inert':
+    def __new__(cls, *_) -> 'StandIn':
         return super().__new__(cls)
 
     def __init__(self, *_) -> None:
@@ -23,4 +23,4 @@ OLD_MMENGINE = (HISTORY_BUFFER, 'builtins.getattr', 'numpy.ndarray', 'numpy.dtyp
                 *(f'{module}.{name}' for module in ('numpy.core.multiarray', 'numpy._core.multiarray')
                   for name in ('_reconstruct', 'scalar')))
 # For torch.serialization: the class to call in the place of each.
-STAND_INS = tuple((Inert, name) for name in OLD_MMENGINE)
+STAND_INS = tuple((StandIn, name) for name in OLD_MMENGINE)
