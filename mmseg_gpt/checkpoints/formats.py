@@ -50,13 +50,13 @@ def rename(state: State, *rules: tuple[str, str]) -> State:
     return renamed
 
 
-def under(prefix: str, state: State) -> State:
+def drop_prefix(prefix: str, state: State) -> State:
     """Drops a prefix from the names that have it. The others get a '/', so that none is taken for a ViT weight."""
     return {k.removeprefix(prefix) if k.startswith(prefix) else f'/{k}': v for k, v in state.items()}
 
 
-def strip(pattern: str) -> Callable[[State], State]:
-    """Makes a converter that drops the prefix of ``cls_token`` from all names, as :func:`under` does.
+def dropping_prefix(pattern: str) -> Callable[[State], State]:
+    """Makes a converter that drops the prefix of ``cls_token`` from all names, as :func:`drop_prefix` does.
 
     Args:
         pattern: A regular expression for that prefix.
@@ -66,7 +66,7 @@ def strip(pattern: str) -> Callable[[State], State]:
         found = [k for k in state if re.fullmatch(f'{pattern}cls_token', k)]
         if len(found) != 1:
             raise ValueError(f'it has {len(found)} names for cls_token, where one is needed: {found}')
-        return under(found[0].removesuffix('cls_token'), state)
+        return drop_prefix(found[0].removesuffix('cls_token'), state)
 
     return convert
 
@@ -79,7 +79,7 @@ def from_openmmlab(prefix: str) -> Callable[[State], State]:
              (rf'{layer}ffn\.gamma2\.weight$', r'\1.ls2.gamma'), (rf'{layer}ffn\.layers\.0\.0\.', r'\1.mlp.fc1.'),
              (rf'{layer}ffn\.layers\.1\.', r'\1.mlp.fc2.'), (rf'{layer}attn\.attn\.in_proj_', r'\1.attn.qkv.'),
              (rf'{layer}attn\.attn\.out_proj\.', r'\1.attn.proj.'), (r'^layers\.', 'blocks.'))
-    return lambda state: rename(under(prefix, state), *rules)
+    return lambda state: rename(drop_prefix(prefix, state), *rules)
 
 
 def from_dinov2(prefix: str) -> Callable[[State], State]:
@@ -89,7 +89,7 @@ def from_dinov2(prefix: str) -> Callable[[State], State]:
     """
 
     def convert(state: State) -> State:
-        state = rename(under(prefix, state), (r'^register_tokens$', 'reg_token'))
+        state = rename(drop_prefix(prefix, state), (r'^register_tokens$', 'reg_token'))
         chunked = {match.groups() for match in (re.match(r'blocks\.(\d+)\.(\d+)\.', k) for k in state) if match}
         if len({block for _, block in chunked}) < len(chunked):
             raise ValueError(f'one of its blocks is in two chunks: {sorted(chunked)}')
@@ -122,7 +122,7 @@ def from_huggingface(state: State) -> State:
     layer = r'^encoder\.layer\.(\d+)\.'
     prefix = next(k for k in state if re.fullmatch(HUGGING_FACE, k)).removesuffix('embeddings.cls_token')
     state = rename(
-        under(prefix, state), (r'^embeddings\.patch_embeddings\.projection\.', 'patch_embed.proj.'),
+        drop_prefix(prefix, state), (r'^embeddings\.patch_embeddings\.projection\.', 'patch_embed.proj.'),
         (r'^embeddings\.position_embeddings$', 'pos_embed'), (r'^embeddings\.register_tokens$', 'reg_token'),
         (r'^embeddings\.(cls_token|mask_token)$', r'\1'), (r'^layernorm\.', 'norm.'),
         (rf'{layer}attention\.attention\.', r'blocks.\1.attn.'),
@@ -225,9 +225,9 @@ TIMM_HEADS = ('head.', 'fc_norm.', 'pre_logits.')
 HUGGING_FACE = r'((vit|dinov2|dinov2_with_registers)\.)?embeddings\.cls_token'
 
 LAYOUTS = (
-    Layout('MoCo v3 pretraining', r'module\.base_encoder\.cls_token', strip(r'module\.base_encoder\.'),
+    Layout('MoCo v3 pretraining', r'module\.base_encoder\.cls_token', dropping_prefix(r'module\.base_encoder\.'),
            ('head.', '/module.momentum_encoder.', '/module.predictor.'), moco_heads),
-    Layout('MoCo v3 linear probe', r'module\.cls_token', strip(r'module\.'), ('head.', ), moco_heads),
+    Layout('MoCo v3 linear probe', r'module\.cls_token', dropping_prefix(r'module\.'), ('head.', ), moco_heads),
     Layout('JAX ViT (.npz)', 'embedding/kernel', from_jax, ('pre_logits.', 'head.'), jax_heads),
     Layout('Hugging Face ViT or Dinov2', HUGGING_FACE, from_huggingface,
            ('mask_token', 'pooler.', '/decoder.', '/classifier.')),
@@ -235,12 +235,12 @@ LAYOUTS = (
            OPENMMLAB_PARTS),
     Layout('mmpretrain or mmsegmentation backbone', r'layers\.0\.ln1\.weight', from_openmmlab('')),
     Layout('DINO training', r'(module\.)?head\.(mlp|last_layer)\..+|module\.backbone\.cls_token',
-           strip(r'(module\.)?backbone\.'), ('/head.', '/module.head.')),
+           dropping_prefix(r'(module\.)?backbone\.'), ('/head.', '/module.head.')),
     Layout('DINOv2 training', r'teacher\.backbone\.cls_token', from_dinov2('teacher.backbone.'),
            ('mask_token', '/student.', '/teacher.', '/dino_loss.', '/ibot_patch_loss.')),
     Layout('DINOv2 training, teacher', r'dino_head\..+|backbone\.(mask_token|blocks\.\d+\.\d+\.norm1\.weight)',
            from_dinov2('backbone.'), ('mask_token', '/dino_head.', '/ibot_head.')),
-    Layout('mmseg_gpt', r'backbone\.blocks\.0\.norm1\.weight', partial(under, 'backbone.'),
+    Layout('mmseg_gpt', r'backbone\.blocks\.0\.norm1\.weight', partial(drop_prefix, 'backbone.'),
            (*ADAPTERS, *OPENMMLAB_PARTS)),
     Layout('mmseg_gpt backbone', r'prompt\..+|temperature', dict, ADAPTERS),
     Layout('MAE pretraining', r'decoder_embed\.weight', dict, ('decoder_', 'mask_token')),
