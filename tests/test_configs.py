@@ -105,9 +105,9 @@ def test_one_line_swaps_the_backbone(backbone, tmp_path):
 
 @pytest.mark.parametrize('backbone', BACKBONES)
 def test_backbone_names_a_published_file(backbone):
-    from mmseg_gpt.checkpoints import source_of
+    from mmseg_gpt.checkpoints import address_of
     cfg = Config.fromfile(CONFIGS / f'_base_/backbones/{backbone}.py')
-    assert source_of(cfg.model.backbone.init_cfg.checkpoint).startswith('https://')
+    assert address_of(cfg.model.backbone.init_cfg.checkpoint).startswith('https://')
 
 
 @pytest.mark.parametrize('name', ADE20K)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-SOURCES = {
+ADDRESSES = {
     'mae_pretrain_vit_base.pth': 'https://dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_base.pth',
     'mae_pretrain_vit_large.pth': 'https://dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_large.pth',
     'mae_pretrain_vit_huge.pth': 'https://dl.fbaipublicfiles.com/mae/pretrain/mae_pretrain_vit_huge.pth',
@@ -14,10 +14,10 @@ SOURCES = {
 }
 
 DINOV2 = 'https://dl.fbaipublicfiles.com/dinov2'
-SOURCES |= {f'dinov2_{vit}14{registers}_pretrain.pth': f'{DINOV2}/dinov2_{vit}14/dinov2_{vit}14{registers}_pretrain.pth'
+ADDRESSES |= {f'dinov2_{vit}14{registers}_pretrain.pth': f'{DINOV2}/dinov2_{vit}14/dinov2_{vit}14{registers}_pretrain.pth'
             for vit in ('vits', 'vitb', 'vitl') for registers in ('', '_reg4')}
 
 
-def source_of(path: str | Path) -> str | None:
+def address_of(path: str | Path) -> str | None:
     """Returns the address of a released checkpoint, or None for a file of the user's own."""
-    return SOURCES.get(Path(path).name)
+    return ADDRESSES.get(Path(path).name)

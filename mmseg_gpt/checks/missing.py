@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
-from ..checkpoints import CheckpointError, is_remote, locate, source_of
+from ..checkpoints import CheckpointError, is_remote, locate, address_of
 from ..settings import unwrapped_datasets
 from .published import PUBLISHED, Published
 
@@ -69,7 +69,7 @@ def missing_checkpoint(init_cfg: ConfigDict | None) -> list[str]:
     except CheckpointError as error:
         return [f'  * The pretrained ViT: {error}']
     return [f'  * The pretrained ViT, {Path(path).name}\n        looked in:  {Path(path).resolve().parent}\n'
-            f'        get:        {source_of(path) or "(not a published file: see the config)"}\n'
+            f'        get:        {address_of(path) or "(not a published file: see the config)"}\n'
             f'        put:        pretrained/{Path(path).name}\n'
             '        or:         --cfg-options model.backbone.init_cfg.checkpoint=FILE_OR_ADDRESS']
 
