@@ -23,7 +23,7 @@ def check_folders(source: object) -> list[str]:
         list: One sentence for each problem.
     """
     if has_list(source):
-        return few(absent_images(source), source.img_prefix, f'images of {source.ann_file} that are not there')
+        return name_few(absent_images(source), source.img_prefix, f'images of {source.ann_file} that are not there')
     if not has_folders(source):
         return []
     image_folder, label_folder = (source.data_prefix.get(name) for name in ('img_path', 'seg_map_path'))
@@ -31,14 +31,14 @@ def check_folders(source: object) -> list[str]:
     names = listed_names(source) or {f[:-len(source.img_suffix)] for f in files if f.endswith(source.img_suffix)}
     if not names:
         return [f'{image_folder} has no file that ends with {source.img_suffix} (img_suffix), only: {suffixes(files)}']
-    problems = [*lacking(names, source.img_suffix, files, image_folder, 'images of ann_file that are not there')]
+    problems = [*report_missing(names, source.img_suffix, files, image_folder, 'images of ann_file that are not there')]
     if label_folder and has_transform(source, 'LoadAnnotations'):
         labels = list_files(label_folder)
-        problems += lacking(names, source.seg_map_suffix, labels, label_folder, 'label maps that are not there')
+        problems += report_missing(names, source.seg_map_suffix, labels, label_folder, 'label maps that are not there')
         if not source.ann_file:
             present = {file for file in labels if file.endswith(source.seg_map_suffix)}
             alone = present - {name + source.seg_map_suffix for name in names}
-            problems += few(alone, label_folder, f'label maps without an image of the suffix {source.img_suffix}; add '
+            problems += name_few(alone, label_folder, f'label maps without an image of the suffix {source.img_suffix}; add '
                             'the images, delete the labels, or name the images to use in ann_file')
     return problems
 
@@ -58,17 +58,17 @@ def present_pairs(source: object, indices: Iterable[int]) -> list[tuple[str, str
     return list(dict.fromkeys(pairs))
 
 
-def left_out(source: object) -> list[str]:
+def overlooked_images(source: object) -> list[str]:
     """Reports images that are overlooked because their suffix is spelt differently, and names that differ in case."""
     if not has_folders(source):
         return []
     folder, suffix = source.data_prefix['img_path'], source.img_suffix
     files = list_files(folder)
-    spelt = [f for f in files if plain_suffix(f).endswith(plain_suffix(suffix)) and not f.endswith(suffix)]
+    spelt = [f for f in files if normalised(f).endswith(normalised(suffix)) and not f.endswith(suffix)]
     taken = [f for f in files if f.endswith(suffix)]
     counts = Counter(f.lower() for f in taken)
-    return [*few(spelt, folder, f'images left out, because their suffix is not spelt {suffix}'),
-            *few([f for f in taken if counts[f.lower()] > 1], folder, 'images whose names differ only in case')]
+    return [*name_few(spelt, folder, f'images left out, because their suffix is not spelt {suffix}'),
+            *name_few([f for f in taken if counts[f.lower()] > 1], folder, 'images whose names differ only in case')]
 
 
 def has_folders(source: object) -> bool:
@@ -102,7 +102,7 @@ def files_in(folder: str) -> set[str]:
         return {entry.name for entry in entries if entry.is_file()}
 
 
-def plain_suffix(name: str) -> str:
+def normalised(name: str) -> str:
     """Returns a name in lower case and with '.jpg' for '.jpeg'."""
     return name.lower().replace('.jpeg', '.jpg')
 
@@ -114,17 +114,17 @@ def listed_names(source: object) -> set[str]:
     return {line.strip() for line in Path(source.ann_file).read_text().splitlines()}
 
 
-def lacking(names: Iterable[str], suffix: str, files: set[str], folder: str, what: str) -> list[str]:
+def report_missing(names: Iterable[str], suffix: str, files: set[str], folder: str, what: str) -> list[str]:
     """Says which files NAME + ``suffix`` are not among ``files``, in at most one sentence."""
     wanted = {name + suffix for name in names}
     missing = wanted - files
-    said = few(missing, folder, what)
-    if said and missing == wanted:
-        said[0] += f'. All of them: is the suffix {suffix} right? The folder has: {suffixes(files)}'
-    return said
+    sentences = name_few(missing, folder, what)
+    if sentences and missing == wanted:
+        sentences[0] += f'. All of them: is the suffix {suffix} right? The folder has: {suffixes(files)}'
+    return sentences
 
 
-def few(names: Iterable[str], folder: str, what: str) -> list[str]:
+def name_few(names: Iterable[str], folder: str, what: str) -> list[str]:
     """Says how many ``names`` there are and shows the first of them; returns no sentence if there are none."""
     names = sorted(names)
     if not names:
