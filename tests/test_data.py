@@ -29,7 +29,7 @@ from mmseg_gpt.datasets import (
     label_rule,
     source_datasets,
 )
-from mmseg_gpt.datasets.folders import check_folders, left_out
+from mmseg_gpt.datasets.folders import check_folders, overlooked_images
 
 ADE20K = Path(os.environ.get('MMSEG_GPT_ADE20K', Path(__file__).parents[2] / 'shared/ade20k_sample'))
 NINE = LabelRule(CLASSES, reduce_zero_label=True)
@@ -191,7 +191,7 @@ def test_without_labels_in_the_pipeline_none_are_missed(data):
 def test_other_spellings_of_the_suffix_are_left_out_and_said(data):
     image_path(data, 'training', 0).rename(data / 'images/training/00000.JPG')
     image_path(data, 'training', 1).rename(data / 'images/training/00001.jpeg')
-    said, = left_out(dataset(data))
+    said, = overlooked_images(dataset(data))
     assert '(2): 00000.JPG, 00001.jpeg' in said and 'not spelt .jpg' in said
 
 

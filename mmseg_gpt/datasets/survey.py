@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from ..files import file_sha256
-from .folders import check_folders, left_out, present_pairs
+from .folders import check_folders, overlooked_images, present_pairs
 from .introspect import class_numbers, highest_class, label_rule, rotates, sample_files, source_datasets
 from .pairs import Inspection, LabelRule, inspect_pair
 
@@ -107,7 +107,7 @@ def survey(dataset: object, workers: int, progress: Progress = lambda done, tota
     found = Survey(class_names(dataset))
     jobs = []
     for source in source_datasets(dataset):
-        found.problems += check_folders(source) + left_out(source)
+        found.problems += check_folders(source) + overlooked_images(source)
         found.count(source)
         jobs += jobs_of(source)
     pool = ProcessPoolExecutor(workers, initializer=start_worker)
