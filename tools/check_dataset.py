@@ -51,7 +51,7 @@ def datasets_of(cfg: 'Config', split: str) -> dict[str, dict]:
     return configs
 
 
-def look(cfg: 'Config', split: str, dataset_config: dict, workers: int | None) -> 'Survey':
+def inspect_and_hash(cfg: 'Config', split: str, dataset_config: dict, workers: int | None) -> 'Survey':
     """Builds one dataset and surveys all of it, with a progress bar."""
     from mmengine.registry import DefaultScope
     from rich.progress import track
@@ -84,14 +84,14 @@ def main() -> None:
     args = parse_args()
     from mmseg_gpt.checks.before import refuse
     from mmseg_gpt.checks.missing import missing_datasets
-    from mmseg_gpt.datasets.report import as_text, copies  # after the arguments, as importing takes seconds
+    from mmseg_gpt.datasets.report import as_text, training_copies  # after the arguments, as importing takes seconds
     from mmseg_gpt.engine import read_config
     cfg = read_config(args)
     configs = datasets_of(cfg, args.split)
     refuse(missing_datasets(list(configs.values())), [])
-    surveys = {split: look(cfg, split, config, args.workers) for split, config in configs.items()}
+    surveys = {split: inspect_and_hash(cfg, split, config, args.workers) for split, config in configs.items()}
     print('\n\n'.join(as_text(split, found) for split, found in surveys.items()))
-    same = copies(surveys)
+    same = training_copies(surveys)
     print(f'\nimages both in train and in another split ({len(same)}): {"; ".join(same[:5]) or "none"}')
     write(surveys, Path(args.out))
     if same or any(found.problems for found in surveys.values()):

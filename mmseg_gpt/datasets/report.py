@@ -5,16 +5,16 @@ from pathlib import Path
 import numpy as np
 from prettytable import PrettyTable
 
-from .survey import Survey, in_both
+from .survey import Survey, common_images
 
 MOST = 20  # most problems printed for each split; the JSON file has all
 
 
-def copies(surveys: dict[str, Survey]) -> list[str]:
+def training_copies(surveys: dict[str, Survey]) -> list[str]:
     """Says which images of other splits are training images too."""
     found = []
     for split in surveys.keys() - {'train'} if 'train' in surveys else ():
-        found += [f'{other} is the training image {own}' for own, other in in_both(surveys['train'], surveys[split])]
+        found += [f'{other} is the training image {own}' for own, other in common_images(surveys['train'], surveys[split])]
     return sorted(found)
 
 
@@ -26,7 +26,7 @@ def as_numbers(surveys: dict[str, Survey]) -> dict:
                    for name, pixels, images in zip(found.classes, found.pixels, found.images)]
         splits[split] = dict(images=found.pairs, sizes=sizes(found), ignored_share=found.ignored_share, classes=classes,
                              absent=found.absent, problems=found.problems)
-    return dict(splits=splits, copies=copies(surveys))
+    return dict(splits=splits, copies=training_copies(surveys))
 
 
 def sizes(found: Survey) -> dict[str, list[int]]:

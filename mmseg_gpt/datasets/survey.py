@@ -17,7 +17,7 @@ from .pairs import Inspection, LabelRule, inspect_pair
 Progress = Callable[[Iterable, int], Iterable]
 
 
-class Job(NamedTuple):
+class PairToInspect(NamedTuple):
     """An image and label map to inspect; the fields are the arguments of :func:`~mmseg_gpt.datasets.inspect_pair`."""
     image: str
     label: str | None
@@ -67,7 +67,7 @@ class Survey:
         """Classes that never occur; empty without labels."""
         return [name for name, count in zip(self.classes, self.images) if not count] if self.images.any() else []
 
-    def add(self, job: Job, inspection: Inspection, digest: str | None) -> None:
+    def add(self, job: PairToInspect, inspection: Inspection, digest: str | None) -> None:
         """Adds the findings in one pair, and the SHA-256 of its image if it can be read."""
         self.pairs += 1
         self.problems += inspection.problems
@@ -109,10 +109,10 @@ def survey(dataset: object, workers: int, progress: Progress = lambda done, tota
     for source in source_datasets(dataset):
         found.problems += check_folders(source) + overlooked_images(source)
         found.count(source)
-        jobs += jobs_of(source)
+        jobs += pairs_to_inspect(source)
     pool = ProcessPoolExecutor(workers, initializer=start_worker)
     try:
-        for result, job in zip(progress(pool.map(look, jobs, chunksize=8), len(jobs)), jobs):
+        for result, job in zip(progress(pool.map(inspect_and_hash, jobs, chunksize=8), len(jobs)), jobs):
             found.add(job, *result)
     finally:  # so that an interrupt too leaves no process behind
         pool.shutdown(cancel_futures=True)
@@ -126,10 +126,10 @@ def class_names(dataset: object) -> Sequence[str]:
     return [str(i) for i in range(1 + max(highest_class(source) for source in source_datasets(dataset)))]
 
 
-def jobs_of(source: object) -> list[Job]:
+def pairs_to_inspect(source: object) -> list[PairToInspect]:
     """Returns a job for each pair of an unwrapped dataset, each pair once; samples that are not files are left out."""
     rule, turned = label_rule(source), rotates(source)
-    return [Job(*pair, rule, turned) for pair in present_pairs(source, range(len(source)))]
+    return [PairToInspect(*pair, rule, turned) for pair in present_pairs(source, range(len(source)))]
 
 
 def start_worker() -> None:
@@ -138,13 +138,13 @@ def start_worker() -> None:
     cv2.setNumThreads(0)
 
 
-def look(job: Job) -> tuple[Inspection, str | None]:
+def inspect_and_hash(job: PairToInspect) -> tuple[Inspection, str | None]:
     """Inspects a pair and hashes its image; runs in a worker."""
     inspection = inspect_pair(*job)
     return inspection, file_sha256(job.image) if inspection.size else None
 
 
-def in_both(first: Survey, second: Survey) -> list[tuple[str, str]]:
+def common_images(first: Survey, second: Survey) -> list[tuple[str, str]]:
     """Returns pairs of images that are the same in two datasets, byte for byte."""
     same = first.images_by_hash.keys() & second.images_by_hash.keys()
     return sorted((first.images_by_hash[d][0], second.images_by_hash[d][0]) for d in same)
