@@ -20,7 +20,7 @@ from mmseg_gpt.lab.benchmark.loading import (
     draw_images,
     endless,
     measure_rate,
-    spread,
+    ratio_range,
     time_transforms,
     workers_needed,
 )
@@ -84,8 +84,8 @@ def test_loaders_are_measured_in_turns_and_built_anew():
 
     rates = compare_rates(dict(a=lambda: build('a', 0.), b=lambda: build('b', 0.02)), batches=2, rounds=3)
     assert built == ['a', 'b', 'b', 'a', 'a', 'b'] and len(rates['a']) == len(rates['b']) == 3
-    assert spread(rates['a'], rates['b'])['low'] > 1.5
-    assert spread([2., 4., 9.], [1., 1., 3.]) == dict(median=3., low=2., high=4.)
+    assert ratio_range(rates['a'], rates['b'])['low'] > 1.5
+    assert ratio_range([2., 4., 9.], [1., 1., 3.]) == dict(median=3., low=2., high=4.)
 
 
 def test_a_loader_without_a_batch_is_an_error_and_not_endless():

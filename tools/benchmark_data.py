@@ -73,14 +73,14 @@ def measure(cfg: 'Config', args: argparse.Namespace) -> dict:
     from rich.progress import track
 
     from mmseg_gpt.engine.runner import training_loader
-    from mmseg_gpt.lab.benchmark.loading import compare_rates, spread, time_transforms, workers_needed
+    from mmseg_gpt.lab.benchmark.loading import compare_rates, ratio_range, time_transforms, workers_needed
     rates = {}
     for workers in args.workers:
         config = with_workers(cfg.train_dataloader, workers)
         loaders = dict(ours=partial(training_loader, config, args.seed),
                        plain=partial(Runner.build_dataloader, config, args.seed))
         found = compare_rates(loaders, args.batches, args.rounds, lambda r, w=workers: track(r, f'{w} workers'))
-        rates[workers] = dict(found, ratio=spread(found['ours'], found['plain']))
+        rates[workers] = dict(found, ratio=ratio_range(found['ours'], found['plain']))
         print(as_text(workers, rates[workers]), flush=True)
     images = args.batches * cfg.train_dataloader.batch_size
     loader = training_loader(with_workers(cfg.train_dataloader, 0), args.seed)

@@ -136,7 +136,7 @@ def workers_needed(rates: Mapping[int, float], wanted: float) -> int:
     return math.ceil(wanted / max(rate / max(workers, 1) for workers, rate in rates.items()))
 
 
-def spread(ours: list[float], others: list[float]) -> dict[str, float]:
+def ratio_range(ours: list[float], others: list[float]) -> dict[str, float]:
     """Returns the median, the lowest and the highest ratio of measurements made in turns."""
     ratios = [one / other for one, other in zip(ours, others)]
     return dict(median=median(ratios), low=min(ratios), high=max(ratios))
