@@ -58,12 +58,12 @@ def summarise(seconds: dict[str, list[float]], against: str) -> dict[str, dict]:
         dict: By name, ``seconds`` of each round, ``median``, ``quartiles`` and, if ``against`` was measured,
         ``speedup`` with ``median`` and ``quartiles`` over rounds.
     """
-    def spread(values: list[float]) -> dict:
+    def quartiles_of(values: list[float]) -> dict:
         low, median, high = np.percentile(values, (25, 50, 75)).tolist()
         return dict(median=median, quartiles=[low, high])
 
-    summary = {name: dict(spread(values), seconds=values) for name, values in seconds.items()}
+    summary = {name: dict(quartiles_of(values), seconds=values) for name, values in seconds.items()}
     if against in seconds:
         for name, values in seconds.items():
-            summary[name]['speedup'] = spread([base / value for base, value in zip(seconds[against], values)])
+            summary[name]['speedup'] = quartiles_of([base / value for base, value in zip(seconds[against], values)])
     return summary
