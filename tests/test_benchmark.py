@@ -20,7 +20,7 @@ from torch import nn
 from mmseg_gpt.lab.benchmark import machine, parity, processes, sweep, timing, variants, work
 from mmseg_gpt.lab.benchmark import run as benchmark
 from mmseg_gpt.lab.benchmark.costs import checkpoint_bytes, count_costs
-from mmseg_gpt.lab.benchmark.cuda import attention_kernels, largest
+from mmseg_gpt.lab.benchmark.cuda import attention_kernels, largest_that_fits
 from mmseg_gpt.lab.benchmark.flops import FlopCounter, Traffic
 from mmseg_gpt.lab.benchmark.memory import LiveBytes, WithoutValues, fake_tensors, kept_bytes, parts, peak_bytes
 from mmseg_gpt.lab.benchmark.plain_vit import PaperAttention, PaperViT
@@ -525,7 +525,7 @@ def test_memory_of_a_process_of_its_own_is_its_own():
 @pytest.mark.parametrize('limit', [0, 1, 2, 3, 7, 8, 9, 100])
 def test_largest_batch_is_found_by_bisection(limit):
     tried = []
-    assert largest(lambda n: tried.append(n) or n <= limit) == limit
+    assert largest_that_fits(lambda n: tried.append(n) or n <= limit) == limit
     assert len(tried) < 16
 
 

@@ -19,7 +19,7 @@ def allocated_peak(work: Callable[[], object], device: torch.device) -> int:
     return torch.cuda.max_memory_allocated(device)
 
 
-def largest(fits: Callable[[int], bool], start: int = 1) -> int:
+def largest_that_fits(fits: Callable[[int], bool], start: int = 1) -> int:
     """Finds the largest number for which ``fits`` is true, by doubling and bisection; 0 if ``start`` does not fit.
 
     If ``fits`` is false for a number, it must be false for all larger ones.
@@ -36,7 +36,7 @@ def largest(fits: Callable[[int], bool], start: int = 1) -> int:
     return good
 
 
-def runs(make_work: Callable[[int], Callable[[], object]], batch: int) -> bool:
+def fits_in_memory(make_work: Callable[[int], Callable[[], object]], batch: int) -> bool:
     """Says whether two steps with ``batch`` images fit into the GPU's memory."""
     try:
         work = make_work(batch)

@@ -16,7 +16,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from ...environment import peak_resident_bytes
 from .costs import count_costs
-from .cuda import allocated_peak, attention_kernels, largest, runs
+from .cuda import allocated_peak, attention_kernels, fits_in_memory, largest_that_fits
 from .machine import describe, rates
 from .parity import check_parity
 from .processes import ALLOCATORS, run_again
@@ -214,7 +214,7 @@ def ask_device(options: Options, cfg: Config, variants: list[Variant]) -> dict:
             peak = allocated_peak(step(options.sizes.batch), device)
             results.setdefault('allocated', {})[variant.name] = peak
         if on_gpu and 'largest-batch' in options.what:
-            results.setdefault('largest_batch', {})[variant.name] = largest(partial(runs, step))
+            results.setdefault('largest_batch', {})[variant.name] = largest_that_fits(partial(fits_in_memory, step))
     return results
 
 
