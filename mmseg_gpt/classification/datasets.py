@@ -81,11 +81,11 @@ class NABirds(BaseDataset):
         used = {row.number: row for row in numbers.values()}
         label_of = {number: label for label, number in enumerate(sorted(used))}
         self._metainfo.setdefault('classes', tuple(
-            partner(names, str(number), 'classes.txt', used[number]).value for number in label_of))
+            find_entry(names, str(number), 'classes.txt', used[number]).value for number in label_of))
         samples = []
         for key, image in images.items():
-            label = label_of[partner(numbers, key, 'image_class_labels.txt', image).number]
-            row = partner(splits, key, 'train_test_split.txt', image)
+            label = label_of[find_entry(numbers, key, 'image_class_labels.txt', image).number]
+            row = find_entry(splits, key, 'train_test_split.txt', image)
             if row.number not in (0, 1):
                 raise ValueError(f'{row.where}: 1 (train) or 0 (test) is needed, not "{row.value}"')
             if row.number == (self.split == 'train'):
@@ -162,13 +162,13 @@ def held_out(dataset: dict, part: str = 'train', fraction: float = 0.1, seed: in
     of_class: dict[int, list[int]] = {}
     for i, label in enumerate(whole.get_gt_labels().tolist()):
         of_class.setdefault(label, []).append(i)
-    val = {i for indices in of_class.values() for i in drawn(indices, fraction, seed)}
+    val = {i for indices in of_class.values() for i in choose_held_out(indices, fraction, seed)}
     # In place, because get_subset keeps its copy by the dataset's address and may hand it to a later dataset.
     whole.get_subset_([i for i in range(len(whole)) if (i in val) == (part == 'val')])
     return whole
 
 
-def drawn(indices: list[int], fraction: float, seed: int) -> list[int]:
+def choose_held_out(indices: list[int], fraction: float, seed: int) -> list[int]:
     """Chooses which of the ``indices`` of a class are held out."""
     if len(indices) < 2:
         return []
@@ -182,7 +182,7 @@ def check_split(split: str, known: tuple[str, ...], what: str = 'split') -> None
         raise ValueError(f'{what} must be one of {", ".join(known)}, got "{split}"')
 
 
-class Row(NamedTuple):
+class ListEntry(NamedTuple):
     """The rest of a line, after its identifier.
 
     Attributes:
@@ -200,13 +200,13 @@ class Row(NamedTuple):
         return int(self.value)
 
 
-def read_table(path: str) -> dict[str, Row]:
+def read_table(path: str) -> dict[str, ListEntry]:
     """Reads lines of an identifier and a value, which may contain spaces; returns them by identifier.
 
     Raises:
         ValueError: a line has no value, or an identifier occurs twice.
     """
-    rows: dict[str, Row] = {}
+    rows: dict[str, ListEntry] = {}
     for i, line in enumerate(list_from_file(path, encoding='utf-8'), 1):
         key, _, value = line.strip().partition(' ')
         where = f'{path}, line {i}'
@@ -214,11 +214,11 @@ def read_table(path: str) -> dict[str, Row]:
             raise ValueError(f'{where}: an identifier and a value are needed, not "{line}"')
         if key in rows:
             raise ValueError(f'{where}: {key} is there a second time, after {rows[key].where}')
-        rows[key] = Row(where, value.strip())
+        rows[key] = ListEntry(where, value.strip())
     return rows
 
 
-def partner(rows: dict[str, Row], key: str, name: str, asked: Row) -> Row:
+def find_entry(rows: dict[str, ListEntry], key: str, name: str, asked: ListEntry) -> ListEntry:
     """Returns the row of ``key`` in the file ``name``, to which the row ``asked`` refers."""
     if key not in rows:
         raise ValueError(f'{asked.where}: {key} is not in {name}')
@@ -240,13 +240,13 @@ def read_lists(path: str, *names: str) -> list[list]:
     absent = [name for name in names if name not in variables]
     if absent:
         raise ValueError(f'{path} has no {", ".join(absent)}, only {", ".join(variables) or "nothing"}')
-    lists = [list(flat(variables[name])) for name in names]
+    lists = [list(single_values(variables[name])) for name in names]
     if len({len(values) for values in lists}) > 1:
         counts = ', '.join(f'{name} {len(values)}' for name, values in zip(names, lists))
         raise ValueError(f'{path}: these should have one length: {counts}')
     return lists
 
 
-def flat(value: object) -> Iterator[object]:
+def single_values(value: object) -> Iterator[object]:
     """Yields the single values in what mat4py returns for a column, a row or an element."""
-    return chain.from_iterable(map(flat, value)) if isinstance(value, list) else iter([value])
+    return chain.from_iterable(map(single_values, value)) if isinstance(value, list) else iter([value])
