@@ -51,7 +51,7 @@ def read_vit(path: Path) -> VitFile:
     """
     content = read_file(path, old_mmengine=True)
     if is_adapter_only(content):
-        raise CheckpointError(f'{path} holds adapters only, without a ViT; {needed_vit(content)}')
+        raise CheckpointError(f'{path} holds adapters only, without a ViT; {how_to_make_whole(content)}')
     content = weights_in(content, path)
     try:
         layout, state = to_timm(content)
@@ -102,43 +102,43 @@ def describe(path: Path) -> str:
         'grid': f'{shape.side}x{shape.side}' if shape.side else f'{shape.positions - 1} patches, not square',
         'registers': shape.registers,
         'LayerScale': 'yes' if shape.layer_scale else 'no',
-        'weights': count(vit.state),
+        'weights': count_weights(vit.state),
         'dtypes': ', '.join(f'{dtype} ({number})' for dtype, number in dtypes.items()),
         'left over': f'{len(vit.left_over)} names: {", ".join(vit.left_over)}' if vit.left_over else 'nothing',
     }
-    return '\n'.join([as_lines(rows), '', 'In a config:', '', config_lines(path, vit, digest)])
+    return '\n'.join([in_columns(rows), '', 'In a config:', '', config_lines(path, vit, digest)])
 
 
 def describe_adapters(path: Path, content: dict) -> str:
     """Describes in lines of text what an adapter-only checkpoint holds and how it is used."""
     state, frozen = weights_in(content, path), content['meta']['frozen']
-    names = plain_meta(content).get('dataset_meta', {}).get('classes', [])
+    names = class_meta(content).get('dataset_meta', {}).get('classes', [])
     rows = {
         'file': path,
         'sha256': file_sha256(path),
         'sealed': 'yes' if is_sealed(path) else 'no',
         'holds': 'adapters only: what was trained, without the frozen ViT',
-        'weights': count(state),
+        'weights': count_weights(state),
         'names': ', '.join(state),
         'classes': f'{len(names)}: {listed(names)}' if names else 'not in the file',
         'ViT': f'{frozen.get("source")}, SHA-256 {frozen.get("sha256")}',
     }
-    return (f'{as_lines(rows)}\n\nTo use it: tools/test.py CONFIG {path}, with the config it was trained with, or\n'
-            f'{needed_vit(content)}')
+    return (f'{in_columns(rows)}\n\nTo use it: tools/test.py CONFIG {path}, with the config it was trained with, or\n'
+            f'{how_to_make_whole(content)}')
 
 
-def needed_vit(content: dict) -> str:
+def how_to_make_whole(content: dict) -> str:
     """Says how to make a whole checkpoint of an adapter-only one."""
     return (f'make a whole checkpoint of it with its pretrained ViT, {content["meta"]["frozen"].get("source")}: '
             f'python tools/convert_checkpoint.py --layout {AS_IS} --vit PRETRAINED_VIT ADAPTERS.pth WHOLE.pth')
 
 
-def count(state: State) -> str:
+def count_weights(state: State) -> str:
     """Says how many weights and parameters a state dict has."""
     return f'{len(state)}, with {sum(value.numel() for value in state.values()):,} parameters'
 
 
-def as_lines(rows: dict[str, object]) -> str:
+def in_columns(rows: dict[str, object]) -> str:
     """Writes keys and values in two columns."""
     return '\n'.join(f'{key:<11} {value}' for key, value in rows.items())
 
@@ -203,8 +203,8 @@ def convert(source: Path, target: Path, layout: str, force: bool = False, vit: s
                 raise ValueError(f'--vit is for adapter-only checkpoints, and {source} is a whole one')
             state = with_frozen_state(content, vit, source)
         elif is_adapter_only(content):
-            raise CheckpointError(f'{source} holds adapters only; {needed_vit(content)}')
-        meta |= plain_meta(content)
+            raise CheckpointError(f'{source} holds adapters only; {how_to_make_whole(content)}')
+        meta |= class_meta(content)
     else:
         try:
             state = EXPORTS[layout](read_vit(source).state)
@@ -214,7 +214,7 @@ def convert(source: Path, target: Path, layout: str, force: bool = False, vit: s
     return len(state)
 
 
-def plain_meta(content: object) -> dict:
+def class_meta(content: object) -> dict:
     """Returns what mmseg's inferencer reads in a checkpoint's ``meta``: names and colours of classes, if all plain."""
     meta = content.get('meta') if isinstance(content, dict) else None
     dataset = meta.get('dataset_meta') if isinstance(meta, dict) else None
