@@ -49,7 +49,7 @@ def load_model_state(model: nn.Module, checkpoint: dict, path: str | Path) -> No
     state = checkpoint.get('state_dict', checkpoint)
     frozen = checkpoint.get('meta', {}).get('frozen')
     if frozen:
-        refill_frozen(model, frozen, path)
+        load_frozen_vit(model, frozen, path)
         state = {**frozen_state(model), **state}
     problems = differences(model.state_dict(), state)
     if problems:
@@ -86,7 +86,7 @@ def frozen_source(model: nn.Module) -> dict:
         raise CheckpointError(f'adapter_only needs one frozen GatedPromptViT, this model has {len(backbones)}; without '
                               'adapter_only the whole model is saved')
     (backbone, ) = backbones.values()
-    path = source_path(backbone)
+    path = pretrained_file(backbone)
     digest, twin = weights_sha256(backbone), copy.deepcopy(backbone)
     load_vit(twin, path)
     if weights_sha256(twin) != digest:
@@ -96,7 +96,7 @@ def frozen_source(model: nn.Module) -> dict:
                 pos_embed=list(backbone.pos_embed.shape))
 
 
-def refill_frozen(model: nn.Module, frozen: dict, path: str | Path) -> None:
+def load_frozen_vit(model: nn.Module, frozen: dict, path: str | Path) -> None:
     """Fills the frozen ViT from the file the config names, and refuses it if the checkpoint ``path`` needs another."""
     backbones = frozen_backbones(model)
     if len(backbones) != 1:
@@ -106,7 +106,7 @@ def refill_frozen(model: nn.Module, frozen: dict, path: str | Path) -> None:
     if list(backbone.pos_embed.shape) != frozen['pos_embed']:
         raise CheckpointError(f'{path} was trained with another img_size or patch_size: its pos_embed had the shape '
                               f'{frozen["pos_embed"]}, in this config it has {list(backbone.pos_embed.shape)}')
-    source = source_path(backbone, needed_by=path)
+    source = pretrained_file(backbone, needed_by=path)
     load_vit(backbone, source)
     # One of the two must agree. Other files can hold the same weights, and a resized position embedding may differ in
     # its last bits from machine to machine.
@@ -116,7 +116,7 @@ def refill_frozen(model: nn.Module, frozen: dict, path: str | Path) -> None:
                               'model.backbone.init_cfg.checkpoint, or --vit, to that file')
 
 
-def source_path(backbone: GatedPromptViT, needed_by: str | Path = 'adapter_only') -> Path:
+def pretrained_file(backbone: GatedPromptViT, needed_by: str | Path = 'adapter_only') -> Path:
     """Returns the local pretrained file that the backbone's config names, and fetches it if need be.
 
     Raises:
@@ -147,7 +147,7 @@ def is_adapter_only(content: object) -> bool:
     return isinstance(meta, dict) and isinstance(meta.get('frozen'), dict)
 
 
-def with_frozen_state(checkpoint: dict, vit: str, path: str | Path) -> dict[str, Tensor]:
+def whole_state_dict(checkpoint: dict, vit: str, path: str | Path) -> dict[str, Tensor]:
     """Returns the state dict of the whole model, given an adapter-only checkpoint and its pretrained ViT.
 
     Args:
@@ -165,6 +165,6 @@ def with_frozen_state(checkpoint: dict, vit: str, path: str | Path) -> dict[str,
         backbone = GatedPromptViT(**options, out_type=out_type, init_cfg=dict(type='PretrainedViT', checkpoint=vit))
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f'{path} holds adapters only, and not the config of their model: {error!r}') from error
-    refill_frozen(backbone, checkpoint['meta']['frozen'], path)
+    load_frozen_vit(backbone, checkpoint['meta']['frozen'], path)
     frozen = {f'backbone.{name}': weight.detach() for name, weight in backbone.vit_state().items()}
     return {**frozen, **weights_in(checkpoint, path)}

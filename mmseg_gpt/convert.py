@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from .adapters import is_adapter_only, with_frozen_state
+from .adapters import is_adapter_only, whole_state_dict
 from .checkpoints.export import EXPORTS
 from .checkpoints.fit import differences
 from .checkpoints.formats import State, to_timm
@@ -201,7 +201,7 @@ def convert(source: Path, target: Path, layout: str, force: bool = False, vit: s
         if vit:
             if not is_adapter_only(content):
                 raise ValueError(f'--vit is for adapter-only checkpoints, and {source} is a whole one')
-            state = with_frozen_state(content, vit, source)
+            state = whole_state_dict(content, vit, source)
         elif is_adapter_only(content):
             raise CheckpointError(f'{source} holds adapters only; {how_to_make_whole(content)}')
         meta |= class_meta(content)
