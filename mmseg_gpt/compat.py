@@ -153,7 +153,7 @@ def import_timm_late() -> None:
         sys.meta_path.insert(0, ImportsTimmLate)
 
 
-def where_config_finds_its_formatter() -> ModuleType:
+def formatter_module() -> ModuleType:
     """Returns the module whose ``FormatCode`` MMEngine's Config calls: its own, or yapf's with onedl-mmengine."""
     from mmengine.config import config
     from yapf.yapflib import yapf_api
@@ -169,7 +169,7 @@ def format_config_once() -> Callable:
     Returns:
         Callable: The function that MMEngine now calls in the place of yapf's ``FormatCode``.
     """
-    place = where_config_finds_its_formatter()
+    place = formatter_module()
     format_code = place.FormatCode
     if getattr(format_code, 'is_shim', False):
         return format_code

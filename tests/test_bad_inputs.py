@@ -402,7 +402,7 @@ BEFORE_A_RUN = {row.name for row in ROWS if row.error is SystemExit and 'custom 
 def quick() -> None:
     """Spares each row what takes long and is not in question: what the log shows of config and machine, and gc."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compat.where_config_finds_its_formatter(), 'FormatCode', lambda code, **style: (code, True))
+        patch.setattr(compat.formatter_module(), 'FormatCode', lambda code, **style: (code, True))
         patch.setattr(mmengine.runner.runner, 'collect_env', dict)
         patch.setattr(gc, 'collect', lambda: 0)  # each dataset collects twice
         yield

@@ -107,7 +107,7 @@ def test_a_config_is_formatted_once_and_as_mmengine_does(monkeypatch):
         calls.append(text)
         return f'{options} {text}', True
 
-    monkeypatch.setattr(compat.where_config_finds_its_formatter(), 'FormatCode', format_code)
+    monkeypatch.setattr(compat.formatter_module(), 'FormatCode', format_code)
     shim = compat.format_config_once()
     first, second = Config(dict(a=1)), Config(dict(a=2))
     assert first.pretty_text == first.pretty_text == format_code(calls[0], **YAPF)[0]

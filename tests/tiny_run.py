@@ -18,7 +18,7 @@ from mmseg_gpt.models import GatedPromptViT
 from mmseg_gpt.settings import flatten
 
 # Formatting the config nicely, even once, takes half of the time of such a run.
-compat.where_config_finds_its_formatter().FormatCode = lambda text, **_: (text, True)
+compat.formatter_module().FormatCode = lambda text, **_: (text, True)
 
 MAIN = Path(__file__).parents[1] / 'configs/setr_pup_gpt_mae_ade20k.py'
 count = itertools.count()
