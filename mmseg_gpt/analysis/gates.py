@@ -184,9 +184,9 @@ def read_gates(state: dict[str, Tensor], name: str, backbone: dict | None = None
     depth = len(temperatures) if gates is None else len(gates) + 1
     first, last = backbone.get('start_block', 0), max(backbone.get('out_indices') or (depth - 1, ))
     if temperatures is not None:
-        temperatures = only(temperatures, 0, last + 1)
+        temperatures = nan_outside(temperatures, 0, last + 1)
     if gates is not None:
-        gates = only(sigmoid(gates), first, last)
+        gates = nan_outside(sigmoid(gates), first, last)
         gates = None if np.isnan(gates).all() else gates
     if gates is None and temperatures is None:
         raise ValueError(f'{name} uses none of its gates: no block before the last one has prompts')
@@ -194,7 +194,7 @@ def read_gates(state: dict[str, Tensor], name: str, backbone: dict | None = None
     return GateReport(name, gates, temperatures, prior, options.get('type') == 'HardGatedPrompt')
 
 
-def only(values: np.ndarray, first: int, end: int) -> np.ndarray:
+def nan_outside(values: np.ndarray, first: int, end: int) -> np.ndarray:
     """Returns a copy of ``values`` with NaN outside of ``first:end``."""
     kept = np.full(len(values), np.nan)
     kept[first:end] = values[first:end]
@@ -251,7 +251,7 @@ def report_rows(report: GateReport) -> list[dict]:
     columns = dict(gate=report.gates, selection_ratio=ratio, temperature=report.temperatures)
     depth = len(report.temperatures) if report.temperatures is not None else len(report.gates)
     return [dict(run=report.name, block=i + 1, **{
-        name: None if values is None else number(values[i:]) for name, values in columns.items()})
+        name: None if values is None else first_or_none(values[i:]) for name, values in columns.items()})
             for i in range(depth)]
 
 
@@ -260,10 +260,10 @@ def history_rows(history: GateHistory) -> list[dict]:
     blocks = sorted({block for values in history.series.values() for block in values})
     names = dict(zip(('gate', 'selection_ratio', 'temperature'), QUANTITIES))
     return [dict(run=history.name, iteration=int(iteration), block=block, **{
-        name: number(history.series.get(quantity, {}).get(block, ())[i:]) for name, quantity in names.items()})
+        name: first_or_none(history.series.get(quantity, {}).get(block, ())[i:]) for name, quantity in names.items()})
             for i, iteration in enumerate(history.iterations) for block in blocks]
 
 
-def number(values: np.ndarray) -> float | None:
+def first_or_none(values: np.ndarray) -> float | None:
     """Returns the first of ``values``, or None if there is none or it is NaN."""
     return float(values[0]) if len(values) and not np.isnan(values[0]) else None
