@@ -143,7 +143,7 @@ def early_middle_late(depth: int) -> list[int]:
     return sorted({max(1, round(depth * twelfths / 12)) - 1 for twelfths in (3, 7, 12)})
 
 
-def is_of_prompts(query: str) -> bool:
+def asks_for_prompts(query: str) -> bool:
     """Says whether a query asks for prompts, which a block may lack."""
     return 'prompt' in query
 
@@ -164,7 +164,7 @@ def query_map(weights: Tensor, tokens: Tokens, query: str) -> Tensor:
     Raises:
         ValueError: there is no such prompt or pixel.
     """
-    if is_of_prompts(query) and not tokens.num_prompts:
+    if asks_for_prompts(query) and not tokens.num_prompts:
         raise ValueError(f'"{query}": this block has no prompts')
     if query == 'to-prompts':
         seen = weights[:, :, tokens.patches, tokens.prompts].sum(-1)
@@ -262,7 +262,7 @@ def study(vit: GatedPromptViT, images: Sequence[Tensor], queries: Sequence[str],
 
     def look(block: int, weights: Tensor, tokens: Tokens) -> tuple[Summary, Summary]:
         for query in queries if block in blocks else ():
-            if (query, block) not in maps and (tokens.num_prompts or not is_of_prompts(query)):
+            if (query, block) not in maps and (tokens.num_prompts or not asks_for_prompts(query)):
                 maps[query, block] = query_map(weights, tokens, query)[0].cpu()
         return summarise(weights, tokens), summarise_uniform(tokens)
 
