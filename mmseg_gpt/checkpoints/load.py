@@ -59,7 +59,7 @@ def load_vit(backbone: nn.Module, path: str | Path) -> None:
     wanted = backbone.vit_state()
     there, here = shape_of(state), shape_of(wanted)
     heads, file_heads = backbone.arch['num_heads'], layout.num_heads(content)
-    resized_from = to_resize(there, here, backbone.grid, may_be_oblong=layout.name.startswith('mmseg_gpt'))
+    resized_from = side_to_resize(there, here, backbone.grid, may_be_oblong=layout.name.startswith('mmseg_gpt'))
     if resized_from and state['pos_embed'].is_floating_point():
         state['pos_embed'] = backbone.fit_pos_embed(state['pos_embed'], (resized_from, resized_from))
     problems = differences(wanted, state, (*layout.left_over, *FINAL_NORM))
@@ -77,7 +77,7 @@ def load_vit(backbone: nn.Module, path: str | Path) -> None:
     print_log(f'backbone: all {len(wanted)} ViT weights loaded from {path} (read as: {layout.name})', logger='current')
 
 
-def to_resize(there: VitShape, here: VitShape, grid: tuple[int, int], may_be_oblong: bool) -> int:
+def side_to_resize(there: VitShape, here: VitShape, grid: tuple[int, int], may_be_oblong: bool) -> int:
     """Returns the side of the file's grid if its position embedding must be resized to ``grid``, else 0.
 
     Equal numbers of patches need not mean the same grid: 196 patches are 14x14 in a published file, and perhaps
@@ -90,15 +90,15 @@ def to_resize(there: VitShape, here: VitShape, grid: tuple[int, int], may_be_obl
 
 def likely_cause(there: VitShape, here: VitShape) -> str:
     """Says how the ViT in the file differs from the one in the config, and what to set in the config."""
-    said = [f'The file holds {there}, the config asks for {here}.'] if str(there) != str(here) else []
+    sentences = [f'The file holds {there}, the config asks for {here}.'] if str(there) != str(here) else []
     advice = [f'{option}={value}' for option, value, other in (
         ('patch_size', there.patch, here.patch), ('layer_scale', there.layer_scale, here.layer_scale),
         ('num_registers', there.registers, here.registers)) if value != other]
     if there.patch and (there.width, there.blocks) != (here.width, here.blocks):
         advice.insert(0, f'arch (for {there.name}, {there.blocks} blocks)')
     if advice and there.patch:
-        said.append(f'To use it, set model.backbone: {", ".join(advice)}.')
+        sentences.append(f'To use it, set model.backbone: {", ".join(advice)}.')
     if not there.side and there.positions and there.positions != here.positions:
-        said.append(f'Its pos_embed has {there.positions} entries, which is not one CLS token and a square grid, so it '
+        sentences.append(f'Its pos_embed has {there.positions} entries, which is not one CLS token and a square grid, so it '
                     'cannot be resized to the grid of the config.')
-    return ' '.join(said)
+    return ' '.join(sentences)
