@@ -229,7 +229,7 @@ def test_parity_holds(cfg):
 
 
 def test_parity_is_checked_where_all_matters(cfg):
-    weights = parity.telling_weights(variants.draw_weights(cfg, SIZES, 0), 0)
+    weights = parity.redrawn_weights(variants.draw_weights(cfg, SIZES, 0), 0)
     found = parity.results(build('paper', cfg, SIZES, weights).double(), 0)
     assert len(found['predictions']['labels'].unique()) > 3
     assert all(gradient.abs().max() > 1e-6 for gradient in found['gradients'].values())

@@ -51,7 +51,7 @@ def datasets_of(cfg: 'Config', split: str) -> dict[str, dict]:
     return configs
 
 
-def inspect_and_hash(cfg: 'Config', split: str, dataset_config: dict, workers: int | None) -> 'Survey':
+def survey_split(cfg: 'Config', split: str, dataset_config: dict, workers: int | None) -> 'Survey':
     """Builds one dataset and surveys all of it, with a progress bar."""
     from mmengine.registry import DefaultScope
     from rich.progress import track
@@ -89,7 +89,7 @@ def main() -> None:
     cfg = read_config(args)
     configs = datasets_of(cfg, args.split)
     refuse(missing_datasets(list(configs.values())), [])
-    surveys = {split: inspect_and_hash(cfg, split, config, args.workers) for split, config in configs.items()}
+    surveys = {split: survey_split(cfg, split, config, args.workers) for split, config in configs.items()}
     print('\n\n'.join(as_text(split, found) for split, found in surveys.items()))
     same = training_copies(surveys)
     print(f'\nimages both in train and in another split ({len(same)}): {"; ".join(same[:5]) or "none"}')

@@ -87,7 +87,7 @@ def head(text: str) -> str | int:
     return text if text in ('mean', 'all') else positive(text)
 
 
-def see(task: 'ServedTask', args: argparse.Namespace) -> tuple['np.ndarray', list['Tensor']]:
+def view_images(task: 'ServedTask', args: argparse.Namespace) -> tuple['np.ndarray', list['Tensor']]:
     """Returns the picture of the first image, and all images as the inputs of the backbone."""
     task.model.to(args.device)
     views = [task.view(image) for image in args.images]
@@ -112,7 +112,7 @@ def choose_heads(args: argparse.Namespace, number: int) -> list[int | None]:
     return [None if each == 'mean' else each - 1 for each in dict.fromkeys(heads)]
 
 
-def look(args: argparse.Namespace) -> tuple['np.ndarray', list['Column'], list['Row']]:
+def study_models(args: argparse.Namespace) -> tuple['np.ndarray', list['Column'], list['Row']]:
     """Runs all models on the images.
 
     Returns:
@@ -127,7 +127,7 @@ def look(args: argparse.Namespace) -> tuple['np.ndarray', list['Column'], list['
     from mmseg_gpt.engine import read_config
     from mmseg_gpt.engine.config import find_config
     task = load_task(Path(args.config).stem, read_config(args), args.checkpoint, frozen=False)
-    picture, images = see(task, args)
+    picture, images = view_images(task, args)
     queries = ['{},{}'.format(*ask_for_point(picture)) if each == 'click' else each for each in args.queries]
     blocks = choose_blocks(args, max(task.vit.out_indices) + 1)
     heads = choose_heads(args, task.vit.arch['num_heads'])
@@ -137,7 +137,7 @@ def look(args: argparse.Namespace) -> tuple['np.ndarray', list['Column'], list['
             columns.append(Column(name, study(task.vit, images, queries, blocks), task.vit.patch_embed.patch_size))
     for name, config, checkpoint in args.also:
         task = load_task(name, find_config(config), checkpoint, frozen=False)
-        other, images = see(task, args)
+        other, images = view_images(task, args)
         if other.shape != picture.shape:
             raise ValueError(f'--also {name}: this model sees a picture of {other.shape[1]} x {other.shape[0]} pixels, '
                              f'the first one {picture.shape[1]} x {picture.shape[0]}: they cannot be laid beside each '
@@ -177,7 +177,7 @@ def main() -> None:
     refuse([], [problem for image in args.images for problem in check_headers(image)])
     with errors_in_words():
         try:
-            written = write(args, *look(args))
+            written = write(args, *study_models(args))
         except ValueError as error:
             raise SystemExit(str(error)) from error
     print(f'written: {", ".join(map(str, written))}')

@@ -74,7 +74,7 @@ def scores(original: np.ndarray, drawn: np.ndarray) -> tuple[float, float]:
     return float(psnr), float(structural_similarity(original, drawn, data_range=255, channel_axis=2))
 
 
-class Plan(NamedTuple):
+class ReconstructionJob(NamedTuple):
     """A reconstruction to make: the file that keeps it, and the settings that decide its result."""
     image: str
     vit: str
@@ -83,14 +83,15 @@ class Plan(NamedTuple):
     made_with: dict
 
 
-def make_plans(encoders: dict[str, Encoder], originals: dict[str, np.ndarray], blocks: Sequence[int], settings: Settings,
-         folder: Path) -> list[Plan]:
-    """Lists a plan for each image, ViT and block, image by image; the arguments are those of :func:`reconstruct_all`."""
+def list_jobs(encoders: dict[str, Encoder], originals: dict[str, np.ndarray], blocks: Sequence[int],
+              settings: Settings, folder: Path) -> list[ReconstructionJob]:
+    """Lists a job for each image, ViT and block, image by image; the arguments are those of :func:`reconstruct_all`."""
     same = dict(settings._asdict(), generator=[*CHANNELS, SKIP, NOISE])
     of_vit = {vit: same | encoder.identity() for vit, encoder in encoders.items()}
     of_image = {image: dict(image=hashlib.sha256(pixels.tobytes()).hexdigest(), size=list(pixels.shape[:2]))
                 for image, pixels in originals.items()}
-    return [Plan(image, vit, block, folder / vit / f'{image}_block{block:02d}.png', of_vit[vit] | of_image[image])
+    return [ReconstructionJob(image, vit, block, folder / vit / f'{image}_block{block:02d}.png',
+                              of_vit[vit] | of_image[image])
             for image in originals for vit in encoders for block in blocks]
 
 
@@ -115,64 +116,64 @@ def reconstruct_all(encoders: dict[str, Encoder], originals: dict[str, np.ndarra
     """
     for encoder in encoders.values():
         encoder.check(max(blocks))
-    plans = make_plans(encoders, originals, blocks, settings, folder)
-    kept = {plan.file for plan in plans if plan.file.exists()}
-    for plan in plans:
-        if plan.file in kept:
-            pixels, distance = read_kept(plan)
-            yield with_scores(plan, settings.iterations, pixels, distance, originals)
-    for plan in plans:
-        if plan.file not in kept:
-            yield from reconstruct_one(plan, encoders[plan.vit], originals, settings)
+    jobs = list_jobs(encoders, originals, blocks, settings, folder)
+    kept = {job.file for job in jobs if job.file.exists()}
+    for job in jobs:
+        if job.file in kept:
+            pixels, distance = read_kept(job)
+            yield with_scores(job, settings.iterations, pixels, distance, originals)
+    for job in jobs:
+        if job.file not in kept:
+            yield from reconstruct_one(job, encoders[job.vit], originals, settings)
 
 
-def reconstruct_one(plan: Plan, encoder: Encoder, originals: dict[str, np.ndarray],
-              settings: Settings) -> Iterator[Reconstruction]:
+def reconstruct_one(job: ReconstructionJob, encoder: Encoder, originals: dict[str, np.ndarray],
+                    settings: Settings) -> Iterator[Reconstruction]:
     """Makes one reconstruction and keeps it; arguments and yields are those of :func:`reconstruct_all`."""
-    image = torch.tensor(originals[plan.image], device=encoder.mean.device).permute(2, 0, 1) / 255
+    image = torch.tensor(originals[job.image], device=encoder.mean.device).permute(2, 0, 1) / 255
     seen = -math.inf
-    for step, drawn, distance in reconstruct(encoder, image, plan.block, **settings._asdict()):
+    for step, drawn, distance in reconstruct(encoder, image, job.block, **settings._asdict()):
         is_finished = step == settings.iterations
         if is_finished or time.monotonic() > seen + SECONDS:
             pixels = (drawn.permute(1, 2, 0) * 255).round().byte().cpu().numpy()
             if is_finished:
-                write_kept(plan, pixels, distance.item())
-            yield with_scores(plan, step, pixels, distance.item(), originals)
+                write_kept(job, pixels, distance.item())
+            yield with_scores(job, step, pixels, distance.item(), originals)
             seen = time.monotonic()
 
 
-def with_scores(plan: Plan, step: int, pixels: np.ndarray, distance: float,
-           originals: dict[str, np.ndarray]) -> Reconstruction:
+def with_scores(job: ReconstructionJob, step: int, pixels: np.ndarray, distance: float,
+                originals: dict[str, np.ndarray]) -> Reconstruction:
     """Returns a drawn image with its scores."""
-    return Reconstruction(plan.image, plan.vit, plan.block, step, pixels, distance, *scores(originals[plan.image], pixels))
+    return Reconstruction(job.image, job.vit, job.block, step, pixels, distance, *scores(originals[job.image], pixels))
 
 
-def write_kept(plan: Plan, pixels: np.ndarray, distance: float) -> None:
+def write_kept(job: ReconstructionJob, pixels: np.ndarray, distance: float) -> None:
     """Writes a finished reconstruction as PNG, with the settings it was made with as a text in it."""
     text = PngInfo()
-    text.add_text(MADE_WITH, json.dumps(dict(made_with=plan.made_with, distance=distance)))
-    plan.file.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(plan.file) as unfinished:
+    text.add_text(MADE_WITH, json.dumps(dict(made_with=job.made_with, distance=distance)))
+    job.file.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(job.file) as unfinished:
         Image.fromarray(pixels).save(unfinished, format='PNG', pnginfo=text)
 
 
-def read_kept(plan: Plan) -> tuple[np.ndarray, float]:
+def read_kept(job: ReconstructionJob) -> tuple[np.ndarray, float]:
     """Reads the pixels of a finished reconstruction and its distance.
 
     Raises:
         ValueError: it was made with other settings, or is damaged; the message says what to do.
     """
     try:
-        with Image.open(plan.file) as picture:
+        with Image.open(job.file) as picture:
             pixels = np.asarray(picture)
             content = json.loads(picture.info[MADE_WITH])
         there, distance = dict(content['made_with']), content['distance']
     except (OSError, SyntaxError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f'{plan.file} is damaged, or no reconstruction of this tool ({error!r}): remove it') from error
-    changed = [f'{key} ({there.get(key)} there, {here} here)' for key, here in plan.made_with.items()
+        raise ValueError(f'{job.file} is damaged, or no reconstruction of this tool ({error!r}): remove it') from error
+    changed = [f'{key} ({there.get(key)} there, {here} here)' for key, here in job.made_with.items()
                if there.get(key) != here]
     if changed:
-        raise ValueError(f'{plan.file} was made with other settings: {", ".join(changed)}. Write to another --out, or '
+        raise ValueError(f'{job.file} was made with other settings: {", ".join(changed)}. Write to another --out, or '
                          'remove it')
     return pixels, distance
 

@@ -6,5 +6,5 @@ from .fit import differences
 from .load import PretrainedViT, load_vit
 from .read import CheckpointError, read_file, read_state_dict
 
-__all__ = ['CheckpointError', 'PretrainedViT', 'differences', 'fetch', 'is_remote', 'load_vit', 'locate', 'read_file',
-           'read_state_dict', 'address_of']
+__all__ = ['CheckpointError', 'PretrainedViT', 'address_of', 'differences', 'fetch', 'is_remote', 'load_vit', 'locate',
+           'read_file', 'read_state_dict']

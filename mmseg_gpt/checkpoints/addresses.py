@@ -14,8 +14,9 @@ ADDRESSES = {
 }
 
 DINOV2 = 'https://dl.fbaipublicfiles.com/dinov2'
-ADDRESSES |= {f'dinov2_{vit}14{registers}_pretrain.pth': f'{DINOV2}/dinov2_{vit}14/dinov2_{vit}14{registers}_pretrain.pth'
-            for vit in ('vits', 'vitb', 'vitl') for registers in ('', '_reg4')}
+ADDRESSES |= {
+    f'dinov2_{vit}14{registers}_pretrain.pth': f'{DINOV2}/dinov2_{vit}14/dinov2_{vit}14{registers}_pretrain.pth'
+    for vit in ('vits', 'vitb', 'vitl') for registers in ('', '_reg4')}
 
 
 def address_of(path: str | Path) -> str | None:

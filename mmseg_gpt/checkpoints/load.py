@@ -99,6 +99,6 @@ def likely_cause(there: VitShape, here: VitShape) -> str:
     if advice and there.patch:
         sentences.append(f'To use it, set model.backbone: {", ".join(advice)}.')
     if not there.side and there.positions and there.positions != here.positions:
-        sentences.append(f'Its pos_embed has {there.positions} entries, which is not one CLS token and a square grid, so it '
-                    'cannot be resized to the grid of the config.')
+        sentences.append(f'Its pos_embed has {there.positions} entries, which is not one CLS token and a square grid, '
+                         'so it cannot be resized to the grid of the config.')
     return ' '.join(sentences)

@@ -9,7 +9,7 @@ from mmengine.registry import DATASETS, DefaultScope
 
 from ..datasets.folders import check_folders, present_pairs
 from ..datasets.introspect import has_transform, highest_class, label_rule, rotates, source_datasets
-from ..datasets.pairs import inspect_pair, error_line
+from ..datasets.pairs import error_line, inspect_pair
 from ..settings import unwrapped_datasets
 from .missing import missing_files
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from mmengine.config import Config, ConfigDict
 
-from ..checkpoints import CheckpointError, is_remote, locate, address_of
+from ..checkpoints import CheckpointError, address_of, is_remote, locate
 from ..settings import unwrapped_datasets
 from .published import PUBLISHED, Published
 

@@ -38,8 +38,8 @@ def check_folders(source: object) -> list[str]:
         if not source.ann_file:
             present = {file for file in labels if file.endswith(source.seg_map_suffix)}
             alone = present - {name + source.seg_map_suffix for name in names}
-            problems += name_few(alone, label_folder, f'label maps without an image of the suffix {source.img_suffix}; add '
-                            'the images, delete the labels, or name the images to use in ann_file')
+            problems += name_few(alone, label_folder, f'label maps without an image of the suffix {source.img_suffix}; '
+                                 'add the images, delete the labels, or name the images to use in ann_file')
     return problems
 
 

@@ -6,7 +6,7 @@ from mmengine.registry import DATASETS
 
 from ..wording import listed
 from .introspect import has_transform, label_rule, rotates, sample_files
-from .pairs import VALUES, LabelRule, check_headers, inspect_pair, error_line
+from .pairs import VALUES, LabelRule, check_headers, error_line, inspect_pair
 
 
 class SampleError(RuntimeError):

@@ -12,10 +12,9 @@ MOST = 20  # most problems printed for each split; the JSON file has all
 
 def training_copies(surveys: dict[str, Survey]) -> list[str]:
     """Says which images of other splits are training images too."""
-    found = []
-    for split in surveys.keys() - {'train'} if 'train' in surveys else ():
-        found += [f'{other} is the training image {own}' for own, other in common_images(surveys['train'], surveys[split])]
-    return sorted(found)
+    train = surveys.get('train')
+    return sorted(f'{other} is the training image {own}' for found in surveys.values() if train and found is not train
+                  for own, other in common_images(train, found))
 
 
 def as_numbers(surveys: dict[str, Survey]) -> dict:

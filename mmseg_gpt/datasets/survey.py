@@ -67,18 +67,18 @@ class Survey:
         """Classes that never occur; empty without labels."""
         return [name for name, count in zip(self.classes, self.images) if not count] if self.images.any() else []
 
-    def add(self, job: PairToInspect, inspection: Inspection, digest: str | None) -> None:
+    def add(self, pair: PairToInspect, inspection: Inspection, digest: str | None) -> None:
         """Adds the findings in one pair, and the SHA-256 of its image if it can be read."""
         self.pairs += 1
         self.problems += inspection.problems
         if inspection.size:
             self.sizes.append(inspection.size)
         if digest:
-            self.images_by_hash.setdefault(digest, []).append(job.image)
+            self.images_by_hash.setdefault(digest, []).append(pair.image)
         if inspection.pixels is not None and self.classes:
-            by_class = np.bincount(job.rule.class_of_value(), inspection.pixels, minlength=256).astype(int)
-            self.ignored += int(by_class[job.rule.ignore_index])
-            by_class = np.where(np.arange(256) == job.rule.ignore_index, 0, by_class)[:len(self.classes)]
+            by_class = np.bincount(pair.rule.class_of_value(), inspection.pixels, minlength=256).astype(int)
+            self.ignored += int(by_class[pair.rule.ignore_index])
+            by_class = np.where(np.arange(256) == pair.rule.ignore_index, 0, by_class)[:len(self.classes)]
             self.pixels += by_class
             self.images += by_class > 0
 
@@ -105,15 +105,15 @@ def survey(dataset: object, workers: int, progress: Progress = lambda done, tota
         Survey: The problems and counts of the whole dataset.
     """
     found = Survey(class_names(dataset))
-    jobs = []
+    pairs = []
     for source in source_datasets(dataset):
         found.problems += check_folders(source) + overlooked_images(source)
         found.count(source)
-        jobs += pairs_to_inspect(source)
+        pairs += pairs_to_inspect(source)
     pool = ProcessPoolExecutor(workers, initializer=start_worker)
     try:
-        for result, job in zip(progress(pool.map(inspect_and_hash, jobs, chunksize=8), len(jobs)), jobs):
-            found.add(job, *result)
+        for result, pair in zip(progress(pool.map(inspect_and_hash, pairs, chunksize=8), len(pairs)), pairs):
+            found.add(pair, *result)
     finally:  # so that an interrupt too leaves no process behind
         pool.shutdown(cancel_futures=True)
     return found
@@ -127,7 +127,7 @@ def class_names(dataset: object) -> Sequence[str]:
 
 
 def pairs_to_inspect(source: object) -> list[PairToInspect]:
-    """Returns a job for each pair of an unwrapped dataset, each pair once; samples that are not files are left out."""
+    """Lists the pairs of an unwrapped dataset, each once; samples that are not files are left out."""
     rule, turned = label_rule(source), rotates(source)
     return [PairToInspect(*pair, rule, turned) for pair in present_pairs(source, range(len(source)))]
 
@@ -138,10 +138,10 @@ def start_worker() -> None:
     cv2.setNumThreads(0)
 
 
-def inspect_and_hash(job: PairToInspect) -> tuple[Inspection, str | None]:
+def inspect_and_hash(pair: PairToInspect) -> tuple[Inspection, str | None]:
     """Inspects a pair and hashes its image; runs in a worker."""
-    inspection = inspect_pair(*job)
-    return inspection, file_sha256(job.image) if inspection.size else None
+    inspection = inspect_pair(*pair)
+    return inspection, file_sha256(pair.image) if inspection.size else None
 
 
 def common_images(first: Survey, second: Survey) -> list[tuple[str, str]]:

@@ -27,7 +27,7 @@ def check_parity(cfg: Config, seed: int = 0) -> dict[str, float]:
     Raises:
         ParityError: a difference is above ``TOLERANCE``; the message names the worst tensor.
     """
-    weights = telling_weights(draw_weights(cfg, SIZES, seed), seed)
+    weights = redrawn_weights(draw_weights(cfg, SIZES, seed), seed)
     theirs, mine = (results(build(model, cfg, SIZES, weights).double(), seed) for model in ('paper', 'ours'))
     worst = {}
     for part in theirs:
@@ -43,7 +43,7 @@ def check_parity(cfg: Config, seed: int = 0) -> dict[str, float]:
     return worst
 
 
-def telling_weights(weights: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
+def redrawn_weights(weights: dict[str, Tensor], seed: int) -> dict[str, Tensor]:
     """Draws prompts, gates, temperatures, norms and classifiers anew, so that each has an effect and labels vary."""
     generator = torch.Generator().manual_seed(seed)
 

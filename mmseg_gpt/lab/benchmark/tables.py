@@ -57,8 +57,9 @@ def time_table(results: dict, what: str) -> str:
     for allocator, found in times.items():
         columns += [f'{allocator}: {column}' for column in ('s (quartiles)', *rates, f'x {against} (quartiles)')]
         for name, entry in found[what].items():
-            rows.setdefault(name, []).extend([with_quartiles(entry), *(count / entry['median'] for count in rates.values()),
-                                              with_quartiles(entry['speedup']) if 'speedup' in entry else ''])
+            rows.setdefault(name, []).extend([
+                with_quartiles(entry), *(count / entry['median'] for count in rates.values()),
+                with_quartiles(entry['speedup']) if 'speedup' in entry else ''])
     return table(TITLES[what], columns, [[name, *cells] for name, cells in rows.items()])
 
 
