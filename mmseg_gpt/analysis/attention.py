@@ -108,11 +108,6 @@ def visit_attention(vit: GatedPromptViT, images: Tensor, blocks: Iterable[int],
     return found
 
 
-def attention_maps(vit: GatedPromptViT, images: Tensor, blocks: Iterable[int]) -> dict[int, Tensor]:
-    """Returns the attention weights (B, heads, N, N) of all tokens by block; see :func:`visit_attention`."""
-    return visit_attention(vit, images, blocks, lambda _, weights, tokens: weights)
-
-
 @contextmanager
 def switched_off(vit: GatedPromptViT, prompts: bool = False, temperatures: bool = False) -> Iterator[GatedPromptViT]:
     """Removes the prompts, or the temperatures, of the ViT until the end of the ``with`` block, and yields the ViT.
