@@ -22,18 +22,18 @@ def source_datasets(dataset: object) -> Iterator[object]:
 def transforms_of(dataset: object) -> Iterator[object]:
     """Yields every transform of the pipelines of ``dataset``, those inside other transforms too."""
     for source in source_datasets(dataset):
-        yield from flatten(getattr(source, 'pipeline', None))
+        yield from nested_transforms(getattr(source, 'pipeline', None))
 
 
-def flatten(transform: object) -> Iterator[object]:
+def nested_transforms(transform: object) -> Iterator[object]:
     """Yields a transform and those inside it, at any depth."""
     if isinstance(transform, (list, tuple)):
         for each in transform:
-            yield from flatten(each)
+            yield from nested_transforms(each)
     elif callable(transform):
         yield transform
         for name in ('transforms', 'subroutines'):
-            yield from flatten(getattr(transform, name, None))
+            yield from nested_transforms(getattr(transform, name, None))
 
 
 def has_transform(dataset: object, name: str) -> bool:
