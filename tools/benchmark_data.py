@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
 
-from arguments import add_config_arguments
+from arguments import add_config_arguments, positive
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -25,26 +25,19 @@ def parse_args() -> argparse.Namespace:
     add_config_arguments(parser)
     parser.add_argument('--workers', type=counts, default='0,1,2,4', metavar='N,N,...',
                         help='numbers of worker processes to measure; 0 is the main process (default: %(default)s)')
-    parser.add_argument('--batches', type=positive, default=8, metavar='N', help='batches in each round (default: '
+    parser.add_argument('--batches', type=positive(int), default=8, metavar='N', help='batches in each round (default: '
                         '%(default)s)')
-    parser.add_argument('--rounds', type=positive, default=3, metavar='N', help='measurements of each loader (default: '
-                        '%(default)s)')
+    parser.add_argument('--rounds', type=positive(int), default=3, metavar='N', help='measurements of each loader '
+                        '(default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='seed of the order of images and of their augmentations '
                         '(default: %(default)s)')
-    parser.add_argument('--generate', type=positive, metavar='N', help='draw N images of ADE20K\'s usual sizes, and '
-                        f'measure with them (default: draw {DRAWN} if the dataset is missing)')
-    parser.add_argument('--wanted', type=positive, default=400, metavar='N', help='say how many workers would give N '
-                        'images per second (default: %(default)s)')
+    parser.add_argument('--generate', type=positive(int), metavar='N', help='draw N images of ADE20K\'s usual sizes, '
+                        f'and measure with them (default: draw {DRAWN} if the dataset is missing)')
+    parser.add_argument('--wanted', type=positive(int), default=400, metavar='N', help='say how many workers would give '
+                        'N images per second (default: %(default)s)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all numbers there')
     parser.set_defaults(work_dir=None, launcher='none')  # needed by read_config
     return parser.parse_args()
-
-
-def positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError
-    return number
 
 
 def counts(text: str) -> list[int]:

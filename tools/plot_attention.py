@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arguments import add_config_arguments, add_figure_arguments, check_device
+from arguments import add_config_arguments, add_figure_arguments, check_device, positive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +45,7 @@ def parse_args() -> argparse.Namespace:
                         help='the tokens that attend: cls; prompt:K, the K-th prompt; prompts, their mean; X,Y, the '
                         'patch with this pixel of the drawn picture; click, to choose it in a window; or to-prompts, '
                         'the share of the attention of each patch that goes to prompts (default: cls)')
-    parser.add_argument('--blocks', nargs='+', type=positive, metavar='N', help='blocks, counted from 1 (default: '
+    parser.add_argument('--blocks', nargs='+', type=positive(int), metavar='N', help='blocks, counted from 1 (default: '
                         'early, middle and late: 3 7 12 of 12)')
     parser.add_argument('--heads', nargs='+', type=head, default=['mean'], metavar='HEAD', help='mean, all, or numbers '
                         'from 1 (default: mean)')
@@ -72,19 +72,9 @@ def query(text: str) -> str:
     return text
 
 
-def positive(text: str) -> int:
-    """Reads a whole number from 1.
-
-    Raises:
-        argparse.ArgumentTypeError: it is not such a number.
-    """
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f'{text} is not a whole number from 1')
-    return int(text)
-
-
 def head(text: str) -> str | int:
-    return text if text in ('mean', 'all') else positive(text)
+    """Reads 'mean', 'all' or the number of a head, counted from 1."""
+    return text if text in ('mean', 'all') else positive(int)(text)
 
 
 def view_images(task: 'ServedTask', args: argparse.Namespace) -> tuple['np.ndarray', list['Tensor']]:
