@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
                         '(default: %(default)s)')
     parser.add_argument('--generate', type=positive(int), metavar='N', help='draw N images of ADE20K\'s usual sizes, '
                         f'and measure with them (default: draw {DRAWN} if the dataset is missing)')
-    parser.add_argument('--wanted', type=positive(int), default=400, metavar='N', help='say how many workers would give '
+    parser.add_argument('--wanted', type=positive(int), default=400, metavar='N', help='say how many workers give '
                         'N images per second (default: %(default)s)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all numbers there')
     parser.set_defaults(work_dir=None, launcher='none')  # needed by read_config

@@ -17,7 +17,7 @@ State = dict[str, Tensor]
 
 
 class Layout(NamedTuple):
-    """How one family of checkpoints names its weights.
+    """The names of weights in one family of checkpoints.
 
     Attributes:
         name: Its name in error messages and the log.

@@ -99,7 +99,7 @@ def inspect_pair(image: str | Path, label: str | Path | None = None, rule: Label
     Args:
         image: Image file.
         label: Its label map, or None if there is none.
-        rule: Which label values are right; default all.
+        rule: The right label values; default all.
         rotates: Whether the image is rotated according to its EXIF orientation when it is loaded.
 
     Returns:
@@ -128,7 +128,7 @@ def check_values(pixels: np.ndarray, rule: LabelRule, label: str | Path) -> list
 
     Args:
         pixels: Number of pixels (256,) by value in the file.
-        rule: Which values are right.
+        rule: The right values.
         label: The file, for the message.
 
     Returns:

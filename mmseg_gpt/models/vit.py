@@ -189,7 +189,7 @@ class VisionTransformer(BaseModule):
         layer_scale: Whether each block scales what it adds, channel by channel (``blocks.0.ls1.gamma``).
         num_registers: Register tokens between CLS and patches (``reg_token``, arXiv 2309.16588); they have no
             position embedding.
-        init_cfg: As in mmengine's BaseModule.
+        init_cfg: The ``init_cfg`` of mmengine's BaseModule.
 
     Raises:
         ValueError: a size is out of its range; the message names it.

@@ -74,8 +74,8 @@ def plot(points: dict, path: str | Path) -> None:
     """Draws a row for each cost and a column for each axis.
 
     Args:
-        points: What :func:`sweep` returned.
-        path: Where to write; the suffix says the format.
+        points: The result of :func:`sweep`.
+        path: File to write; its suffix decides the format.
     """
     import matplotlib
     matplotlib.use('Agg')
