@@ -1,4 +1,4 @@
-"""The results as people read them: Markdown, CSV, figures, and the part of the README that is made from them."""
+"""The results as people read them: Markdown, CSV, figures, and the part of a documentation page that is made from them."""
 
 import json
 import re
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / 'docs/replication'
-README = ROOT / 'README.md'
+PAGE = ROOT / 'docs/miniature.md'
 BEGIN, END = '<!-- replication: made by tools/replicate.py -->', '<!-- end of replication -->'
 NOT_ADAPTED = ('linear', 'full')
 BOLD = 'The best of the methods that adapt the ViT without training all of it is bold.'
@@ -303,28 +303,33 @@ POINTS = {
 }
 
 
-def readme_part(results: dict) -> str:
-    """What the README says of the results."""
+def page_part(results: dict) -> str:
+    """Returns the part of the page about the miniature that is made from the results."""
     tables, seeds = results['tables'], len(results['about']['seeds'])
-    folder = f'{PUBLISHED.relative_to(ROOT).as_posix()}/'
+    folder = f'{PUBLISHED.relative_to(PAGE.parent).as_posix()}/'
     return '\n\n'.join([
-        BEGIN, claims(results['claims']),
-        *(f'**{tables[name]["title"]}.** {BOLD}\n\n{by_method(tables[name], results["parameters"], seeds)}\n\n'
+        BEGIN, '### Claims of the paper', claims(results['claims']),
+        *(f'### {tables[name]["title"]}\n\n{BOLD}\n\n{by_method(tables[name], results["parameters"], seeds)}\n\n'
           f'{picture(results, name, folder)}' for name in MAIN),
-        f'**{tables["gates"]["title"]}**\n\n{gates(results)}', f'**How it was measured.** {conditions(results)}', END])
+        f'### {tables["gates"]["title"]}\n\n{gates(results)}', f'### How it was measured\n\n{conditions(results)}', END])
 
 
-def publish(results: dict, folder: Path = PUBLISHED, readme: Path = README) -> None:
-    """Writes the results into the documentation, and their part of the README.
+def publish(results: dict, folder: Path = PUBLISHED, page: Path = PAGE) -> None:
+    """Writes the results into the documentation, and their part of the page about them.
+
+    Args:
+        results: All results of ``tools/replicate.py``.
+        folder: Where results.md, .csv, .json and the figures go.
+        page: A Markdown file that has the lines ``BEGIN`` and ``END``; what is between them is replaced.
 
     Raises:
-        SystemExit: they are not of the full preset, or the README has no place for them.
+        SystemExit: the results are not of the full preset, or the page has no place for them.
     """
     if results['about']['preset'] != 'full':
         raise SystemExit('only the results of the full preset can be published')
-    old = readme.read_text(encoding='utf-8')
+    old = page.read_text(encoding='utf-8')
     place = re.compile(f'{re.escape(BEGIN)}.*?{re.escape(END)}', re.DOTALL)
     if not place.search(old):
-        raise SystemExit(f'{readme} has no lines "{BEGIN}" and "{END}", between which the results would go')
+        raise SystemExit(f'{page} has no lines "{BEGIN}" and "{END}", between which the results would go')
     write(results, folder)
-    readme.write_text(place.sub(lambda _: readme_part(results), old), encoding='utf-8')
+    page.write_text(place.sub(lambda _: page_part(results), old), encoding='utf-8')
