@@ -1,4 +1,4 @@
-"""The results as people read them: Markdown, CSV, figures, and the part of a documentation page that is made from them."""
+"""The results as people read them: Markdown, CSV, figures, and a part of a page of the documentation."""
 
 import json
 import re
@@ -311,7 +311,8 @@ def page_part(results: dict) -> str:
         BEGIN, '### Claims of the paper', claims(results['claims']),
         *(f'### {tables[name]["title"]}\n\n{BOLD}\n\n{by_method(tables[name], results["parameters"], seeds)}\n\n'
           f'{picture(results, name, folder)}' for name in MAIN),
-        f'### {tables["gates"]["title"]}\n\n{gates(results)}', f'### How it was measured\n\n{conditions(results)}', END])
+        f'### {tables["gates"]["title"]}\n\n{gates(results)}',
+        f'### How it was measured\n\n{conditions(results)}', END])
 
 
 def publish(results: dict, folder: Path = PUBLISHED, page: Path = PAGE) -> None:
