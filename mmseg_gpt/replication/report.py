@@ -38,9 +38,10 @@ def write(results: dict, folder: Path) -> str:
 
 
 def markdown(results: dict) -> str:
-    """Everything, as Markdown."""
+    """Returns all results as a page of Markdown."""
     tables, about, seeds = results['tables'], results['about'], len(results['about']['seeds'])
-    parts = ['# The paper in miniature', conditions(results), '## Claims of the paper', claims(results['claims'])]
+    parts = ['# The paper in miniature: all results', conditions(results), '## Claims of the paper',
+             claims(results['claims'])]
     for name in MAIN:
         parts += [f'## {tables[name]["title"]}', BOLD, by_method(tables[name], results['parameters'], seeds),
                   picture(results, name)]
@@ -75,31 +76,31 @@ def conditions(results: dict) -> str:
 
 
 def budgets(about: dict) -> str:
-    """What all methods have."""
+    """Says what is the same for all methods: seeds, images, iterations and prompts."""
     pretraining, adaptation = (', '.join(f'{NAMES.get(name, name)} {n:,}' for name, n in about[key].items())
                                for key in ('pretraining', 'iterations'))
     images = ', '.join(f'{name} {"/".join(f"{n:,}" for n in about["images"][name].values())}'
                        for name in about['iterations'])
-    return (f'Mean ± standard deviation of seeds {listed(about["seeds"])} on test images, in percent: of the '
-            'adaptation, on the same ViTs and images and with the same learning rates. ViTs of 12 blocks, width 64 and '
-            f'36 patches were pretrained on {about["images"]["pretraining"]["train"]:,} images (iterations: '
-            f'{pretraining}) and adapted (iterations: {adaptation}; images of training, validation and test: '
+    return (f'Numbers are the mean ± standard deviation over the seeds {listed(about["seeds"])} on test images, in '
+            'percent. They are seeds of the adaptation; ViTs, images and learning rates are the same. ViTs of 12 '
+            'blocks, width 64 and 36 patches were pretrained on '
+            f'{about["images"]["pretraining"]["train"]:,} images (iterations: {pretraining}) and adapted (iterations: {adaptation}; images of training, validation and test: '
             f'{images}), with {about["prompts"]} prompts in all where there are prompts (VPT-deep has '
             f'{about["prompts"] // DEPTH} in each block). Gates start at a prior of {PRIOR:g}, hard gates at 0.')
 
 
 def searching(results: dict) -> str:
-    """How learning rates were chosen, and how many were best at an edge of their grid."""
+    """Says how learning rates were chosen, and how many of the best are at an edge of their grid."""
     about = results['about']
     heads = [each['head'] for each in results['rates'] if each['backbone'] is None]
     others = [each['backbone'] for each in results['rates'] if each['backbone'] is not None]
     at_edge = sum(head in (min(about['heads']), max(about['heads'])) for head in heads)
     lowest, highest = (others.count(edge(about['rates'])) for edge in (min, max))
-    return (f'Learning rates were chosen on the validation images, with seed {about["search_seed"]}: the head\'s with '
-            f'the head alone ({listed(about["heads"])}), and with that for each method its own, of what it trains in '
-            f'the ViT ({listed(about["rates"])}). Beyond the edge of a grid a better one may lie: {at_edge} of '
-            f'{len(heads)} heads have the lowest or highest; of {len(others)} others {lowest} have the lowest and '
-            f'{highest} the highest.')
+    return (f'Learning rates were chosen on the validation images, with seed {about["search_seed"]}: first that of '
+            f'the head, with the head alone ({listed(about["heads"])}); then, with it and for each method, that of '
+            f'what the method trains in the ViT ({listed(about["rates"])}). A better one may lie beyond the edge of '
+            f'its grid: {at_edge} of {len(heads)} heads have the lowest or highest; of {len(others)} others {lowest} '
+            f'have the lowest and {highest} the highest.')
 
 
 def listed(values: Sequence[float]) -> str:
@@ -188,7 +189,7 @@ def furthest(found: dict | None) -> tuple[str, str]:
 
 
 def claims(found: Sequence[dict]) -> str:
-    """What holds."""
+    """Returns the table that says which claims hold, and the notes to it."""
     rows = []
     for claim in found:
         counts = [sum(c['verdict'] == verdict for c in claim['comparisons']) for verdict in (HOLDS, NOISE, FAILS)]
@@ -196,9 +197,9 @@ def claims(found: Sequence[dict]) -> str:
             f'{count} of {len(claim["comparisons"])}' if count else '' for count in counts)])
     compared = sum(len(claim['comparisons']) for claim in found)
     return (f'{grid(["The paper says", "Where", "Holds", "Within the noise", "Does not hold"], rows, 2)}\n\n'
-            'Claims are about MAE and MoCo v3 (of hard gates and Figure 7, about MAE), single-scale. MoCo v3 on breeds '
-            'is left out of the comparison with VPT-deep: the paper calls the two comparable there. Of the best later '
-            f'block, p is multiplied by the number of later blocks. {chance(compared)}')
+            'Claims are about MAE and MoCo v3 (those about hard gates and Figure 7: about MAE), single-scale. MoCo v3 '
+            'on breeds is left out of the comparison with VPT-deep, because the paper calls the two comparable there. '
+            f'For the best later block, p is multiplied by the number of later blocks. {chance(compared)}')
 
 
 def comparisons(found: Sequence[dict]) -> str:
