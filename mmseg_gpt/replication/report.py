@@ -84,7 +84,8 @@ def budgets(about: dict) -> str:
     return (f'Numbers are the mean ± standard deviation over the seeds {listed(about["seeds"])} on test images, in '
             'percent. They are seeds of the adaptation; ViTs, images and learning rates are the same. ViTs of 12 '
             'blocks, width 64 and 36 patches were pretrained on '
-            f'{about["images"]["pretraining"]["train"]:,} images (iterations: {pretraining}) and adapted (iterations: {adaptation}; images of training, validation and test: '
+            f'{about["images"]["pretraining"]["train"]:,} images (iterations: {pretraining}) and '
+            f'adapted (iterations: {adaptation}; images of training, validation and test: '
             f'{images}), with {about["prompts"]} prompts in all where there are prompts (VPT-deep has '
             f'{about["prompts"] // DEPTH} in each block). Gates start at a prior of {PRIOR:g}, hard gates at 0.')
 
