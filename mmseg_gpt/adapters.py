@@ -147,7 +147,7 @@ def is_adapter_only(content: object) -> bool:
     return isinstance(meta, dict) and isinstance(meta.get('frozen'), dict)
 
 
-def whole_state_dict(checkpoint: dict, vit: str, path: str | Path) -> dict[str, Tensor]:
+def with_frozen_state(checkpoint: dict, vit: str, path: str | Path) -> dict[str, Tensor]:
     """Returns the state dict of the whole model, given an adapter-only checkpoint and its pretrained ViT.
 
     Args:

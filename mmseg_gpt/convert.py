@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from .adapters import is_adapter_only, whole_state_dict
+from .adapters import is_adapter_only, with_frozen_state
 from .checkpoints.export import EXPORTS
 from .checkpoints.fit import differences
 from .checkpoints.formats import State, to_timm
@@ -84,7 +84,11 @@ def empty_vit(shape: VitShape, num_heads: int | None, has_norm: bool) -> GatedPr
 
 
 def describe(path: Path) -> str:
-    """Describes in lines of text what a checkpoint holds and how a config uses it."""
+    """Describes in lines of text what a checkpoint holds and how a config uses it.
+
+    Args:
+        path: A checkpoint in any layout, which may be one of stock MMEngine.
+    """
     content = read_file(path, old_mmengine=True)
     if is_adapter_only(content):
         return describe_adapters(path, content)
@@ -201,7 +205,7 @@ def convert(source: Path, target: Path, layout: str, force: bool = False, vit: s
         if vit:
             if not is_adapter_only(content):
                 raise ValueError(f'--vit is for adapter-only checkpoints, and {source} is a whole one')
-            state = whole_state_dict(content, vit, source)
+            state = with_frozen_state(content, vit, source)
         elif is_adapter_only(content):
             raise CheckpointError(f'{source} holds adapters only; {how_to_make_whole(content)}')
         meta |= class_meta(content)

@@ -6,7 +6,6 @@ import math
 import runpy
 import sys
 from collections import OrderedDict
-from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from mmseg_gpt.analysis.attention import (
     Study,
     Summary,
     Tokens,
+    attention_maps,
     early_middle_late,
     query_map,
     study,
@@ -33,7 +33,6 @@ from mmseg_gpt.analysis.attention import (
     summarise_uniform,
     switched_off,
     variants,
-    visit_attention,
 )
 from mmseg_gpt.analysis.attention_figures import Column, Row, draw_maps
 from mmseg_gpt.apis import load_task
@@ -47,10 +46,6 @@ GATED = dict(type='GatedPrompt', num_tokens=3)
 images = torch.randn(2, 3, 27, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(7))  # a grid of 4 x 4
 # A sequence of CLS, 2 x 2 patches of 8 pixels and 3 prompts.
 TOKENS = Tokens(first_patch=1, grid=(2, 2), num_prompts=3, patch_size=8)
-
-
-def attention_maps(vit: GatedPromptViT, images: torch.Tensor, blocks: Iterable[int]) -> dict[int, torch.Tensor]:
-    return visit_attention(vit, images, blocks, lambda _, weights, tokens: weights)
 
 
 # Weights of the real model

@@ -108,11 +108,30 @@ def visit_attention(vit: GatedPromptViT, images: Tensor, blocks: Iterable[int],
     return found
 
 
+def attention_maps(vit: GatedPromptViT, images: Tensor, blocks: Iterable[int]) -> dict[int, Tensor]:
+    """Returns the attention weights (B, heads, N, N) of all tokens, by block.
+
+    Args:
+        vit: The ViT, in eval mode.
+        images: Images (B, 3, H, W), normalised.
+        blocks: Blocks, counted from 0.
+
+    Raises:
+        ValueError: as ``visit_attention``.
+    """
+    return visit_attention(vit, images, blocks, lambda _, weights, tokens: weights)
+
+
 @contextmanager
 def switched_off(vit: GatedPromptViT, prompts: bool = False, temperatures: bool = False) -> Iterator[GatedPromptViT]:
-    """Removes the prompts, or the temperatures, of the ViT until the end of the ``with`` block, and yields the ViT.
+    """Removes prompts or temperatures from a ViT until the end of the ``with`` block, and yields the ViT.
 
     A frozen ViT without both is the pretrained one.
+
+    Args:
+        vit: The ViT, which gets them back at the end.
+        prompts: Whether to remove the prompts.
+        temperatures: Whether to remove the temperatures.
     """
     kept = vit.prompt, vit.temperature
     try:
@@ -124,7 +143,11 @@ def switched_off(vit: GatedPromptViT, prompts: bool = False, temperatures: bool 
 
 
 def variants(vit: GatedPromptViT) -> dict[str, dict[str, bool]]:
-    """Returns the columns of Figure 5 by name, as arguments of :func:`switched_off`; the last is the whole model."""
+    """Returns the columns of Figure 5 by name, as arguments of ``switched_off``; the last is the whole model.
+
+    Args:
+        vit: The model; one without prompts or temperatures has fewer columns.
+    """
     found = {'ViT alone' if vit.frozen else 'fine-tuned ViT': dict(prompts=True, temperatures=True)}
     if vit.prompt is not None:
         found['with prompts'] = dict(temperatures=True)

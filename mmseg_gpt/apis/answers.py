@@ -57,6 +57,10 @@ class LabelWriter:
     def write(self, image: str, sample: BaseDataElement) -> dict[str, str]:
         """Writes the label map and the picture of an image, under its own name.
 
+        Args:
+            image: The image file.
+            sample: The task's answer.
+
         Returns:
             dict: Their paths, as ``label_map`` and ``overlay``.
         """

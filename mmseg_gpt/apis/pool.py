@@ -34,12 +34,12 @@ class AdapterPool:
     While a task is added, its own copy of the ViT is in memory for a moment.
 
     Args:
-        device: Device of the models; default the GPU if there is one.
+        device: Device of the models; by default the GPU, if there is one.
         dtype: ``torch.bfloat16`` or ``torch.float16`` keeps the ViT in half the memory and computes under autocast,
             with the same results as ``tools/test.py --amp``.
 
     Raises:
-        ValueError: ``dtype`` is another type, or float16 on a CPU.
+        ValueError: ``dtype`` is none of these and not float32, or it is float16 on a CPU.
     """
 
     def __init__(self, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32) -> None:
@@ -96,6 +96,9 @@ class AdapterPool:
 
     def remove(self, name: str) -> None:
         """Removes a task. The weights that other tasks share with it stay.
+
+        Args:
+            name: Name of the task in requests.
 
         Raises:
             ValueError: there is no such task.

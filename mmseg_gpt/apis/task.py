@@ -28,11 +28,11 @@ Image = str | Path | np.ndarray
 
 @dataclass(eq=False)
 class ServedTask:
-    """Model and preprocessing of one task, made by :func:`load_task`.
+    """Model and preprocessing of one task, made by ``load_task``.
 
     Attributes:
         model: A segmentor or classifier in eval mode.
-        vit: Its backbone, which is frozen unless :func:`load_task` was called with ``frozen=False``.
+        vit: Its backbone, which is frozen unless ``load_task`` was called with ``frozen=False``.
         origin: The source of the ViT's weights, in words.
         reader: The transform of the config's test pipeline that reads the file.
         transform: The transforms after it, without those that load annotations.
@@ -70,16 +70,20 @@ class ServedTask:
         return dict(img=pixels, img_path=None, img_shape=size, ori_shape=size)
 
     def prepare(self, image: Image) -> dict:
-        """Prepares an image, see :meth:`read`: returns the model's ``inputs`` (3, h, w) and ``data_samples``."""
+        """Prepares an image; returns the model's ``inputs`` (3, h, w) and ``data_samples``.
+
+        Args:
+            image: As for ``read``.
+        """
         return self.transform(self.read(image))
 
     def view(self, image: Image) -> tuple[np.ndarray, Tensor]:
-        """Returns an image as the backbone gets it, and a picture of the same pixels for people.
+        """Returns a picture of an image for people, and the same pixels as the backbone gets them.
 
         If a segmentor slides windows over the image, this is a window of that size in the middle.
 
         Args:
-            image: See :meth:`read`.
+            image: As for ``read``.
 
         Returns:
             tuple: The picture (H, W, 3), uint8, red first; and the normalised input (1, 3, H, W) of the backbone.
@@ -97,11 +101,19 @@ class ServedTask:
         return pixels[:, rows, columns].permute(1, 2, 0).numpy()[..., ::-1], inputs[..., rows, columns]
 
     def predict(self, prepared: list[dict]) -> list[BaseDataElement]:
-        """Returns the model's answers for images that :meth:`prepare` has brought to the same size."""
+        """Returns the model's answers, one for each image.
+
+        Args:
+            prepared: Images from ``prepare``, all of the same size.
+        """
         return self.model.test_step({key: [each[key] for each in prepared] for key in ('inputs', 'data_samples')})
 
     def class_name(self, label: int) -> str:
-        """Returns the name of a class, or its number if the checkpoint has no names."""
+        """Returns the name of a class, or its number if the checkpoint has no names.
+
+        Args:
+            label: Number of the class, from 0.
+        """
         return self.classes[label] if self.classes else str(label)
 
 

@@ -134,10 +134,13 @@ class GatedPromptViT(VisionTransformer):
         super().init_weights()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Runs images (B, 3, H, W) through the blocks, with prompts, gates and temperatures (Algorithm 1).
+        """Runs images through the blocks, with prompts, gates and temperatures (Algorithm 1).
 
         Prompts stand last in the sequence. They have no position embedding, so their place does not change the
         result, and patches never move. The last block computes only the tokens that are returned.
+
+        Args:
+            images: Normalised images (B, 3, H, W).
 
         Returns:
             tuple: One tensor for each of ``out_indices``: (B, D, h, w) for 'featmap', with

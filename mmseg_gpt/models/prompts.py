@@ -60,7 +60,12 @@ class ShallowPrompt(nn.Module):
         return ()
 
     def enter(self, tokens: Tensor, batch: int) -> Tensor:
-        """Repeats tokens for each image, with a dropout of its own: (N_p, D) -> (B, N_p, D)."""
+        """Repeats tokens for each image, with a dropout of its own: (N_p, D) -> (B, N_p, D).
+
+        Args:
+            tokens: Prompt tokens (N_p, D).
+            batch: Number B of images.
+        """
         return self.dropout(tokens.expand(batch, -1, -1))
 
     def first(self, block: int, batch: int) -> Tensor:
@@ -114,7 +119,6 @@ class GatedPrompt(ShallowPrompt):
         gate_init: Every gate prior gamma starts at ``-gate_init``. This is the sign the authors' code
             uses, so the paper's "GATE INIT. 10" starts the gates almost closed, g = 4.5e-5.
             Read literally (``gate_init=-10``) the method would start as VPT-shallow.
-        *args: See :class:`ShallowPrompt`.
         **kwargs: See :class:`ShallowPrompt`.
 
     Raises:
@@ -129,7 +133,11 @@ class GatedPrompt(ShallowPrompt):
         self.gate_prior = nn.Parameter(torch.full((self.num_layers - 1, ), -float(gate_init)))
 
     def gate(self, block: int) -> Tensor:
-        """Returns the gate g of ``block``, a scalar (equation 6)."""
+        """Returns the gate g of a block, a scalar (equation 6).
+
+        Args:
+            block: Number of the block, counted from 0; the last block has no gate.
+        """
         return at_least_float32(self.gate_prior[block]).sigmoid()  # equation 6
 
     def next(self, block: int, before: Tensor, after: Tensor) -> Tensor:
@@ -150,7 +158,6 @@ class HardGatedPrompt(GatedPrompt):
 
     Args:
         gumbel_temperature: Temperature of the soft sample behind the gradient.
-        *args: See :class:`GatedPrompt`.
         **kwargs: See :class:`GatedPrompt`.
 
     Raises:

@@ -222,7 +222,10 @@ class VisionTransformer(BaseModule):
         return 1 if self.reg_token is None else 1 + self.reg_token.shape[1]
 
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Turns images (B, 3, H, W) into the tokens of the first block (equation 1).
+        """Turns images into the tokens of the first block (equation 1).
+
+        Args:
+            images: Normalised images (B, 3, H, W).
 
         Returns:
             tuple: CLS, R register and patch tokens (B, 1 + R + h*w, D), and the grid (h, w) of the patches.
@@ -233,7 +236,12 @@ class VisionTransformer(BaseModule):
         return torch.cat([t.expand(len(patches), -1, -1) for t in before] + [patches + pos_embed[:, 1:]], dim=1), grid
 
     def fit_pos_embed(self, pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Resizes a position embedding of ``grid`` to the grid of this ViT, in float32 at least."""
+        """Resizes a position embedding to the grid of this ViT, in float32 at least.
+
+        Args:
+            pos_embed: (1, 1 + h*w, D).
+            grid: The rows and columns (h, w) that it has.
+        """
         return resize_pos_embed(at_least_float32(pos_embed), grid, self.grid)
 
 
