@@ -11,9 +11,9 @@ from mmengine.hooks import Hook
 from tiny_run import At, run, saved, tiny_config
 
 from mmseg_gpt.engine import NonFiniteHook, RunStopped, StopOnSignalHook
-from mmseg_gpt.engine.guards import fetch_numbers
+from mmseg_gpt.engine.hooks.non_finite import fetch_numbers
 from mmseg_gpt.engine.resume import newest_checkpoint
-from mmseg_gpt.engine.runner import GUARDS
+from mmseg_gpt.engine.runner import STANDARD_HOOKS
 
 # --- non-finite ------------------------------------------------------------------------------------
 
@@ -208,4 +208,4 @@ def test_guards_are_always_there_and_take_options(tmp_path):
     assert sum(isinstance(h, StopOnSignalHook) for h in hooks) == 1
     cfg = tiny_config(tmp_path, train_cfg__max_iters=1)
     cfg.pop('custom_hooks')
-    assert {type(h).__name__ for h in run(cfg).hooks} >= set(GUARDS)
+    assert {type(h).__name__ for h in run(cfg).hooks} >= set(STANDARD_HOOKS)

@@ -1,11 +1,11 @@
 """What the tools call: all checks of a config before the runner is built, and of the runner before it trains."""
 
-import os
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from ..environment import is_first_process
 from .data import wrong_data
 from .keys import misspelt_keys
 from .missing import missing_checkpoint, missing_datasets, missing_weights
@@ -73,9 +73,3 @@ def refuse(missing: list[str], wrong: list[str]) -> None:
         shown = '\n'.join([f'  * {problem}' for problem in wrong[:MOST]] + more)
         said += ['And this is wrong:' if missing else 'Nothing was started, because this is wrong:', shown]
     raise SystemExit('\n\n'.join(said))
-
-
-def is_first_process() -> bool:
-    """Whether this is the first process of torchrun, Slurm or MPI, or the only one; nothing is initialised yet."""
-    ranks = (os.environ.get(name) for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'))
-    return next((rank for rank in ranks if rank is not None), '0') == '0'

@@ -15,8 +15,7 @@ import numpy as np
 import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank, get_world_size
-from mmengine.hooks import Hook
-from mmengine.registry import DATA_SAMPLERS, DATASETS, HOOKS
+from mmengine.registry import DATA_SAMPLERS, DATASETS
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 SAMPLE, ITERATION = 0, 1  # so that a sample and an iteration of the same number differ
@@ -44,12 +43,12 @@ class Place(NamedTuple):
 
 @DATA_SAMPLERS.register_module()
 class PlaceSampler(Sampler):
-    """Says of each sample of another sampler where in the run it stands.
+    """Takes the samples of another sampler, and says of each where in the run it stands.
 
     Args:
         sampler: Config of a sampler whose processes take turns, as all of MMEngine's do.
-        dataset: What is sampled.
-        seed: For ``sampler``.
+        dataset: The dataset to be sampled.
+        seed: The seed of ``sampler``.
     """
 
     def __init__(self, sampler: dict, dataset: Sized, seed: int) -> None:
@@ -102,18 +101,8 @@ class SeededDataset(Dataset):
         return getattr(self.dataset, name)
 
 
-@HOOKS.register_module()
-class SeedIterationHook(Hook):
-    """Seeds each training iteration, for what is drawn on this device: dropout, hard gates, mixing of images."""
-
-    priority = 'HIGHEST'
-
-    def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        seed_generators(runner.seed, ITERATION, runner.iter, get_rank())
-
-
 def seeded(train_dataloader: dict, seed: int) -> dict:
-    """The config of a data loader, with its samples seeded one by one.
+    """Returns the config of a data loader, with its samples seeded one by one.
 
     A loader with a batch sampler of its own is left as it is; resuming then reads the data again, as in MMEngine.
     """
@@ -129,11 +118,11 @@ def skip_iterations(loader: DataLoader, iterations: int) -> bool:
     """Lets ``loader`` begin where a run stands, without reading what comes before.
 
     Args:
-        loader: Built from a :func:`seeded` config, and not iterated yet.
-        iterations: How many the run has done, since its first epoch.
+        loader: A data loader of a :func:`seeded` config, not iterated yet.
+        iterations: The number of iterations that the run has done since its first epoch.
 
     Returns:
-        Whether it could; else the loop must read and drop.
+        Whether it could; else the loop must read and drop what comes before.
     """
     sampler = loader.sampler
     if not isinstance(sampler, PlaceSampler):
@@ -144,11 +133,11 @@ def skip_iterations(loader: DataLoader, iterations: int) -> bool:
 
 
 class AlreadySkipped:
-    """An endless iterator for MMEngine's loop, which drops as many batches as iterations are done: they cost nothing.
+    """An endless iterator whose first batches cost nothing: MMEngine's loop drops one for each iteration that is done.
 
     Args:
-        batches: The batches from there on.
-        skipped: How many the loop will drop.
+        batches: The batches after those.
+        skipped: The number of batches that the loop will drop.
     """
 
     def __init__(self, batches: Iterator, skipped: int) -> None:

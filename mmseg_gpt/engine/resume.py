@@ -1,4 +1,4 @@
-"""Where to resume from, and whether this config may go on with that run."""
+"""Resuming: which checkpoint to go on from, whether this config may, and where in the data to begin."""
 
 import json
 import logging
@@ -7,10 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.dist import all_gather_object
 from mmengine.logging import print_log
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop
+from torch.utils.data import DataLoader
 
 from ..checkpoints import CheckpointError, read_file
-from ..settings import flatten, is_under, settings_of
+from ..settings import flatten, is_under, look_up, settings_of
+from .reproducible import AlreadySkipped, skip_iterations
 
 POINTER = 'last_checkpoint'
 # Settings that say where and how a run is carried out, not what it is.
@@ -25,15 +29,39 @@ FREE = ('model.backbone.init_cfg', 'model.test_cfg', 'optim_wrapper.type', 'opti
         'optim_wrapper.dtype', 'optim_wrapper.clip_grad')
 
 
+def find_resumed(cfg: Config, work_dir: str | Path, filename: str | None = None
+                 ) -> tuple[str | Path | None, dict | None]:
+    """Finds and reads the checkpoint to go on from, and refuses a config that is not the run's.
+
+    Args:
+        cfg: The config of this start.
+        work_dir: The run's folder.
+        filename: The checkpoint; None for the newest in the folder.
+
+    Returns:
+        The file and what it holds; None and None if there has been no run.
+
+    Raises:
+        CheckpointError: it cannot be resumed, or not with this config.
+    """
+    path = filename or newest_checkpoint(work_dir, look_up(cfg, 'default_hooks.checkpoint.out_dir'))
+    if path is None:
+        print_log(f'{work_dir} holds no checkpoint: the run starts from iteration 0', logger='current')
+        return None, None
+    checkpoint = check_resumable_file(Path(path))
+    check_settings(checkpoint, cfg, path)
+    return path, checkpoint
+
+
 def newest_checkpoint(work_dir: str | Path, out_dir: str | Path | None = None) -> Path | None:
-    """The newest whole checkpoint of a run that can be resumed.
+    """Finds the newest whole checkpoint of a run that can be resumed.
 
     It is the one that the file ``last_checkpoint`` names, or one written later, or, where that file or its checkpoint
     is missing or broken, the newest that is whole; then the log says so.
 
     Args:
         work_dir: The run's folder.
-        out_dir: That of the checkpoint hook, if it writes elsewhere: into a folder there of the run's name.
+        out_dir: Where the checkpoint hook writes, if elsewhere; checkpoints are in a folder of the run's name there.
 
     Returns:
         The file, or None if there has been no run.
@@ -62,7 +90,7 @@ def newest_checkpoint(work_dir: str | Path, out_dir: str | Path | None = None) -
 
 
 def named_checkpoint(pointer: Path, folder: Path) -> Path | None:
-    """The checkpoint that ``last_checkpoint`` names: one in ``folder``, as the folder may be a copy of the run's."""
+    """Returns the checkpoint that ``last_checkpoint`` names, looked for in ``folder``, maybe a copy of the run's."""
     words = pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
     if not words or '\0' in words:
         return None
@@ -71,7 +99,7 @@ def named_checkpoint(pointer: Path, folder: Path) -> Path | None:
 
 
 def newest_first(folder: Path, named: Path | None) -> Iterator[Path]:
-    """Candidates to resume from: those written after ``named``, ``named``, and the others by their age."""
+    """Lists what to resume from: checkpoints written after ``named``, ``named`` itself, and the others by their age."""
     files = [f for f in folder.glob('*.pth') if not f.name.startswith('best_')]
     files.sort(key=lambda f: (f.stat().st_mtime, number(f)), reverse=True)
     if named is not None:
@@ -82,7 +110,7 @@ def newest_first(folder: Path, named: Path | None) -> Iterator[Path]:
 
 
 def number(path: Path) -> int:
-    """The iteration or epoch in a checkpoint's name, -1 if there is none."""
+    """Returns the iteration or epoch in a checkpoint's name, -1 if there is none."""
     numbers = re.findall(r'\d+', path.stem)
     return int(numbers[-1]) if numbers else -1
 
@@ -103,7 +131,6 @@ def check_resumable_file(path: Path) -> dict:
         raise CheckpointError(f'{path} cannot be resumed: it lacks {", ".join(absent)}. It may be a pretrained '
                               'file, or one saved with save_optimizer=False; load_from starts a new run from weights')
     return checkpoint
-
 
 
 def check_settings(checkpoint: dict, cfg: Config, path: str | Path) -> None:
@@ -132,6 +159,17 @@ def check_settings(checkpoint: dict, cfg: Config, path: str | Path) -> None:
                   logger='current', level=logging.WARNING)
 
 
+def check_same_start(checkpoint: dict | None, work_dir: str | Path) -> None:
+    """Raises a CheckpointError if the processes of a run would go on from different iterations.
+
+    Args:
+        checkpoint: What this process resumes from, if it does.
+        work_dir: The run's folder.
+    """
+    if len(set(all_gather_object(checkpoint['meta']['iter'] if checkpoint else 0))) > 1:
+        raise CheckpointError(f'the processes would go on from different checkpoints: {work_dir} must be the same '
+                              'folder on all machines')
+
 
 def check_classes(checkpoint: dict, metainfo: dict | None, path: str | Path) -> None:
     """Raises a CheckpointError if the run had other classes than the dataset now has."""
@@ -156,3 +194,45 @@ def check_dataset_length(checkpoint: dict, length: int, endless: bool, path: str
         raise CheckpointError(f'{path} cannot be resumed: {said}, so its place in the epochs is lost. Start a new run '
                               'from its weights with load_from')
     print_log(f'{path}: {said}; they are drawn in another order from here on', logger='current', level=logging.WARNING)
+
+
+def skip_what_is_done(loader: DataLoader, checkpoint: dict, path: str | Path) -> bool:
+    """Lets a data loader begin where the run to be resumed stands, if it can.
+
+    Args:
+        loader: The data loader of the training, not iterated yet.
+        checkpoint: What the run is resumed from.
+        path: The name of its file, for messages.
+
+    Returns:
+        Whether it begins there; else its loop must read and drop what comes before.
+
+    Raises:
+        CheckpointError: the dataset has another length, so that the place in its epochs is lost.
+    """
+    done = checkpoint['meta']['iter']
+    if not done:
+        return False
+    check_dataset_length(checkpoint, len(loader.dataset), getattr(loader.sampler, 'endless', False), path)
+    return skip_iterations(loader, done)
+
+
+def begin_in_the_middle(loop: BaseLoop, checkpoint: dict, skipped: bool, path: str | Path) -> None:
+    """Prepares a training loop for what :func:`skip_what_is_done` has done to its data loader.
+
+    Args:
+        loop: MMEngine's loop, which on its own drops as many batches as iterations are done.
+        checkpoint: What the run is resumed from.
+        skipped: Whether the data loader begins where the run stands.
+        path: The name of the checkpoint's file, for messages.
+
+    Raises:
+        CheckpointError: it was saved inside an epoch, whose rest is not known.
+    """
+    done = checkpoint['meta']['iter']
+    if skipped and hasattr(loop, 'dataloader_iterator'):
+        loop.dataloader_iterator._epoch = loop.dataloader.sampler.epoch
+        loop.dataloader_iterator = AlreadySkipped(loop.dataloader_iterator, done)
+    if done and not skipped and isinstance(loop, EpochBasedTrainLoop) and done % len(loop.dataloader):
+        raise CheckpointError(f'{path} cannot be resumed: it was saved inside an epoch, whose rest a batch_sampler of '
+                              'its own does not know. Resume one saved at the end of an epoch')

@@ -11,10 +11,11 @@ from mmengine.hooks import Hook, LoggerHook
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
-from ..adapters import unwrap
-from ..analysis.gates import selection_ratio, sigmoid
-from ..models import GatedPromptViT
-from .guards import accumulated_iterations, optimizer_wrappers, samples_of
+from ...adapters import unwrap
+from ...analysis.gates import selection_ratio, sigmoid
+from ...models import GatedPromptViT
+from ..loaders import samples_of
+from ..optimizer import accumulated_iterations, optimizer_wrappers
 
 MEBIBYTE = 2**20
 
@@ -121,7 +122,7 @@ def progress(runner, images: int, iterations: int, allocated: int) -> dict[str, 
         iterations: Since the last time.
         allocated: The peak of a GPU's memory so far, in bytes.
     """
-    from ..environment import peak_resident_bytes
+    from ...environment import peak_resident_bytes
     peak = allocated if torch.cuda.is_available() else peak_resident_bytes()
     scalars = {'progress/peak_memory_mib': peak / MEBIBYTE}
     seconds = runner.message_hub.log_scalars.get('train/time')  # of IterTimerHook

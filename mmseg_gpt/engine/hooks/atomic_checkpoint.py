@@ -6,9 +6,9 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.registry import HOOKS
 
-from ..adapters import frozen_source, unwrap
-from ..files import UNFINISHED, replacing
-from .resume import POINTER
+from ...adapters import frozen_source, unwrap
+from ...files import UNFINISHED, replacing
+from ..resume import POINTER
 
 
 @HOOKS.register_module()
