@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from signal import SIGINT, Signals
+from traceback import format_exception_only
 
 from mmengine.logging import MMLogger
 
@@ -53,7 +54,7 @@ def errors_in_words() -> Iterator[None]:
         report('stopped', code='signal', message=SIGINT.name)
         raise
     except BaseException as error:
-        last_line = f'{type(error).__name__}: {error}'.strip().splitlines()[-1]
+        last_line = ''.join(format_exception_only(error)).strip().splitlines()[-1]
         report('stopped', code='crashed', message=last_line)
         raise
 
