@@ -82,7 +82,11 @@ def not_importable(config: str, error: ImportError) -> str:
 
 
 def follow_protocol(cfg: Config, protocol: str) -> None:
-    """Changes ``cfg`` as the option ``--search-split`` or ``--authors-protocol`` asks.
+    """Changes a config for another protocol of classification.
+
+    Args:
+        cfg: The config, which is changed.
+        protocol: 'search_split' or 'authors_protocol'.
 
     Raises:
         SystemExit: there is no such protocol for this config.
@@ -115,7 +119,13 @@ def find_launcher(launcher: str | None) -> str:
 
 
 def set_resume(cfg: Config, resume: str | bool, overwrite: bool = False) -> None:
-    """Makes ``cfg`` resume from a checkpoint: a path, or True for the newest whole one in the work directory.
+    """Changes a config so that its run is resumed, or makes sure that a new run overwrites no other.
+
+    Args:
+        cfg: The config, with its ``work_dir``; it is changed.
+        resume: A checkpoint's path; True for the newest whole one in the work directory, or a first start if there is
+            none; False for a new run.
+        overwrite: Whether a new run may overwrite an earlier one.
 
     Raises:
         SystemExit: the path is not a file; no checkpoint of the run is whole; or a new run would overwrite the

@@ -7,11 +7,11 @@ from torch import nn
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class TrainedPartsConstructor(DefaultOptimWrapperConstructor):
-    """MMEngine's constructor, without looking into modules that train nothing, and with few groups.
+    """Makes MMEngine's parameter groups, but skips modules that train nothing, and joins equal groups.
 
-    The stock one warns about every frozen parameter, some 150 lines that hide the log's real warnings, and makes a
-    group of each trained one, so that an optimizer takes its step tensor by tensor. All its ``paramwise_cfg`` options
-    work as they do there.
+    MMEngine's constructor warns about every frozen parameter, some 150 lines that hide the log's real warnings. And it
+    makes a group of each trained one, so that an optimizer takes its step tensor by tensor. All its ``paramwise_cfg``
+    options work as they do there.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:

@@ -24,7 +24,7 @@ class Bf16OptimWrapper(OptimWrapper):
 
 
 def set_precision(cfg: Config, amp: str | None) -> None:
-    """Changes the optimiser wrapper of ``cfg`` for ``--amp bf16`` or ``--amp fp16``; None changes nothing.
+    """Changes the optimizer wrapper of a config for ``--amp bf16`` or ``--amp fp16``; None changes nothing.
 
     Raises:
         SystemExit: fp16 without a GPU, or a config whose wrapper is not the plain one.
@@ -42,7 +42,7 @@ def set_precision(cfg: Config, amp: str | None) -> None:
 
 
 def set_test_precision(cfg: Config, amp: str | None) -> None:
-    """Makes ``cfg`` test under autocast for ``--amp bf16`` or ``--amp fp16``; None changes nothing.
+    """Changes a config so that it is tested under autocast, ``--amp bf16`` or ``--amp fp16``; None changes nothing.
 
     Raises:
         SystemExit: fp16 without a GPU.
@@ -55,6 +55,6 @@ def set_test_precision(cfg: Config, amp: str | None) -> None:
 
 
 def check_device(amp: str) -> None:
-    """Refuses fp16 without a GPU, by SystemExit."""
+    """Raises SystemExit where fp16 is asked for without a GPU."""
     if amp == 'fp16' and get_device() == 'cpu':
         raise SystemExit('--amp fp16 needs a GPU, and none is visible; on a CPU use --amp bf16')

@@ -6,17 +6,23 @@ images, augmentations, dropout masks and hard gates as one that was never interr
 without reading the data again.
 """
 
+import logging
 import random
 from collections.abc import Iterator, Sized
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank, get_world_size
+from mmengine.logging import print_log
 from mmengine.registry import DATA_SAMPLERS, DATASETS
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ..checkpoints import CheckpointError
 
 SAMPLE, ITERATION = 0, 1  # so that a sample and an iteration of the same number differ
 
@@ -114,6 +120,49 @@ def seeded(train_dataloader: dict, seed: int) -> dict:
     return loader
 
 
+def skip_what_is_done(loader: DataLoader, checkpoint: dict, path: str | Path) -> bool:
+    """Lets a data loader begin where the run to be resumed stands, if it can.
+
+    Args:
+        loader: The data loader of the training, not iterated yet.
+        checkpoint: What the run is resumed from.
+        path: The name of its file, for messages.
+
+    Returns:
+        Whether it begins there; else its loop must read and drop what comes before.
+
+    Raises:
+        CheckpointError: the dataset has another length, so that the place in its epochs is lost.
+    """
+    done = checkpoint['meta']['iter']
+    if not done:
+        return False
+    check_dataset_length(checkpoint, len(loader.dataset), getattr(loader.sampler, 'endless', False), path)
+    return skip_iterations(loader, done)
+
+
+def check_dataset_length(checkpoint: dict, length: int, endless: bool, path: str | Path) -> None:
+    """Compares the number of training samples with that of the run to be resumed.
+
+    Args:
+        checkpoint: What the run is resumed from.
+        length: The number of samples now.
+        endless: Whether the run counts iterations only, and no epochs.
+        path: The name of the checkpoint's file, for messages.
+
+    Raises:
+        CheckpointError: it is another, and the run counts epochs of it.
+    """
+    old = checkpoint['meta'].get('dataset_length', length)
+    if old == length:
+        return
+    said = f'its run had {old:,} training samples, and now there are {length:,}'
+    if not endless:
+        raise CheckpointError(f'{path} cannot be resumed: {said}, so its place in the epochs is lost. Start a new run '
+                              'from its weights with load_from')
+    print_log(f'{path}: {said}; they are drawn in another order from here on', logger='current', level=logging.WARNING)
+
+
 def skip_iterations(loader: DataLoader, iterations: int) -> bool:
     """Lets ``loader`` begin where a run stands, without reading what comes before.
 
@@ -130,6 +179,27 @@ def skip_iterations(loader: DataLoader, iterations: int) -> bool:
     epoch, iterations = (0, iterations) if sampler.endless else divmod(iterations, len(loader))
     sampler.skip_to(epoch, iterations * loader.batch_size)
     return True
+
+
+def begin_in_the_middle(loop: BaseLoop, checkpoint: dict, skipped: bool, path: str | Path) -> None:
+    """Prepares a training loop for what :func:`skip_what_is_done` has done to its data loader.
+
+    Args:
+        loop: MMEngine's loop, which on its own drops as many batches as iterations are done.
+        checkpoint: What the run is resumed from.
+        skipped: Whether the data loader begins where the run stands.
+        path: The name of the checkpoint's file, for messages.
+
+    Raises:
+        CheckpointError: it was saved inside an epoch, whose rest is not known.
+    """
+    done = checkpoint['meta']['iter']
+    if skipped and hasattr(loop, 'dataloader_iterator'):
+        loop.dataloader_iterator._epoch = loop.dataloader.sampler.epoch
+        loop.dataloader_iterator = AlreadySkipped(loop.dataloader_iterator, done)
+    if done and not skipped and isinstance(loop, EpochBasedTrainLoop) and done % len(loop.dataloader):
+        raise CheckpointError(f'{path} cannot be resumed: it was saved inside an epoch, whose rest a batch_sampler of '
+                              'its own does not know. Resume one saved at the end of an epoch')
 
 
 class AlreadySkipped:

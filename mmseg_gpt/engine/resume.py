@@ -1,4 +1,4 @@
-"""Resuming: which checkpoint to go on from, whether this config may, and where in the data to begin."""
+"""Resuming: which checkpoint to go on from, and whether this config may go on with that run."""
 
 import json
 import logging
@@ -9,12 +9,9 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import all_gather_object
 from mmengine.logging import print_log
-from mmengine.runner import BaseLoop, EpochBasedTrainLoop
-from torch.utils.data import DataLoader
 
 from ..checkpoints import CheckpointError, read_file
 from ..settings import flatten, is_under, look_up, settings_of
-from .reproducible import AlreadySkipped, skip_iterations
 
 POINTER = 'last_checkpoint'
 # Settings that say where and how a run is carried out, not what it is.
@@ -136,6 +133,11 @@ def check_resumable_file(path: Path) -> dict:
 def check_settings(checkpoint: dict, cfg: Config, path: str | Path) -> None:
     """Logs which settings differ from those of the run to be resumed.
 
+    Args:
+        checkpoint: What the run is resumed from.
+        cfg: The config of this start.
+        path: The name of the checkpoint's file, for messages.
+
     Raises:
         CheckpointError: one that cannot be changed within a run differs; the message names all of them.
     """
@@ -160,11 +162,14 @@ def check_settings(checkpoint: dict, cfg: Config, path: str | Path) -> None:
 
 
 def check_same_start(checkpoint: dict | None, work_dir: str | Path) -> None:
-    """Raises a CheckpointError if the processes of a run would go on from different iterations.
+    """Compares where the processes of a run would begin.
 
     Args:
         checkpoint: What this process resumes from, if it does.
         work_dir: The run's folder.
+
+    Raises:
+        CheckpointError: they would begin at different iterations.
     """
     if len(set(all_gather_object(checkpoint['meta']['iter'] if checkpoint else 0))) > 1:
         raise CheckpointError(f'the processes would go on from different checkpoints: {work_dir} must be the same '
@@ -172,67 +177,13 @@ def check_same_start(checkpoint: dict | None, work_dir: str | Path) -> None:
 
 
 def check_classes(checkpoint: dict, metainfo: dict | None, path: str | Path) -> None:
-    """Raises a CheckpointError if the run had other classes than the dataset now has."""
+    """Compares the classes of the run to be resumed with those that the dataset has now.
+
+    Raises:
+        CheckpointError: they are others.
+    """
     old = (checkpoint['meta'].get('dataset_meta') or {}).get('classes')
     new = (metainfo or {}).get('classes')
     if old is not None and new is not None and list(old) != list(new):
         raise CheckpointError(f'{path} cannot be resumed: its run had {len(old)} classes {list(old)[:3]}..., the '
                               f'dataset of this config has {len(new)} classes {list(new)[:3]}...')
-
-
-def check_dataset_length(checkpoint: dict, length: int, endless: bool, path: str | Path) -> None:
-    """Compares the number of samples with that of the run to be resumed.
-
-    Raises:
-        CheckpointError: it is another, and the run counts epochs of it.
-    """
-    old = checkpoint['meta'].get('dataset_length', length)
-    if old == length:
-        return
-    said = f'its run had {old:,} training samples, and now there are {length:,}'
-    if not endless:
-        raise CheckpointError(f'{path} cannot be resumed: {said}, so its place in the epochs is lost. Start a new run '
-                              'from its weights with load_from')
-    print_log(f'{path}: {said}; they are drawn in another order from here on', logger='current', level=logging.WARNING)
-
-
-def skip_what_is_done(loader: DataLoader, checkpoint: dict, path: str | Path) -> bool:
-    """Lets a data loader begin where the run to be resumed stands, if it can.
-
-    Args:
-        loader: The data loader of the training, not iterated yet.
-        checkpoint: What the run is resumed from.
-        path: The name of its file, for messages.
-
-    Returns:
-        Whether it begins there; else its loop must read and drop what comes before.
-
-    Raises:
-        CheckpointError: the dataset has another length, so that the place in its epochs is lost.
-    """
-    done = checkpoint['meta']['iter']
-    if not done:
-        return False
-    check_dataset_length(checkpoint, len(loader.dataset), getattr(loader.sampler, 'endless', False), path)
-    return skip_iterations(loader, done)
-
-
-def begin_in_the_middle(loop: BaseLoop, checkpoint: dict, skipped: bool, path: str | Path) -> None:
-    """Prepares a training loop for what :func:`skip_what_is_done` has done to its data loader.
-
-    Args:
-        loop: MMEngine's loop, which on its own drops as many batches as iterations are done.
-        checkpoint: What the run is resumed from.
-        skipped: Whether the data loader begins where the run stands.
-        path: The name of the checkpoint's file, for messages.
-
-    Raises:
-        CheckpointError: it was saved inside an epoch, whose rest is not known.
-    """
-    done = checkpoint['meta']['iter']
-    if skipped and hasattr(loop, 'dataloader_iterator'):
-        loop.dataloader_iterator._epoch = loop.dataloader.sampler.epoch
-        loop.dataloader_iterator = AlreadySkipped(loop.dataloader_iterator, done)
-    if done and not skipped and isinstance(loop, EpochBasedTrainLoop) and done % len(loop.dataloader):
-        raise CheckpointError(f'{path} cannot be resumed: it was saved inside an epoch, whose rest a batch_sampler of '
-                              'its own does not know. Resume one saved at the end of an epoch')

@@ -23,7 +23,8 @@ from ..checkpoints.write import write_checkpoint
 from ..checks.checkpoint import check_backbone, check_data
 from ..settings import settings_of
 from .loaders import build_loader, training_loader
-from .resume import begin_in_the_middle, check_classes, check_same_start, find_resumed, skip_what_is_done
+from .reproducible import begin_in_the_middle, skip_what_is_done
+from .resume import check_classes, check_same_start, find_resumed
 from .state import put_back, state_of, without_frozen
 
 # Always there; listed in ``custom_hooks`` they take options.
