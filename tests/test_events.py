@@ -1,7 +1,9 @@
 """What a run tells the process that has started it: events as JSON, in a file."""
 
 import json
+import runpy
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +20,7 @@ from mmseg_gpt.datasets import SampleError
 from mmseg_gpt.engine import ProgressHook, RunStopped, errors_in_words
 from mmseg_gpt.engine.hooks import progress
 from mmseg_gpt.events import VARIABLE, read_events, report
+from mmseg_gpt.resources import TOOLS
 
 
 @pytest.fixture
@@ -180,6 +183,16 @@ def test_a_run_that_diverges_says_so(tmp_path, file):
     stopped = read_events(file)[0][-1]
     assert (stopped['event'], stopped['code']) == ('stopped', 'not-finite')
     assert stopped['message'].startswith('stopped at iteration 2: the gradient is not finite')
+
+
+@pytest.mark.parametrize('tool, rest', [('train.py', []), ('test.py', ['checkpoint.pth'])])
+def test_a_tool_that_refuses_to_begin_says_why(file, monkeypatch, tool, rest):
+    monkeypatch.syspath_prepend(str(TOOLS))  # as for a script
+    monkeypatch.setattr(sys, 'argv', [tool, 'absent.py', *rest])
+    with pytest.raises(SystemExit) as refused:
+        runpy.run_path(str(TOOLS / tool), run_name='__main__')
+    assert read_events(file)[0] == [dict(event='stopped', code='refused', message=refused.value.code)]
+    assert refused.value.code.startswith('there is no config absent.py')
 
 
 # --- names -----------------------------------------------------------------------------------------

@@ -15,6 +15,22 @@ from ..models import GatedPromptViT
 from ..settings import unwrapped_datasets
 
 
+def check_evaluated(model: nn.Module, cfg: Config, checkpoint: dict, path: str | Path) -> None:
+    """Refuses a checkpoint that was trained with another backbone, or on images that it is to be evaluated on.
+
+    Args:
+        model: The model that has been filled, possibly wrapped.
+        cfg: The config of the evaluation.
+        checkpoint: What the file holds.
+        path: The file's name, for messages.
+
+    Raises:
+        CheckpointError: the message names what differs.
+    """
+    check_backbone(model, checkpoint, path)
+    check_data(cfg, checkpoint, path)
+
+
 def check_backbone(model: nn.Module, checkpoint: dict, path: str | Path) -> None:
     """Refuses weights of a backbone that computes something else than that of ``model``.
 

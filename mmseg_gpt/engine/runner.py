@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader
 from ..adapters import load_model_state
 from ..checkpoints import CheckpointError, fetch, read_file
 from ..checkpoints.write import write_checkpoint
-from ..checks.checkpoint import check_backbone, check_data
+from ..checks.checkpoint import check_evaluated
 from ..settings import settings_of
 from .loaders import build_loader, training_loader
 from .reproducible import begin_in_the_middle, skip_what_is_done
@@ -46,8 +46,7 @@ class Runner(mmengine.runner.Runner):
       on GPUs only. Each process then has batch statistics of its own.
     """
 
-    # Set by AtomicCheckpointHook: what stands in for the frozen weights in a checkpoint without them.
-    frozen_source: dict | None = None
+    frozen_source: dict | None = None  # set by AtomicCheckpointHook: where weights are that a checkpoint leaves out
     _resumed: dict | None = None  # a checkpoint that has been read and is still to be put back
 
     def _log_env(self, env_cfg: dict) -> None:
@@ -88,7 +87,8 @@ class Runner(mmengine.runner.Runner):
         super().dump_config()
         if self._resume:
             self._resumed = self.read_resumed(self._load_from)
-        check_same_start(self._resumed, self.work_dir)
+        if self.distributed:
+            check_same_start(self._resumed, self.work_dir)
         try:
             return super().train()
         finally:
@@ -143,10 +143,7 @@ class Runner(mmengine.runner.Runner):
 
     def load_checkpoint(self, filename: str, map_location: str = 'cpu', strict: bool = True,
                         revise_keys: list | None = None) -> dict:
-        """Fills the model from a checkpoint, completely or not at all, whatever the arguments after the first.
-
-        Args:
-            filename: A path, or an address, which is fetched.
+        """Fills the model from a file or an address, completely or not at all, whatever the other arguments.
 
         Raises:
             CheckpointError: the file is damaged, or is not of this model.
@@ -157,8 +154,7 @@ class Runner(mmengine.runner.Runner):
             raise CheckpointError(f'{filename} holds no weights')
         self._fill(checkpoint, filename)
         if not isinstance(self._train_loop, BaseLoop):  # to be evaluated, not to be trained from
-            check_backbone(self.model, checkpoint, filename)
-            check_data(self.cfg, checkpoint, filename)
+            check_evaluated(self.model, self.cfg, checkpoint, filename)
         self._has_loaded = True
         self.logger.info(f'loaded {filename}')
         return checkpoint

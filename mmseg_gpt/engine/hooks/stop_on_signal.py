@@ -35,8 +35,8 @@ class StopOnSignalHook(Hook):
 
     The exit status is 128 + signal, so that a scheduler does not take the run for finished. A single process stops
     after the iteration in which the signal comes, and at once when a second one comes. Several processes stop together,
-    after the next iteration that all of them begin knowing of the signal. Gradients that
-    accumulate, and an epoch that is about to end, are finished first.
+    after the next iteration that all of them begin knowing of the signal. Where gradients accumulate, or an epoch is
+    about to end, that is finished first.
     """
 
     priority = 'LOWEST'  # after the checkpoint hook
