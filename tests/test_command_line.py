@@ -23,6 +23,7 @@ import torch
 from mmengine.config import Config
 from shrink import SIZE, shrink
 
+from mmseg_gpt.events import VARIABLE, read_events
 from mmseg_gpt.lab.drawn import make_dataset
 from mmseg_gpt.lab.finished import read_run
 
@@ -102,8 +103,10 @@ def trained(folder) -> str:
 @pytest.fixture(scope='module')
 def tested(folder, trained) -> dict:
     """Tests the trained checkpoint at a single scale and returns metrics.json."""
-    run(folder, ROOT / 'tools/test.py', 'small.py', 'work_dirs/small/iter_3.pth',
-        '--out', 'maps', '--show-dir', 'shown')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, 'events.jsonl')
+        run(folder, ROOT / 'tools/test.py', 'small.py', 'work_dirs/small/iter_3.pth',
+            '--out', 'maps', '--show-dir', 'shown')
     return json.loads((folder / 'work_dirs/small/metrics.json').read_text())
 
 
@@ -159,6 +162,13 @@ def test_testing_gives_the_score_of_validation(trained, tested):
     assert len(tested['per_class']) == 150
     scores = [iou for iou in tested['per_class'].values() if iou is not None]
     assert np.mean(scores) == pytest.approx(tested['mIoU'], abs=0.01)
+
+
+def test_testing_reports_what_it_writes(folder, tested):
+    *progress, metrics = read_events(folder / 'events.jsonl')[0]
+    assert metrics == dict(event='metrics', **tested)
+    assert {(event['event'], event['phase'], event['total']) for event in progress} == {
+        ('progress', 'test', len(images(folder)))} and progress[-1]['done'] == len(images(folder))
 
 
 def test_predictions_and_pictures_are_written(folder, tested):

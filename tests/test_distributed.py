@@ -9,7 +9,8 @@ import torch
 from mmengine.hooks import Hook
 from tiny_run import run, tiny_config
 
-from mmseg_gpt.engine import AgreeHook, IgnoredBatchHook, Runner, RunStopped, StopOnSignalHook, guards
+from mmseg_gpt.engine import AgreeHook, IgnoredBatchHook, Runner, RunStopped, StopOnSignalHook
+from mmseg_gpt.engine.hooks import agree
 
 ITERATIONS = 3
 
@@ -61,7 +62,7 @@ def test_only_gradients_of_what_is_trained_are_sent_and_frozen_weights_once(tmp_
 
 
 def all_hooks(monkeypatch, of_others: list[int]) -> tuple[SimpleNamespace, list]:
-    """A runner with the hooks that agree, beside another process that says ``of_others``; and all exchanges."""
+    """A runner with the hooks that vote, beside another process whose votes are ``of_others``; and all exchanges."""
     exchanges = []
 
     def highest(numbers: torch.Tensor, operation: str) -> None:
@@ -69,8 +70,8 @@ def all_hooks(monkeypatch, of_others: list[int]) -> tuple[SimpleNamespace, list]
         exchanges.append(numbers.tolist())
         numbers.copy_(torch.maximum(numbers, torch.tensor(of_others)))
 
-    monkeypatch.setattr(guards, 'get_world_size', lambda: 2)
-    monkeypatch.setattr(guards, 'all_reduce', highest)
+    monkeypatch.setattr(agree, 'get_world_size', lambda: 2)
+    monkeypatch.setattr(agree, 'all_reduce', highest)
     return SimpleNamespace(hooks=[AgreeHook(), IgnoredBatchHook(), StopOnSignalHook()], iter=0,
                            model=torch.nn.Identity(), distributed=True), exchanges
 

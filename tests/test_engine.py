@@ -1,6 +1,5 @@
 """The runner's guards: precision, resume, batch shares, parameter groups, checkpoints."""
 
-import argparse
 from pathlib import Path
 
 import pytest
@@ -12,8 +11,8 @@ from torch import nn
 
 import mmseg_gpt.engine as engine
 from mmseg_gpt.engine.hooks import parameter_table
+from mmseg_gpt.engine.loaders import share_batch
 from mmseg_gpt.engine.optimizer import merged
-from mmseg_gpt.engine.runner import share_batch
 
 ROOT = Path(__file__).parents[1]
 MAIN = ROOT / 'configs/setr_pup_gpt_mae_ade20k.py'
@@ -22,16 +21,12 @@ MAIN = ROOT / 'configs/setr_pup_gpt_mae_ade20k.py'
 # --- command line -> config ------------------------------------------------------------------------
 
 
-def arguments(config, **kwargs) -> argparse.Namespace:
-    return argparse.Namespace(**dict(config=str(config), work_dir=None, cfg_options=None, launcher='none') | kwargs)
-
-
 def test_read_config_sets_the_work_dir_and_options():
-    cfg = engine.read_config(arguments(MAIN, cfg_options=['train_cfg.max_iters=7']))
+    cfg = engine.read_config(MAIN, ['train_cfg.max_iters=7'])
     assert Path(cfg.work_dir) == Path('work_dirs/setr_pup_gpt_mae_ade20k') and cfg.train_cfg.max_iters == 7
-    assert engine.read_config(arguments(MAIN, work_dir='elsewhere')).work_dir == 'elsewhere'
+    assert engine.read_config(MAIN, work_dir='elsewhere').work_dir == 'elsewhere'
     with pytest.raises(SystemExit, match='no config'):
-        engine.read_config(arguments('configs/setr_pup_gtp.py'))
+        engine.read_config('configs/setr_pup_gtp.py')
 
 
 def test_resume_path_must_be_there(tmp_path):
@@ -100,10 +95,10 @@ def test_launcher(monkeypatch, asked, torchrun):
         monkeypatch.setenv(variable, '0') if torchrun else monkeypatch.delenv(variable, raising=False)
     if asked == 'pytorch' and not torchrun:
         with pytest.raises(SystemExit, match='torchrun'):
-            engine.read_config(arguments(MAIN, launcher=asked))
+            engine.read_config(MAIN, launcher=asked)
     else:
         expected = asked or ('pytorch' if torchrun else 'none')
-        assert engine.read_config(arguments(MAIN, launcher=asked)).launcher == expected
+        assert engine.read_config(MAIN, launcher=asked).launcher == expected
 
 
 # --- what is trained -------------------------------------------------------------------------------

@@ -1,6 +1,5 @@
 """The experiments of classification are those of the paper, and their protocols do what they say."""
 
-import argparse
 import math
 import runpy
 import sys
@@ -106,14 +105,10 @@ def test_an_unknown_name_is_refused(name, said):
     with pytest.raises(ValueError, match=said):
         read_experiment(name)
     with pytest.raises(SystemExit, match=said):
-        read_config(arguments(name))
+        read_config(name)
 
 
 # --- schedules and protocols -----------------------------------------------------------------------
-
-
-def arguments(config: str, **options: object) -> argparse.Namespace:
-    return argparse.Namespace(**dict(dict(config=config, cfg_options=None, work_dir=None, launcher=None), **options))
 
 
 def learning_rates(cfg: Config, iterations: int = 4) -> list[float]:
@@ -164,7 +159,7 @@ def test_a_run_does_not_validate_on_test_images():
 
 
 def test_the_authors_choose_on_test_images():
-    cfg = read_config(arguments('cls_gpt_mae_cub', authors_protocol=True))
+    cfg = read_config('cls_gpt_mae_cub', authors_protocol=True)
     assert cfg.val_dataloader.dataset == cfg.test_dataloader.dataset and cfg.train_cfg.val_interval == 1
     assert cfg.default_hooks.checkpoint.save_best == 'accuracy/top1'
     assert cfg.work_dir.endswith('cls_gpt_mae_cub_authors')
@@ -174,7 +169,7 @@ def test_the_authors_choose_on_test_images():
 def test_segmentation_has_no_such_protocol(protocol):
     option = f'--{protocol.replace("_", "-")}: '
     with pytest.raises(SystemExit, match=option):
-        read_config(arguments(str(CONFIGS / 'setr_pup_gpt_mae_ade20k.py'), **{protocol: True}))
+        read_config(CONFIGS / 'setr_pup_gpt_mae_ade20k.py', **{protocol: True})
 
 
 def test_the_model_zoo_has_the_papers_numbers():
@@ -196,11 +191,11 @@ def test_the_model_zoo_has_the_papers_numbers():
     ('README.md', 'cannot be read as a config: Only py/yml')])
 def test_what_is_no_whole_config_is_said(file, said):
     with pytest.raises(SystemExit, match=said):
-        read_config(arguments(str(CONFIGS.parent / file)))
+        read_config(CONFIGS.parent / file)
 
 
 def test_an_option_of_the_backbone_that_is_out_of_range_is_said_before_a_run():
-    cfg = read_config(arguments('cls_gpt_mae_cub', cfg_options=['model.backbone.start_block=12']))
+    cfg = read_config('cls_gpt_mae_cub', ['model.backbone.start_block=12'])
     with pytest.raises(SystemExit, match=r'model\.backbone: start_block 12 is not a block'):
         check_files(cfg, (), pretrained=False)
 

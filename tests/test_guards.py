@@ -11,9 +11,9 @@ from mmengine.hooks import Hook
 from tiny_run import At, run, saved, tiny_config
 
 from mmseg_gpt.engine import NonFiniteHook, RunStopped, StopOnSignalHook
-from mmseg_gpt.engine.guards import fetch_numbers
+from mmseg_gpt.engine.hooks.non_finite import fetch_numbers
 from mmseg_gpt.engine.resume import newest_checkpoint
-from mmseg_gpt.engine.runner import GUARDS
+from mmseg_gpt.engine.runner import STANDARD_HOOKS
 
 # --- non-finite ------------------------------------------------------------------------------------
 
@@ -56,8 +56,9 @@ def test_a_loss_that_is_not_finite_but_has_no_gradient_ends_the_run(tmp_path):
         original = runner.model.decode_head.loss
         runner.model.decode_head.loss = lambda *a: {**original(*a), 'loss_extra': torch.tensor(torch.nan)}
 
-    with pytest.raises(RunStopped, match=r'stopped at iteration 3: not finite: .*loss_extra'):
+    with pytest.raises(RunStopped, match=r'stopped at iteration 3: not finite: .*loss_extra') as stopped:
         run(tiny_config(tmp_path), At(3, spoil))
+    assert stopped.value.code == 'not-finite'
 
 
 def test_large_gradients_are_not_infinite(tmp_path):
@@ -79,8 +80,9 @@ def test_a_batch_without_a_label_ends_the_run(tmp_path):
         ignore(runner, batch)
         batch['data_samples'][1].gt_sem_seg.data[0, 0, 0] = 3
 
-    with pytest.raises(RunStopped, match=r'iteration 3: every pixel .*Images: \S+\.jpg, \S+\.jpg'):
+    with pytest.raises(RunStopped, match=r'iteration 3: every pixel .*Images: \S+\.jpg, \S+\.jpg') as stopped:
         run(tiny_config(tmp_path), At(2, label_one_pixel), At(3, ignore))
+    assert stopped.value.code == 'nothing-labelled'
 
 
 def test_a_batch_without_a_label_may_be_allowed(tmp_path, capsys):
@@ -128,8 +130,9 @@ def test_loss_scaling_may_skip_a_number_of_steps_in_a_row():
     optimizer.param_groups[0]['params'][0].grad = torch.ones(2)
     optimizer.step()  # a step that is made starts the count anew
     iterate(7)
-    with pytest.raises(RunStopped, match='more than 3 steps in a row'):
+    with pytest.raises(RunStopped, match='more than 3 steps in a row') as stopped:
         iterate(1)
+    assert stopped.value.code == 'loss-scaling'
 
 
 def test_a_fused_optimizer_skips_infinite_gradients_by_itself():
@@ -208,4 +211,4 @@ def test_guards_are_always_there_and_take_options(tmp_path):
     assert sum(isinstance(h, StopOnSignalHook) for h in hooks) == 1
     cfg = tiny_config(tmp_path, train_cfg__max_iters=1)
     cfg.pop('custom_hooks')
-    assert {type(h).__name__ for h in run(cfg).hooks} >= set(GUARDS)
+    assert {type(h).__name__ for h in run(cfg).hooks} >= set(STANDARD_HOOKS)

@@ -15,8 +15,7 @@ from mmengine.config import Config, ConfigDict
 from tiny import ROOT, TinySegmentor, image_path, label_path, small_config, write_data
 
 import mmseg_gpt.engine as engine
-from mmseg_gpt.checks import before, data, keys, model
-from mmseg_gpt.checks import values as settings
+from mmseg_gpt.checks import before, data, keys, machine, values
 
 MAIN = ROOT / 'configs/setr_pup_gpt_mae_ade20k.py'
 CONFIGS = sorted((ROOT / 'configs').glob('*.py')) + sorted((ROOT / 'configs/demo').glob('*.py'))
@@ -179,8 +178,8 @@ def test_heads_inside_a_test_time_wrapper_and_of_other_tasks():
 def test_no_config_of_ours_raises_a_false_alarm(config):
     cfg = Config.fromfile(config)
     assert keys.misspelt_keys(cfg) == []
-    assert settings.wrong_numbers(cfg, tuple(n for n in ('train_dataloader', 'val_dataloader') if n in cfg)) == []
-    assert settings.odd_schedule(cfg) == []
+    assert values.wrong_numbers(cfg, tuple(n for n in ('train_dataloader', 'val_dataloader') if n in cfg)) == []
+    assert values.odd_schedule(cfg) == []
 
 
 def test_common_variables_of_configs_are_no_slips():
@@ -202,7 +201,7 @@ def test_configs_of_openmmlab_raise_no_false_alarm(package):
             continue
         read += 1
         loaders = tuple(name for name in ('train_dataloader', 'val_dataloader') if isinstance(cfg.get(name), dict))
-        assert keys.misspelt_keys(cfg) == [] and settings.wrong_numbers(cfg, loaders) == [], path
+        assert keys.misspelt_keys(cfg) == [] and values.wrong_numbers(cfg, loaders) == [], path
     assert read > 50 or not root.is_dir()
 
 
@@ -273,12 +272,12 @@ def test_cuda_asked_for_says_why_there_is_none(cfg, monkeypatch):
 @no_gpu
 @pytest.mark.parametrize('driver, hidden, warned', [(True, None, True), (True, '', False), (False, None, False)])
 def test_a_gpu_that_stays_unused_is_warned_of(driver, hidden, warned, tmp_path, monkeypatch):
-    monkeypatch.setattr(settings, 'NVIDIA_DRIVER', tmp_path if driver else tmp_path / 'absent')
-    monkeypatch.setattr(settings.shutil, 'which', lambda name: None)
+    monkeypatch.setattr(machine, 'NVIDIA_DRIVER', tmp_path if driver else tmp_path / 'absent')
+    monkeypatch.setattr(machine.shutil, 'which', lambda name: None)
     monkeypatch.delenv('CUDA_VISIBLE_DEVICES', raising=False)
     if hidden is not None:
         monkeypatch.setenv('CUDA_VISIBLE_DEVICES', hidden)
-    assert [('NVIDIA driver' in w and 'on the CPU' in w) for w in settings.unused_gpu()] == [True] * warned
+    assert [('NVIDIA driver' in w and 'on the CPU' in w) for w in machine.unused_gpu()] == [True] * warned
 
 
 @pytest.mark.skipif(not hasattr(os, 'geteuid') or os.geteuid() == 0, reason='root may write everywhere')
@@ -294,10 +293,10 @@ def test_a_work_dir_that_is_not_ours_is_refused(cfg, tmp_path):
 
 def test_paramwise_key_that_matches_nothing_is_refused():
     cfg = Config(dict(optim_wrapper=dict(paramwise_cfg=dict(custom_keys={'head': dict(lr_mult=10.)}))))
-    before.refuse([], model.wrong_paramwise(cfg, TinySegmentor()))
+    before.refuse([], values.wrong_paramwise(cfg, TinySegmentor()))
     cfg.optim_wrapper.paramwise_cfg.custom_keys = {'blocks': dict(lr_mult=.1)}  # there, but frozen
     with pytest.raises(SystemExit, match='"blocks"'):
-        before.refuse([], model.wrong_paramwise(cfg, TinySegmentor()))
+        before.refuse([], values.wrong_paramwise(cfg, TinySegmentor()))
 
 
 @pytest.mark.parametrize('optimizer, states', [
@@ -307,15 +306,15 @@ def test_the_size_of_a_checkpoint_is_that_of_a_saved_one(optimizer, states, tmp_
     net = TinySegmentor()
     trained = [p for p in net.parameters() if p.requires_grad]
     cfg = Config(dict(optim_wrapper=dict(optimizer=optimizer)))
-    assert model.states_per_parameter(cfg.optim_wrapper.optimizer) == states
+    assert machine.states_per_parameter(cfg.optim_wrapper.optimizer) == states
     built = getattr(torch.optim, optimizer['type'])(trained, **{k: v for k, v in optimizer.items() if k != 'type'})
     for parameter in trained:
         parameter.grad = torch.zeros_like(parameter)
     built.step()
     tensors = [*net.state_dict().values(), *(t for s in built.state_dict()['state'].values() for t in s.values())]
-    assert model.checkpoint_size(cfg, net) == sum(t.nbytes for t in tensors if t.ndim or t.numel() > 1)
+    assert machine.checkpoint_size(cfg, net) == sum(t.nbytes for t in tensors if t.ndim or t.numel() > 1)
     cfg.default_hooks = dict(checkpoint=dict(save_optimizer=False))
-    assert model.checkpoint_size(cfg, net) == sum(t.nbytes for t in net.state_dict().values())
+    assert machine.checkpoint_size(cfg, net) == sum(t.nbytes for t in net.state_dict().values())
 
 
 @pytest.mark.parametrize('hook, train, kept', [
@@ -330,7 +329,7 @@ def test_the_size_of_a_checkpoint_is_that_of_a_saved_one(optimizer, states, tmp_
 ])
 def test_the_number_of_checkpoints_that_stay(hook, train, kept):
     cfg = Config(dict(train_cfg=train, default_hooks=dict(checkpoint=hook) if hook else {}))
-    assert model.kept_checkpoints(cfg) == kept
+    assert machine.kept_checkpoints(cfg) == kept
 
 
 class BuiltRunner:
@@ -350,11 +349,11 @@ def runner(tmp_path) -> BuiltRunner:
 
 
 def free(monkeypatch, size: int) -> None:
-    monkeypatch.setattr(model.shutil, 'disk_usage', lambda place: namedtuple('Usage', 'free')(size))
+    monkeypatch.setattr(machine.shutil, 'disk_usage', lambda place: namedtuple('Usage', 'free')(size))
 
 
 def test_the_disk_must_have_room_for_all_checkpoints_and_the_one_being_written(runner, monkeypatch):
-    size = model.checkpoint_size(runner.cfg, runner.model)
+    size = machine.checkpoint_size(runner.cfg, runner.model)
     free(monkeypatch, 4 * size)  # 2 kept, 1 best, 1 being written
     engine.check_run(runner)
     free(monkeypatch, 4 * size - 1)
@@ -367,7 +366,7 @@ def test_the_disk_must_have_room_for_all_checkpoints_and_the_one_being_written(r
 
 
 def test_checkpoints_of_an_earlier_start_are_not_counted_twice(runner, monkeypatch, tmp_path):
-    size = model.checkpoint_size(runner.cfg, runner.model)
+    size = machine.checkpoint_size(runner.cfg, runner.model)
     (tmp_path / 'run').mkdir()
     (tmp_path / 'run/iter_10.pth').write_bytes(bytes(size))
     free(monkeypatch, 3 * size)

@@ -18,7 +18,7 @@ from mmseg_gpt.checkpoints import CheckpointError, read_file
 from mmseg_gpt.checkpoints.write import write_checkpoint
 from mmseg_gpt.engine import Runner
 from mmseg_gpt.engine.reproducible import PlaceSampler, SeededDataset, seed_generators
-from mmseg_gpt.engine.resume import newest_checkpoint
+from mmseg_gpt.engine.resume import check_same_start, newest_checkpoint
 
 EPOCHS = dict(  # 3 iterations each
     train_cfg=dict(_delete_=True, type='EpochBasedTrainLoop', max_epochs=2, val_interval=100),
@@ -348,3 +348,11 @@ def test_a_checkpoint_runs_no_code_of_its_meta(part, monkeypatch):
     monkeypatch.setenv('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD', '1')
     run(tiny_config(part, resume=True))
     assert saved(part, 6) and not canary.exists()
+
+
+def test_processes_that_find_other_checkpoints_are_stopped(monkeypatch):
+    """As on machines whose work directories have the same name and are not the same folder."""
+    monkeypatch.setattr('mmseg_gpt.engine.resume.all_gather_object', lambda mine: [mine, 0])
+    check_same_start(None, 'run')
+    with pytest.raises(CheckpointError, match='run must be the same folder'):
+        check_same_start(dict(meta=dict(iter=4)), 'run')

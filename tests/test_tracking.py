@@ -20,8 +20,10 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_gpt.analysis import read_checkpoint, read_history
-from mmseg_gpt.engine import Runner, TrackingHook, ValidationPicturesHook, pictures, set_tracking, trackers, tracking
-from mmseg_gpt.engine.tracking import group_of
+from mmseg_gpt.engine import Runner, TrackingHook, ValidationPicturesHook, set_tracking, trackers
+from mmseg_gpt.engine.hooks import tracking
+from mmseg_gpt.engine.hooks import validation_pictures as pictures
+from mmseg_gpt.engine.hooks.tracking import group_of
 from mmseg_gpt.environment import peak_resident_bytes
 from mmseg_gpt.lab.scalars import read_scalars
 from mmseg_gpt.models import GatedPromptViT

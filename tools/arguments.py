@@ -17,9 +17,10 @@ def add_config_arguments(parser: argparse.ArgumentParser) -> None:
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Adds ``--cfg-options``, which changes settings of a config."""
-    parser.add_argument('--cfg-options', nargs='+', action='extend', type=setting, metavar='KEY=VALUE', help='override '
-                        'settings of the config, as KEY=VALUE pairs with dots for levels: train_cfg.max_iters=100 '
-                        'optim_wrapper.optimizer.lr=0.01. Lists are written [a,b]; quote them and leave no spaces.')
+    parser.add_argument('--cfg-options', nargs='+', action='extend', type=setting, default=[], metavar='KEY=VALUE',
+                        help='override settings of the config, as KEY=VALUE pairs with dots for levels: '
+                        'train_cfg.max_iters=100 optim_wrapper.optimizer.lr=0.01. Lists are written [a,b]; quote them '
+                        'and leave no spaces.')
 
 
 def add_protocol_arguments(parser: argparse.ArgumentParser) -> None:

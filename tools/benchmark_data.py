@@ -36,7 +36,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--wanted', type=positive(int), default=400, metavar='N', help='say how many workers give '
                         'N images per second (default: %(default)s)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all numbers there')
-    parser.set_defaults(work_dir=None, launcher='none')  # needed by read_config
     return parser.parse_args()
 
 
@@ -65,7 +64,7 @@ def measure(cfg: 'Config', args: argparse.Namespace) -> dict:
     from mmengine.runner import Runner
     from rich.progress import track
 
-    from mmseg_gpt.engine.runner import training_loader
+    from mmseg_gpt.engine.loaders import training_loader
     from mmseg_gpt.lab.benchmark.loading import compare_rates, ratio_range, time_transforms, workers_needed
     rates = {}
     for workers in args.workers:
@@ -116,7 +115,7 @@ def main() -> None:
     from mmseg_gpt.checks.missing import missing_datasets
     from mmseg_gpt.engine import read_config
     from mmseg_gpt.environment import available_cpus
-    cfg = read_config(args)
+    cfg = read_config(args.config, args.cfg_options, launcher='none')
     set_multi_processing(**cfg.get('env_cfg', {}).get('mp_cfg', {}))  # as the runner does
     drawn = args.generate or (DRAWN if missing_datasets([cfg.train_dataloader.dataset]) else 0)
     with tempfile.TemporaryDirectory() as folder, DefaultScope.overwrite_default_scope(cfg.get('default_scope')):

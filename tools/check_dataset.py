@@ -27,7 +27,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--workers', type=int, metavar='N', help='number of processes (default: one for each CPU)')
     parser.add_argument('--out', default='dataset_report.json', metavar='FILE', help='write all numbers and problems '
                         'there, and the shares of the classes into a .png beside it (default: %(default)s)')
-    parser.set_defaults(work_dir=None, launcher='none')  # needed by read_config
     args = parser.parse_args()
     if args.workers is not None and args.workers < 1:
         parser.error(f'--workers must be at least 1, got {args.workers}')
@@ -86,7 +85,7 @@ def main() -> None:
     from mmseg_gpt.checks.missing import missing_datasets
     from mmseg_gpt.datasets.report import as_text, training_copies  # after the arguments, as importing takes seconds
     from mmseg_gpt.engine import read_config
-    cfg = read_config(args)
+    cfg = read_config(args.config, args.cfg_options, launcher='none')
     configs = datasets_of(cfg, args.split)
     refuse(missing_datasets(list(configs.values())), [])
     surveys = {split: survey_split(cfg, split, config, args.workers) for split, config in configs.items()}

@@ -53,7 +53,6 @@ def parse_args() -> argparse.Namespace:
                         help='a further model, as a further column; give --also again for each')
     parser.add_argument('--device', choices=('cpu', 'cuda'), help='default: cuda if there is a GPU')
     add_figure_arguments(parser, 'attention.png')
-    parser.set_defaults(work_dir=None, launcher='none')  # needed by read_config
     args = parser.parse_args()
     for file in [args.checkpoint, *args.images, *(checkpoint for _, _, checkpoint in args.also)]:
         if not Path(file).is_file():
@@ -116,7 +115,8 @@ def study_models(args: argparse.Namespace) -> tuple['np.ndarray', list['Column']
     from mmseg_gpt.apis import load_task
     from mmseg_gpt.engine import read_config
     from mmseg_gpt.engine.config import find_config
-    task = load_task(Path(args.config).stem, read_config(args), args.checkpoint, frozen=False)
+    cfg = read_config(args.config, args.cfg_options, launcher='none')
+    task = load_task(Path(args.config).stem, cfg, args.checkpoint, frozen=False)
     picture, images = view_images(task, args)
     queries = ['{},{}'.format(*ask_for_point(picture)) if each == 'click' else each for each in args.queries]
     blocks = choose_blocks(args, max(task.vit.out_indices) + 1)

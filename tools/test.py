@@ -29,7 +29,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def apply_arguments(cfg: 'Config', args: argparse.Namespace) -> None:
-    """Changes ``cfg`` as the arguments of this tool ask."""
+    """Changes a config as the arguments of this tool ask."""
     if not Path(args.checkpoint).is_file():
         raise SystemExit(f'there is no checkpoint {args.checkpoint}')
     cfg.update(load_from=args.checkpoint, resume=False)  # what a resumed training has written has resume=True
@@ -47,7 +47,7 @@ def apply_arguments(cfg: 'Config', args: argparse.Namespace) -> None:
 
 
 def show(cfg: 'Config', folder: str) -> None:
-    """Makes every image be drawn, with what mmsegmentation and mmpretrain have for it."""
+    """Changes a config so that every image is drawn, with what mmsegmentation and mmpretrain have for it."""
     if cfg.get('default_scope') == 'mmpretrain':
         cfg.default_hooks.visualization.update(enable=True, interval=1, out_dir=folder)
     else:
@@ -56,34 +56,38 @@ def show(cfg: 'Config', folder: str) -> None:
 
 
 def write_metrics(runner: 'Runner', metrics: dict, args: argparse.Namespace) -> None:
-    """Writes what was tested, the summary, numbers of parameters and, for segmentation, the IoU of each class."""
+    """Writes and reports what was tested, the scores, numbers of parameters and, for segmentation, each class's IoU."""
     per_class = {name: iou for metric in runner.test_loop.evaluator.metrics
                  for name, iou in getattr(metric, 'per_class', {}).items()}
     from mmengine.fileio import dump
 
+    from mmseg_gpt.events import report
     from mmseg_gpt.lab.finished import protocol_of
     parameters = list(runner.model.parameters())
     counted = dict(trained=sum(p.numel() for p in parameters if p.requires_grad),
                    total=sum(p.numel() for p in parameters))
     path = Path(runner.work_dir) / ('metrics_tta.json' if args.tta else 'metrics.json')
     rounded = {name: round(float(v), 4) if isinstance(v, Real) else v for name, v in metrics.items()}
-    dump({'checkpoint': args.checkpoint, **rounded, 'parameters': counted, 'tested': protocol_of(runner.cfg),
-          'per_class': per_class}, path, indent=2)
+    written = {'checkpoint': args.checkpoint, **rounded, 'parameters': counted, 'tested': protocol_of(runner.cfg),
+               'per_class': per_class}
+    dump(written, path, indent=2)
+    report('metrics', **written)
     print(f'written: {path}')
 
 
 def main() -> None:
     args = parse_args()
     from mmseg_gpt import engine  # after the arguments, as importing takes seconds
-    cfg = engine.read_config(args)
-    apply_arguments(cfg, args)
-    engine.set_test_precision(cfg, args.amp)
-    engine.check_files(cfg, ('test_dataloader', ), pretrained=False, device=args.device)
     with engine.errors_in_words():
+        cfg = engine.read_config(args.config, args.cfg_options, args.work_dir, args.launcher, args.search_split,
+                                 args.authors_protocol)
+        apply_arguments(cfg, args)
+        engine.set_test_precision(cfg, args.amp)
+        engine.check_files(cfg, ('test_dataloader', ), pretrained=False, device=args.device)
         runner = engine.Runner.from_cfg(cfg)
         metrics = runner.test()
-    if runner.rank == 0:
-        write_metrics(runner, metrics, args)
+        if runner.rank == 0:
+            write_metrics(runner, metrics, args)
 
 
 if __name__ == '__main__':

@@ -26,13 +26,14 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     from mmseg_gpt import engine  # after the arguments, as importing takes seconds
-    cfg = engine.read_config(args)
-    engine.set_precision(cfg, args.amp)
-    engine.set_resume(cfg, args.resume, args.overwrite)
-    engine.set_tracking(cfg, args.track)
-    loaders = ('train_dataloader', 'val_dataloader')
-    engine.check_files(cfg, loaders, pretrained=not cfg.get('resume'), device=args.device)
     with engine.errors_in_words():
+        cfg = engine.read_config(args.config, args.cfg_options, args.work_dir, args.launcher, args.search_split,
+                                 args.authors_protocol)
+        engine.set_precision(cfg, args.amp)
+        engine.set_resume(cfg, args.resume, args.overwrite)
+        engine.set_tracking(cfg, args.track)
+        loaders = ('train_dataloader', 'val_dataloader')
+        engine.check_files(cfg, loaders, pretrained=not cfg.get('resume'), device=args.device)
         runner = engine.Runner.from_cfg(cfg)
         engine.check_run(runner)
         runner.train()

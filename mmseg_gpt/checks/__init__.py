@@ -1,4 +1,4 @@
-"""Checks before a run, so that what is wrong is said in one screen, in seconds, and before anything is written."""
+"""Checks before a run: they say in seconds, on one screen, what is wrong, and before anything is written."""
 
 from .before import check_files, check_run
 from .keys import check_options

@@ -1,16 +1,16 @@
-"""What the tools call: all checks of a config before the runner is built, and of the runner before it trains."""
+"""The checks that the tools call: of a config before the runner is built, and of the runner before it trains."""
 
-import os
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.runner import Runner
 
+from ..environment import is_first_process
 from .data import wrong_data
 from .keys import misspelt_keys
+from .machine import full_disk, unused_gpu, wrong_device, wrong_work_dir
 from .missing import missing_checkpoint, missing_datasets, missing_weights
-from .model import full_disk, wrong_backbone, wrong_paramwise
-from .values import odd_schedule, split_steps, unused_gpu, wrong_device, wrong_numbers, wrong_work_dir
+from .values import odd_schedule, split_steps, wrong_backbone, wrong_numbers, wrong_paramwise
 
 MOST = 16  # problems that fit on one screen
 
@@ -18,13 +18,14 @@ MOST = 16  # problems that fit on one screen
 def check_files(cfg: Config, loaders: tuple[str, ...], pretrained: bool, device: str = 'auto') -> None:
     """Stops where a run with this config would fail, or would go on with something silently wrong.
 
-    Files that are missing, datasets that are empty, incomplete or have wrong files or labels (of a spread-out
-    sample), another number of classes than the heads', misspelt keys, nonsense numbers, a work directory that cannot
-    be written, a GPU that is asked for and not there. Nothing is written.
+    It looks for files that are missing; for datasets that are empty or incomplete, or have wrong files or labels (it
+    opens a sample from all over them), or another number of classes than the heads; and for misspelt keys, numbers
+    that make no sense, a work directory that cannot be written, and a GPU that is asked for and not there. It writes
+    nothing.
 
     Args:
         cfg: The whole config.
-        loaders: Which data loaders will be used, such as ``('train_dataloader', 'val_dataloader')``.
+        loaders: The names of the data loaders that will be used, such as ``('train_dataloader', 'val_dataloader')``.
         pretrained: Whether the backbone will be filled from ``init_cfg``.
         device: 'cuda' if a GPU is asked for, else 'auto'.
 
@@ -58,10 +59,14 @@ def check_run(runner: Runner) -> None:
 
 
 def refuse(missing: list[str], wrong: list[str]) -> None:
-    """Ends the process with all that is missing and wrong, if anything is; of many processes, one says it.
+    """Ends the process if anything is missing or wrong, with a message that lists all of it.
+
+    Args:
+        missing: What is not there, with how to get it.
+        wrong: What is wrong, each in a sentence.
 
     Raises:
-        SystemExit: with the message, or with 1 in the processes that stay silent.
+        SystemExit: with the message; where there are several processes, all but the first stay silent, with status 1.
     """
     if not missing and not wrong:
         return
@@ -76,9 +81,3 @@ def refuse(missing: list[str], wrong: list[str]) -> None:
         shown = '\n'.join([f'  * {problem}' for problem in wrong[:MOST]] + more)
         said += ['And this is wrong:' if missing else 'Nothing was started, because this is wrong:', shown]
     raise SystemExit('\n\n'.join(said))
-
-
-def is_first_process() -> bool:
-    """Whether this is the first process of torchrun, Slurm or MPI, or the only one; nothing is initialised yet."""
-    ranks = (os.environ.get(name) for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'))
-    return next((rank for rank in ranks if rank is not None), '0') == '0'

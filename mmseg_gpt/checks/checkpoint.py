@@ -1,4 +1,4 @@
-"""What a checkpoint was trained with, against what it is evaluated with: weights alone do not tell."""
+"""Checks that a checkpoint is evaluated with what it was trained with, which weights alone do not tell."""
 
 import logging
 from pathlib import Path
@@ -15,16 +15,33 @@ from ..models import GatedPromptViT
 from ..settings import unwrapped_datasets
 
 
+def check_evaluated(model: nn.Module, cfg: Config, checkpoint: dict, path: str | Path) -> None:
+    """Refuses a checkpoint that was trained with another backbone, or on images that it is to be evaluated on.
+
+    Args:
+        model: The model that has been filled, possibly wrapped.
+        cfg: The config of the evaluation.
+        checkpoint: What the file holds.
+        path: The file's name, for messages.
+
+    Raises:
+        CheckpointError: the message names what differs.
+    """
+    check_backbone(model, checkpoint, path)
+    check_data(cfg, checkpoint, path)
+
+
 def check_backbone(model: nn.Module, checkpoint: dict, path: str | Path) -> None:
     """Refuses weights of a backbone that computes something else than that of ``model``.
 
     Pooling, blocks to be read, the first block with prompts, soft or hard gates, the number of attention heads and the
-    range of temperatures leave no trace in the names and shapes of weights, so they would silently give wrong answers.
+    range of temperatures leave no trace in the names and shapes of weights. If they differed, the answers would be
+    wrong, and nobody would be told.
 
     Args:
-        model: The model that they fill, possibly wrapped.
-        checkpoint: What the file holds; one that does not say how it was trained is left alone.
-        path: Its name, for messages.
+        model: The model that has been filled, possibly wrapped.
+        checkpoint: What the file holds; it is not refused where it does not say how it was trained.
+        path: The file's name, for messages.
 
     Raises:
         CheckpointError: the message names what differs.
@@ -44,7 +61,7 @@ def check_backbone(model: nn.Module, checkpoint: dict, path: str | Path) -> None
 
 
 def without_trace(backbone: GatedPromptViT) -> dict[str, object]:
-    """What decides the answers of a backbone, and is not to be seen in its weights."""
+    """Returns what decides a backbone's answers, but cannot be seen in the names and shapes of its weights."""
     return dict(
         out_type=backbone.out_type, out_indices=backbone.out_indices, start_block=backbone.start_block,
         prompt=type(backbone.prompt).__name__, num_heads=backbone.arch['num_heads'],
@@ -53,6 +70,11 @@ def without_trace(backbone: GatedPromptViT) -> dict[str, object]:
 
 def check_data(cfg: Config, checkpoint: dict, path: str | Path) -> None:
     """Refuses to measure on images that were trained on, and warns where the data is that of another task.
+
+    Args:
+        cfg: The config of the evaluation.
+        checkpoint: What the file holds.
+        path: The file's name, for messages.
 
     Raises:
         CheckpointError: ``--search-split`` was given for a run that was trained without it.
@@ -71,5 +93,5 @@ def check_data(cfg: Config, checkpoint: dict, path: str | Path) -> None:
 
 
 def data(dataset: dict) -> tuple[str, str]:
-    """The type of a dataset and the last part of its folder, which stays when data is moved."""
+    """Returns the type of a dataset and the last part of its folder, which stays the same when data is moved."""
     return str(dataset.get('type')), Path(dataset.get('data_root') or '').name

@@ -1,4 +1,4 @@
-"""Checks of the datasets a config names: built, but with only a sample of their files opened."""
+"""Checks of the datasets in a config: all are built, and a sample of their files is opened."""
 
 import time
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ SHOWN = 4
 
 
 def wrong_data(cfg: Config, loaders: tuple[str, ...], look_at_pairs: bool = True) -> list[str]:
-    """Says what is wrong with the datasets of the data loaders; missing folders are left to others.
+    """Says what is wrong with the datasets of the data loaders; :mod:`.missing` says which folders are missing.
 
     Args:
         cfg: The whole config.
-        loaders: The data loaders that it has and that will be used.
-        look_at_pairs: Whether to open files; of several processes one is enough.
+        loaders: The names of the data loaders that will be used, all of which the config has.
+        look_at_pairs: Whether to open files; where there are several processes, one is enough.
     """
     problems, classes = [], {}
     for loader in loaders:
@@ -44,7 +44,11 @@ def wrong_data(cfg: Config, loaders: tuple[str, ...], look_at_pairs: bool = True
 
 
 def build_dataset(config: ConfigDict) -> tuple[object | None, list[str]]:
-    """Builds a dataset, and says what is wrong with its folders, or why it cannot be built."""
+    """Builds a dataset, and says what is wrong with its folders, or why it cannot be built.
+
+    Returns:
+        The dataset, or None if it cannot be built, and the problems.
+    """
     try:
         dataset = DATASETS.build(config)
         if hasattr(dataset, 'full_init'):
@@ -62,7 +66,7 @@ def build_dataset(config: ConfigDict) -> tuple[object | None, list[str]]:
 
 
 def wrong_pairs(dataset: object) -> list[str]:
-    """Inspects pairs from all over the dataset, until the time is over, and shows the first that are wrong."""
+    """Inspects pairs from all over the dataset until the time is up, and returns the first problems."""
     problems, until = [], time.monotonic() + SECONDS
     for source in source_datasets(dataset):
         rule, turned = label_rule(source), rotates(source)
@@ -110,9 +114,9 @@ def wrong_class_numbers(cfg: Config, source: object) -> list[str]:
 
 
 def heads(model: object, path: str) -> Iterator[tuple[str, ConfigDict]]:
-    """The configs of heads that tell their number of classes, with their dotted paths.
+    """Yields the configs of heads that have a number of classes, with their dotted paths.
 
-    Left out are heads of another task: STDC's, which finds borders, and those of several tasks.
+    Heads of another task are left out: that of STDC, which finds borders, and those of several tasks.
     """
     if isinstance(model, (list, tuple)):
         for i, each in enumerate(model):

@@ -1,4 +1,4 @@
-"""Misspelt keys, where MMEngine would silently ignore them."""
+"""Checks of names: misspelt keys, which MMEngine would silently ignore."""
 
 import inspect
 from collections.abc import Collection, Iterable, Mapping
@@ -31,7 +31,7 @@ SIMILAR = 0.8  # a slip or two in a name of usual length
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The one of ``known`` that ``name`` may be a slip of, if any: nearly as long, and mostly the same letters."""
+    """Returns the one of ``known`` that ``name`` may be a slip of, if any: as long, of mostly the same letters."""
     ratios = {k: SequenceMatcher(None, name, k).ratio() for k in known if abs(len(k) - len(name)) <= 2}
     best = max(ratios, key=ratios.get, default=None)
     return best if best is not None and ratios[best] >= SIMILAR else None
@@ -44,7 +44,7 @@ def misspelt(names: Iterable[str], known: Collection[str], where: str = '') -> l
 
 
 def misspelt_keys(cfg: Config) -> list[str]:
-    """Says which keys of a config are slips, or of OpenMMLab 1.x.
+    """Says which keys of a config are slips, or keys of OpenMMLab 1.x.
 
     Any name may be a variable of the config, so only those that resemble a key MMEngine reads are refused.
     """
@@ -59,7 +59,6 @@ def misspelt_keys(cfg: Config) -> list[str]:
     return problems
 
 
-
 def check_options(cfg: Config, options: Mapping[str, object]) -> None:
     """Stops at a ``--cfg-options`` that would change nothing, or that cannot be applied.
 
@@ -69,7 +68,7 @@ def check_options(cfg: Config, options: Mapping[str, object]) -> None:
             that is there.
 
     Raises:
-        SystemExit: naming each such option.
+        SystemExit: the message names each such option.
     """
     problems = [f'  * {problem}' for path in options if (problem := wrong_option(cfg, path))]
     if problems:

@@ -1,4 +1,4 @@
-"""What is not there: datasets and pretrained files, with where to get them and where to put them."""
+"""Checks for what is not there: datasets and pretrained files, with where to get them and where to put them."""
 
 from pathlib import Path
 
@@ -11,12 +11,17 @@ from .published import PUBLISHED, Published
 OWN_DATASET = '        set:        data_root and data_prefix of the data loaders in the config'
 
 
-
 def missing_files(dataset: ConfigDict) -> list[str]:
-    """What an unwrapped dataset config needs and is not there, or empty: folders as they are written in it, or files.
+    """Lists the files and folders that a dataset needs and that are not there, or empty.
 
-    Knows the ``data_root`` and ``data_prefix`` of mmsegmentation and mmpretrain, and the layouts in
+    It knows the ``data_root`` and ``data_prefix`` of mmsegmentation and mmpretrain, and the layouts in
     :mod:`.published`, whose datasets have no ``data_prefix`` in their configs.
+
+    Args:
+        dataset: The config of a dataset, without wrappers.
+
+    Returns:
+        The files, and the folders as they are written in the config.
     """
     root, prefix = dataset.get('data_root') or '', dataset.get('data_prefix') or {}
     folders = [prefix] if isinstance(prefix, str) else prefix.values()
@@ -29,18 +34,18 @@ def missing_files(dataset: ConfigDict) -> list[str]:
 
 
 def is_there(path: Path) -> bool:
-    """Whether a path is a file, or a folder with something in it."""
+    """Returns whether a path is a file, or a folder with something in it."""
     return path.is_file() or (path.is_dir() and any(path.iterdir()))
 
 
 def published(dataset: ConfigDict) -> Published | None:
-    """The entry of a dataset config in :mod:`.published`."""
+    """Returns what :mod:`.published` says of a dataset config, if anything."""
     kind = dataset.get('type')
     return PUBLISHED.get(kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', None))
 
 
 def missing_datasets(datasets: list[ConfigDict]) -> list[str]:
-    """Says what of dataset configs is not there or empty, once for each kind of dataset."""
+    """Says which files of datasets are missing or empty, once for each kind of dataset."""
     absent: dict[tuple, dict[str, list[str]]] = {}
     for dataset in (source for each in datasets for source in unwrapped_datasets(each)):
         if files := missing_files(dataset):
@@ -51,7 +56,13 @@ def missing_datasets(datasets: list[ConfigDict]) -> list[str]:
 
 
 def told(said: str, how: str, roots: dict[str, list[str]]) -> str:
-    """The message for datasets of one kind, with the missing files by their roots: the first in full."""
+    """Writes the message for datasets of one kind.
+
+    Args:
+        said: Which dataset it is, and what is the matter.
+        how: How to get it.
+        roots: The missing files, by the folder they were looked for in; only the first folder is told in full.
+    """
     (root, files), *others = roots.items()
     likewise = f'\n        likewise:   {", ".join(other for other, _ in others)}' if others else ''
     return (f'  * {said} {", ".join(dict.fromkeys(files))}\n'

@@ -7,10 +7,10 @@ class Published(NamedTuple):
     """A dataset that users get themselves.
 
     Attributes:
-        name: As it is known.
-        how: Where from and which layout, for the message; ROOT stands for the ``data_root``.
-        layouts: By split, the files and folders below ``data_root`` of each layout, of which one must be there; None
-            is for all other splits. Empty if the config names the folders itself.
+        name: The name it is known by.
+        how: Where to get it and how to lay it out, for the message; ROOT stands for the ``data_root``.
+        layouts: For each split the layouts it may have, of which one must be there; a layout is the files and folders
+            it needs below ``data_root``. The key None is for all other splits. Empty if the config names the folders.
     """
     name: str
     how: str

@@ -1,51 +1,52 @@
-"""From command line arguments to a config the runner can start: shared by the tools."""
+"""From what the tools are given to a config that the runner can start."""
 
 import argparse
-import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
-from mmengine.logging import MMLogger
 
 from ..checkpoints import CheckpointError
 from ..checks import check_options
-from ..datasets import SampleError
 from ..settings import look_up
-from .guards import RunStopped
 from .resume import POINTER, newest_checkpoint
 
 
-def read_config(args: argparse.Namespace) -> Config:
-    """Reads a config and applies the arguments of the tools.
+def read_config(config: str | Path, options: Sequence[str] = (), work_dir: str | Path | None = None,
+                launcher: str | None = None, search_split: bool = False, authors_protocol: bool = False) -> Config:
+    """Reads a config and changes it as the arguments say.
 
     Args:
-        args: With ``config``, a path or the name of an experiment; ``cfg_options``, a list of ``KEY=VALUE`` or None;
-            ``work_dir`` and ``launcher``, which may be None; ``search_split`` and ``authors_protocol`` if the tool has
-            these.
+        config: A path, or the name of an experiment of classification.
+        options: Settings to override, as ``KEY=VALUE`` with dots for levels.
+        work_dir: Where the run writes; None for the config's own, or ``work_dirs`` and the config's name.
+        launcher: How several processes are started; None for torchrun if it started this process, else none.
+        search_split: Train without the validation images of classification, and evaluate on them.
+        authors_protocol: Train and evaluate classification as the authors' code does.
 
     Raises:
-        SystemExit: there is no such config, an option that would change nothing, or ``--launcher pytorch``
-            without torchrun.
+        SystemExit: there is no such config, an option would change nothing, a protocol is not one of this config, or
+            the launcher is 'pytorch' without torchrun.
     """
-    cfg, name = find_config(args.config), Path(args.config).stem
-    for protocol in ('search_split', 'authors_protocol'):
-        if getattr(args, protocol, False):
-            follow_protocol(cfg, protocol)
-            name += f'_{protocol.split("_")[0]}'
-    if args.cfg_options:
-        options = parse_settings(args.cfg_options)
-        check_options(cfg, options)
-        cfg.merge_from_dict(options)
-    cfg.work_dir = args.work_dir or cfg.get('work_dir') or str(Path('work_dirs') / name)
-    cfg.launcher = find_launcher(args.launcher)
+    cfg, name = find_config(str(config)), Path(config).stem
+    if search_split:
+        follow_protocol(cfg, 'search_split')
+        name += '_search'
+    if authors_protocol:
+        follow_protocol(cfg, 'authors_protocol')
+        name += '_authors'
+    if options:
+        values = parse_settings(options)
+        check_options(cfg, values)
+        cfg.merge_from_dict(values)
+    cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs') / name)
+    cfg.launcher = find_launcher(launcher)
     return cfg
 
 
 def find_config(config: str) -> Config:
-    """The config in a file; or, where there is none, of the experiment of classification that has this name.
+    """Reads the config in a file or, where there is none, makes that of the experiment of classification of this name.
 
     Raises:
         SystemExit: there is neither, or it is not a whole config, or a module that it imports is not there.
@@ -81,10 +82,14 @@ def not_importable(config: str, error: ImportError) -> str:
 
 
 def follow_protocol(cfg: Config, protocol: str) -> None:
-    """Changes ``cfg`` as the option ``--search-split`` or ``--authors-protocol`` asks.
+    """Changes a config for another protocol of classification.
+
+    Args:
+        cfg: The config, which is changed.
+        protocol: 'search_split' or 'authors_protocol'.
 
     Raises:
-        SystemExit: it is not a config for which there is that protocol.
+        SystemExit: there is no such protocol for this config.
     """
     from ..recipes import follow_the_authors, hold_out_for_search
     try:
@@ -93,15 +98,15 @@ def follow_protocol(cfg: Config, protocol: str) -> None:
         raise SystemExit(f'--{protocol.replace("_", "-")}: {error}') from error
 
 
-def parse_settings(settings: list[str]) -> dict[str, object]:
-    """The values of ``KEY=VALUE`` settings, as MMEngine reads them from a command line."""
+def parse_settings(settings: Sequence[str]) -> dict[str, object]:
+    """Returns the values of ``KEY=VALUE`` settings, as MMEngine reads them from a command line."""
     parser = argparse.ArgumentParser()
     parser.add_argument('--cfg-options', nargs='+', action=DictAction)
     return parser.parse_args(['--cfg-options', *settings]).cfg_options
 
 
 def find_launcher(launcher: str | None) -> str:
-    """The launcher that was asked for; where none was, 'pytorch' under torchrun and else 'none'.
+    """Returns the launcher that was asked for; where none was, 'pytorch' under torchrun and else 'none'.
 
     Raises:
         SystemExit: 'pytorch' was asked for, but torchrun did not start this process.
@@ -111,25 +116,6 @@ def find_launcher(launcher: str | None) -> str:
         raise SystemExit('--launcher pytorch: start the tool with torchrun, as in torchrun --nproc-per-node 8 '
                          'tools/train.py CONFIG')
     return launcher or ('pytorch' if under_torchrun else 'none')
-
-
-@contextmanager
-def errors_in_words() -> Iterator[None]:
-    """Ends the process with an error's message, without a traceback, where the message says all; the log gets it too.
-
-    Raises:
-        SystemExit: in the place of errors of checkpoints, samples and guards.
-    """
-    try:
-        yield
-    except (CheckpointError, RunStopped, SampleError) as error:
-        words = str(error).rpartition('SampleError: ')[2]  # a worker process puts its traceback before it
-        logger = MMLogger.get_current_instance()
-        record = logger.makeRecord(logger.name, logging.ERROR, __file__, 0, words, (), None)
-        for handler in logger.handlers:
-            if isinstance(handler, logging.FileHandler):
-                handler.handle(record)
-        raise SystemExit(words) from error
 
 
 def set_resume(cfg: Config, resume: str | bool, overwrite: bool = False) -> None:

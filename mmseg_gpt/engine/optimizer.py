@@ -1,13 +1,13 @@
-"""Parameter groups for a model most of which is frozen."""
+"""Optimizers of a model most of which is frozen: few parameter groups, and questions to their wrappers."""
 
-from mmengine.optim import DefaultOptimWrapperConstructor
+from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper, OptimWrapperDict
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class TrainedPartsConstructor(DefaultOptimWrapperConstructor):
-    """MMEngine's constructor, without looking into modules that train nothing, and with few groups.
+    """Makes MMEngine's parameter groups, but skips modules that train nothing, and joins equal groups.
 
     The stock one warns about every frozen parameter, some 150 lines that hide the log's real warnings, and makes a
     group of each trained one, so that an optimizer takes its step tensor by tensor. All its ``paramwise_cfg`` options
@@ -31,10 +31,20 @@ class TrainedPartsConstructor(DefaultOptimWrapperConstructor):
 
 
 def merged(groups: list[dict]) -> list[dict]:
-    """Parameter groups of equal settings as one, in the order of the first of each."""
+    """Joins parameter groups of equal settings, in the order of the first of each."""
     by_settings: dict[str, dict] = {}
     for group in groups:
         settings = {name: value for name, value in group.items() if name != 'params'}
         key = repr(sorted(settings.items()))
         by_settings.setdefault(key, dict(settings, params=[]))['params'] += group['params']
     return list(by_settings.values())
+
+
+def optimizer_wrappers(wrapper: OptimWrapper | OptimWrapperDict) -> list[OptimWrapper]:
+    """Returns the wrapper of each optimizer."""
+    return list(wrapper.values()) if isinstance(wrapper, OptimWrapperDict) else [wrapper]
+
+
+def accumulated_iterations(wrapper: OptimWrapper | OptimWrapperDict) -> int:
+    """Returns the number of iterations whose gradients make one optimizer step."""
+    return max(each._accumulative_counts for each in optimizer_wrappers(wrapper))

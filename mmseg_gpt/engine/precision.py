@@ -63,6 +63,6 @@ def set_test_precision(cfg: Config, amp: str | None) -> None:
 
 
 def check_device(amp: str) -> None:
-    """Refuses fp16 without a GPU, by SystemExit."""
+    """Raises SystemExit where fp16 is asked for without a GPU."""
     if amp == 'fp16' and get_device() == 'cpu':
         raise SystemExit('--amp fp16 needs a GPU, and none is visible; on a CPU use --amp bf16')

@@ -6,18 +6,23 @@ images, augmentations, dropout masks and hard gates as one that was never interr
 without reading the data again.
 """
 
+import logging
 import random
 from collections.abc import Iterator, Sized
 from itertools import islice
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from mmengine.dataset import InfiniteSampler
 from mmengine.dist import get_rank, get_world_size
-from mmengine.hooks import Hook
-from mmengine.registry import DATA_SAMPLERS, DATASETS, HOOKS
+from mmengine.logging import print_log
+from mmengine.registry import DATA_SAMPLERS, DATASETS
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from torch.utils.data import DataLoader, Dataset, Sampler
+
+from ..checkpoints import CheckpointError
 
 SAMPLE, ITERATION = 0, 1  # so that a sample and an iteration of the same number differ
 
@@ -44,12 +49,12 @@ class Place(NamedTuple):
 
 @DATA_SAMPLERS.register_module()
 class PlaceSampler(Sampler):
-    """Says of each sample of another sampler where in the run it stands.
+    """Takes the samples of another sampler, and says of each where in the run it stands.
 
     Args:
         sampler: Config of a sampler whose processes take turns, as all of MMEngine's do.
-        dataset: What is sampled.
-        seed: For ``sampler``.
+        dataset: The dataset to be sampled.
+        seed: The seed of ``sampler``.
     """
 
     def __init__(self, sampler: dict, dataset: Sized, seed: int) -> None:
@@ -102,18 +107,8 @@ class SeededDataset(Dataset):
         return getattr(self.dataset, name)
 
 
-@HOOKS.register_module()
-class SeedIterationHook(Hook):
-    """Seeds each training iteration, for what is drawn on this device: dropout, hard gates, mixing of images."""
-
-    priority = 'HIGHEST'
-
-    def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
-        seed_generators(runner.seed, ITERATION, runner.iter, get_rank())
-
-
 def seeded(train_dataloader: dict, seed: int) -> dict:
-    """The config of a data loader, with its samples seeded one by one.
+    """Returns the config of a data loader, with its samples seeded one by one.
 
     A loader with a batch sampler of its own is left as it is; resuming then reads the data again, as in MMEngine.
     """
@@ -125,15 +120,58 @@ def seeded(train_dataloader: dict, seed: int) -> dict:
     return loader
 
 
+def skip_what_is_done(loader: DataLoader, checkpoint: dict, path: str | Path) -> bool:
+    """Lets a data loader begin where the run to be resumed stands, if it can.
+
+    Args:
+        loader: The data loader of the training, not iterated yet.
+        checkpoint: What the run is resumed from.
+        path: The name of its file, for messages.
+
+    Returns:
+        Whether it begins there; else its loop must read and drop what comes before.
+
+    Raises:
+        CheckpointError: the dataset has another length, so that the place in its epochs is lost.
+    """
+    done = checkpoint['meta']['iter']
+    if not done:
+        return False
+    check_dataset_length(checkpoint, len(loader.dataset), getattr(loader.sampler, 'endless', False), path)
+    return skip_iterations(loader, done)
+
+
+def check_dataset_length(checkpoint: dict, length: int, endless: bool, path: str | Path) -> None:
+    """Compares the number of training samples with that of the run to be resumed.
+
+    Args:
+        checkpoint: What the run is resumed from.
+        length: The number of samples now.
+        endless: Whether the run counts iterations only, and no epochs.
+        path: The name of the checkpoint's file, for messages.
+
+    Raises:
+        CheckpointError: it is another, and the run counts epochs of it.
+    """
+    old = checkpoint['meta'].get('dataset_length', length)
+    if old == length:
+        return
+    said = f'its run had {old:,} training samples, and now there are {length:,}'
+    if not endless:
+        raise CheckpointError(f'{path} cannot be resumed: {said}, so its place in the epochs is lost. Start a new run '
+                              'from its weights with load_from')
+    print_log(f'{path}: {said}; they are drawn in another order from here on', logger='current', level=logging.WARNING)
+
+
 def skip_iterations(loader: DataLoader, iterations: int) -> bool:
     """Lets ``loader`` begin where a run stands, without reading what comes before.
 
     Args:
-        loader: Built from a :func:`seeded` config, and not iterated yet.
-        iterations: How many the run has done, since its first epoch.
+        loader: A data loader of a :func:`seeded` config, not iterated yet.
+        iterations: The number of iterations that the run has done since its first epoch.
 
     Returns:
-        Whether it could; else the loop must read and drop.
+        Whether it could; else the loop must read and drop what comes before.
     """
     sampler = loader.sampler
     if not isinstance(sampler, PlaceSampler):
@@ -143,12 +181,33 @@ def skip_iterations(loader: DataLoader, iterations: int) -> bool:
     return True
 
 
-class AlreadySkipped:
-    """An endless iterator for MMEngine's loop, which drops as many batches as iterations are done: they cost nothing.
+def begin_in_the_middle(loop: BaseLoop, checkpoint: dict, skipped: bool, path: str | Path) -> None:
+    """Prepares a training loop for what :func:`skip_what_is_done` has done to its data loader.
 
     Args:
-        batches: The batches from there on.
-        skipped: How many the loop will drop.
+        loop: MMEngine's loop, which on its own drops as many batches as iterations are done.
+        checkpoint: What the run is resumed from.
+        skipped: Whether the data loader begins where the run stands.
+        path: The name of the checkpoint's file, for messages.
+
+    Raises:
+        CheckpointError: it was saved inside an epoch, whose rest is not known.
+    """
+    done = checkpoint['meta']['iter']
+    if skipped and hasattr(loop, 'dataloader_iterator'):
+        loop.dataloader_iterator._epoch = loop.dataloader.sampler.epoch
+        loop.dataloader_iterator = AlreadySkipped(loop.dataloader_iterator, done)
+    if done and not skipped and isinstance(loop, EpochBasedTrainLoop) and done % len(loop.dataloader):
+        raise CheckpointError(f'{path} cannot be resumed: it was saved inside an epoch, whose rest a batch_sampler of '
+                              'its own does not know. Resume one saved at the end of an epoch')
+
+
+class AlreadySkipped:
+    """An endless iterator whose first batches cost nothing: MMEngine's loop drops one for each iteration that is done.
+
+    Args:
+        batches: The batches after those.
+        skipped: The number of batches that the loop will drop.
     """
 
     def __init__(self, batches: Iterator, skipped: int) -> None:

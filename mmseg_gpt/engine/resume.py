@@ -1,4 +1,4 @@
-"""Where to resume from, and whether this config may go on with that run."""
+"""Resuming: which checkpoint to go on from, and whether this config may go on with that run."""
 
 import json
 import logging
@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.dist import all_gather_object
 from mmengine.logging import print_log
 
 from ..checkpoints import CheckpointError, read_file
-from ..settings import flatten, is_under, settings_of
+from ..settings import flatten, is_under, look_up, settings_of
 
 POINTER = 'last_checkpoint'
 # Settings that say where and how a run is carried out, not what it is.
@@ -25,15 +26,39 @@ FREE = ('model.backbone.init_cfg', 'model.test_cfg', 'optim_wrapper.type', 'opti
         'optim_wrapper.dtype', 'optim_wrapper.clip_grad')
 
 
+def find_resumed(cfg: Config, work_dir: str | Path, filename: str | None = None
+                 ) -> tuple[str | Path | None, dict | None]:
+    """Finds and reads the checkpoint to go on from, and refuses a config that is not the run's.
+
+    Args:
+        cfg: The config of this start.
+        work_dir: The run's folder.
+        filename: The checkpoint; None for the newest in the folder.
+
+    Returns:
+        The file and what it holds; None and None if there has been no run.
+
+    Raises:
+        CheckpointError: it cannot be resumed, or not with this config.
+    """
+    path = filename or newest_checkpoint(work_dir, look_up(cfg, 'default_hooks.checkpoint.out_dir'))
+    if path is None:
+        print_log(f'{work_dir} holds no checkpoint: the run starts from iteration 0', logger='current')
+        return None, None
+    checkpoint = check_resumable_file(Path(path))
+    check_settings(checkpoint, cfg, path)
+    return path, checkpoint
+
+
 def newest_checkpoint(work_dir: str | Path, out_dir: str | Path | None = None) -> Path | None:
-    """The newest whole checkpoint of a run that can be resumed.
+    """Finds the newest whole checkpoint of a run that can be resumed.
 
     It is the one that the file ``last_checkpoint`` names, or one written later, or, where that file or its checkpoint
     is missing or broken, the newest that is whole; then the log says so.
 
     Args:
         work_dir: The run's folder.
-        out_dir: That of the checkpoint hook, if it writes elsewhere: into a folder there of the run's name.
+        out_dir: Where the checkpoint hook writes, if elsewhere; checkpoints are in a folder of the run's name there.
 
     Returns:
         The file, or None if there has been no run.
@@ -62,7 +87,7 @@ def newest_checkpoint(work_dir: str | Path, out_dir: str | Path | None = None) -
 
 
 def named_checkpoint(pointer: Path, folder: Path) -> Path | None:
-    """The checkpoint that ``last_checkpoint`` names: one in ``folder``, as the folder may be a copy of the run's."""
+    """Returns the checkpoint that ``last_checkpoint`` names, looked for in ``folder``, maybe a copy of the run's."""
     words = pointer.read_text(errors='replace').strip() if pointer.is_file() else ''
     if not words or '\0' in words:
         return None
@@ -71,7 +96,7 @@ def named_checkpoint(pointer: Path, folder: Path) -> Path | None:
 
 
 def newest_first(folder: Path, named: Path | None) -> Iterator[Path]:
-    """Candidates to resume from: those written after ``named``, ``named``, and the others by their age."""
+    """Lists what to resume from: checkpoints written after ``named``, ``named`` itself, and the others by their age."""
     files = [f for f in folder.glob('*.pth') if not f.name.startswith('best_')]
     files.sort(key=lambda f: (f.stat().st_mtime, number(f)), reverse=True)
     if named is not None:
@@ -82,7 +107,7 @@ def newest_first(folder: Path, named: Path | None) -> Iterator[Path]:
 
 
 def number(path: Path) -> int:
-    """The iteration or epoch in a checkpoint's name, -1 if there is none."""
+    """Returns the iteration or epoch in a checkpoint's name, -1 if there is none."""
     numbers = re.findall(r'\d+', path.stem)
     return int(numbers[-1]) if numbers else -1
 
@@ -105,9 +130,13 @@ def check_resumable_file(path: Path) -> dict:
     return checkpoint
 
 
-
 def check_settings(checkpoint: dict, cfg: Config, path: str | Path) -> None:
     """Logs which settings differ from those of the run to be resumed.
+
+    Args:
+        checkpoint: What the run is resumed from.
+        cfg: The config of this start.
+        path: The name of the checkpoint's file, for messages.
 
     Raises:
         CheckpointError: one that cannot be changed within a run differs; the message names all of them.
@@ -132,27 +161,29 @@ def check_settings(checkpoint: dict, cfg: Config, path: str | Path) -> None:
                   logger='current', level=logging.WARNING)
 
 
+def check_same_start(checkpoint: dict | None, work_dir: str | Path) -> None:
+    """Compares where the processes of a run would begin.
+
+    Args:
+        checkpoint: What this process resumes from, if it does.
+        work_dir: The run's folder.
+
+    Raises:
+        CheckpointError: they would begin at different iterations.
+    """
+    if len(set(all_gather_object(checkpoint['meta']['iter'] if checkpoint else 0))) > 1:
+        raise CheckpointError(f'the processes would go on from different checkpoints: {work_dir} must be the same '
+                              'folder on all machines')
+
 
 def check_classes(checkpoint: dict, metainfo: dict | None, path: str | Path) -> None:
-    """Raises a CheckpointError if the run had other classes than the dataset now has."""
+    """Compares the classes of the run to be resumed with those that the dataset has now.
+
+    Raises:
+        CheckpointError: they are others.
+    """
     old = (checkpoint['meta'].get('dataset_meta') or {}).get('classes')
     new = (metainfo or {}).get('classes')
     if old is not None and new is not None and list(old) != list(new):
         raise CheckpointError(f'{path} cannot be resumed: its run had {len(old)} classes {list(old)[:3]}..., the '
                               f'dataset of this config has {len(new)} classes {list(new)[:3]}...')
-
-
-def check_dataset_length(checkpoint: dict, length: int, endless: bool, path: str | Path) -> None:
-    """Compares the number of samples with that of the run to be resumed.
-
-    Raises:
-        CheckpointError: it is another, and the run counts epochs of it.
-    """
-    old = checkpoint['meta'].get('dataset_length', length)
-    if old == length:
-        return
-    said = f'its run had {old:,} training samples, and now there are {length:,}'
-    if not endless:
-        raise CheckpointError(f'{path} cannot be resumed: {said}, so its place in the epochs is lost. Start a new run '
-                              'from its weights with load_from')
-    print_log(f'{path}: {said}; they are drawn in another order from here on', logger='current', level=logging.WARNING)

@@ -5,36 +5,49 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
 
 import mmengine.runner
 import torch
+from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
-from mmengine.runner import EpochBasedTrainLoop
+from mmengine.runner import BaseLoop
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..checkpoints import CheckpointError
-from .checkpoint_runner import CheckpointRunner
-from .reproducible import AlreadySkipped, seeded, skip_iterations
-from .resume import check_dataset_length
+from ..adapters import load_model_state
+from ..checkpoints import CheckpointError, fetch, read_file
+from ..checkpoints.write import write_checkpoint
+from ..checks.checkpoint import check_evaluated
+from ..settings import settings_of
+from .loaders import build_loader, training_loader
+from .reproducible import begin_in_the_middle, skip_what_is_done
+from .resume import check_classes, check_same_start, find_resumed
+from .state import put_back, state_of, without_frozen
 
-GUARDS = ('SeedIterationHook', 'AgreeHook', 'IgnoredBatchHook', 'NonFiniteHook', 'SameBuffersHook', 'StopOnSignalHook')
+# Always there; listed in ``custom_hooks`` they take options.
+STANDARD_HOOKS = ('SeedIterationHook', 'AgreeHook', 'IgnoredBatchHook', 'NonFiniteHook', 'SameBuffersHook',
+                  'StopOnSignalHook', 'ProgressHook')
 
 
-class Runner(CheckpointRunner):
-    """The runner of our tools. What differs from MMEngine 0.10.7's:
+class Runner(mmengine.runner.Runner):
+    """The runner of our tools. It differs from MMEngine 0.10.7's:
 
-    * Checkpoints are those of :class:`CheckpointRunner`, and ``CheckpointHook`` means :class:`AtomicCheckpointHook`.
+    * Checkpoints are read with ``weights_only=True``, must fill the model, hold plain types only, and are written
+      whole or not at all. ``CheckpointHook`` means :class:`AtomicCheckpointHook`.
     * A resumed run goes on exactly as if it had not been interrupted, see :mod:`.reproducible`.
     * Every sample is checked: it has its files, and labels that are classes.
-    * The hooks in ``GUARDS`` are always there; listed in ``custom_hooks`` they take options.
+    * The hooks in ``STANDARD_HOOKS`` are always there.
     * ``train_dataloader.batch_size`` is the batch of all processes together, so that a learning rate means
       the same on one GPU and on eight. The config that is saved keeps it.
     * On a machine without CUDA, torchrun starts gloo processes, with BN in the place of SyncBN, which trains
       on GPUs only. Each process then has batch statistics of its own.
     """
+
+    frozen_source: dict | None = None  # set by AtomicCheckpointHook: where weights are that a checkpoint leaves out
+    _resumed: dict | None = None  # a checkpoint that has been read and is still to be put back
 
     def _log_env(self, env_cfg: dict) -> None:
         # MMEngine would import torchvision for the number of its version.
@@ -42,9 +55,8 @@ class Runner(CheckpointRunner):
             super()._log_env(env_cfg)
 
     def setup_env(self, env_cfg: dict) -> None:
-        if self.launcher == 'pytorch' and not torch.cuda.is_available() and not torch.distributed.is_initialized():
-            torch.distributed.init_process_group('gloo')
-            atexit.register(end_process_group)
+        if self.launcher == 'pytorch':
+            start_gloo_without_cuda()
         super().setup_env(env_cfg)
 
     def set_randomness(self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False) -> None:
@@ -63,58 +75,142 @@ class Runner(CheckpointRunner):
         super().register_hooks(default_hooks, custom_hooks or [])
 
     def register_default_hooks(self, hooks: dict[str, Hook | dict] | None = None) -> None:
-        hooks = dict(hooks or {})
-        checkpoint = hooks.get('checkpoint', {})
-        if isinstance(checkpoint, dict) and checkpoint.get('type', 'CheckpointHook') == 'CheckpointHook':
-            hooks['checkpoint'] = dict(checkpoint, type='AtomicCheckpointHook')
-        super().register_default_hooks(hooks)
+        super().register_default_hooks(with_atomic_checkpoints(hooks or {}))
 
     def register_custom_hooks(self, hooks: list[Hook | dict]) -> None:
-        kinds = (hook['type'] if isinstance(hook, dict) else type(hook) for hook in hooks)
-        present = {kind if isinstance(kind, str) else kind.__name__ for kind in kinds}
-        super().register_custom_hooks([*hooks, *(dict(type=guard) for guard in GUARDS if guard not in present)])
+        super().register_custom_hooks(with_standard_hooks(hooks))
 
     def dump_config(self) -> None:
         """Does nothing yet: the config in a work directory is that of its training, whatever is tested in it."""
 
     def train(self) -> nn.Module:
         super().dump_config()
-        return super().train()
+        if self._resume:
+            self._resumed = self.read_resumed(self._load_from)
+        if self.distributed:
+            check_same_start(self._resumed, self.work_dir)
+        try:
+            return super().train()
+        finally:
+            self.call_hook('release')
 
-    def build_train_loop(self, loop: dict) -> mmengine.runner.BaseLoop:
+    def build_train_loop(self, loop: dict) -> BaseLoop:
         if isinstance(self._train_dataloader, dict):
             self._train_dataloader = training_loader(self._train_dataloader, self.seed, self.world_size)
-        done = self._resumed['meta']['iter'] if self._resumed else 0
-        skipped = done > 0 and self._skip(done)
+        skipped = bool(self._resumed) and skip_what_is_done(self._train_dataloader, self._resumed, self._load_from)
         loop = super().build_train_loop(loop)
-        if skipped and hasattr(loop, 'dataloader_iterator'):
-            loop.dataloader_iterator._epoch = self._train_dataloader.sampler.epoch
-            loop.dataloader_iterator = AlreadySkipped(loop.dataloader_iterator, done)
-        if done and not skipped and isinstance(loop, EpochBasedTrainLoop) and done % len(loop.dataloader):
-            raise CheckpointError(f'{self._load_from} cannot be resumed: it was saved inside an epoch, whose rest a '
-                                  'batch_sampler of its own does not know. Resume one saved at the end of an epoch')
+        if self._resumed:
+            begin_in_the_middle(loop, self._resumed, skipped, self._load_from)
         return loop
-
-    def _skip(self, done: int) -> bool:
-        """Lets the data begin after ``done`` iterations, if its place in the run is known."""
-        loader = self._train_dataloader
-        endless = getattr(loader.sampler, 'endless', False)
-        check_dataset_length(self._resumed, len(loader.dataset), endless, self._load_from)
-        return skip_iterations(loader, done)
 
     @staticmethod
     def build_dataloader(dataloader: DataLoader | dict, seed: int | None = None,
                          diff_rank_seed: bool = False) -> DataLoader:
-        if isinstance(dataloader, dict):
-            dataloader = guarded(dataloader)
-            dataloader.setdefault('pin_memory', torch.cuda.is_available())  # copying to a GPU is then faster
-        return mmengine.runner.Runner.build_dataloader(dataloader, seed, diff_rank_seed)
+        return build_loader(dataloader, seed, diff_rank_seed)
+
+    def _init_model_weights(self) -> None:
+        # What is resumed fills the whole model, so the pretrained file need not be there any more.
+        if not self._resumed and not self._has_loaded:
+            super()._init_model_weights()
+
+    def read_resumed(self, filename: str | None) -> dict | None:
+        """Reads the checkpoint to resume as :func:`find_resumed` does, and takes the run's seed from it.
+
+        Raises:
+            CheckpointError: it cannot be resumed, or not with this config.
+        """
+        self._load_from, checkpoint = find_resumed(self.cfg, self.work_dir, filename)
+        if checkpoint is None:
+            self._resume = False
+        elif checkpoint['meta'].get('seed') != self.seed:
+            self._randomness_cfg.update(seed=checkpoint['meta'].get('seed'))
+            self.set_randomness(**self._randomness_cfg)
+            self.logger.info(f'the run goes on with its seed, {self.seed}')
+        return checkpoint
+
+    def resume(self, filename: str, resume_optimizer: bool = True, resume_param_scheduler: bool = True,
+               map_location: str = 'default') -> None:
+        """Restores weights, optimizer, schedule, counters and log from what :meth:`read_resumed` read.
+
+        Raises:
+            CheckpointError: it does not fit the model, the classes or the optimizer.
+        """
+        checkpoint, self._resumed = self._resumed or self.read_resumed(filename), None
+        check_classes(checkpoint, getattr(self.train_dataloader.dataset, 'metainfo', None), filename)
+        self._fill(checkpoint, filename)
+        put_back(self, checkpoint, filename, resume_optimizer, resume_param_scheduler)
+        self._has_loaded = True
+
+    def load_checkpoint(self, filename: str, map_location: str = 'cpu', strict: bool = True,
+                        revise_keys: list | None = None) -> dict:
+        """Fills the model from a file or an address, completely or not at all, whatever the other arguments.
+
+        Raises:
+            CheckpointError: the file is damaged, or is not of this model.
+            FileNotFoundError: there is no such file.
+        """
+        checkpoint = read_file(fetch(filename))
+        if not isinstance(checkpoint, dict):
+            raise CheckpointError(f'{filename} holds no weights')
+        self._fill(checkpoint, filename)
+        if not isinstance(self._train_loop, BaseLoop):  # to be evaluated, not to be trained from
+            check_evaluated(self.model, self.cfg, checkpoint, filename)
+        self._has_loaded = True
+        self.logger.info(f'loaded {filename}')
+        return checkpoint
+
+    def _fill(self, checkpoint: dict, filename: str) -> None:
+        self.call_hook('after_load_checkpoint', checkpoint=checkpoint)
+        load_model_state(self.model, checkpoint, filename)
+
+    @cached_property
+    def recorded_config(self) -> dict[str, str]:
+        """The config as a checkpoint holds it: to be compared, and to be read. Formatting it takes a while."""
+        return dict(settings=settings_of(self.cfg), cfg=self.cfg.pretty_text)
+
+    @master_only
+    def save_checkpoint(self, out_dir: str, filename: str, file_client_args: dict | None = None,
+                        save_optimizer: bool = True, save_param_scheduler: bool = True, meta: dict | None = None,
+                        by_epoch: bool = True, backend_args: dict | None = None) -> None:
+        """Writes a checkpoint, whole or not at all; the arguments are MMEngine's.
+
+        Raises:
+            CheckpointError: a weight is not finite, or the file cannot be written.
+        """
+        done = dict(epoch=self.epoch + 1, iter=self.iter) if by_epoch else dict(epoch=self.epoch, iter=self.iter + 1)
+        checkpoint = state_of(self, done, meta or {}, save_optimizer, save_param_scheduler)
+        self.call_hook('before_save_checkpoint', checkpoint=checkpoint)
+        if self.frozen_source:
+            without_frozen(checkpoint, self)
+        write_checkpoint(checkpoint, Path(out_dir, filename))
 
 
-def end_process_group() -> None:
-    """Ends gloo, and lets its threads put away the last tensors.
+def with_atomic_checkpoints(default_hooks: dict[str, Hook | dict]) -> dict[str, Hook | dict]:
+    """Returns default hooks in which AtomicCheckpointHook stands in the place of MMEngine's CheckpointHook."""
+    checkpoint = default_hooks.get('checkpoint', {})
+    if isinstance(checkpoint, dict) and checkpoint.get('type', 'CheckpointHook') == 'CheckpointHook':
+        checkpoint = dict(checkpoint, type='AtomicCheckpointHook')
+    return dict(default_hooks, checkpoint=checkpoint)
 
-    A thread that comes to it when Python has ended cannot, and aborts the process ("terminate called without an active
+
+def with_standard_hooks(hooks: list[Hook | dict]) -> list[Hook | dict]:
+    """Returns hooks together with those of ``STANDARD_HOOKS`` that are not among them."""
+    kinds = (hook['type'] if isinstance(hook, dict) else type(hook) for hook in hooks)
+    present = {kind if isinstance(kind, str) else kind.__name__ for kind in kinds}
+    return [*hooks, *(dict(type=name) for name in STANDARD_HOOKS if name not in present)]
+
+
+def start_gloo_without_cuda() -> None:
+    """Starts gloo where torchrun has started the process and there is no GPU, for which MMEngine would use NCCL."""
+    if not torch.cuda.is_available() and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo')
+        atexit.register(end_gloo)
+
+
+def end_gloo() -> None:
+    """Ends gloo, and gives its threads time to put away the last tensors.
+
+    A thread that is late finds that Python has ended, and aborts the process ("terminate called without an active
     exception"): torch 2.13's ``ProcessGroupGloo::runLoop`` lets go of a tensor some microseconds after its result is
     there, for which it needs the interpreter.
     """
@@ -123,20 +219,9 @@ def end_process_group() -> None:
         time.sleep(0.2)
 
 
-def training_loader(dataloader: dict, seed: int, processes: int = 1) -> DataLoader:
-    """The data loader that a process of a run trains with.
-
-    Args:
-        dataloader: ``train_dataloader`` of a config.
-        seed: The run's.
-        processes: Those that share its batch.
-    """
-    return Runner.build_dataloader(seeded(guarded(share_batch(dataloader, processes)), seed), seed)
-
-
 @contextmanager
 def hidden(package: str) -> Iterator[None]:
-    """Lets a package that has not been imported yet seem absent."""
+    """Makes a package that has not been imported yet seem absent."""
     if package in sys.modules:
         yield
         return
@@ -145,36 +230,3 @@ def hidden(package: str) -> Iterator[None]:
         yield
     finally:
         del sys.modules[package]
-
-
-def guarded(dataloader: dict) -> dict:
-    """A copy of a data loader config whose samples are checked, and whose workers leave signals to the main process.
-
-    The latter replaces MMEngine's seeding of workers, except under a batch sampler of its own, whose samples
-    :mod:`.reproducible` does not seed.
-    """
-    loader, dataset = dataloader.copy(), dataloader['dataset']
-    if isinstance(dataset, dict) and dataset['type'] not in ('GuardedDataset', 'SeededDataset'):
-        loader['dataset'] = dict(type='GuardedDataset', dataset=dataset)
-    if loader.get('batch_sampler') is None and 'worker_init_fn' not in loader:
-        loader.pop('disable_subprocess_warning', None)  # an option of what is replaced
-        loader['worker_init_fn'] = dict(type='leave_signals_to_the_main_process')
-    return loader
-
-
-def share_batch(train_dataloader: dict, processes: int) -> dict:
-    """A copy of a data loader config with the share of one process in the batch.
-
-    Raises:
-        SystemExit: the batch cannot be divided among the processes.
-    """
-    total = train_dataloader['batch_size']
-    if total % processes:
-        raise SystemExit(f'the batch of {total} images cannot be divided among {processes} processes: use a divisor, '
-                         'or another batch with --cfg-options train_dataloader.batch_size=N')
-    share = train_dataloader.copy()
-    share['batch_size'] = total // processes
-    if processes > 1:
-        print_log(f'batch: {total} images in all, {total // processes} in each of {processes} processes',
-                  logger='current')
-    return share

@@ -1,4 +1,4 @@
-"""Where a run's visualizer tells its numbers and pictures: MMEngine's back ends by the names of their packages."""
+"""Trackers that show a run's numbers and pictures: MMEngine's back ends, by the names of their packages."""
 
 import importlib.util
 import os
@@ -10,13 +10,13 @@ PROJECT = 'mmseg_gpt'
 
 
 def wandb(work_dir: Path) -> dict:
-    """Options of WandbVisBackend: everything over the iterations, which wandb does not count itself."""
+    """Returns options of WandbVisBackend: everything is shown over iterations, which wandb does not count itself."""
     return dict(init_kwargs=dict(project=PROJECT, name=work_dir.name),
                 define_metric_cfg=[dict(name='*', step_metric='iter')])
 
 
 def mlflow(work_dir: Path) -> dict:
-    """Options of MLflowVisBackend: the server that MLFLOW_TRACKING_URI names, or a database beside the run."""
+    """Returns options of MLflowVisBackend: the server that MLFLOW_TRACKING_URI names, or a database beside the run."""
     home = work_dir.resolve().parent
     # MMEngine would write MLflow's files, which MLflow 3 no longer does.
     server = os.environ.get('MLFLOW_TRACKING_URI')
@@ -24,8 +24,8 @@ def mlflow(work_dir: Path) -> dict:
                 artifact_location=None if server else (home / 'mlflow').as_uri())
 
 
-# By the name that --track knows, which is that of the package: MMEngine's class, and its options. MMEngine has more:
-# they are options of a config (DVCLive, for one, sets up a repository in the current folder).
+# MMEngine's class and its options, by the package's name, which --track takes. MMEngine has more back ends, for a
+# config to name: they are not here because of what else they do (DVCLive sets up a repository in the current folder).
 BACKENDS = dict(
     tensorboard=('TensorboardVisBackend', lambda work_dir: {}),
     wandb=('WandbVisBackend', wandb),
@@ -36,11 +36,11 @@ BACKENDS = dict(
 
 
 def set_tracking(cfg: Config, names: list[str] | None) -> None:
-    """Lets a run tell its visualizer's numbers and pictures to trackers, besides those it has.
+    """Adds trackers to those that get a run's numbers and pictures.
 
     Args:
-        cfg: The config of a run, with its ``work_dir``, by which the run is called.
-        names: Of ``BACKENDS``; None changes nothing.
+        cfg: The config of a run; the trackers call the run by the name of its ``work_dir``.
+        names: Names in ``BACKENDS``; None adds nothing.
 
     Raises:
         SystemExit: a tracker's package is not installed.

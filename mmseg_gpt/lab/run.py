@@ -1,6 +1,5 @@
 """A run: a training with what it is tested with, as settings of a config and as commands."""
 
-import argparse
 import functools
 import json
 import os
@@ -71,8 +70,7 @@ def config_of(run: Run) -> Config:
         SystemExit: there is no such config, or a setting is wrong.
     """
     protocols = {name: f'--{name.replace("_", "-")}' in run.options for name in ('search_split', 'authors_protocol')}
-    return read_config(argparse.Namespace(
-        config=run.config, cfg_options=list(run.settings), work_dir=None, launcher='none', **protocols))
+    return read_config(run.config, run.settings, launcher='none', **protocols)
 
 
 @functools.cache

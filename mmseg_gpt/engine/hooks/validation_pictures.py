@@ -17,10 +17,10 @@ SMALLEST_SIDE = 224  # of a picture with words in it, in pixels
 class ValidationPicturesHook(Hook):
     """Shows the same validation images, evenly spaced, with labels and predictions, at each validation.
 
-    Images must be files; of segmentation and of classification, by mmsegmentation's and mmpretrain's visualizers.
+    Images must be files. Segmentation is drawn by mmsegmentation's visualizer, classification by mmpretrain's.
 
     Args:
-        images: How many. With several processes they are those of the first.
+        images: The number of images. With several processes they are images of the first.
     """
 
     def __init__(self, images: int = 4) -> None:
@@ -41,7 +41,14 @@ class ValidationPicturesHook(Hook):
 
 
 def draw(visualizer: Visualizer, sample: BaseDataElement, number: int, iteration: int) -> None:
-    """Gives a visualizer the picture of a predicted sample, if it is one that it can draw."""
+    """Gives a visualizer the picture of a predicted sample, if it can draw such a one.
+
+    Args:
+        visualizer: The visualizer of the run.
+        sample: What was predicted, with the name of its image file.
+        number: Its place among the pictures, counted from 1.
+        iteration: The number of iterations that are done.
+    """
     path = sample.get('img_path')
     if not path or not Path(path).is_file():
         return
@@ -56,7 +63,7 @@ def draw(visualizer: Visualizer, sample: BaseDataElement, number: int, iteration
 
 
 def enlarged(image: np.ndarray, sample: BaseDataElement, times: int) -> tuple[np.ndarray, BaseDataElement]:
-    """An image (H, W, 3) and copies of its label maps (1, H, W), pixel by pixel larger."""
+    """Returns an image (H, W, 3) and copies of its label maps (1, H, W), with each pixel repeated ``times`` times."""
     maps = sample.new(**{
         name: PixelData(data=sample.get(name).data.repeat_interleave(times, 1).repeat_interleave(times, 2))
         for name in ('gt_sem_seg', 'pred_sem_seg') if name in sample})

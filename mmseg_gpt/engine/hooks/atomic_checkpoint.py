@@ -1,4 +1,4 @@
-"""When a run saves: MMEngine's checkpoint hook, which removes old checkpoints only after the new one is written."""
+"""Saving a run: MMEngine's checkpoint hook, but old checkpoints are removed only after the new one is written."""
 
 from pathlib import Path
 
@@ -6,9 +6,9 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook, EMAHook
 from mmengine.registry import HOOKS
 
-from ..adapters import frozen_source, unwrap
-from ..files import UNFINISHED, replacing
-from .resume import POINTER
+from ...adapters import frozen_source, unwrap
+from ...files import UNFINISHED, replacing
+from ..resume import POINTER
 
 
 @HOOKS.register_module()
@@ -18,10 +18,14 @@ class AtomicCheckpointHook(CheckpointHook):
     MMEngine 0.10.7 removes first, so that a run killed while saving can lose every checkpoint it had.
 
     Args:
-        adapter_only: Leave the frozen ViT out of checkpoints: what is left are prompts, gates, temperatures and heads,
-            and the optimizer's state of them. They need the pretrained file to be loaded again, see
+        *args: Arguments of ``mmengine.hooks.CheckpointHook``.
+        adapter_only: Leave the frozen ViT out of checkpoints. What is left are prompts, gates, temperatures and heads,
+            and the optimizer's state of them. To load them the pretrained file is needed again, see
             :mod:`mmseg_gpt.adapters`.
-        **kwargs: Those of ``mmengine.hooks.CheckpointHook``. ``out_dir`` must be a local folder.
+        **kwargs: Further arguments of ``mmengine.hooks.CheckpointHook``. ``out_dir`` must be a local folder.
+
+    Raises:
+        ValueError: ``out_dir`` is not a local folder, or ``adapter_only`` is used together with EMAHook.
     """
 
     def __init__(self, *args, adapter_only: bool = False, **kwargs) -> None:
@@ -34,7 +38,7 @@ class AtomicCheckpointHook(CheckpointHook):
     def before_train(self, runner) -> None:
         super().before_train(runner)
         self.kept = list(runner.message_hub.runtime_info.get('kept_checkpoints', []))
-        self._prune()  # what a killed run had not come to remove
+        self._prune()  # a run that was killed may have left too many
         if is_main_process():
             for folder in {Path(self.out_dir), Path(runner.work_dir)}:
                 for unfinished in folder.glob(f'*{UNFINISHED}'):
@@ -45,7 +49,13 @@ class AtomicCheckpointHook(CheckpointHook):
             runner.frozen_source = frozen_source(unwrap(runner.model))
 
     def save_now(self, runner, epoch: int, done: int) -> None:
-        """Saves outside the schedule, so that the run can be resumed after ``done`` iterations, in ``epoch``."""
+        """Saves outside the schedule, so that the run can go on from here.
+
+        Args:
+            runner: The runner, in training.
+            epoch: The epoch to go on in, counted from 0.
+            done: The number of iterations that are done.
+        """
         if self.saved_at == done and self.save_optimizer:
             return
         meta = dict(epoch=epoch, iter=done)
@@ -64,7 +74,7 @@ class AtomicCheckpointHook(CheckpointHook):
         if name not in self.kept:
             self.kept.append(name)
         self.last_ckpt = str(Path(self.out_dir, name))
-        # With those that are about to be removed: should the run be killed before, it does so when it is resumed.
+        # Those that are about to be removed are still in the list: a run that is killed now removes them when resumed.
         runner.message_hub.update_info('kept_checkpoints', list(self.kept))
         runner.message_hub.update_info('last_ckpt', self.last_ckpt)
         runner.save_checkpoint(
@@ -92,16 +102,16 @@ class AtomicCheckpointHook(CheckpointHook):
             self.file_backend = backend
         best = {getattr(self, 'best_ckpt_path', None), *getattr(self, 'best_ckpt_path_dict', {}).values()}
         for path in late.asked:
-            # One in another folder is of the run that this one was resumed from.
+            # A file in another folder belongs to the run that this one was resumed from.
             if path not in best and Path(path).parent == Path(self.out_dir):
                 backend.remove(path)
 
 
 class LateRemoval:
-    """A file backend that notes which files are to be removed, instead of removing them.
+    """A file backend that remembers which files are to be removed, instead of removing them.
 
     Args:
-        backend: The one that does all else.
+        backend: The file backend that does everything else.
     """
 
     def __init__(self, backend: object) -> None:

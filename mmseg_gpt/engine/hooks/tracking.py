@@ -1,4 +1,4 @@
-"""Numbers of a run while it trains, for MMEngine's visualizer: what it learns, and how it goes on."""
+"""Numbers of a run while it trains, for MMEngine's visualizer: what it learns, and how fast."""
 
 import math
 from collections import defaultdict
@@ -11,28 +11,35 @@ from mmengine.hooks import Hook, LoggerHook
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
-from ..adapters import unwrap
-from ..analysis.gates import selection_ratio, sigmoid
-from ..models import GatedPromptViT
-from .guards import accumulated_iterations, optimizer_wrappers, samples_of
+from ...adapters import unwrap
+from ...analysis.gates import selection_ratio, sigmoid
+from ...environment import peak_resident_bytes
+from ...models import GatedPromptViT
+from ..loaders import samples_of
+from ..optimizer import accumulated_iterations, optimizer_wrappers
 
 MEBIBYTE = 2**20
 
 
 @HOOKS.register_module()
 class TrackingHook(Hook):
-    """Tells the visualizer, and not the text log, what is learnt and how the run goes on.
+    """Gives the visualizer, and not the text log, numbers that show what is learnt and how fast the run goes on.
 
-    Of each block, counted from 1: ``gates/block_01`` (of hard gates the probability to be open),
-    ``selection_ratio/block_01`` and ``temperatures/block_01``, of those that are used. Also before the first iteration
-    of a run that is not resumed; a line of it, empty if there is none of these, says that earlier logs are over.
-    Norms of the gradients that the optimizer has got, after clipping: ``gradient_norm/prompts``, ``gates``,
-    ``temperatures``, ``head`` and ``vit``, of what is trained. And ``progress/images_per_second`` of all processes
-    since the last time, ``progress/peak_memory_mib`` of the first one so far (on a GPU what torch has allocated to
-    train, else what was resident), and ``progress/seconds_left``. Nothing that is trained depends on it.
+    It only watches: nothing that is trained depends on it. The numbers are
+
+    * ``gates/block_01`` (the probability to be open, where gates are hard), ``selection_ratio/block_01`` and
+      ``temperatures/block_01``, for each block that has one, counted from 1. They are given once more before the first
+      iteration of a run that is not resumed. That line is written even where it is empty, since it tells a reader of
+      the log that lines before it belong to an earlier run.
+    * ``gradient_norm/prompts``, ``gates``, ``temperatures``, ``head`` and ``vit``, for those that are trained: norms of
+      the gradients as the optimizer gets them, after clipping.
+    * ``progress/images_per_second`` of all processes since the last time; ``progress/peak_memory_mib`` of the first
+      process until now (what torch has allocated on a GPU for training, else what was resident); and
+      ``progress/seconds_left``.
 
     Args:
-        interval: In iterations, and the last one; None takes that of LoggerHook.
+        interval: The number of iterations from one time to the next; the last iteration always counts. None takes the
+            interval of LoggerHook.
 
     Raises:
         ValueError: there is neither an interval nor a LoggerHook.
@@ -89,7 +96,7 @@ class TrackingHook(Hook):
 
     def after_val(self, runner) -> None:
         if torch.cuda.is_available():
-            torch.cuda.reset_peak_memory_stats()  # what training needs is asked for
+            torch.cuda.reset_peak_memory_stats()  # the peak is to be that of training
 
     def release(self, runner) -> None:
         """Undoes what :meth:`before_train` did, also after an error."""
@@ -99,7 +106,7 @@ class TrackingHook(Hook):
 
 
 def learnt(backbone: nn.Module | None, norms: dict[str, Tensor]) -> dict[str, float]:
-    """Gates, selection ratios, temperatures and norms of gradients; the device is waited for once."""
+    """Returns gates, selection ratios, temperatures and norms of gradients, waiting for the device once."""
     start, used = adapters_in_use(backbone)
     numbers = fetch({**used, **norms})
     scalars = {}
@@ -113,15 +120,14 @@ def learnt(backbone: nn.Module | None, norms: dict[str, Tensor]) -> dict[str, fl
 
 
 def progress(runner, images: int, iterations: int, allocated: int) -> dict[str, float]:
-    """Throughput, memory and time left.
+    """Returns throughput, memory and the time left.
 
     Args:
-        runner: Of the run.
-        images: Of this process since the last time.
-        iterations: Since the last time.
-        allocated: The peak of a GPU's memory so far, in bytes.
+        runner: The runner, in training.
+        images: The number of images this process has trained on since the last time.
+        iterations: The number of iterations since the last time.
+        allocated: The most memory that torch has had on the GPU so far, in bytes.
     """
-    from ..environment import peak_resident_bytes
     peak = allocated if torch.cuda.is_available() else peak_resident_bytes()
     scalars = {'progress/peak_memory_mib': peak / MEBIBYTE}
     seconds = runner.message_hub.log_scalars.get('train/time')  # of IterTimerHook
@@ -133,7 +139,7 @@ def progress(runner, images: int, iterations: int, allocated: int) -> dict[str, 
 
 
 def group_of(parameter: str) -> str:
-    """The group of gradients that a parameter belongs to, by its name in the model."""
+    """Returns the group that a parameter's gradient counts in, by the parameter's name in the model."""
     where, _, name = parameter.partition('.')
     if where != 'backbone':
         return 'head'
@@ -143,11 +149,11 @@ def group_of(parameter: str) -> str:
 
 
 def gradient_norms(optimizer: torch.optim.Optimizer, groups: dict[int, str]) -> dict[str, Tensor]:
-    """The norm of the gradients of each group of parameters, without waiting for the device.
+    """Computes the norm of the gradients of each group of parameters, without waiting for the device.
 
     Args:
-        optimizer: About to make a step.
-        groups: By the id of each parameter.
+        optimizer: The optimizer, about to make a step.
+        groups: The group of each parameter, by the parameter's id.
     """
     gradients = defaultdict(list)
     for parameter in (p for group in optimizer.param_groups for p in group['params'] if p.grad is not None):
@@ -158,10 +164,10 @@ def gradient_norms(optimizer: torch.optim.Optimizer, groups: dict[int, str]) -> 
 
 
 def adapters_in_use(backbone: nn.Module | None) -> tuple[int, dict[str, Tensor]]:
-    """Gate priors and temperatures of the blocks that use them.
+    """Returns gate priors and temperatures of the blocks that use them.
 
     Returns:
-        tuple: The block, from 1, of the first gate; 'gates' (G,) and 'temperatures' (T,) if there are any.
+        tuple: The block of the first gate, counted from 1; and 'gates' (G,) and 'temperatures' (T,), if there are any.
     """
     if not isinstance(backbone, GatedPromptViT):
         return 1, {}
@@ -176,7 +182,7 @@ def adapters_in_use(backbone: nn.Module | None) -> tuple[int, dict[str, Tensor]]
 
 @torch.no_grad()
 def fetch(tensors: dict[str, Tensor]) -> dict[str, list[float]]:
-    """The numbers in tensors of one device, waiting for it once."""
+    """Fetches the numbers in tensors of one device, waiting for it once."""
     if not tensors:
         return {}
     flat = [tensor.reshape(-1).double() for tensor in tensors.values()]
@@ -185,11 +191,11 @@ def fetch(tensors: dict[str, Tensor]) -> dict[str, list[float]]:
 
 
 def by_block(quantity: str, values: Iterable[float], first: int) -> dict[str, float]:
-    """Scalars by name, of blocks from ``first`` on."""
+    """Names the values of a quantity by their blocks, from block ``first`` on."""
     return {f'{quantity}/block_{block:02d}': float(value) for block, value in enumerate(values, first)}
 
 
 def tell(runner, iteration: int, scalars: dict[str, float]) -> None:
-    """Gives the visualizer what is finite."""
+    """Gives the visualizer those of the scalars that are finite."""
     scalars = {name: value for name, value in scalars.items() if math.isfinite(value)}
     runner.visualizer.add_scalars({**scalars, 'iter': iteration}, step=iteration)

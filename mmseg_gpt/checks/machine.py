@@ -1,39 +1,74 @@
-"""Checks that need the built model: parameter groups, and room for checkpoints."""
+"""Checks of the machine: whether it has the GPU, the folder and the room on its disk that a run needs."""
 
+import os
 import shutil
 from pathlib import Path
 
 import torch
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.registry import OPTIMIZERS
 from torch import nn
 
 from ..adapters import frozen_state, unwrap
-from ..models import GatedPromptViT
 from ..settings import look_up
-from .values import nearest_folder
+
+NVIDIA_DRIVER = Path('/proc/driver/nvidia/version')
 
 
-def wrong_backbone(cfg: Config) -> list[str]:
-    """Says which option of our backbone is out of its range; it is built without memory for its weights."""
-    options = dict(look_up(cfg, 'model.backbone') or {})
-    if options.pop('type', None) != 'GatedPromptViT':
+def wrong_device(cfg: Config, device: str) -> list[str]:
+    """Says that a GPU is asked for where torch sees none."""
+    asked = {
+        '--device cuda': device == 'cuda',
+        f'CUDA_VISIBLE_DEVICES={os.environ.get("CUDA_VISIBLE_DEVICES")}': bool(visible_gpus()),
+    }
+    wrapper = look_up(cfg, 'optim_wrapper.type')
+    problems = []
+    if not torch.cuda.is_available():
+        problems = [f'{name} asks for a GPU, but {no_gpu()}' for name, is_asked in asked.items() if is_asked]
+    if wrapper == 'AmpOptimWrapper' and get_device() == 'cpu':
+        problems.append('optim_wrapper.type "AmpOptimWrapper" needs a GPU; on a CPU use Bf16OptimWrapper, that is '
+                        '--amp bf16')
+    return problems
+
+
+def visible_gpus() -> str | None:
+    """Returns what CUDA_VISIBLE_DEVICES names: '' if it hides all GPUs, None if it is not set."""
+    value = os.environ.get('CUDA_VISIBLE_DEVICES')
+    return '' if value is not None and value.strip() in ('', '-1', 'NoDevFiles') else value
+
+
+def no_gpu() -> str:
+    """Says why torch sees no GPU, as far as can be told."""
+    if torch.version.cuda is None and torch.version.hip is None:
+        return f'torch {torch.__version__} is a build for CPUs only; install its CUDA build'
+    return f'torch {torch.__version__} sees none; look at what nvidia-smi says about the driver'
+
+
+def unused_gpu() -> list[str]:
+    """Returns a warning where there is an NVIDIA driver, but torch will not use a GPU."""
+    has_driver = NVIDIA_DRIVER.exists() or shutil.which('nvidia-smi')
+    if torch.cuda.is_available() or not has_driver or visible_gpus() == '':
         return []
-    try:
-        with torch.device('meta'):
-            GatedPromptViT(**options)
-    except (KeyError, TypeError, ValueError) as error:  # KeyError: a prompt that is not registered
-        return [f'model.backbone: {error.args[0]}']
-    return []
+    return [f'this machine has an NVIDIA driver, but training runs on the CPU: {no_gpu()}']
 
 
-def wrong_paramwise(cfg: Config, model: nn.Module) -> list[str]:
-    """Says which keys of ``paramwise_cfg.custom_keys`` match no trained parameter, so that they scale nothing."""
-    keys = look_up(cfg, 'optim_wrapper.paramwise_cfg.custom_keys') or {}
-    trained = [name for name, p in unwrap(model).named_parameters() if p.requires_grad]
-    return [f'optim_wrapper.paramwise_cfg.custom_keys: "{key}" is in no trained parameter\'s name; '
-            f'their names begin with {sorted({n.split(".")[0] for n in trained})}'
-            for key in keys if not any(key in name for name in trained)]
+def wrong_work_dir(cfg: Config) -> list[str]:
+    """Says that the work directory cannot be made or written."""
+    work_dir = cfg.get('work_dir')
+    if work_dir is None:
+        return []
+    place = nearest_folder(work_dir)
+    if place.is_dir() and os.access(place, os.W_OK | os.X_OK):
+        return []
+    why = 'is not a folder' if not place.is_dir() else 'cannot be written by this user'
+    return [f'the work directory {work_dir} cannot be used, because {place} {why}; choose another with --work-dir']
+
+
+def nearest_folder(path: str | Path) -> Path:
+    """Returns ``path`` itself, or the first of its parents that exists."""
+    path = Path(path).resolve()
+    return next(place for place in (path, *path.parents) if place.exists())
 
 
 def full_disk(cfg: Config, model: nn.Module) -> list[str]:
@@ -57,7 +92,7 @@ def full_disk(cfg: Config, model: nn.Module) -> list[str]:
 
 
 def kept_checkpoints(cfg: Config) -> int:
-    """How many checkpoints of a whole run stay on the disk, besides the best one."""
+    """Counts the checkpoints of a whole run that stay on the disk, besides the best one."""
     hook = look_up(cfg, 'default_hooks.checkpoint') or dict(interval=1)
     length = look_up(cfg, 'train_cfg.max_epochs' if hook.get('by_epoch', True) else 'train_cfg.max_iters') or 1
     interval, most = hook.get('interval', -1), hook.get('max_keep_ckpts', -1)
@@ -68,7 +103,7 @@ def kept_checkpoints(cfg: Config) -> int:
 
 
 def checkpoint_size(cfg: Config, model: nn.Module) -> int:
-    """Bytes of a checkpoint: all weights and buffers, and what the optimizer keeps of trained parameters."""
+    """Counts the bytes of a checkpoint: weights, buffers, and what the optimizer keeps of trained parameters."""
     hook = look_up(cfg, 'default_hooks.checkpoint') or {}
     weights = sum(tensor.nbytes for tensor in model.state_dict().values())
     if hook.get('adapter_only'):
@@ -80,7 +115,7 @@ def checkpoint_size(cfg: Config, model: nn.Module) -> int:
 
 
 def states_per_parameter(optimizer: dict | None) -> int:
-    """How many numbers an optimizer keeps for each parameter, found by a step: SGD with momentum 1, Adam 2."""
+    """Finds by a step how many numbers an optimizer keeps for each parameter: SGD with momentum 1, Adam 2."""
     if not optimizer:
         return 2  # several optimizers; what Adam keeps
     parameter = nn.Parameter(torch.zeros(1, 1))
@@ -92,5 +127,5 @@ def states_per_parameter(optimizer: dict | None) -> int:
 
 
 def gibibytes(size: int) -> str:
-    """A size in the unit that file managers show."""
+    """Writes a number of bytes in GiB."""
     return f'{size / 2**30:.2f} GiB'

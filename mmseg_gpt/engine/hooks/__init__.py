@@ -1,0 +1,19 @@
+"""The hooks of a run, one in each file. The runner adds those it cannot do without; others are options of a config."""
+
+from .agree import AgreeHook
+from .atomic_checkpoint import AtomicCheckpointHook
+from .ignored_batch import IgnoredBatchHook
+from .non_finite import NonFiniteHook
+from .parameter_table import ParameterTableHook, parameter_table
+from .progress import ProgressHook
+from .same_buffers import SameBuffersHook
+from .seed_iteration import SeedIterationHook
+from .stop_on_signal import StopOnSignalHook
+from .tracking import TrackingHook
+from .validation_pictures import ValidationPicturesHook
+
+__all__ = [
+    'AgreeHook', 'AtomicCheckpointHook', 'IgnoredBatchHook', 'NonFiniteHook', 'ParameterTableHook', 'ProgressHook',
+    'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'TrackingHook', 'ValidationPicturesHook',
+    'parameter_table'
+]

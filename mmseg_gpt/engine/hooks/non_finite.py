@@ -1,0 +1,118 @@
+"""A guard against numbers that are not finite."""
+
+import math
+from collections import deque
+
+import torch
+from mmengine.hooks import Hook
+from mmengine.optim import AmpOptimWrapper
+from mmengine.registry import HOOKS
+
+from ...adapters import unwrap
+from ...wording import listed
+from ..errors import RunStopped
+from ..loaders import image_files
+from ..optimizer import accumulated_iterations, optimizer_wrappers
+
+
+@HOOKS.register_module()
+class NonFiniteHook(Hook):
+    """Stops the run at the first loss or gradient that is not finite, before the weights are touched.
+
+    MMEngine goes on with NaN in nearly every weight, lets good checkpoints rotate away, and prints an mIoU. With
+    float16 loss scaling, where infinite gradients now and then are normal and their steps are skipped, it is too many
+    skipped steps in a row that end the run.
+
+    Args:
+        max_skipped_steps: How many steps in a row loss scaling may skip.
+
+    Raises:
+        RunStopped: with the code 'not-finite' or 'loss-scaling'; the message names the iteration, the parameters and
+            the images.
+    """
+
+    priority = 'HIGHEST'  # before the hooks that would fetch the losses one by one
+
+    def __init__(self, max_skipped_steps: int = 50) -> None:
+        self.max_skipped_steps = max_skipped_steps
+        self.skipped = 0
+        self.handles: list = []
+
+    def before_train(self, runner) -> None:
+        wrapper = runner.optim_wrapper
+        wrappers = optimizer_wrappers(wrapper)
+        self.scaled = any(isinstance(w, AmpOptimWrapper) and w.loss_scaler.is_enabled() for w in wrappers)
+        self.accumulated = accumulated_iterations(wrapper)
+        self.images = deque(maxlen=self.accumulated)  # of each iteration that the next step will be of
+        self.names = {id(p): name for name, p in unwrap(runner.model).named_parameters()}
+        for w in wrappers:
+            self.handles.append(w.optimizer.register_step_pre_hook(
+                lambda optimizer, args, kwargs: self.check_gradients(runner, optimizer)))
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        self.images.append(image_files(data_batch))
+
+    def check_gradients(self, runner, optimizer: torch.optim.Optimizer) -> None:
+        """Stops the run if a gradient is not finite, just before a step."""
+        if bool(getattr(optimizer, 'found_inf', None)):
+            return  # a fused optimizer, which skips steps of scaled losses by itself; others are not called then
+        self.skipped = -1  # after_train_iter counts this iteration
+        gradients = {id(p): p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None}
+        if not gradients or torch.nn.utils.get_total_norm(list(gradients.values())).isfinite():
+            return
+        broken = [self.names.get(key, '?') for key, gradient in gradients.items() if not gradient.isfinite().all()]
+        if not broken:
+            return  # large numbers, whose squares overflow
+        self.stop(runner, 'not-finite', f'the gradient is not finite in {len(broken)} of {len(gradients)} trained '
+                  f'tensors ({listed(broken, 4)})')
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
+                         outputs: dict | None = None) -> None:
+        numbers = fetch_numbers(outputs or {})
+        self.skipped += 1
+        if self.scaled:
+            if self.skipped > self.max_skipped_steps * self.accumulated:
+                self.stop(runner, 'loss-scaling',
+                          f'loss scaling has skipped more than {self.max_skipped_steps} steps in a row')
+            return
+        broken = {name: number for name, number in numbers.items() if not math.isfinite(number)}
+        if broken:
+            self.stop(runner, 'not-finite', f'not finite: {broken}')
+
+    def release(self, runner) -> None:
+        """Undoes what :meth:`before_train` did, also after an error."""
+        for handle in self.handles:
+            handle.remove()
+        self.handles.clear()
+
+    def stop(self, runner, code: str, reason: str) -> None:
+        """Raises a RunStopped with all that helps to find the cause."""
+        images = [image for batch in self.images for image in batch]
+        saved = runner.message_hub.runtime_info.get('last_ckpt')
+        clipping = '--cfg-options optim_wrapper.clip_grad.max_norm=1'
+        advice = (f'The last checkpoint is {saved}. A resumed run comes to the same images: clip its gradients, with '
+                  f'--resume {clipping}; or start a new run with a smaller learning rate.' if saved else
+                  f'Nothing was saved yet: start again with a smaller learning rate, or with {clipping}.')
+        raise RunStopped(
+            code, f'stopped at iteration {runner.iter + 1}: {reason}.\n'
+            f'Images of this step: {", ".join(images) or "unknown"}\n'
+            'The usual causes are a learning rate that is too large, --amp fp16 (bf16 has a wider range), or one of '
+            f'these images or labels.\n{advice}')
+
+
+@torch.no_grad()
+def fetch_numbers(outputs: dict) -> dict[str, float]:
+    """Replaces the losses of an iteration by Python's numbers, so that the device is waited for once.
+
+    Args:
+        outputs: What a model's ``train_step`` has returned; MMEngine logs tensors of one element.
+
+    Returns:
+        The losses that were tensors, as numbers.
+    """
+    tensors = {name: value for name, value in outputs.items() if torch.is_tensor(value) and value.numel() == 1}
+    if tensors:
+        device = next(iter(tensors.values())).device
+        together = torch.cat([value.reshape(1).to(device, torch.float64) for value in tensors.values()])  # exact
+        outputs.update(zip(tensors, together.tolist()))
+    return {name: outputs[name] for name in tensors}
