@@ -8,6 +8,7 @@ import pytest
 from made_runs import make_run, run_tool
 from mmengine.config import Config
 
+from mmseg_gpt.engine.config import find_config
 from mmseg_gpt.results.compare import (
     Compared,
     Difference,
@@ -20,7 +21,7 @@ from mmseg_gpt.results.compare import (
 )
 from mmseg_gpt.results.finished import protocol_of, read_run
 
-CONFIG = Config.fromfile(Path(__file__).parents[1] / 'configs/setr_pup_gpt_mae_ade20k.py')
+CONFIG = find_config(str(Path(__file__).parents[1] / 'configs/setr_pup_gpt_mae_ade20k.py'))
 LOG = ({'time': 2., 'progress/peak_memory_mib': 100.}, {'time': 4., 'progress/peak_memory_mib': 300.})
 
 

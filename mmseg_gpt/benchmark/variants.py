@@ -12,6 +12,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from ..checkpoints.export import as_mmsegmentation
+from ..models.complete import explicit
 from ..models.vit import ARCHS, read_arch
 from .paper import PaperViT
 
@@ -96,7 +97,7 @@ def read_config(path: str | Path) -> Config:
     Raises:
         SystemExit: it has other adapters than the paper's, to which there would be nothing to compare.
     """
-    cfg = Config.fromfile(path)
+    cfg = explicit(Config.fromfile(path))
     backbone = cfg.model.backbone
     if backbone.get('prompt', {}).get('type') != 'GatedPrompt' or not backbone.get('temperature'):
         raise SystemExit(f'{path}: the benchmark needs a backbone with GatedPrompt and temperature')

@@ -12,6 +12,7 @@ from mmengine.logging import MMLogger
 
 from ..checkpoints import CheckpointError
 from ..data import SampleError
+from ..models.complete import explicit
 from .guards import RunStopped
 from .preflight import check_options
 from .preflight.keys import find
@@ -45,7 +46,7 @@ def read_config(args: argparse.Namespace) -> Config:
 
 
 def find_config(config: str) -> Config:
-    """The config in a file; or, where there is none, of the experiment of classification that has this name.
+    """Returns the config in a file, its model complete; or of the experiment of classification that has this name.
 
     Raises:
         SystemExit: there is neither, or it is not a whole config, or a module that it imports is not there.
@@ -59,7 +60,10 @@ def find_config(config: str) -> Config:
             raise SystemExit(not_importable(config, error)) from error
         if not cfg.get('model'):
             raise SystemExit(f'{config} has no model: it is a part of configs')
-        return cfg
+        try:
+            return explicit(cfg)
+        except ValueError as error:
+            raise SystemExit(f'{config}: {error}') from error
     name = Path(config).stem
     if not name.startswith('cls_'):
         raise SystemExit(f'there is no config {config}; they are in configs/')

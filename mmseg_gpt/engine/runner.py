@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import mmengine.runner
 import torch
+from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import revert_sync_batchnorm
@@ -16,6 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ..checkpoints import CheckpointError
+from ..models.complete import explicit
 from .checkpoint_runner import CheckpointRunner
 from .reproducible import AlreadySkipped, seeded, skip_iterations
 from .resume import check_dataset_length
@@ -26,6 +28,7 @@ GUARDS = ('SeedIterationHook', 'AgreeHook', 'IgnoredBatchHook', 'NonFiniteHook',
 class Runner(CheckpointRunner):
     """The runner of our tools. What differs from MMEngine 0.10.7's:
 
+    * The config that is stored says every number of the model, see :mod:`mmseg_gpt.models.complete`.
     * Checkpoints are those of :class:`CheckpointRunner`, and ``CheckpointHook`` means :class:`AtomicCheckpointHook`.
     * A resumed run goes on exactly as if it had not been interrupted, see :mod:`.reproducible`.
     * Every sample is checked: it has its files, and labels that are classes.
@@ -35,6 +38,10 @@ class Runner(CheckpointRunner):
     * On a machine without CUDA, torchrun starts gloo processes, with BN in the place of SyncBN, which trains
       on GPUs only. Each process then has batch statistics of its own.
     """
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> 'Runner':
+        return super().from_cfg(explicit(cfg))
 
     def _log_env(self, env_cfg: dict) -> None:
         # MMEngine would import torchvision for the number of its version.

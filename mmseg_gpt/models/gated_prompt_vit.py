@@ -14,7 +14,8 @@ from ..checkpoints.read import CheckpointError
 from .prompts import DeepPrompt, GatedPrompt, HardGatedPrompt, ShallowPrompt
 from .vit import Block, VisionTransformer
 
-OUT_TYPES = ('featmap', 'cls_token', 'mean_patch', 'mean_prompt', 'mean_all')
+FEATURE_MAPS = ('featmap', 'normed_featmap')
+OUT_TYPES = (*FEATURE_MAPS, 'cls_token', 'mean_patch', 'mean_prompt', 'mean_all')
 
 for strategy in (ShallowPrompt, DeepPrompt, GatedPrompt, HardGatedPrompt):
     MODELS.register_module(module=strategy)
@@ -35,7 +36,8 @@ class GatedPromptViT(VisionTransformer):
         patch_size: Side of a patch in pixels.
         out_indices: Blocks whose outputs are returned, counted from 0; default the last one. Blocks
             after the highest are not run.
-        out_type: 'featmap' for (B, D, h, w) patch features without a final norm, as SETR uses them. For
+        out_type: 'featmap' for (B, D, h, w) patch features without a final norm, as SETR uses them;
+            'normed_featmap' for the same after ``norm``, as DINOv2's linear heads use them. For
             classification (B, D), pooled and then normed by ``norm``: 'cls_token', 'mean_patch',
             'mean_prompt', or 'mean_all', the mean of prompts and patches, which is the authors' MAE pooling.
         prompt: None, or a config of a prompt strategy such as
@@ -130,7 +132,7 @@ class GatedPromptViT(VisionTransformer):
         super().init_weights()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) -> one tensor per out index: (B, D, h, w) for 'featmap', else (B, D).
+        """(B, 3, H, W) -> one tensor per out index: (B, D, h, w) for feature maps, else (B, D).
 
         ``h = ceil(H / patch_size)``. Prompts stand last in the sequence; they have no position embedding,
         so their place changes nothing, and patches never move. The last block works out only what is returned.
@@ -166,16 +168,19 @@ class GatedPromptViT(VisionTransformer):
         return self.temperature.unbind()
 
     def _output(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """The ``wanted`` tokens (B, n, D) of a block as ``out_type`` asks."""
-        if self.out_type == 'featmap':
-            return tokens.transpose(1, 2).unflatten(2, grid)
-        return self.norm(tokens.mean(dim=1))
+        """Returns the ``wanted`` tokens (B, n, D) of a block as ``out_type`` asks."""
+        if self.out_type not in FEATURE_MAPS:
+            return self.norm(tokens.mean(dim=1))
+        if self.norm is not None:
+            tokens = self.norm(tokens)
+        return tokens.transpose(1, 2).unflatten(2, grid)
 
 
 def wanted_tokens(out_type: str, first_patch: int, length: int) -> slice:
     """Which tokens ``out_type`` asks for; CLS, registers and patches are the first ``length``, prompts follow."""
     return {
         'featmap': slice(first_patch, length),
+        'normed_featmap': slice(first_patch, length),
         'cls_token': slice(0, 1),
         'mean_patch': slice(first_patch, length),
         'mean_prompt': slice(length, None),

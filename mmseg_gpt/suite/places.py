@@ -5,9 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mmengine.config import Config
-
-from ..classification.experiment import vits
+from ..classification.experiment import settings_of_vit, vits
 from ..classification.tasks import TASKS
 from ..engine.origin import data
 from ..engine.preflight.missing import sources
@@ -174,9 +172,8 @@ def vit_of(backbone: dict) -> str:
 
 @functools.cache
 def published() -> dict[str, str]:
-    """The names of pretrained ViTs by those of their files."""
-    return {Path(Config.fromfile(file).model.backbone.init_cfg.checkpoint).name: name
-            for name, file in vits().items()}
+    """Returns the names of pretrained ViTs by those of their files."""
+    return {Path(settings_of_vit(name)['init_cfg']['checkpoint']).name: name for name in vits()}
 
 
 def method_of(backbone: dict) -> str:
