@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from made_runs import make_run, run_tool
-from mmengine.config import Config
 
 from mmseg_gpt.engine.config import find_config
 from mmseg_gpt.results.compare import (

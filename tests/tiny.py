@@ -9,6 +9,8 @@ from mmengine.registry import MODELS
 from PIL import Image
 from torch import nn
 
+from mmseg_gpt.engine.config import find_config
+
 ROOT = Path(__file__).parents[1]
 CLASSES = 9
 WIDTH, HEIGHT = 45, 37  # neither is a multiple of a patch

@@ -55,11 +55,11 @@ def complete(model: dict) -> dict:
     model = copy.deepcopy(model)
     num_classes, crop_size = model.pop('num_classes', None), model.pop('crop_size', None)
     backbone = model['backbone']
-    for name in ('mean', 'std'):
-        if name in backbone:
-            model.setdefault('data_preprocessor', {})[name] = backbone.pop(name)
+    preprocessor = model.get('data_preprocessor')
+    preprocessor = preprocessor if isinstance(preprocessor, dict) else {}  # none, or built already
+    preprocessor.update({name: backbone.pop(name) for name in ('mean', 'std') if name in backbone})
     if crop_size is not None:
-        fit_windows(model, crop_size)
+        fit_windows(backbone, preprocessor, model.get('test_cfg') or {}, crop_size)
     width = None
     if is_vit(backbone):
         arch = read_arch(backbone.get('arch', 'base'))
@@ -105,20 +105,18 @@ def heads(model: dict) -> list[tuple[str, dict]]:
     return found
 
 
-def fit_windows(model: dict, crop_size: tuple[int, int]) -> None:
+def fit_windows(backbone: dict, preprocessor: dict, test_cfg: dict, crop_size: tuple[int, int]) -> None:
     """Makes training, the position embedding and sliding windows use crops of ``crop_size``, padded to whole patches.
 
     Padding is the preprocessor's, whose labels are then padded with what is ignored: left to the backbone, a map of 518
     pixels would be stretched over labels of 512. Windows move on by two thirds of their side, as in SETR.
     """
-    backbone, preprocessor = model['backbone'], model.setdefault('data_preprocessor', {})
     patch = backbone.get('patch_size', 16)
     window = tuple(-(-side // patch) * patch for side in crop_size)
     preprocessor.setdefault('size', window)
     if window != tuple(crop_size):
         preprocessor.setdefault('test_cfg', dict(size_divisor=patch))
     backbone.setdefault('img_size', window[0] if window[0] == window[1] else window)
-    test_cfg = model.get('test_cfg') or {}
     if test_cfg.get('mode') == 'slide':
         test_cfg.setdefault('crop_size', window)
         test_cfg.setdefault('stride', tuple(2 * side // 3 for side in test_cfg['crop_size']))
