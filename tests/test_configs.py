@@ -121,12 +121,12 @@ def test_config_is_short(name):
     assert len((CONFIGS / f'{name}.py').read_text().splitlines()) <= 15
 
 
-def test_model_zoo_lists_every_config_and_backbone():
+def test_model_zoo_lists_every_config_backbone_and_head():
     zoo = (CONFIGS.parent / 'MODEL_ZOO.md').read_text()
     for name in ADE20K:
         assert f'(configs/{name}.py)' in zoo
-    for backbone in BACKBONES:
-        assert f'`{backbone}`' in zoo
+    for base in BACKBONES + HEADS:
+        assert f'`{base}`' in zoo
 
 
 @pytest.mark.parametrize('page', ['README.md', 'MODEL_ZOO.md', 'PERFORMANCE.md', 'CONTRIBUTING.md'])

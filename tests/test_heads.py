@@ -99,6 +99,16 @@ def test_a_tool_says_which_config_contradicts_itself(tmp_path):
         find_config(str(path))
 
 
+def test_a_config_that_leaves_the_vit_out_is_refused(tmp_path):
+    path = swapped(tmp_path)
+    text = path.read_text()
+    for without in (text.replace('**_base_.vit, ', ''), text.replace(f"    '{CONFIGS}/_base_/heads/setr_pup.py',\n", '')
+                    .replace('**_base_.vit, ', '')):
+        path.write_text(without)
+        with pytest.raises(SystemExit, match=r'swapped\.py: a base names a ViT.*\*\*_base_\.vit'):
+            find_config(str(path))
+
+
 def test_one_line_on_top_of_a_config_changes_the_classes_of_all_heads(tmp_path):
     path = tmp_path / 'child.py'
     path.write_text(f'_base_ = ["{MAIN}"]\nmodel = dict(num_classes=9)')
@@ -138,19 +148,23 @@ def test_openmmlab_builds_from_the_file_what_our_tools_build(tmp_path):
         assert Config.fromstring(raw.pretty_text, '.py').model == raw.model
 
 
-def small(folder: Path, head: str) -> Path:
-    """Writes the main config with another head, a ViT of width 24 and crops of 64 pixels."""
-    path = swapped(folder, 'mae_b', head)
-    path.write_text(path.read_text().replace('**_base_.vit', f'arch={ARCH!r}').replace(
-        '_base_.crop_size', '(64, 64)').replace('_base_.num_classes', '9'))
+def small(folder: Path, backbone: str, head: str) -> Path:
+    """Writes the main config with other bases: a ViT narrowed to 24, and a dataset of 9 classes and 64 pixels."""
+    (folder / 'own.py').write_text(
+        f'_base_ = ["{CONFIGS}/_base_/datasets/ade20k.py"]\nnum_classes = 9\ncrop_size = (64, 64)')
+    path = swapped(folder, backbone, head)
+    path.write_text(path.read_text().replace('**_base_.vit', f'**dict(_base_.vit, arch={ARCH!r})').replace(
+        f'{CONFIGS}/_base_/datasets/ade20k.py', 'own.py'))
     return path
 
 
+@pytest.mark.parametrize('backbone, window', [('mae_b', 64), ('dinov2_reg_s', 70)])
 @pytest.mark.parametrize('head', HEADS)
-def test_it_trains_and_predicts_in_sliding_windows(head, tmp_path):
+def test_it_trains_and_predicts_in_sliding_windows(head, backbone, window, tmp_path):
     from mmseg.structures import SegDataSample
     torch.manual_seed(0)
-    model = build(Config.fromfile(small(tmp_path, head)))
+    model = build(Config.fromfile(small(tmp_path, backbone, head)))
+    assert model.test_cfg.crop_size == (window, window) and model.num_classes == 9
 
     def batch(height: int, width: int) -> dict:
         labels = [SegDataSample(gt_sem_seg=PixelData(data=torch.randint(0, 9, (1, height, width)))) for _ in range(2)]
@@ -171,7 +185,8 @@ def test_it_trains_and_predicts_in_sliding_windows(head, tmp_path):
 def test_mmsegs_own_ways_in_build_from_the_file(tmp_path):
     import numpy as np
     from mmseg.apis import MMSegInferencer, inference_model, init_model
-    path, image = str(small(tmp_path, 'linear')), np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+    path = str(small(tmp_path, 'mae_b', 'linear'))
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     model = init_model(path, device='cpu')
     assert inference_model(model, image).pred_sem_seg.data.shape[1:] == (40, 60)
     torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=tuple('abcdefghi'), palette=[

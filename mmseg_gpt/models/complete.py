@@ -20,13 +20,17 @@ def explicit(cfg: Config) -> Config:
     """Returns a copy of a config in which ``model`` is complete, if it is a LeanEncoderDecoder; else the config itself.
 
     Raises:
-        ValueError: as :func:`complete`.
+        ValueError: as :func:`complete`; or a base names a ViT that does not reach the model.
     """
-    if name_of(cfg.get('model') or {}) != 'LeanEncoderDecoder':
+    model, vit = cfg.get('model') or {}, cfg.get('vit')
+    if isinstance(vit, dict) and not vit.keys() <= (model.get('backbone') or {}).keys():
+        raise ValueError('a base names a ViT, but model.backbone does not have its settings. A config needs a base of '
+                         '_base_/heads, and model = dict(backbone=dict(**_base_.vit))')
+    if name_of(model) != 'LeanEncoderDecoder':
         return cfg
     cfg = cfg.copy()
-    cfg.model = complete(cfg.model)
-    if 'vit' in cfg:
+    cfg.model = complete(model)
+    if vit is not None:
         for name in JOINTS:
             cfg.pop(name, None)
     return cfg
