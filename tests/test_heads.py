@@ -73,6 +73,7 @@ def test_the_pixels_that_a_vit_knows_go_into_the_preprocessor():
 
 
 @pytest.mark.parametrize('changes, words', [
+    (dict(backbone=dict(type='ViT of nobody')), ('model.decode_head.in_channels is missing', )),
     (dict(num_classes=None), ('model.decode_head.num_classes', 'model.num_classes')),
     (dict(decode_head=dict(num_classes=9)), ('model.decode_head.num_classes is 9', 'model.num_classes is 5')),
     (dict(auxiliary_head=[dict(in_index=0), dict(num_classes=4)]), ('model.auxiliary_head.1.num_classes is 4', )),

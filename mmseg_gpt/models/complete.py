@@ -56,6 +56,8 @@ def complete(model: dict) -> dict:
     Raises:
         ValueError: a setting is missing and follows from no other, or two contradict each other; the message names it.
     """
+    if 'backbone' not in model:
+        raise ValueError('model.backbone is missing')
     model = copy.deepcopy(model)
     num_classes, crop_size = model.pop('num_classes', None), model.pop('crop_size', None)
     backbone = model['backbone']
@@ -96,7 +98,7 @@ def is_vit(backbone: dict) -> bool:
     """Returns whether a backbone is GatedPromptViT or another of our ViTs, which all have its ``arch``."""
     kind = backbone.get('type')
     kind = kind if isinstance(kind, type) else MODELS.module_dict.get(name_of(backbone))
-    return kind is not None and issubclass(kind, VisionTransformer)
+    return isinstance(kind, type) and issubclass(kind, VisionTransformer)
 
 
 def heads(model: dict) -> list[tuple[str, dict]]:
