@@ -23,6 +23,7 @@ import torch
 from mmengine.config import Config
 from shrink import SIZE, shrink
 
+from mmseg_gpt.engine.config import find_config
 from mmseg_gpt.events import VARIABLE, read_events
 from mmseg_gpt.lab.drawn import make_dataset
 from mmseg_gpt.lab.finished import read_run
@@ -79,7 +80,7 @@ def folder(request, tmp_path_factory) -> Path:
     """A folder with a dataset at ADE20K's usual place, a pretrained ViT and a small version of the main config."""
     folder = tmp_path_factory.mktemp('run')
     request.param(folder / 'data/ade/ADEChallengeData2016')
-    cfg = shrink(Config.fromfile(ROOT / 'configs/setr_pup_gpt_mae_ade20k.py'))
+    cfg = shrink(find_config(str(ROOT / 'configs/setr_pup_gpt_mae_ade20k.py')))
     # At the paper's -10 the gate priors cannot move in float32: three updates are far below its resolution there.
     cfg.model.backbone.prompt.gate_init = 1.
     cfg.train_cfg.update(max_iters=3, val_interval=3)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from made_runs import make_run, run_tool
-from mmengine.config import Config
 
+from mmseg_gpt.engine.config import find_config
 from mmseg_gpt.lab.compare import (
     Compared,
     Difference,
@@ -20,7 +20,7 @@ from mmseg_gpt.lab.compare import (
 )
 from mmseg_gpt.lab.finished import protocol_of, read_run
 
-CONFIG = Config.fromfile(Path(__file__).parents[1] / 'configs/setr_pup_gpt_mae_ade20k.py')
+CONFIG = find_config(str(Path(__file__).parents[1] / 'configs/setr_pup_gpt_mae_ade20k.py'))
 LOG = ({'time': 2., 'progress/peak_memory_mib': 100.}, {'time': 4., 'progress/peak_memory_mib': 300.})
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.structures import PixelData
-from test_configs import BACKBONES, CONFIGS, RECIPE, build
+from test_configs import BACKBONES, build, swapped
 
+from mmseg_gpt.engine.config import find_config
 from mmseg_gpt.models import GatedPromptViT
 
 images = torch.randn(2, 3, 32, 32, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
@@ -86,11 +87,8 @@ DINOV2 = [name for name in BACKBONES if name.startswith('dinov2')]
 
 
 def config(backbone: str, folder: Path) -> Config:
-    """A config whose first base is this backbone."""
-    path = folder / 'swapped.py'
-    bases = [str(CONFIGS / base) for base in [f'_base_/backbones/{backbone}.py', *RECIPE]]
-    path.write_text(f'_base_ = {bases}\nmodel = dict(backbone=dict(prompt=dict(type="GatedPrompt"), temperature=True))')
-    return Config.fromfile(path)
+    """The main config with this backbone."""
+    return find_config(str(swapped(folder, backbone)))
 
 
 def test_there_is_a_config_of_each_size():

@@ -16,6 +16,7 @@ from torch import nn
 from vit_files import REGISTERS, assert_filled, build, prefixed, save, without
 
 from mmseg_gpt.checkpoints import CheckpointError
+from mmseg_gpt.engine.config import find_config
 from mmseg_gpt.models import GatedPromptViT
 
 
@@ -136,7 +137,7 @@ def segmentor() -> tuple[Config, dict]:
     """A small config, and the state dict of a model of it."""
     from mmengine.model import revert_sync_batchnorm
     from mmengine.registry import MODELS, init_default_scope
-    cfg = shrink(Config.fromfile(CONFIGS / 'setr_pup_gpt_mae_ade20k.py'))
+    cfg = shrink(find_config(str(CONFIGS / 'setr_pup_gpt_mae_ade20k.py')))
     init_default_scope('mmseg')
     model = revert_sync_batchnorm(MODELS.build(cfg.model))
     return cfg, {k: torch.rand_like(v) if v.is_floating_point() else v for k, v in model.state_dict().items()}

@@ -16,6 +16,7 @@ from tiny import ROOT, TinySegmentor, image_path, label_path, small_config, writ
 
 import mmseg_gpt.engine as engine
 from mmseg_gpt.checks import before, data, keys, machine, values
+from mmseg_gpt.engine.config import find_config
 
 MAIN = ROOT / 'configs/setr_pup_gpt_mae_ade20k.py'
 CONFIGS = sorted((ROOT / 'configs').glob('*.py')) + sorted((ROOT / 'configs/demo').glob('*.py'))
@@ -176,7 +177,7 @@ def test_heads_inside_a_test_time_wrapper_and_of_other_tasks():
 
 @pytest.mark.parametrize('config', CONFIGS, ids=lambda path: path.stem)
 def test_no_config_of_ours_raises_a_false_alarm(config):
-    cfg = Config.fromfile(config)
+    cfg = find_config(str(config))
     assert keys.misspelt_keys(cfg) == []
     assert values.wrong_numbers(cfg, tuple(n for n in ('train_dataloader', 'val_dataloader') if n in cfg)) == []
     assert values.odd_schedule(cfg) == []
@@ -226,14 +227,14 @@ def test_slips_of_top_level_keys_are_refused_with_the_right_one(slip, meant):
     'randomness.deterministic',
 ])
 def test_options_that_are_there_or_may_be_added_pass(option):
-    engine.check_options(Config.fromfile(MAIN), {option: 1})
+    engine.check_options(find_config(str(MAIN)), {option: 1})
 
 
 def test_all_wrong_options_are_said_at_once():
     options = {'train_cfg.max_iter': 1, 'train_cfg.val_interval': 1, 'model.bakbone.frozen': 1,
                'param_scheduler.4.end': 1, 'data_root': 'x', 'model.decode_head.num_classe': 1, 'log_level.x': 1}
     with pytest.raises(SystemExit) as stopped:
-        engine.check_options(Config.fromfile(MAIN), options)
+        engine.check_options(find_config(str(MAIN)), options)
     lines = [line for line in str(stopped.value).splitlines() if line.startswith('  * ')]
     assert len(lines) == 6 and not any('val_interval' in line for line in lines)
     for words in ('"max_iters"', '"backbone"', 'a list of 1', '"num_classes"', "'INFO'", 'nothing reads'):

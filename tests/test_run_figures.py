@@ -14,6 +14,7 @@ from PIL import Image
 
 from mmseg_gpt.analysis.figures import COLOURS, write_figure
 from mmseg_gpt.analysis.series import Point, draw_bars, draw_lines
+from mmseg_gpt.engine.config import find_config
 from mmseg_gpt.lab.execute import write_record
 from mmseg_gpt.lab.finished import read_run
 from mmseg_gpt.lab.run import what_it_is
@@ -26,7 +27,7 @@ from mmseg_gpt.recipes.experiment import METHODS, vits
 from mmseg_gpt.recipes.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
-SEGMENTATION = Config.fromfile(ROOT / 'configs/setr_pup_gpt_mae_ade20k.py')
+SEGMENTATION = find_config(str(ROOT / 'configs/setr_pup_gpt_mae_ade20k.py'))
 
 
 # --- what a run is ----------------------------------------------------------------------------------------------------
@@ -77,7 +78,7 @@ def test_segmentation_needs_no_mmpretrain(tmp_path):
 
 @pytest.mark.parametrize('config, number', [('gpt', 100), ('vpt-deep', 120), ('vpt-deep-24', 24), ('gpt-24', 24)])
 def test_prompts_are_counted_over_all_blocks(config, number):
-    cfg = Config.fromfile(ROOT / f'configs/setr_pup_{config}_mae_ade20k.py')
+    cfg = find_config(str(ROOT / f'configs/setr_pup_{config}_mae_ade20k.py'))
     assert prompts_in_all(cfg.model.backbone) == number
 
 

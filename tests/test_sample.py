@@ -107,8 +107,8 @@ def test_refuses_what_cannot_be_drawn(tmp_path, wrong):
 
 
 def test_config_names_the_same_classes():
-    from mmengine.config import Config
-    cfg = Config.fromfile(ROOT / 'configs/demo/setr_pup_gpt_mae_sample.py')
+    from mmseg_gpt.engine.config import find_config
+    cfg = find_config(str(ROOT / 'configs/demo/setr_pup_gpt_mae_sample.py'))
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         assert tuple(loader.dataset.metainfo.classes) == CLASSES
         assert tuple(map(tuple, loader.dataset.metainfo.palette)) == PALETTE

@@ -9,6 +9,8 @@ from mmengine.registry import MODELS
 from PIL import Image
 from torch import nn
 
+from mmseg_gpt.engine.config import find_config
+
 ROOT = Path(__file__).parents[1]
 CLASSES = 9
 WIDTH, HEIGHT = 45, 37  # neither is a multiple of a patch
@@ -59,7 +61,7 @@ def write_run(folder: Path) -> Path:
 
 def small_config() -> Config:
     """The demo's config, with ``data`` and ``vit.pth`` in the current folder, and one iteration."""
-    cfg = Config.fromfile(ROOT / 'configs/demo/setr_pup_gpt_mae_sample.py')
+    cfg = find_config(str(ROOT / 'configs/demo/setr_pup_gpt_mae_sample.py'))
     cfg.model.backbone.update(arch=ARCH, img_size=32, patch_size=8, out_indices=(0, 1, 2))
     cfg.model.backbone.prompt.num_tokens = 2
     cfg.model.backbone.init_cfg.checkpoint = 'vit.pth'

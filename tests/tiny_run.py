@@ -13,6 +13,7 @@ from shrink import SIZE, shrink
 from mmseg_gpt import compat
 from mmseg_gpt.checkpoints import read_file
 from mmseg_gpt.engine import Runner
+from mmseg_gpt.engine.config import find_config
 from mmseg_gpt.lab.drawn import make_dataset
 from mmseg_gpt.models import GatedPromptViT
 from mmseg_gpt.settings import flatten
@@ -38,7 +39,7 @@ def tiny_config(folder: Path, **options) -> Config:
         folder: Where all is.
         options: As in --cfg-options, with ``__`` for dots.
     """
-    cfg = shrink(Config.fromfile(MAIN))
+    cfg = shrink(find_config(str(MAIN)))
     data = folder / 'data'
     if not data.exists():
         make_dataset(data, training=6, validation=3, processes=1)

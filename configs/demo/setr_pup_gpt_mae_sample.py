@@ -1,27 +1,24 @@
 # SETR-PUP with gated prompts on the frozen MAE ViT of mae_pretrain_sample.py: the main config in small, for
 # step 4 of tools/demo.py.
-_base_ = ['../_base_/models/setr_pup.py', '../_base_/runtime_seg.py']
+_base_ = ['../_base_/heads/setr_pup.py', '../_base_/runtime_seg.py']
 data_root = 'work_dirs/demo/data'
 max_iters = 400
-size, patch_size, width, num_classes = 96, 8, 128, 9
+size = 96
 norm_cfg = dict(type='BN', requires_grad=True)
-# Patches are half as wide as ViT-B/16's, so the heads upsample half as often.
-auxiliary_head = dict(
-    _base_.model.auxiliary_head[0], in_channels=width, channels=32, num_classes=num_classes, num_convs=1,
-    norm_cfg=norm_cfg)
 model = dict(
-    data_preprocessor=dict(size=(size, size)),
+    num_classes=9,
+    crop_size=(size, size),
     backbone=dict(
-        arch=dict(embed_dims=width, num_layers=12, num_heads=2, mlp_ratio=2),
-        img_size=size,
-        patch_size=patch_size,
+        arch=dict(embed_dims=128, num_layers=12, num_heads=2, mlp_ratio=2),
+        patch_size=8,
         # The paper's gates start almost closed, at a prior of -10, where a few hundred iterations do not move
         # them. From 0, half open, and with a learning rate of their own (below) they do.
         prompt=dict(type='GatedPrompt', num_tokens=10, gate_init=0.),
         temperature=True,
         init_cfg=dict(type='PretrainedViT', checkpoint='work_dirs/demo/mae/mae.pth')),
-    decode_head=dict(in_channels=width, channels=64, num_classes=num_classes, num_convs=3, norm_cfg=norm_cfg),
-    auxiliary_head=[dict(auxiliary_head, in_index=0), dict(auxiliary_head, in_index=1)],
+    # Patches are half as wide as ViT-B/16's, so the heads upsample half as often.
+    decode_head=dict(channels=64, num_convs=3, norm_cfg=norm_cfg),
+    auxiliary_head=dict(channels=32, num_convs=1, norm_cfg=norm_cfg),
     test_cfg=dict(_delete_=True, mode='whole'))
 metainfo = dict(
     classes=('sky', 'water', 'grass', 'brick', 'paving', 'tree', 'ball', 'house', 'zebra'),
@@ -85,4 +82,4 @@ default_hooks = dict(
     checkpoint=dict(interval=10**6, save_optimizer=False, max_keep_ckpts=-1, filename_tmpl='adapted.pth'))
 log_processor = dict(window_size=20)
 # Not settings: changing them from the command line would change nothing.
-del data_root, max_iters, size, patch_size, width, num_classes, norm_cfg, auxiliary_head, metainfo, dataset, labels
+del data_root, max_iters, size, norm_cfg, metainfo, dataset, labels

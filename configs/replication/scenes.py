@@ -3,17 +3,14 @@
 _base_ = ['../demo/setr_pup_gpt_mae_sample.py']
 max_iters = 300
 data_root = 'work_dirs/replicate/data/scenes'
-size, width = 48, 64
-auxiliary_head = dict(_base_.model.auxiliary_head[0], in_channels=width, channels=16)
 model = dict(
-    data_preprocessor=dict(size=(size, size)),
+    crop_size=(48, 48),
     backbone=dict(
-        arch=dict(embed_dims=width, num_layers=12, num_heads=2, mlp_ratio=2),
-        img_size=size,
+        arch=dict(embed_dims=64, num_layers=12, num_heads=2, mlp_ratio=2),
         prompt=dict(type='GatedPrompt', num_tokens=12, gate_init=5.),
         init_cfg=dict(type='PretrainedViT', checkpoint='work_dirs/replicate/runs/pretrain_mae/vit.pth')),
-    decode_head=dict(in_channels=width, channels=32, num_convs=2),
-    auxiliary_head=[dict(auxiliary_head, in_index=0), dict(auxiliary_head, in_index=1)])
+    decode_head=dict(channels=32, num_convs=2),
+    auxiliary_head=dict(channels=16))
 load, labels = dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', reduce_zero_label=True)
 train_dataloader = dict(
     num_workers=0,
@@ -54,4 +51,4 @@ train_cfg = dict(max_iters=max_iters, val_interval=max_iters)
 default_hooks = dict(logger=dict(interval=50), checkpoint=dict(save_optimizer=True))
 log_processor = dict(window_size=50)
 # Not settings: changing them from the command line would change nothing.
-del max_iters, data_root, size, width, auxiliary_head, load, labels
+del max_iters, data_root, load, labels

@@ -9,6 +9,7 @@ from mmengine.config import Config, DictAction
 
 from ..checkpoints import CheckpointError
 from ..checks import check_options
+from ..models.complete import explicit
 from ..settings import look_up
 from .resume import POINTER, newest_checkpoint
 
@@ -46,7 +47,7 @@ def read_config(config: str | Path, options: Sequence[str] = (), work_dir: str |
 
 
 def find_config(config: str) -> Config:
-    """Reads the config in a file or, where there is none, makes that of the experiment of classification of this name.
+    """Returns the config in a file, its model complete; or of the experiment of classification that has this name.
 
     Raises:
         SystemExit: there is neither, or it is not a whole config, or a module that it imports is not there.
@@ -60,7 +61,10 @@ def find_config(config: str) -> Config:
             raise SystemExit(not_importable(config, error)) from error
         if not cfg.get('model'):
             raise SystemExit(f'{config} has no model: it is a part of configs')
-        return cfg
+        try:
+            return explicit(cfg)
+        except ValueError as error:
+            raise SystemExit(f'{config}: {error}') from error
     name = Path(config).stem
     if not name.startswith('cls_'):
         raise SystemExit(f'there is no config {config}; they are in configs/')

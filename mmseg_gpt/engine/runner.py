@@ -10,6 +10,7 @@ from pathlib import Path
 
 import mmengine.runner
 import torch
+from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
 from mmengine.model import revert_sync_batchnorm
@@ -21,6 +22,7 @@ from ..adapters import load_model_state
 from ..checkpoints import CheckpointError, fetch, read_file
 from ..checkpoints.write import write_checkpoint
 from ..checks.checkpoint import check_evaluated
+from ..models.complete import explicit
 from ..settings import settings_of
 from .loaders import build_loader, training_loader
 from .reproducible import begin_in_the_middle, skip_what_is_done
@@ -37,6 +39,7 @@ class Runner(mmengine.runner.Runner):
 
     * Checkpoints are read with ``weights_only=True``, must fill the model, hold plain types only, and are written
       whole or not at all. ``CheckpointHook`` means :class:`AtomicCheckpointHook`.
+    * The config that is stored says every number of the model, see :mod:`mmseg_gpt.models.complete`.
     * A resumed run goes on exactly as if it had not been interrupted, see :mod:`.reproducible`.
     * Every sample is checked: it has its files, and labels that are classes.
     * The hooks in ``STANDARD_HOOKS`` are always there.
@@ -48,6 +51,10 @@ class Runner(mmengine.runner.Runner):
 
     frozen_source: dict | None = None  # set by AtomicCheckpointHook: where weights are that a checkpoint leaves out
     _resumed: dict | None = None  # a checkpoint that has been read and is still to be put back
+
+    @classmethod
+    def from_cfg(cls, cfg: Config) -> 'Runner':
+        return super().from_cfg(explicit(cfg))
 
     def _log_env(self, env_cfg: dict) -> None:
         # MMEngine would import torchvision for the number of its version.

@@ -17,7 +17,8 @@ from ..checkpoints.read import CheckpointError
 from .prompts import DeepPrompt, GatedPrompt, HardGatedPrompt, ShallowPrompt
 from .vit import Block, VisionTransformer
 
-OUT_TYPES = ('featmap', 'cls_token', 'mean_patch', 'mean_prompt', 'mean_all')
+FEATURE_MAPS = ('featmap', 'normed_featmap')
+OUT_TYPES = (*FEATURE_MAPS, 'cls_token', 'mean_patch', 'mean_prompt', 'mean_all')
 
 for strategy in (ShallowPrompt, DeepPrompt, GatedPrompt, HardGatedPrompt):
     MODELS.register_module(module=strategy)
@@ -38,8 +39,9 @@ class GatedPromptViT(VisionTransformer):
         patch_size: Side of a patch in pixels.
         out_indices: Blocks whose outputs are returned, counted from 0; default the last one. Blocks
             after the highest are not run.
-        out_type: 'featmap' returns patch features (B, D, h, w) without a final norm, as SETR uses them. The others
-            are for classification and return (B, D), pooled and then normalised by ``norm``: 'cls_token',
+        out_type: 'featmap' returns patch features (B, D, h, w) without a final norm, as SETR uses them, and
+            'normed_featmap' the same after ``norm``, as the linear heads of DINOv2 use them. The others are for
+            classification and return (B, D), pooled and then normalised by ``norm``: 'cls_token',
             'mean_patch', 'mean_prompt', or 'mean_all', the mean of prompts and patches, the authors' MAE pooling.
         prompt: None, or the config of a prompt strategy such as
             ``dict(type='GatedPrompt', num_tokens=100, gate_init=10.)``. Its type is ShallowPrompt, DeepPrompt,
@@ -143,7 +145,7 @@ class GatedPromptViT(VisionTransformer):
             images: Normalised images (B, 3, H, W).
 
         Returns:
-            tuple: One tensor for each of ``out_indices``: (B, D, h, w) for 'featmap', with
+            tuple: One tensor for each of ``out_indices``: (B, D, h, w) for feature maps, with
             ``h = ceil(H / patch_size)``, else (B, D).
         """
         x, grid = self.embed(images)  # equation 1
@@ -178,9 +180,11 @@ class GatedPromptViT(VisionTransformer):
 
     def _output(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Turns the wanted tokens (B, n, D) of a block into the output that ``out_type`` names."""
-        if self.out_type == 'featmap':
-            return tokens.transpose(1, 2).unflatten(2, grid)
-        return self.norm(tokens.mean(dim=1))
+        if self.out_type not in FEATURE_MAPS:
+            return self.norm(tokens.mean(dim=1))
+        if self.norm is not None:
+            tokens = self.norm(tokens)
+        return tokens.transpose(1, 2).unflatten(2, grid)
 
 
 def wanted_tokens(out_type: str, first_patch: int, length: int) -> slice:
@@ -190,6 +194,7 @@ def wanted_tokens(out_type: str, first_patch: int, length: int) -> slice:
     """
     return {
         'featmap': slice(first_patch, length),
+        'normed_featmap': slice(first_patch, length),
         'cls_token': slice(0, 1),
         'mean_patch': slice(first_patch, length),
         'mean_prompt': slice(length, None),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from ..models.vit import read_arch
 from ..resources import CONFIGS
 from .tasks import TASKS, Hyperparameters, Task, hyperparameters
 
@@ -24,6 +25,8 @@ METHODS = {
     'linear': lambda h: dict(prompt=None),
     'full': lambda h: dict(prompt=None, frozen=False),
 }
+# Of the pixels a ViT was trained on, by channel, where its base does not say otherwise: ImageNet's.
+PIXELS = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 FULL_LR = 0.01  # Not of the paper, whose rates are for a frozen ViT.
 
 
@@ -44,7 +47,8 @@ def experiment(name: str) -> dict:
     return dict(
         model=model(METHODS[method](chosen), vit, TASKS[task].classes),
         data_preprocessor=dict(
-            num_classes=TASKS[task].classes, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True),
+            num_classes=TASKS[task].classes, to_rgb=True,
+            **{name: settings_of_vit(vit).get(name, usual) for name, usual in PIXELS.items()}),
         optim_wrapper=dict(optimizer=dict(lr=FULL_LR if method == 'full' else chosen.lr)),
         **data(TASKS[task], chosen))
 
@@ -83,9 +87,14 @@ def parts(name: str) -> tuple[str, str, str]:
 
 
 def vits() -> dict[str, Path]:
-    """The config of each pretrained ViT by its name here: those of segmentation, ViT-B without its letter."""
+    """Returns the config of each pretrained ViT by its name here: those of segmentation, ViT-B without its letter."""
     files = sorted((CONFIGS / '_base_/backbones').glob('*.py'))
     return {file.stem.removesuffix('_b').replace('_', '-'): file for file in files}
+
+
+def settings_of_vit(name: str) -> dict:
+    """Returns what the base of a pretrained ViT says: settings of GatedPromptViT, and ``PIXELS`` that are not usual."""
+    return Config.fromfile(vits()[name]).vit.to_dict()
 
 
 def model(adapted: dict, vit: str, classes: int) -> dict:
@@ -94,11 +103,12 @@ def model(adapted: dict, vit: str, classes: int) -> dict:
     The authors pool MAE by the mean of prompts and patches, and MoCo v3 by CLS; both through the checkpoint's own
     norm, frozen.
     """
-    backbone = Config.fromfile(vits()[vit]).model.backbone.to_dict()
-    del backbone['out_indices']
-    backbone.update(img_size=224, out_type='mean_all' if vit.startswith('mae') else 'cls_token', **adapted)
-    arch = backbone.get('arch', 'base')
-    width = arch['embed_dims'] if isinstance(arch, dict) else dict(small=384, base=768, large=1024)[arch]
+    settings = {name: value for name, value in settings_of_vit(vit).items() if name not in PIXELS}
+    backbone = dict(
+        settings, type='GatedPromptViT', img_size=224, frozen=True,
+        out_type='mean_all' if vit.startswith('mae') else 'cls_token')
+    backbone.update(adapted)
+    width = read_arch(backbone.get('arch', 'base'))['embed_dims']
     head = dict(
         type='LinearClsHead',
         num_classes=classes,

@@ -1,9 +1,12 @@
 """What needs mmsegmentation, all in one place: importing this package registers it."""
 
 from .crop import HistogramRandomCrop
+from .linear_head import LinearHead
 from .metrics import PerClassIoUMetric
 from .segmentor import LeanEncoderDecoder
 from .setr_head import LeanSETRUPHead
 from .tta import LeanSegTTAModel
 
-__all__ = ['HistogramRandomCrop', 'LeanEncoderDecoder', 'LeanSETRUPHead', 'LeanSegTTAModel', 'PerClassIoUMetric']
+__all__ = [
+    'HistogramRandomCrop', 'LeanEncoderDecoder', 'LeanSETRUPHead', 'LeanSegTTAModel', 'LinearHead', 'PerClassIoUMetric'
+]

@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 
 import torch
+from mmengine.config import ConfigDict
 from mmengine.structures import PixelData
 from mmseg.models import EncoderDecoder
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from ..models.complete import complete
 from .bands import Windows, merge, placed, resize, restore
 
 # Bytes of a band of logits. On a CPU it should stay in the cache from its first use to its last; on a GPU it should be
@@ -33,7 +35,21 @@ class LeanEncoderDecoder(EncoderDecoder):
 
     Without the latter the results hold ``pred_sem_seg`` only, (1, H, W) of int64 (for a single output channel too,
     where mmsegmentation has floats).
+
+    Args:
+        num_classes: Of every head that does not say it.
+        crop_size: Height and width of the crops in training, from which ``data_preprocessor.size``, ``img_size`` of the
+            backbone and the sliding windows follow where they are not said.
+        settings: As EncoderDecoder's; what follows from other settings may be left out, see
+            :func:`mmseg_gpt.models.complete.complete`.
+
+    Raises:
+        ValueError: a setting is missing and follows from no other, or two contradict each other.
     """
+
+    def __init__(self, *, num_classes: int | None = None, crop_size: tuple[int, int] | None = None,
+                 **settings: object) -> None:
+        super().__init__(**complete(ConfigDict(settings, num_classes=num_classes, crop_size=crop_size)))
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
         """Labels each pixel of images (B, 3, H, W) at the ``ori_shape`` in the samples.

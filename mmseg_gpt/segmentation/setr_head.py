@@ -3,12 +3,11 @@
 import torch
 import torch.nn.functional as F
 from mmseg.models.decode_heads import SETRUPHead
-from mmseg.models.losses import CrossEntropyLoss
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from .cross_entropy import upsampled_cross_entropy
 from .recompute import Recipe, ReLUAndLinear, conv_norm, has_hooks, kept_as, relu, upsampled
+from .upsampled_loss import is_plain_cross_entropy, upsampled_loss
 
 
 @MODELS.register_module()
@@ -66,22 +65,13 @@ class LeanSETRUPHead(SETRUPHead):
         return logits.view(len(x), *x.shape[2:], -1).permute(0, 3, 1, 2)
 
     def loss(self, inputs: tuple[Tensor, ...], batch_data_samples: list, train_cfg: dict) -> dict[str, Tensor]:
-        """The loss, and the pixel accuracy in percent, of a batch; arguments and keys as in mmsegmentation."""
+        """Returns the loss, and the pixel accuracy in percent, of a batch; arguments and keys as in mmsegmentation."""
         if not (self.commutes and self.sampler is None and is_plain_cross_entropy(self.loss_decode)):
             return super().loss(inputs, batch_data_samples, train_cfg)
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)  # (B, H, W)
         logits, upsample = self.small_logits(inputs), self.up_convs[-1][1]
-        scale = int(upsample.scale_factor)
-        if labels.shape[1:] != (scale * logits.shape[2], scale * logits.shape[3]):
-            return self.loss_by_feat(upsample(logits), batch_data_samples)
-        total, correct = upsampled_cross_entropy(logits, labels, scale, self.ignore_index)
-        labelled = (labels != self.ignore_index).sum().to(total)
-        pixels = labelled if self.loss_decode.avg_non_ignore else labels.numel()
-        eps = torch.finfo(torch.float32).eps  # as in mmsegmentation, for labels that are all ignored
-        return {
-            self.loss_decode.loss_name: self.loss_decode.loss_weight * total / (pixels + eps),
-            'acc_seg': 100 * (correct + eps) / (labelled + eps),
-        }
+        return (upsampled_loss(self, logits, labels, int(upsample.scale_factor))
+                or self.loss_by_feat(upsample(logits), batch_data_samples))
 
     def predict_by_feat(self, seg_logits: Tensor, batch_img_metas: list[dict]) -> Tensor:
         """Resizes logits to the window or the padded image, unless they have its size."""
@@ -92,9 +82,3 @@ class LeanSETRUPHead(SETRUPHead):
         if tuple(seg_logits.shape[2:]) == tuple(size[:2]):
             return seg_logits
         return super().predict_by_feat(seg_logits, batch_img_metas)
-
-
-def is_plain_cross_entropy(loss: nn.Module) -> bool:
-    """Whether ``loss`` is the mean over pixels of softmax cross-entropy, each class with the same weight."""
-    return (type(loss) is CrossEntropyLoss and not loss.use_sigmoid and not loss.use_mask
-            and loss.class_weight is None and loss.reduction == 'mean')

@@ -1,5 +1,2 @@
 # ViT-B/16, MoCo v3 (300 epochs), ImageNet-1K; the linear-probe file holds the same backbone.
-_base_ = '../models/setr_pup.py'
-model = dict(
-    backbone=dict(
-        init_cfg=dict(type='PretrainedViT', checkpoint='pretrained/linear-vit-b-300ep.pth.tar')))
+vit = dict(init_cfg=dict(type='PretrainedViT', checkpoint='pretrained/linear-vit-b-300ep.pth.tar'))

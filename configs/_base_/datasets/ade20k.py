@@ -1,5 +1,7 @@
 # ADE20K, 150 classes. The scales are those of the published protocol: single-scale short side 512,
 # multi-scale ratios of (2048, 512). mmsegmentation 1.x's own TTA scales the original image instead.
+num_classes = 150
+crop_size = (512, 512)
 data_root = 'data/ade/ADEChallengeData2016'
 # Also what mmseg.apis runs on a single image.
 test_pipeline = [
@@ -33,7 +35,7 @@ train_dataloader = dict(
             dict(type='LoadImageFromFile'),
             dict(type='LoadAnnotations', reduce_zero_label=True),
             dict(type='RandomResize', scale=(2048, 512), ratio_range=(0.5, 2.0), keep_ratio=True),
-            dict(type='HistogramRandomCrop', crop_size=(512, 512), cat_max_ratio=0.75),
+            dict(type='HistogramRandomCrop', crop_size=crop_size, cat_max_ratio=0.75),
             dict(type='RandomFlip', prob=0.5),
             dict(type='PhotoMetricDistortion'),
             dict(type='PackSegInputs')

@@ -12,6 +12,7 @@ from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
 from ...checkpoints.export import as_mmsegmentation
+from ...models.complete import explicit
 from ...models.vit import ARCHS, read_arch
 from .plain_vit import PaperViT
 
@@ -96,7 +97,7 @@ def read_config(path: str | Path) -> Config:
     Raises:
         SystemExit: its adapters are not the paper's, so there is nothing to compare it with.
     """
-    cfg = Config.fromfile(path)
+    cfg = explicit(Config.fromfile(path))
     backbone = cfg.model.backbone
     if backbone.get('prompt', {}).get('type') != 'GatedPrompt' or not backbone.get('temperature'):
         raise SystemExit(f'{path}: the benchmark needs a backbone with GatedPrompt and temperature')

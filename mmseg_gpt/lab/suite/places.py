@@ -5,11 +5,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mmengine.config import Config
-
 from ...checks.checkpoint import data
 from ...models.vit import ARCHS
-from ...recipes.experiment import vits
+from ...recipes.experiment import settings_of_vit, vits
 from ...recipes.tasks import TASKS
 from ...settings import unwrapped_datasets
 from ..compare import ground_differences
@@ -174,9 +172,8 @@ def vit_of(backbone: dict) -> str:
 
 @functools.cache
 def published() -> dict[str, str]:
-    """The names of pretrained ViTs by those of their files."""
-    return {Path(Config.fromfile(file).model.backbone.init_cfg.checkpoint).name: name
-            for name, file in vits().items()}
+    """Returns the names of pretrained ViTs by those of their files."""
+    return {Path(settings_of_vit(name)['init_cfg']['checkpoint']).name: name for name in vits()}
 
 
 def method_of(backbone: dict) -> str:
