@@ -4,12 +4,12 @@
     --by datasets   Figure 8: bars for each dataset
     --by prompts    Figure 7: lines over the number of prompts
 
-Of what tools/benchmark_suite.py has finished (figure6, figure8, figure7); or of any runs, by the settings they were
+Of what mmseg-gpt suite has finished (figure6, figure8, figure7); or of any runs, by the settings they were
 trained with:
 
-    python tools/plot_ablation.py work_dirs/cls_vpt-shallow_mae_cub work_dirs/cls_gpt_mae_cub
+    mmseg-gpt plot-ablation work_dirs/cls_vpt-shallow_mae_cub work_dirs/cls_gpt_mae_cub
 
-Each run is a work directory of tools/train.py, with the metrics.json that tools/test.py wrote. Runs that differ in
+Each run is a work directory of mmseg-gpt train, with the metrics.json that mmseg-gpt test wrote. Runs that differ in
 their seeds only become one bar or point, with the standard deviation. A mean over a group is that of the seeds for
 which all its datasets are there.
 """

@@ -13,6 +13,7 @@ from mmengine.logging import MMLogger
 from ..checkpoints import CheckpointError
 from ..checks import check_options
 from ..datasets import SampleError
+from ..resources import find_config_file, nearest_configs
 from ..settings import look_up
 from .guards import RunStopped
 from .resume import POINTER, newest_checkpoint
@@ -22,9 +23,9 @@ def read_config(args: argparse.Namespace) -> Config:
     """Reads a config and applies the arguments of the tools.
 
     Args:
-        args: With ``config``, a path or the name of an experiment; ``cfg_options``, a list of ``KEY=VALUE`` or None;
-            ``work_dir`` and ``launcher``, which may be None; ``search_split`` and ``authors_protocol`` if the tool has
-            these.
+        args: With ``config``, a path or a name as for :func:`find_config`; ``cfg_options``, a list of ``KEY=VALUE`` or
+            None; ``work_dir`` and ``launcher``, which may be None; ``search_split`` and ``authors_protocol`` if the
+            tool has these.
 
     Raises:
         SystemExit: there is no such config, an option that would change nothing, or ``--launcher pytorch``
@@ -45,14 +46,14 @@ def read_config(args: argparse.Namespace) -> Config:
 
 
 def find_config(config: str) -> Config:
-    """The config in a file; or, where there is none, of the experiment of classification that has this name.
+    """Reads a config: a file, a config of the package by its name, or an experiment of classification by its name.
 
     Raises:
-        SystemExit: there is neither, or it is not a whole config, or a module that it imports is not there.
+        SystemExit: there is none of these, or it is not a whole config, or a module that it imports is not there.
     """
-    if Path(config).is_file():
+    if file := find_config_file(config):
         try:
-            cfg = Config.fromfile(config)
+            cfg = Config.fromfile(file)
         except OSError as error:  # not a suffix of configs, or a base is not there
             raise SystemExit(f'{config} cannot be read as a config: {error}') from error
         except ImportError as error:
@@ -62,7 +63,9 @@ def find_config(config: str) -> Config:
         return cfg
     name = Path(config).stem
     if not name.startswith('cls_'):
-        raise SystemExit(f'there is no config {config}; they are in configs/')
+        nearest = nearest_configs(config)
+        raise SystemExit(f'there is no config {config}: it is neither a file nor a name of those in configs/, which '
+                         'mmseg-gpt configs lists' + (f'. Did you mean {" or ".join(nearest)}?' if nearest else ''))
     from ..recipes import read_experiment
     try:
         return read_experiment(name)

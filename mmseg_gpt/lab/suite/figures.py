@@ -1,8 +1,6 @@
 """Figures 1, 6, 7 and 8: what was measured, whether by a suite or by runs that were made one by one, as a picture."""
 
 import argparse
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ...analysis.figures import write_figure, write_numbers
 from ...analysis.series import Point, draw_bars, draw_lines
 from ...engine import errors_in_words
+from ...resources import this_command
 from ..execute import others, outcomes
 from ..finished import read_run
 from .places import table_of
@@ -106,7 +105,7 @@ def draw_and_write(args: argparse.Namespace, name: str, by: str) -> None:
             table, points, notes = of_runs(args.runs, by) if args.runs else of_suite(name, args.suite)
             files = [*write_figure(draw(table, points), args.out), *write_numbers(
                 [point._asdict() for point in points], args.out, title=table.title,
-                command=shlex.join(['python', *sys.argv]), notes=notes)]
+                command=this_command(), notes=notes)]
         except ValueError as error:
             raise SystemExit(str(error)) from error
     print('\n'.join([*(f'note: {note}' for note in notes), f'written: {", ".join(map(str, files))}']))
