@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmseg_gpt.lab.drawn.shapes_report import collect, write_report
 from PIL import Image
 from shapes_run import CONFIG, draw, small_config, train, write_vit
 
 from mmseg_gpt.checkpoints import read_file
+from mmseg_gpt.lab.demo.shapes_report import collect, write_report
 from mmseg_gpt.lab.drawn import SHAPES, draw_shape, make_image_folder
 from mmseg_gpt.lab.drawn.image_folder import classes, image_path
 from mmseg_gpt.lab.drawn.shapes import BLOBS, SMOOTH, blob

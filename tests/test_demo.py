@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 import pytest
 from conftest import run_demo
-from mmseg_gpt.lab.drawn.steps import Progress, Step, run_step, run_steps
 
 from mmseg_gpt.lab.commands import condense
+from mmseg_gpt.lab.demo.steps import Progress, Step, run_step, run_steps
 
 ROOT = Path(__file__).parent.parent
 demo = runpy.run_path(str(ROOT / 'tools/demo.py'))
@@ -110,7 +110,7 @@ def test_an_edited_config_is_run_again_with_what_follows(tmp_path):
 def test_another_version_of_the_package_runs_again(tmp_path, monkeypatch):
     steps = chain(tmp_path)
     run_steps(steps, tmp_path)
-    monkeypatch.setattr('mmseg_gpt.lab.drawn.steps.__version__', 'another')
+    monkeypatch.setattr('mmseg_gpt.lab.demo.steps.__version__', 'another')
     run_steps(steps, tmp_path)
     assert runs(tmp_path) == (2, 2)
 

@@ -19,7 +19,7 @@ def collect(work_dir: Path, counts: dict[str, int], seconds: dict[str, float], s
         seed: What the dataset was drawn with.
 
     Returns:
-        dict: What :func:`~mmseg_gpt.lab.drawn.report.results_table` formats.
+        dict: What :func:`~mmseg_gpt.lab.demo.report.results_table` formats.
     """
     winner, iou = majority_iou(work_dir / 'data', counts)
     return dict(

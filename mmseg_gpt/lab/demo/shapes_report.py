@@ -63,7 +63,7 @@ def results_table(results: dict) -> str:
 
     Args:
         results: ``accuracy`` in percent of 'chance', 'linear' and 'gated'; and what
-            :func:`~mmseg_gpt.lab.drawn.report.run_lines` takes.
+            :func:`~mmseg_gpt.lab.demo.report.run_lines` takes.
     """
     accuracy = results['accuracy']
     rows = [('', 'accuracy'), ('---', '---:'), ('chance', f'{accuracy["chance"]:.1f}'),
