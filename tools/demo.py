@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:  # importing mmseg_gpt takes seconds, in which the user should have read what is going to happen
     from mmseg_gpt.lab.demo.steps import Step
 
-ROOT = Path(__file__).resolve().parent.parent
+CLONE = Path(__file__).resolve().parents[1]
+ROOT = Path.cwd() if CLONE.name == '.mim' else CLONE  # .mim is in an installed package, where nothing is written
 MAE, GPT = 'configs/demo/mae_pretrain_sample.py', 'configs/demo/setr_pup_gpt_mae_sample.py'
 VIT, SHAPES = 'configs/demo/vit_pretrain_shapes.py', 'configs/demo/cls_gpt_shapes.py'
 HOME, SHAPES_HOME = 'work_dirs/demo', 'work_dirs/demo_classification'  # as in the configs; others need options
@@ -76,7 +77,7 @@ def parse_args() -> argparse.Namespace:
 
 def python(tool: str, *arguments: str | Path) -> list[str]:
     """The command that runs one of our tools."""
-    return ['python', f'tools/{tool}.py', *map(str, arguments)]
+    return ['python', os.path.relpath(CLONE / f'tools/{tool}.py', ROOT), *map(str, arguments)]
 
 
 def options(*settings: str) -> list[str]:
