@@ -84,7 +84,7 @@ def command_of(tool: str) -> str:
 
 
 def as_typed(command: Sequence[str]) -> str:
-    """Returns a command as a user types it: with ``mmseg-gpt`` where it runs one of the installed tools.
+    """Returns a command as a user types it: ``mmseg-gpt`` and names of configs where tool and configs are installed.
 
     Args:
         command: ``python``, a script and its arguments.
@@ -92,7 +92,9 @@ def as_typed(command: Sequence[str]) -> str:
     script = Path(command[1]).resolve()
     if HOME == CLONE or script.parent != TOOLS.resolve():
         return shlex.join(command)
-    return shlex.join([*command_of(script.stem).split(), *command[2:]])
+    named = {file.resolve(): file.stem for file in config_names().values()}
+    return shlex.join([*command_of(script.stem).split(), *(named.get(Path(word).resolve(), word) if word.endswith('.py')
+                                                           else word for word in command[2:])])
 
 
 def this_command() -> str:

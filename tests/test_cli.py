@@ -87,6 +87,8 @@ def test_commands_are_shown_as_they_are_typed(monkeypatch):
     assert resources.command_of('plot_gates') == 'python tools/plot_gates.py'
     monkeypatch.setattr(resources, 'HOME', resources.INSTALLED)
     assert resources.as_typed(command) == "mmseg-gpt plot-gates 'a b.pth'"
+    training = ['python', str(resources.TOOLS / 'train.py'), str(resources.CONFIGS / 'demo/cls_gpt_shapes.py'), 'my.py']
+    assert resources.as_typed(training) == 'mmseg-gpt train cls_gpt_shapes my.py'
     assert resources.as_typed(['python', 'own/plot_gates.py']) == 'python own/plot_gates.py'
     monkeypatch.setattr(sys, 'argv', ['mmseg-gpt plot-gates', 'a b.pth'])
     assert resources.this_command() == "mmseg-gpt plot-gates 'a b.pth'"
