@@ -112,7 +112,7 @@ def find_launcher(launcher: str | None) -> str:
     under_torchrun = {'RANK', 'LOCAL_RANK', 'WORLD_SIZE'} <= os.environ.keys()
     if launcher == 'pytorch' and not under_torchrun:
         raise SystemExit('--launcher pytorch: start the tool with torchrun, as in torchrun --nproc-per-node 8 '
-                         'tools/train.py CONFIG')
+                         '-m mmseg_gpt train CONFIG')
     return launcher or ('pytorch' if under_torchrun else 'none')
 
 

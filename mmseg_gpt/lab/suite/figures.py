@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ...analysis.figures import write_figure, write_numbers
 from ...analysis.series import Point, draw_bars, draw_lines
 from ...engine import errors_in_words
-from ...resources import this_command
+from ...resources import command_of, this_command
 from ..execute import others, outcomes
 from ..finished import read_run
 from .places import table_of
@@ -60,8 +60,8 @@ def of_suite(name: str, home: Path) -> Filled:
     changed = others(runs, folder)
     said = f'{len(changed)} runs in {folder} have other settings than now, and are not counted'
     if not any(cell.values for cell in cells.values()):
-        raise ValueError(f'nothing of {name} has finished in {folder}. python tools/benchmark_suite.py {name} --out '
-                         f'{home} makes its runs; folders of other runs can be given instead'
+        raise ValueError(f'nothing of {name} has finished in {folder}. {command_of("benchmark_suite")} {name} '
+                         f'--out {home} makes its runs; folders of other runs can be given instead'
                          + (f'. {said}' if changed else ''))
     return Filled(table, series(table, filled(table, cells), printed(name)), [said] if changed else [])
 
