@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+DOCS := .venv-docs
 
 define CHECK_PYTHON
 import sys
@@ -17,7 +18,7 @@ endef
 export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-classification replicate test test-slow lint clean
+.PHONY: help setup demo demo-classification replicate test test-slow lint docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-27s %s\n", $$1, $$2 }'
@@ -43,8 +44,18 @@ lint: $(READY)  ## run ruff, and check that no room imports a higher one
 	$(BIN)/ruff check
 	$(BIN)/lint-imports
 
-clean:  ## remove .venv
-	rm -rf $(VENV)
+docs: $(DOCS)/.ready  ## build the documentation into site/; a dead link or an undocumented argument is an error
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
+
+clean:  ## remove the environments and the built documentation
+	rm -rf $(VENV) $(DOCS) site
+
+# The documentation has an environment of its own, without torch: the package is read and not imported.
+$(DOCS)/.ready: docs/requirements.txt
+	@$(PYTHON) -c "$$CHECK_PYTHON"
+	$(PYTHON) -m venv --clear $(DOCS)
+	$(DOCS)/bin/python -m pip install -r docs/requirements.txt
+	@touch $@
 
 # --clear: nothing is left of an interrupted or older installation. The stamp comes last.
 # torch goes first and with its dependencies, which differ between its builds; the rest is listed whole. Named

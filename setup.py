@@ -36,6 +36,8 @@ lite = ['mmcv-lite==2.1.0']
 classification = ['mmpretrain>=1.2.0,<2']
 # PSNR and SSIM of reconstructed images. Other figures need what mmsegmentation needs anyway.
 analysis = ['scikit-image']
+# The documentation as a site. It reads this package and does not import it; `make docs` has an environment for it.
+docs = ['mkdocs-material', 'mkdocstrings[python]', 'ruff']
 # timm asks for torchvision: the same holds. The notebook is executed, and what TensorBoard is given is read.
 test = ['import-linter', 'ipykernel', 'nbclient', 'pytest', 'ruff', 'safetensors', 'tensorboard', 'timm']
 
@@ -75,7 +77,8 @@ setup(
         'lite': lite,
         'classification': classification,
         'analysis': analysis,
+        'docs': docs,
         'test': test,
-        'all': [*lite, *classification, *analysis, *test],
+        'all': [*lite, *classification, *analysis, *docs, *test],
     },
 )

@@ -85,7 +85,11 @@ def empty_vit(shape: VitShape, num_heads: int | None, has_norm: bool) -> GatedPr
 
 
 def describe(path: Path) -> str:
-    """Says in lines what a checkpoint holds, and how a config uses it."""
+    """Says in lines what a checkpoint holds, and how a config uses it.
+
+    Args:
+        path: A checkpoint in any layout, one of stock MMEngine too.
+    """
     content = read_file(path, old_mmengine=True)
     if is_adapter_only(content):
         return describe_adapters(path, content)

@@ -179,7 +179,7 @@ def test_segmentation_has_no_such_protocol(protocol):
 
 def test_the_model_zoo_has_the_papers_numbers():
     from mmseg_gpt.lab.suite.printed import PRINTED, TOTAL
-    zoo = (CONFIGS.parent / 'MODEL_ZOO.md').read_text()
+    zoo = (CONFIGS.parent / 'docs/model_zoo.md').read_text()
     for table in ('fgvc', 'vtab', 'table4', 'table7', 'table8'):
         columns, rows = PRINTED[table]
         assert f'`python tools/benchmark_suite.py {table}`' in zoo

@@ -48,13 +48,13 @@ from mmseg_gpt.lab.miniature.plan import (
 from mmseg_gpt.lab.miniature.report import (
     BEGIN,
     END,
+    PAGE,
     PUBLISHED,
-    README,
     as_csv,
     conditions,
     markdown,
+    page_part,
     publish,
-    readme_part,
 )
 from mmseg_gpt.lab.miniature.results import about
 from mmseg_gpt.lab.miniature.tables import tables_of, with_seeds
@@ -409,30 +409,30 @@ def test_the_csv_has_a_line_for_every_value():
     assert 'furthest gate,prior 0,breeds,2,1.5' in lines and 'search,scenes mae gpt,0.01,0,30.0' in lines
 
 
-def test_publishing_replaces_its_part_of_the_readme_and_no_other(tmp_path):
-    readme = tmp_path / 'README.md'
-    readme.write_text(f'before\n{BEGIN}\noutdated\n{END}\nafter\n')
-    publish(results_with(), tmp_path / 'docs', readme)
-    first = readme.read_text()
+def test_publishing_replaces_its_part_of_the_page_and_no_other(tmp_path):
+    page = tmp_path / 'miniature.md'
+    page.write_text(f'before\n{BEGIN}\noutdated\n{END}\nafter\n')
+    publish(results_with(), tmp_path / 'docs', page)
+    first = page.read_text()
     assert first.startswith('before\n') and first.endswith('\nafter\n') and 'outdated' not in first
     assert {path.name for path in (tmp_path / 'docs').iterdir()} == {
         f'{name}.{suffix}' for names, suffixes in (
             (('results', ), ('md', 'csv', 'json')),
             (('segmentation', 'classification', 'figure1', 'figure4', 'figure7'), ('png', 'svg')))
         for name in names for suffix in suffixes}
-    assert readme_part(json.loads((tmp_path / 'docs/results.json').read_text())) in first
-    publish(results_with(), tmp_path / 'docs', readme)
-    assert readme.read_text() == first
+    assert page_part(json.loads((tmp_path / 'docs/results.json').read_text())) in first
+    publish(results_with(), tmp_path / 'docs', page)
+    assert page.read_text() == first
     with pytest.raises(SystemExit, match='full preset'):
-        publish(dict(results_with(), about=dict(results_with()['about'], preset='quick')), tmp_path / 'docs', readme)
-    readme.write_text('nothing')
+        publish(dict(results_with(), about=dict(results_with()['about'], preset='quick')), tmp_path / 'docs', page)
+    page.write_text('nothing')
     with pytest.raises(SystemExit, match='no lines'):
-        publish(results_with(), tmp_path / 'docs', readme)
+        publish(results_with(), tmp_path / 'docs', page)
 
 
-def test_the_readme_says_what_the_published_results_say():
+def test_the_documentation_says_what_the_published_results_say():
     results = json.loads((PUBLISHED / 'results.json').read_text(encoding='utf-8'))
-    assert readme_part(results) in README.read_text(encoding='utf-8')
+    assert page_part(results) in PAGE.read_text(encoding='utf-8')
     assert (PUBLISHED / 'results.md').read_text(encoding='utf-8') == markdown(results)
     assert (PUBLISHED / 'results.csv').read_text(encoding='utf-8') == as_csv(results)
     assert results['about']['finished'] == results['about']['runs'] and results['about']['command']

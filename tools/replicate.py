@@ -34,8 +34,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--retry-failed', action='store_true', help='give runs that failed another chance')
     parser.add_argument('--overwrite', action='store_true', help='remove runs of other settings in the folder and '
                         'start them over')
-    parser.add_argument('--publish', action='store_true', help='write the results into docs/replication and the '
-                        'README, for those who keep this repository')
+    parser.add_argument('--publish', action='store_true', help='write the results into docs/replication and '
+                        'docs/miniature.md, for those who keep this repository')
     args = parser.parse_args()
     home = Path(os.path.abspath(args.out or ROOT / (f'{HOME}_quick' if args.quick else HOME)))
     args.out = home.relative_to(ROOT) if home.is_relative_to(ROOT) else home

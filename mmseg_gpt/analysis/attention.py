@@ -109,15 +109,29 @@ def visit_attention(vit: GatedPromptViT, images: Tensor, blocks: Iterable[int],
 
 
 def attention_maps(vit: GatedPromptViT, images: Tensor, blocks: Iterable[int]) -> dict[int, Tensor]:
-    """The attention weights (B, heads, N, N) of blocks, of all tokens; see :func:`visit_attention`."""
+    """Returns the attention weights (B, heads, N, N) of all tokens, by block.
+
+    Args:
+        vit: In eval mode.
+        images: (B, 3, H, W), as the model takes them.
+        blocks: Which ones, from 0.
+
+    Raises:
+        ValueError: as ``visit_attention``.
+    """
     return visit_attention(vit, images, blocks, lambda _, weights, tokens: weights)
 
 
 @contextmanager
 def switched_off(vit: GatedPromptViT, prompts: bool = False, temperatures: bool = False) -> Iterator[GatedPromptViT]:
-    """The same ViT without its prompts, or without its temperatures, until the end of the ``with`` block.
+    """Takes prompts or temperatures out of a ViT until the end of the ``with`` block.
 
     Without both, a frozen ViT is the pretrained one.
+
+    Args:
+        vit: Is changed, and put back.
+        prompts: True takes the prompts out.
+        temperatures: True takes the temperatures out.
     """
     kept = vit.prompt, vit.temperature
     try:
@@ -129,7 +143,11 @@ def switched_off(vit: GatedPromptViT, prompts: bool = False, temperatures: bool 
 
 
 def variants(vit: GatedPromptViT) -> dict[str, dict[str, bool]]:
-    """The columns of Figure 5: names, and what :func:`switched_off` switches off for each; the last is the model."""
+    """Returns the columns of Figure 5 by name, and the options of ``switched_off`` for each; the last is the model.
+
+    Args:
+        vit: The model; one without prompts or temperatures has fewer columns.
+    """
     found = {'ViT alone' if vit.frozen else 'fine-tuned ViT': dict(prompts=True, temperatures=True)}
     if vit.prompt is not None:
         found['with prompts'] = dict(temperatures=True)

@@ -26,12 +26,20 @@ HEAT = 'inferno'  # for maps
 
 
 def line_style(i: int) -> dict[str, str]:
-    """The look of series ``i``, for ``axis.plot`` and ``axis.errorbar``."""
+    """Returns the look of a series, for ``axis.plot`` and ``axis.errorbar``.
+
+    Args:
+        i: Number of the series, from 0.
+    """
     return dict(color=COLOURS[i % len(COLOURS)], marker=MARKERS[i % len(MARKERS)], linestyle=DASHES[i % len(DASHES)])
 
 
 def bar_style(i: int) -> dict[str, str]:
-    """The look of series ``i``, for ``axis.bar``."""
+    """Returns the look of a series, for ``axis.bar``.
+
+    Args:
+        i: Number of the series, from 0.
+    """
     return dict(color=COLOURS[i % len(COLOURS)], hatch=HATCHES[i % len(HATCHES)], edgecolor='white')
 
 

@@ -201,7 +201,11 @@ def only(values: np.ndarray, first: int, end: int) -> np.ndarray:
 
 
 def read_checkpoint(path: str | Path, name: str) -> GateReport:
-    """Reads gates and temperatures of a checkpoint, adapter-only ones too.
+    """Reads gates and temperatures of a checkpoint, whole or adapter-only.
+
+    Args:
+        path: The checkpoint file.
+        name: What the figure calls it.
 
     Raises:
         FileNotFoundError: there is no such file.

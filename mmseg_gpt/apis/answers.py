@@ -12,11 +12,15 @@ SHOWN = 3  # classes of an image in a line
 
 
 def as_numbers(task: ServedTask, sample: BaseDataElement) -> dict:
-    """What a task's answer says.
+    """Returns an answer as plain numbers.
+
+    Args:
+        task: The task that was asked.
+        sample: Its answer.
 
     Returns:
-        dict: Of a classification ``label``, ``class`` and ``score``. Of a segmentation ``shares``: by the name of a
-        class its share of the pixels, the largest first.
+        dict: For a classification ``label``, ``class`` and ``score``. For a segmentation ``shares``: the share of the
+        pixels by the name of the class, the largest first.
     """
     if 'pred_sem_seg' in sample:
         labels, counts = sample.pred_sem_seg.data.unique(return_counts=True)
@@ -50,7 +54,11 @@ class LabelWriter:
         self.visualizer = SegLocalVisualizer(f'serving {folder}', alpha=0.5)
 
     def write(self, image: str, sample: BaseDataElement) -> dict[str, str]:
-        """Writes the two files of an image, named as it is.
+        """Writes the two files of an image, under its name.
+
+        Args:
+            image: The image file.
+            sample: The answer of the task.
 
         Returns:
             dict: Their paths, as ``label_map`` and ``overlay``.

@@ -34,12 +34,12 @@ class AdapterPool:
     While a task is added its own copy of the ViT is in memory for a moment.
 
     Args:
-        device: Where the models are; default the GPU if there is one.
+        device: Where the models are; by default the GPU, if there is one.
         dtype: ``torch.bfloat16`` or ``torch.float16`` keeps the ViT in half the memory and computes under autocast,
             with the numbers of ``tools/test.py --amp``.
 
     Raises:
-        ValueError: the ``dtype`` is another one, or float16 on a CPU.
+        ValueError: the ``dtype`` is none of these and not float32, or it is float16 on a CPU.
     """
 
     def __init__(self, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32) -> None:
@@ -95,7 +95,10 @@ class AdapterPool:
         self._tasks[name] = task
 
     def remove(self, name: str) -> None:
-        """Forgets a task; what of the ViT others need stays.
+        """Forgets a task; the ViT stays if other tasks need it.
+
+        Args:
+            name: What requests call the task.
 
         Raises:
             ValueError: there is no such task.
@@ -110,7 +113,7 @@ class AdapterPool:
             requests: Names of tasks and images: files, or arrays (H, W, 3) of uint8 with blue first.
 
         Returns:
-            list: In the order of the requests, what the task's model gives: mmsegmentation's SegDataSample with
+            list: What the models of the tasks give, in the order of the requests: mmsegmentation's SegDataSample with
             ``pred_sem_seg``, or mmpretrain's DataSample with ``pred_label`` and ``pred_score``.
 
         Raises:

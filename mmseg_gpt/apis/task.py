@@ -28,11 +28,11 @@ Image = str | Path | np.ndarray
 
 @dataclass(eq=False)
 class ServedTask:
-    """What answers one task. :func:`load_task` makes it.
+    """A task that is ready to answer, as ``load_task`` makes it.
 
     Attributes:
         model: A segmentor or classifier in eval mode.
-        vit: Its backbone, which is frozen unless :func:`load_task` was told otherwise.
+        vit: Its backbone, which is frozen unless ``load_task`` was told otherwise.
         origin: Which ViT that is, in words.
         reader: The transform of the config's test pipeline that reads the file.
         transform: Those after it, without what loads annotations.
@@ -48,7 +48,7 @@ class ServedTask:
     palette: Sequence[Sequence[int]] | None = None
 
     def read(self, image: Image) -> dict:
-        """An image as the transforms take it, with its pixels (H, W, 3) in ``img``, blue first.
+        """Returns an image as the transforms take it, with its pixels (H, W, 3) in ``img``, blue first.
 
         Args:
             image: A file; or the pixels (H, W, 3), uint8, blue first, as OpenCV reads them.
@@ -70,16 +70,20 @@ class ServedTask:
         return dict(img=pixels, img_path=None, img_shape=size, ori_shape=size)
 
     def prepare(self, image: Image) -> dict:
-        """The ``inputs`` (3, h, w) of the model and the ``data_samples`` for one image; see :meth:`read`."""
+        """Returns the ``inputs`` (3, h, w) of the model and the ``data_samples`` for one image.
+
+        Args:
+            image: As for ``read``.
+        """
         return self.transform(self.read(image))
 
     def view(self, image: Image) -> tuple[np.ndarray, Tensor]:
-        """One image as the backbone gets it, and as people see the same pixels.
+        """Returns one image as people see it, and as the backbone gets the same pixels.
 
         Where a segmentor goes over the image in windows, this is a window of that size in the middle.
 
         Args:
-            image: See :meth:`read`.
+            image: As for ``read``.
 
         Returns:
             tuple: The picture (H, W, 3), uint8, red first; and the normalised input (1, 3, H, W).
@@ -97,11 +101,19 @@ class ServedTask:
         return pixels[:, rows, columns].permute(1, 2, 0).numpy()[..., ::-1], inputs[..., rows, columns]
 
     def predict(self, prepared: list[dict]) -> list[BaseDataElement]:
-        """The model's answers for what :meth:`prepare` gave for images that have the same size now."""
+        """Returns the model's answers, one for each image.
+
+        Args:
+            prepared: What ``prepare`` gave for images that have the same size now.
+        """
         return self.model.test_step({key: [each[key] for each in prepared] for key in ('inputs', 'data_samples')})
 
     def class_name(self, label: int) -> str:
-        """The name of a class; its number where the checkpoint has no names."""
+        """Returns the name of a class, or its number where the checkpoint has no names.
+
+        Args:
+            label: The number of the class, from 0.
+        """
         return self.classes[label] if self.classes else str(label)
 
 
@@ -109,11 +121,11 @@ def load_task(name: str, config: str | Path | Config, checkpoint: str | Path, fr
     """Builds the model and the preprocessing of a config, in its own scope, and fills the model on the CPU.
 
     Args:
-        name: Of the task, for messages.
+        name: The name of the task, for messages.
         config: A file, or what ``Config.fromfile`` gave.
         checkpoint: A whole checkpoint of this project or one with adapters only, which then finds its ViT in the file
             that the config names.
-        frozen: Refuse a full fine-tuning, whose ViT nobody can share.
+        frozen: True refuses a full fine-tuning, whose ViT nobody can share.
 
     Raises:
         CheckpointError: the checkpoint is damaged or not of this model, or its ViT is not there or another one.

@@ -248,7 +248,10 @@ LAYOUTS = (
 
 
 def to_timm(state: State) -> tuple[Layout, State]:
-    """Recognises the layout of ``state`` and renames it to timm's names.
+    """Recognises the layout of a state dict and renames it to timm's names.
+
+    Args:
+        state: The weights of a file, by the names they have there.
 
     Returns:
         tuple: The layout, and the converted state dict, heads and decoders still in it.

@@ -43,8 +43,11 @@ def check_files(cfg: Config, loaders: tuple[str, ...], pretrained: bool, device:
 def check_run(runner: Runner) -> None:
     """Stops where training this built model would fail or do something unwanted; warns of what looks odd.
 
-    Keys of ``paramwise_cfg`` that match nothing, and a disk without room for the checkpoints. To be called before
+    It finds keys of ``paramwise_cfg`` that match nothing, and a disk without room for the checkpoints. Call it before
     ``runner.train()``; it changes nothing.
+
+    Args:
+        runner: A runner whose model is built.
 
     Raises:
         SystemExit: the message lists what is wrong.

@@ -80,7 +80,7 @@ def not_importable(config: str, error: ImportError) -> str:
     while isinstance(error.__cause__ or error.__context__, ImportError):
         error = error.__cause__ or error.__context__
     return (f'{config} imports what cannot be imported: {error}. Classification needs mmpretrain and torchvision; see '
-            '"Install" in README.md')
+            '"Install" in docs/get_started.md')
 
 
 def follow_protocol(cfg: Config, protocol: str) -> None:
@@ -136,7 +136,12 @@ def errors_in_words() -> Iterator[None]:
 
 
 def set_resume(cfg: Config, resume: str | bool, overwrite: bool = False) -> None:
-    """Makes ``cfg`` resume from a checkpoint: a path, or True for the newest whole one in the work directory.
+    """Makes a config resume a run, or refuses to write over one.
+
+    Args:
+        cfg: Is changed; its ``work_dir`` says where the run is.
+        resume: A checkpoint file, True for the newest whole one in the work directory, or False for a new run.
+        overwrite: Whether a new run may replace the checkpoints of an earlier one.
 
     Raises:
         SystemExit: the path is not a file; no checkpoint of the run is whole; or a new run would overwrite the

@@ -12,6 +12,10 @@ class TrainedPartsConstructor(DefaultOptimWrapperConstructor):
     The stock one warns about every frozen parameter, some 150 lines that hide the log's real warnings, and makes a
     group of each trained one, so that an optimizer takes its step tensor by tensor. All its ``paramwise_cfg`` options
     work as they do there.
+
+    Args:
+        optim_wrapper_cfg: The config of the optimizer wrapper.
+        paramwise_cfg: Settings of single parameters, as in MMEngine.
     """
 
     def __init__(self, optim_wrapper_cfg: dict, paramwise_cfg: dict | None = None) -> None:

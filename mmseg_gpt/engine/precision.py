@@ -24,7 +24,11 @@ class Bf16OptimWrapper(OptimWrapper):
 
 
 def set_precision(cfg: Config, amp: str | None) -> None:
-    """Changes the optimiser wrapper of ``cfg`` for ``--amp bf16`` or ``--amp fp16``; None changes nothing.
+    """Makes a config train in mixed precision.
+
+    Args:
+        cfg: Its optimizer wrapper is changed.
+        amp: 'bf16', 'fp16', or None, which changes nothing.
 
     Raises:
         SystemExit: fp16 without a GPU, or a config whose wrapper is not the plain one.
@@ -42,7 +46,11 @@ def set_precision(cfg: Config, amp: str | None) -> None:
 
 
 def set_test_precision(cfg: Config, amp: str | None) -> None:
-    """Makes ``cfg`` test under autocast for ``--amp bf16`` or ``--amp fp16``; None changes nothing.
+    """Makes a config test in mixed precision.
+
+    Args:
+        cfg: Its ``test_cfg`` is changed.
+        amp: 'bf16', 'fp16', or None, which changes nothing.
 
     Raises:
         SystemExit: fp16 without a GPU.

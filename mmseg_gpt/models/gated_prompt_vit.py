@@ -130,10 +130,13 @@ class GatedPromptViT(VisionTransformer):
         super().init_weights()
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """(B, 3, H, W) -> one tensor per out index: (B, D, h, w) for 'featmap', else (B, D).
+        """Returns one tensor for each out index: (B, D, h, w) for 'featmap', else (B, D).
 
-        ``h = ceil(H / patch_size)``. Prompts stand last in the sequence; they have no position embedding,
-        so their place changes nothing, and patches never move. The last block works out only what is returned.
+        Prompts stand last in the sequence; they have no position embedding, so their place changes nothing, and
+        patches never move. The last block works out only what is returned.
+
+        Args:
+            images: (B, 3, H, W); ``h = ceil(H / patch_size)``.
         """
         x, grid = self.embed(images)
         length = x.shape[1]

@@ -55,15 +55,31 @@ class ShallowPrompt(nn.Module):
         return ()
 
     def enter(self, tokens: Tensor, batch: int) -> Tensor:
-        """Gives each image its own dropout of the same tokens: (N_p, D) -> (B, N_p, D)."""
+        """Gives each image its own dropout of the same tokens: (N_p, D) -> (B, N_p, D).
+
+        Args:
+            tokens: (N_p, D).
+            batch: Number B of images.
+        """
         return self.dropout(tokens.expand(batch, -1, -1))
 
     def first(self, block: int, batch: int) -> Tensor:
-        """Prompts for ``block``, the first one with prompts: (B, N_p, D)."""
+        """Returns the prompts (B, N_p, D) of the first block that has any.
+
+        Args:
+            block: That block, from 0.
+            batch: Number B of images.
+        """
         return self.enter(self.tokens, batch)
 
     def next(self, block: int, before: Tensor, after: Tensor) -> Tensor:
-        """Prompts for block ``block + 1``: here simply what ``block`` returned."""
+        """Returns the prompts (B, N_p, D) of block ``block + 1``: here simply what ``block`` returned.
+
+        Args:
+            block: The block before, from 0.
+            before: The prompts (B, N_p, D) it was given.
+            after: What it returned in their place (B, N_p, D).
+        """
         return after
 
 
@@ -109,7 +125,11 @@ class GatedPrompt(ShallowPrompt):
         self.gate_prior = nn.Parameter(torch.full((self.num_layers - 1, ), -float(gate_init)))
 
     def gate(self, block: int) -> Tensor:
-        """The gate g of ``block``: equation 6, a scalar."""
+        """Returns the gate g of a block, a scalar: equation 6.
+
+        Args:
+            block: Which one, from 0; the last block has no gate.
+        """
         return at_least_float32(self.gate_prior[block]).sigmoid()
 
     def next(self, block: int, before: Tensor, after: Tensor) -> Tensor:

@@ -200,14 +200,23 @@ class VisionTransformer(BaseModule):
         return 1 if self.reg_token is None else 1 + self.reg_token.shape[1]
 
     def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Equation 1: (B, 3, H, W) -> CLS, register and patch tokens (B, 1 + R + h*w, D), and the grid (h, w)."""
+        """Returns CLS, register and patch tokens (B, 1 + R + h*w, D), and the grid (h, w): equation 1.
+
+        Args:
+            images: (B, 3, H, W).
+        """
         patches, grid = self.patch_embed(images)
         pos_embed = resize_pos_embed(self.pos_embed, self.grid, grid)
         before = [self.cls_token + pos_embed[:, :1]] + ([] if self.reg_token is None else [self.reg_token])
         return torch.cat([t.expand(len(patches), -1, -1) for t in before] + [patches + pos_embed[:, 1:]], dim=1), grid
 
     def fit_pos_embed(self, pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Resizes a position embedding of ``grid`` to the grid of this ViT, in float32 at least."""
+        """Resizes a position embedding to the grid of this ViT, in float32 at least.
+
+        Args:
+            pos_embed: (1, 1 + h*w, D).
+            grid: The rows and columns (h, w) that it has.
+        """
         return resize_pos_embed(at_least_float32(pos_embed), grid, self.grid)
 
 

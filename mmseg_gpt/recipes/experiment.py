@@ -50,10 +50,13 @@ def experiment(name: str) -> dict:
 
 
 def read_experiment(name: str) -> Config:
-    """The config of an experiment, as if a file with its name were in ``configs/``.
+    """Returns the config of an experiment, as if a file with its name were in ``configs/``.
+
+    Args:
+        name: ``cls_METHOD_VIT_TASK``, see ``experiment``.
 
     Raises:
-        ValueError: as :func:`experiment`.
+        ValueError: there is no such experiment; the message says which part of the name is unknown.
     """
     settings = experiment(name)
     # With a text, MMEngine does not look for the file, whose name that of the run is taken from.

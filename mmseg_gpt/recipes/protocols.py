@@ -8,10 +8,13 @@ from .experiment import validation
 
 
 def hold_out_for_search(cfg: Config) -> None:
-    """Takes every test image out of ``cfg``: hyperparameters are chosen on validation images.
+    """Takes every test image out of a config, so that hyperparameters are chosen on validation images.
 
     VTAB-1K is trained on its 800 training images and measured on its 200 validation images; FGVC, which trains
     without its validation images anyway, is measured on those.
+
+    Args:
+        cfg: A config of classification; it is changed.
 
     Raises:
         ValueError: the config has no validation images, or they are its test images.
@@ -37,6 +40,9 @@ def follow_the_authors(cfg: Config) -> None:
 
     The learning rate changes at each epoch and is 0 in the first one. After each epoch the test images are evaluated,
     and the best of these numbers is kept, which is too good by what choosing among 100 gives.
+
+    Args:
+        cfg: A config of classification by epochs; it is changed.
 
     Raises:
         ValueError: it is not a config of classification by epochs.

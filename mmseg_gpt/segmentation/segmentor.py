@@ -36,7 +36,11 @@ class LeanEncoderDecoder(EncoderDecoder):
     """
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
-        """Labels each pixel of images (B, 3, H, W) at the ``ori_shape`` in the samples, by default at the size given.
+        """Labels each pixel of images (B, 3, H, W) at the ``ori_shape`` in the samples.
+
+        Args:
+            inputs: (B, 3, H, W), normalised and padded.
+            data_samples: One for each image; without them, images are labelled at the size they have.
 
         Raises:
             ValueError: an option in ``test_cfg`` or the flip of an image is not one that is known.

@@ -34,7 +34,11 @@ class LeanSegTTAModel(SegTTAModel):
                             'for that one use tta_model=dict(type="SegTTAModel")')
 
     def test_step(self, data: dict) -> list[SegDataSample]:
-        """Labels images, given as ``inputs[view][image]`` and ``data_samples[view][image]``."""
+        """Labels images by the mean of the probabilities of their views.
+
+        Args:
+            data: ``inputs[view][image]`` and ``data_samples[view][image]``.
+        """
         return [self.predict_image(inputs, samples)
                 for inputs, samples in zip(zip(*data['inputs']), zip(*data['data_samples']))]
 

@@ -1,4 +1,4 @@
-"""The results as people read them: Markdown, CSV, figures, and the part of the README that is made from them."""
+"""The results as people read them: Markdown, CSV, figures, and a part of a page of the documentation."""
 
 import json
 import re
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 ROOT = CLONE
 PUBLISHED = ROOT / 'docs/replication'
-README = ROOT / 'README.md'
+PAGE = ROOT / 'docs/miniature.md'
 BEGIN, END = '<!-- replication: made by tools/replicate.py -->', '<!-- end of replication -->'
 NOT_ADAPTED = ('linear', 'full')
 BOLD = 'The best of the methods that adapt the ViT without training all of it is bold.'
@@ -39,9 +39,10 @@ def write(results: dict, folder: Path) -> str:
 
 
 def markdown(results: dict) -> str:
-    """Everything, as Markdown."""
+    """Returns all results as a page of Markdown."""
     tables, about, seeds = results['tables'], results['about'], len(results['about']['seeds'])
-    parts = ['# The paper in miniature', conditions(results), '## Claims of the paper', claims(results['claims'])]
+    parts = ['# The paper in miniature: all results', conditions(results), '## Claims of the paper',
+             claims(results['claims'])]
     for name in MAIN:
         parts += [f'## {tables[name]["title"]}', BOLD, by_method(tables[name], results['parameters'], seeds),
                   picture(results, name)]
@@ -76,31 +77,32 @@ def conditions(results: dict) -> str:
 
 
 def budgets(about: dict) -> str:
-    """What all methods have."""
+    """Says what is the same for all methods: seeds, images, iterations and prompts."""
     pretraining, adaptation = (', '.join(f'{NAMES.get(name, name)} {n:,}' for name, n in about[key].items())
                                for key in ('pretraining', 'iterations'))
     images = ', '.join(f'{name} {"/".join(f"{n:,}" for n in about["images"][name].values())}'
                        for name in about['iterations'])
-    return (f'Mean ± standard deviation of seeds {listed(about["seeds"])} on test images, in percent: of the '
-            'adaptation, on the same ViTs and images and with the same learning rates. ViTs of 12 blocks, width 64 and '
-            f'36 patches were pretrained on {about["images"]["pretraining"]["train"]:,} images (iterations: '
-            f'{pretraining}) and adapted (iterations: {adaptation}; images of training, validation and test: '
+    return (f'Numbers are the mean ± standard deviation over the seeds {listed(about["seeds"])} on test images, in '
+            'percent. They are seeds of the adaptation; ViTs, images and learning rates are the same. ViTs of 12 '
+            'blocks, width 64 and 36 patches were pretrained on '
+            f'{about["images"]["pretraining"]["train"]:,} images (iterations: {pretraining}) and '
+            f'adapted (iterations: {adaptation}; images of training, validation and test: '
             f'{images}), with {about["prompts"]} prompts in all where there are prompts (VPT-deep has '
             f'{about["prompts"] // DEPTH} in each block). Gates start at a prior of {PRIOR:g}, hard gates at 0.')
 
 
 def searching(results: dict) -> str:
-    """How learning rates were chosen, and how many were best at an edge of their grid."""
+    """Says how learning rates were chosen, and how many of the best are at an edge of their grid."""
     about = results['about']
     heads = [each['head'] for each in results['rates'] if each['backbone'] is None]
     others = [each['backbone'] for each in results['rates'] if each['backbone'] is not None]
     at_edge = sum(head in (min(about['heads']), max(about['heads'])) for head in heads)
     lowest, highest = (others.count(edge(about['rates'])) for edge in (min, max))
-    return (f'Learning rates were chosen on the validation images, with seed {about["search_seed"]}: the head\'s with '
-            f'the head alone ({listed(about["heads"])}), and with that for each method its own, of what it trains in '
-            f'the ViT ({listed(about["rates"])}). Beyond the edge of a grid a better one may lie: {at_edge} of '
-            f'{len(heads)} heads have the lowest or highest; of {len(others)} others {lowest} have the lowest and '
-            f'{highest} the highest.')
+    return (f'Learning rates were chosen on the validation images, with seed {about["search_seed"]}: first that of '
+            f'the head, with the head alone ({listed(about["heads"])}); then, with it and for each method, that of '
+            f'what the method trains in the ViT ({listed(about["rates"])}). A better one may lie beyond the edge of '
+            f'its grid: {at_edge} of {len(heads)} heads have the lowest or highest; of {len(others)} others {lowest} '
+            f'have the lowest and {highest} the highest.')
 
 
 def listed(values: Sequence[float]) -> str:
@@ -189,7 +191,7 @@ def furthest(found: dict | None) -> tuple[str, str]:
 
 
 def claims(found: Sequence[dict]) -> str:
-    """What holds."""
+    """Returns the table that says which claims hold, and the notes to it."""
     rows = []
     for claim in found:
         counts = [sum(c['verdict'] == verdict for c in claim['comparisons']) for verdict in (HOLDS, NOISE, FAILS)]
@@ -197,9 +199,9 @@ def claims(found: Sequence[dict]) -> str:
             f'{count} of {len(claim["comparisons"])}' if count else '' for count in counts)])
     compared = sum(len(claim['comparisons']) for claim in found)
     return (f'{grid(["The paper says", "Where", "Holds", "Within the noise", "Does not hold"], rows, 2)}\n\n'
-            'Claims are about MAE and MoCo v3 (of hard gates and Figure 7, about MAE), single-scale. MoCo v3 on breeds '
-            'is left out of the comparison with VPT-deep: the paper calls the two comparable there. Of the best later '
-            f'block, p is multiplied by the number of later blocks. {chance(compared)}')
+            'Claims are about MAE and MoCo v3 (those about hard gates and Figure 7: about MAE), single-scale. MoCo v3 '
+            'on breeds is left out of the comparison with VPT-deep, because the paper calls the two comparable there. '
+            f'For the best later block, p is multiplied by the number of later blocks. {chance(compared)}')
 
 
 def comparisons(found: Sequence[dict]) -> str:
@@ -304,28 +306,34 @@ POINTS = {
 }
 
 
-def readme_part(results: dict) -> str:
-    """What the README says of the results."""
+def page_part(results: dict) -> str:
+    """Returns the part of the page about the miniature that is made from the results."""
     tables, seeds = results['tables'], len(results['about']['seeds'])
-    folder = f'{PUBLISHED.relative_to(ROOT).as_posix()}/'
+    folder = f'{PUBLISHED.relative_to(PAGE.parent).as_posix()}/'
     return '\n\n'.join([
-        BEGIN, claims(results['claims']),
-        *(f'**{tables[name]["title"]}.** {BOLD}\n\n{by_method(tables[name], results["parameters"], seeds)}\n\n'
+        BEGIN, '### Claims of the paper', claims(results['claims']),
+        *(f'### {tables[name]["title"]}\n\n{BOLD}\n\n{by_method(tables[name], results["parameters"], seeds)}\n\n'
           f'{picture(results, name, folder)}' for name in MAIN),
-        f'**{tables["gates"]["title"]}**\n\n{gates(results)}', f'**How it was measured.** {conditions(results)}', END])
+        f'### {tables["gates"]["title"]}\n\n{gates(results)}',
+        f'### How it was measured\n\n{conditions(results)}', END])
 
 
-def publish(results: dict, folder: Path = PUBLISHED, readme: Path = README) -> None:
-    """Writes the results into the documentation, and their part of the README.
+def publish(results: dict, folder: Path = PUBLISHED, page: Path = PAGE) -> None:
+    """Writes the results into the documentation, and their part of the page about them.
+
+    Args:
+        results: All results of ``tools/replicate.py``.
+        folder: Where results.md, .csv, .json and the figures go.
+        page: A Markdown file that has the lines ``BEGIN`` and ``END``; what is between them is replaced.
 
     Raises:
-        SystemExit: they are not of the full preset, or the README has no place for them.
+        SystemExit: the results are not of the full preset, or the page has no place for them.
     """
     if results['about']['preset'] != 'full':
         raise SystemExit('only the results of the full preset can be published')
-    old = readme.read_text(encoding='utf-8')
+    old = page.read_text(encoding='utf-8')
     place = re.compile(f'{re.escape(BEGIN)}.*?{re.escape(END)}', re.DOTALL)
     if not place.search(old):
-        raise SystemExit(f'{readme} has no lines "{BEGIN}" and "{END}", between which the results would go')
+        raise SystemExit(f'{page} has no lines "{BEGIN}" and "{END}", between which the results would go')
     write(results, folder)
-    readme.write_text(place.sub(lambda _: readme_part(results), old), encoding='utf-8')
+    page.write_text(place.sub(lambda _: page_part(results), old), encoding='utf-8')

@@ -1,0 +1,88 @@
+"""The pages: what they link to is there, what they show can be run, and the README agrees with what was measured."""
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted(page.relative_to(ROOT).as_posix() for page in [*ROOT.glob('*.md'), *ROOT.glob('docs/**/*.md')])
+CONFIGS = [(page, i) for page in ('docs/own_data.md', 'docs/vits.md', 'README.md')
+           for i in range(len(re.findall(r'^```python$', (ROOT / page).read_text(), re.MULTILINE)))]
+
+
+def text_of(page: str) -> str:
+    return (ROOT / page).read_text(encoding='utf-8')
+
+
+def blocks(page: str, language: str = '') -> list[str]:
+    """Returns the fenced blocks of a page in a language."""
+    return re.findall(rf'^```{language}\n(.*?)^```', text_of(page), re.DOTALL | re.MULTILINE)
+
+
+def anchors(page: Path) -> set[str]:
+    """Returns the anchors of a page's headings, as Python-Markdown and GitHub make them from words."""
+    headings = re.findall(r'^#+ (.*)$', page.read_text(encoding='utf-8'), re.MULTILINE)
+    return {re.sub(r'[\s-]+', '-', re.sub(r'[^\w\s-]', '', heading).strip().lower()) for heading in headings}
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_what_a_page_shows_or_links_to_is_there(page):
+    wrong = []
+    for path, anchor in re.findall(r'\]\(([^)#:]*)(?:#([^)]*))?\)', text_of(page)):
+        target = (ROOT / page).parent / path if path else ROOT / page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            wrong.append(f'{path}#{anchor}')
+    assert not wrong
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_commands_name_tools_configs_and_targets_that_are_there(page):
+    text, targets = text_of(page), re.findall(r'^([\w-]+):', (ROOT / 'Makefile').read_text(), re.MULTILINE)
+    named = re.findall(r'\b((?:tools|configs|tests|mmseg_gpt)/[\w/.-]*\.py)\b', text)
+    made_by_readers = {'configs/mine.py', 'configs/NAME.py'}
+    assert not [path for path in named if path not in made_by_readers and not (ROOT / path).is_file()]
+    assert not [target for target in re.findall(r'(?:^|`)make ([\w-]+)', text, re.MULTILINE) if target not in targets]
+
+
+@pytest.mark.parametrize('page', PAGES)
+def test_commands_have_options_that_their_tools_know(page):
+    for line in '\n'.join(blocks(page)).replace('\\\n', ' ').splitlines():
+        found = re.search(r'(tools/\w+\.py)(.*)', line.partition('#')[0])
+        if found:
+            known = '\n'.join(path.read_text() for path in (ROOT / found[1], ROOT / 'tools/arguments.py'))
+            assert not [option for option in re.findall(r' (--[a-z][\w-]*)', found[2])
+                        if f"'{option}'" not in known and f"'{option[2:]}'" not in known]
+
+
+@pytest.mark.parametrize(('page', 'i'), CONFIGS)
+def test_a_config_that_a_page_shows_is_read(page, i, tmp_path):
+    shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
+    shown = tmp_path / f'configs/shown_{i}.py'
+    shown.write_text(blocks(page, 'python')[i])
+    cfg = Config.fromfile(shown)
+    assert cfg.model.backbone.type == 'GatedPromptViT' and cfg.train_dataloader.dataset.pipeline
+    if page == 'docs/own_data.md':
+        dataset = cfg.train_dataloader.dataset
+        assert dataset.data_root == 'data/mine' and cfg.val_dataloader.dataset.data_root == 'data/mine'
+        heads = [cfg.model.head] if 'head' in cfg.model else [cfg.model.decode_head, *cfg.model.auxiliary_head]
+        assert {head.num_classes for head in heads} == {3}
+
+
+def test_the_readme_is_short():
+    assert len(text_of('README.md').splitlines()) <= 150
+
+
+def test_the_results_in_the_readme_are_those_that_were_measured():
+    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in text_of('README.md').splitlines()
+            if ' ± ' in line]
+    assert len(rows) == 6
+    measured, printed = text_of('docs/miniature.md'), text_of('docs/model_zoo.md')
+    for method, trained, scenes, breeds, distances, paper in rows:
+        tables = re.findall(rf'^\| {method} \| {trained} \|.*$', measured.replace('**', ''), re.MULTILINE)
+        assert tables[0].startswith(f'| {method} | {trained} | {scenes} |')  # single-scale, MAE
+        assert tables[1].startswith(f'| {method} | {trained} | {breeds} | {distances} |')
+        if paper:
+            assert re.search(rf'^\| {method} \| (100|10 x 12) \| MAE ViT-B/16 \| {paper} / ', printed, re.MULTILINE)
