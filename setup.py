@@ -1,9 +1,28 @@
-"""The package's metadata: what it needs, and what it leaves to the user."""
+"""The package's metadata: what it needs, what it leaves to the user, and what goes into its wheel."""
 
 import re
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+
+class BuildWithConfigsAndTools(build_py):
+    """Puts ``configs`` and ``tools`` into the wheel, where :mod:`mmseg_gpt.resources` finds them.
+
+    An editable installation uses those of the clone.
+    """
+
+    def run(self) -> None:
+        package = Path(self.build_lib, 'mmseg_gpt')
+        if not self.editable_mode:
+            shutil.rmtree(package, ignore_errors=True)  # an earlier build may have left modules that are gone by now
+        super().run()
+        if not self.editable_mode:
+            for name in ('configs', 'tools'):
+                shutil.copytree(root / name, package / '.mim' / name, ignore=shutil.ignore_patterns('__pycache__'))
+
 
 root = Path(__file__).parent
 # Read, not imported: importing needs torch.
@@ -25,11 +44,26 @@ test = ['import-linter', 'ipykernel', 'nbclient', 'pytest', 'ruff', 'safetensors
 setup(
     name='mmseg_gpt',
     version=version,
-    description='Gated Prompt Tuning of frozen vision transformers for semantic segmentation, in OpenMMLab',
+    description='Gated Prompt Tuning of frozen vision transformers, for segmentation and classification in OpenMMLab',
     long_description=(root / 'README.md').read_text(encoding='utf-8') if (root / 'README.md').exists() else '',
     long_description_content_type='text/markdown',
     license='Apache-2.0',
+    keywords=['prompt tuning', 'vision transformer', 'semantic segmentation', 'OpenMMLab'],
+    classifiers=[
+        'Development Status :: 4 - Beta',
+        'Environment :: Console',
+        'Environment :: GPU :: NVIDIA CUDA',
+        'Intended Audience :: Science/Research',
+        'Operating System :: POSIX :: Linux',
+        *(f'Programming Language :: Python :: 3.{minor}' for minor in (10, 11, 12, 13)),
+        'Topic :: Scientific/Engineering :: Artificial Intelligence',
+        'Topic :: Scientific/Engineering :: Image Recognition',
+    ],
     packages=find_packages(include=['mmseg_gpt', 'mmseg_gpt.*']),
+    py_modules=['mmseg_gpt_cli'],
+    package_data={'': ['*.mplstyle']},
+    entry_points={'console_scripts': ['mmseg-gpt = mmseg_gpt_cli:main']},
+    cmdclass={'build_py': BuildWithConfigsAndTools},
     python_requires='>=3.10,<3.14',  # 3.14 removed pkgutil.find_loader, which mmengine 0.10 calls
     install_requires=[
         'torch>=2.6',  # the first that loads with weights_only=True by default

@@ -18,6 +18,7 @@ from .checkpoints.shape import VitShape, shape_of
 from .files import file_sha256, replacing
 from .models import GatedPromptViT
 from .models.vit import ARCHS
+from .resources import command_of
 from .wording import listed
 
 # This layout keeps all weights of a file under the names they have in it; the others hold the ViT alone.
@@ -134,7 +135,7 @@ def describe_adapters(path: Path, content: dict) -> str:
 def how_to_make_whole(content: dict) -> str:
     """Says how to make a whole checkpoint of an adapter-only one."""
     return (f'make a whole checkpoint of it with its pretrained ViT, {content["meta"]["frozen"].get("source")}: '
-            f'python tools/convert_checkpoint.py --layout {AS_IS} --vit PRETRAINED_VIT ADAPTERS.pth WHOLE.pth')
+            f'{command_of("convert_checkpoint")} --layout {AS_IS} --vit PRETRAINED_VIT ADAPTERS.pth WHOLE.pth')
 
 
 def count_weights(state: State) -> str:

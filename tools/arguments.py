@@ -10,8 +10,8 @@ TRACKERS = ('tensorboard', 'wandb', 'mlflow', 'clearml', 'aim')
 
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the config and ``--cfg-options``."""
-    parser.add_argument('config', help='config file, such as configs/setr_pup_gpt_mae_ade20k.py; or the name of a '
-                        'classification experiment, cls_METHOD_VIT_TASK, such as cls_gpt_mocov3_cars')
+    parser.add_argument('config', help='a config file; or a name, such as setr_pup_gpt_mae_ade20k or, of an '
+                        'experiment of classification, cls_gpt_mocov3_cars (mmseg-gpt configs lists them)')
     add_settings(parser)
 
 

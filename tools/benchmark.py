@@ -6,6 +6,7 @@ and predictions. Variants are mmseg-full, paper, ours and ours-cp (gradient chec
 """
 
 import argparse
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -103,7 +104,7 @@ def read_options(args: argparse.Namespace) -> 'Options':
     return Options(
         str(CONFIG), sizes, args.variants, set(args.only or [*args.what, *args.more]), device, args.rounds, args.warmup,
         args.seed, args.against, args.allocators or (['this'] if on_gpu else list(ALLOCATORS)), args.eval_batch,
-        args.preset == 'small', not args.only, sys.argv)
+        args.preset == 'small', not args.only, [os.path.relpath(__file__), *sys.argv[1:]])
 
 
 def read_axes(args: argparse.Namespace) -> dict[str, list[int]]:

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog='example:\n  %(prog)s configs/setr_pup_gpt_mae_ade20k.py cls_gpt_mae_cub cls_gpt_mae_cars')
+        epilog='example:\n  %(prog)s setr_pup_gpt_mae_ade20k cls_gpt_mae_cub cls_gpt_mae_cars')
     parser.add_argument('configs', nargs='+', metavar='CONFIG', help='configs that use one pretrained ViT: files, or '
-                        'names of experiments; they are added in this order')
+                        'names; they are added in this order')
     parser.add_argument('--dtype', choices=('float32', 'bfloat16'), default='float32', help='type of the ViT in memory '
                         '(default: %(default)s)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write the bytes there')

@@ -1,18 +1,16 @@
 """Compares runs: one table and one picture of scores, parameters, memory, time, and differences by class.
 
-    python tools/compare.py work_dirs/setr_pup_vpt-shallow_mae_ade20k work_dirs/setr_pup_gpt_mae_ade20k
+    mmseg-gpt compare work_dirs/setr_pup_vpt-shallow_mae_ade20k work_dirs/setr_pup_gpt_mae_ade20k
 
-The others are compared with the first. Each run is a work directory of tools/train.py, with the metrics.json
-(and for multi-scale metrics_tta.json) that tools/test.py wrote. Seeds of one run are grouped under a name:
+The others are compared with the first. Each run is a work directory of mmseg-gpt train, with the metrics.json
+(and for multi-scale metrics_tta.json) that mmseg-gpt test wrote. Seeds of one run are grouped under a name:
 
-    python tools/compare.py shallow=work_dirs/a/seed_0,work_dirs/a/seed_1 gated=work_dirs/b/seed_0,work_dirs/b/seed_1
+    mmseg-gpt compare shallow=work_dirs/a/seed_0,work_dirs/a/seed_1 gated=work_dirs/b/seed_0,work_dirs/b/seed_1
 
 Beside the picture it writes the table as Markdown, CSV and JSON, and all classes as FILE_classes.csv and .json.
 """
 
 import argparse
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -71,11 +69,12 @@ def write(args: argparse.Namespace, compared: list['Compared'], warnings: list[s
     from mmseg_gpt.analysis.figures import write_figure, write_numbers, writing
     from mmseg_gpt.files import replacing
     from mmseg_gpt.lab import compare
+    from mmseg_gpt.resources import this_command
     score = 'tta/mIoU' if args.tta else 'mIoU'
     rows, classes = compare.table(compared), compare.class_differences(compared, score)
     if args.tta and not classes:
         warnings = [*warnings, 'classes are left out, because not every run was tested with tools/test.py --tta']
-    text, command = compare.markdown(rows, warnings), shlex.join(['python', *sys.argv])
+    text, command = compare.markdown(rows, warnings), this_command()
     files = [*write_figure(compare.draw_comparison(rows, classes, args.classes), args.out),
              *write_numbers(rows, args.out, command=command, warnings=warnings), args.out.with_suffix('.md')]
     with writing(files[-1]), replacing(files[-1]) as unfinished:

@@ -4,7 +4,6 @@ The pictures lack what the block has thrown away. The ViT is used as it was pret
 """
 
 import argparse
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -27,7 +26,7 @@ example, the paper's Figure 9 for CUB, for a GPU:
       --limit 100 --out work_dirs/dip/cub.png
 
 in minutes on a CPU, with the ViT of make demo:
-  %(prog)s --vits MAE=configs/demo/setr_pup_gpt_mae_sample.py --images work_dirs/demo/data/images/validation \\
+  %(prog)s --vits MAE=setr_pup_gpt_mae_sample --images work_dirs/demo/data/images/validation \\
       --limit 2 --size 96 --iterations 600 --out work_dirs/demo/dip.png
 
 FILE shows the pictures, FILE_scores PSNR and SSIM by block. Both are drawn again as results come. Each finished
@@ -131,6 +130,7 @@ def reconstruct(args: argparse.Namespace) -> list[Path]:
 
     from mmseg_gpt.analysis.reconstruction_figures import write_all
     from mmseg_gpt.analysis.reconstructions import Settings, read_picture, reconstruct_all
+    from mmseg_gpt.resources import this_command
     from mmseg_gpt.wording import duration
     settings = Settings(args.iterations, args.lr, args.seed)
     originals = {name: read_picture(path, args.size) for name, path in args.images.items()}
@@ -139,7 +139,7 @@ def reconstruct(args: argparse.Namespace) -> list[Path]:
     def write() -> list[Path]:
         return write_all(list(found.values()), dict(list(originals.items())[:args.show]), list(args.vits), args.blocks,
                          args.iterations, args.out, lr=args.lr, seed=args.seed, size=args.size,
-                         command=shlex.join(sys.argv))
+                         command=this_command())
 
     total, started, written = len(originals) * len(args.vits) * len(args.blocks), False, 0.
     with Progress(TextColumn('reconstructing'), BarColumn(), TextColumn('{task.percentage:.0f} %'),

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:  # importing mmseg_gpt takes seconds, in which the user should have read what is going to happen
     from mmseg_gpt.lab.demo.steps import Step
 
-ROOT = Path(__file__).resolve().parent.parent
-MAE, GPT = 'configs/demo/mae_pretrain_sample.py', 'configs/demo/setr_pup_gpt_mae_sample.py'
-VIT, SHAPES = 'configs/demo/vit_pretrain_shapes.py', 'configs/demo/cls_gpt_shapes.py'
+CLONE = Path(__file__).resolve().parents[1]
+ROOT = Path.cwd() if CLONE.name == '.mim' else CLONE  # .mim is in an installed package, where nothing is written
+MAE, GPT, VIT, SHAPES = (os.path.relpath(CLONE / f'configs/demo/{name}.py', ROOT) for name in (
+    'mae_pretrain_sample', 'setr_pup_gpt_mae_sample', 'vit_pretrain_shapes', 'cls_gpt_shapes'))
 HOME, SHAPES_HOME = 'work_dirs/demo', 'work_dirs/demo_classification'  # as in the configs; others need options
 LINEAR = ('model.backbone.prompt=None', 'model.backbone.temperature=False')
 SEED = 0
@@ -76,7 +77,7 @@ def parse_args() -> argparse.Namespace:
 
 def python(tool: str, *arguments: str | Path) -> list[str]:
     """The command that runs one of our tools."""
-    return ['python', f'tools/{tool}.py', *map(str, arguments)]
+    return ['python', os.path.relpath(CLONE / f'tools/{tool}.py', ROOT), *map(str, arguments)]
 
 
 def options(*settings: str) -> list[str]:

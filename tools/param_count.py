@@ -18,7 +18,7 @@ TABLES = {'1': 'fgvc', '2': 'vtab'}
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('configs', nargs='*', metavar='CONFIG', help='config files, or names of experiments such as '
+    parser.add_argument('configs', nargs='*', metavar='CONFIG', help='config files, or names such as '
                         'cls_gpt_mae_cub')
     parser.add_argument('--table', choices=[*TABLES, *TABLES.values()], help='count the configs of Table 1 (fgvc) or '
                         'Table 2 (vtab), and show the TOTAL PARAMS that the paper prints')

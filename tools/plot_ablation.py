@@ -4,14 +4,14 @@
     --by datasets   Figure 8: bars for each dataset
     --by prompts    Figure 7: lines over the number of prompts
 
-It draws the finished runs of tools/benchmark_suite.py (figure6, figure8, figure7); or any given runs, grouped by the
+It draws the finished runs of mmseg-gpt suite (figure6, figure8, figure7); or any given runs, grouped by the
 settings they were trained with:
 
-    python tools/plot_ablation.py work_dirs/cls_vpt-shallow_mae_cub work_dirs/cls_gpt_mae_cub
+    mmseg-gpt plot-ablation work_dirs/cls_vpt-shallow_mae_cub work_dirs/cls_gpt_mae_cub
 
-Each run is a work directory of tools/train.py, with the metrics.json that tools/test.py wrote. Runs that differ only in
-their seeds become one bar or point, with the standard deviation. The mean over a group uses the seeds for which all
-datasets of the group are finished.
+Each run is a work directory of mmseg-gpt train, with the metrics.json that mmseg-gpt test wrote. Runs that
+differ only in their seeds become one bar or point, with the standard deviation. The mean over a group uses the seeds for
+which all datasets of the group are finished.
 """
 
 import argparse

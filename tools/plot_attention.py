@@ -8,8 +8,6 @@ entropy of their attention, and its share on prompts.
 
 import argparse
 import re
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,7 +23,7 @@ if TYPE_CHECKING:
 QUERY = r'cls|prompts|to-prompts|click|prompt:[1-9]\d*|\d+,\d+'
 EXAMPLE = """\
 example:
-  %(prog)s configs/setr_pup_gpt_mae_ade20k.py iter_160000.pth street.jpg --query cls prompt:1 --out attention.png
+  %(prog)s setr_pup_gpt_mae_ade20k iter_160000.pth street.jpg --query cls prompt:1 --out attention.png
 
   "With prompts" is the same model with all temperatures at 1, not one that was trained without them; add such a model
   with --also. Without prompts and temperatures a frozen ViT is the pretrained one. CLS has attention in the last block
@@ -141,11 +139,12 @@ def write(args: argparse.Namespace, picture: 'np.ndarray', columns: list['Column
     """Writes both figures and their numbers."""
     from mmseg_gpt.analysis.attention_figures import draw_maps, draw_summaries, map_numbers, summary_numbers
     from mmseg_gpt.analysis.figures import write_figure, write_numbers
+    from mmseg_gpt.resources import this_command
     if not args.blocks:  # keep those of the usual blocks that have the queries
         rows = [row for row in rows if any(row.map_in(column.study) is not None for column in columns)] or rows
     drawn = [column for column in columns if any(row.map_in(column.study) is not None for row in rows)]
     maps = draw_maps(picture, drawn or columns, rows, f'Attention over {Path(args.images[0]).name}')
-    facts = dict(command=shlex.join(sys.argv), config=args.config, checkpoint=args.checkpoint, images=args.images)
+    facts = dict(command=this_command(), config=args.config, checkpoint=args.checkpoint, images=args.images)
     lines, values = map_numbers(columns, rows)
     summary = args.out.with_stem(f'{args.out.stem}_summary')
     return [*write_figure(maps, args.out), *write_numbers(lines, args.out, **facts, maps=values),

@@ -1,8 +1,6 @@
 """Draws gates, selection ratios (Figure 4 of the paper) and temperatures: by block, or over a training."""
 
 import argparse
-import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +12,8 @@ if TYPE_CHECKING:
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog='By block: plot_gates.py work_dirs/NAME/iter_160000.pth. Over the training, from '
-        'its log: plot_gates.py work_dirs/NAME. It says which gates have not moved from their prior, because '
+        description=__doc__, epilog='By block: %(prog)s work_dirs/NAME/iter_160000.pth. Over the training, from '
+        'its log: %(prog)s work_dirs/NAME. It says which gates have not moved from their prior, because '
         'untrained gates have a uniform selection ratio too.')
     parser.add_argument('runs', nargs='+', type=Path, metavar='RUN', help='checkpoints, whole or with adapters only, '
                         'drawn side by side; or work directories, drawn one below the other')
@@ -60,11 +58,12 @@ def main() -> None:
     args = parse_args()
     from mmseg_gpt.analysis.figures import write_figure, write_numbers  # after the arguments, as it takes seconds
     from mmseg_gpt.checkpoints import CheckpointError
+    from mmseg_gpt.resources import this_command
     try:
         figure, rows, notes = (follow_training if args.folders else compare_checkpoints)(args.runs, args.names)
         notes = [note for note in notes if note]
         files = write_figure(figure, args.out)
-        files += write_numbers(rows, args.out, command=shlex.join(['python', *sys.argv]), notes=notes)
+        files += write_numbers(rows, args.out, command=this_command(), notes=notes)
     except (CheckpointError, OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
     print(*notes, f'written: {", ".join(map(str, files))}', sep='\n')

@@ -1,12 +1,12 @@
 """Draws the result by the block at which prompts enter (Figure 1 of the paper), a line for each ViT.
 
-It draws the finished runs of tools/benchmark_suite.py figure1; or any given runs, grouped by the settings they were
+It draws the finished runs of mmseg-gpt suite figure1; or any given runs, grouped by the settings they were
 trained with:
 
-    python tools/plot_start_block.py work_dirs/start_*/seed_* --out start_block.png
+    mmseg-gpt plot-start-block work_dirs/start_*/seed_* --out start_block.png
 
-Each run is a work directory of tools/train.py, with the metrics.json that tools/test.py wrote. Runs that differ only in
-their seeds become one point, with the standard deviation.
+Each run is a work directory of mmseg-gpt train, with the metrics.json that mmseg-gpt test wrote. Runs that
+differ only in their seeds become one point, with the standard deviation.
 """
 
 import argparse

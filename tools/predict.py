@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 EXAMPLE = """\
 example:
-  %(prog)s --task ade configs/setr_pup_gpt_mae_ade20k.py ade.pth --task cub cls_gpt_mae_cub cub.pth \\
+  %(prog)s --task ade setr_pup_gpt_mae_ade20k ade.pth --task cub cls_gpt_mae_cub cub.pth \\
       --images photos/*.jpg ade:street.jpg --out predictions --json predictions.json
 
   It prints a line for each answer: class and score, or the largest classes and their share of the pixels. --out writes
@@ -31,8 +31,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--task', nargs=3, action='append', required=True, dest='tasks', metavar=(
-        'NAME', 'CONFIG', 'CHECKPOINT'), help='a task: a name of your choice, its config (a file or the name of an '
-        'experiment) and its checkpoint; give --task again for each further one')
+        'NAME', 'CONFIG', 'CHECKPOINT'), help='a task: a name of your choice, its config (a file or a name, '
+        'which mmseg-gpt configs lists) and its checkpoint; give --task again for each further one')
     parser.add_argument('--images', nargs='+', required=True, metavar='[NAME:]IMAGE',
                         help='image files; with NAME: for that task only')
     parser.add_argument('--out', type=Path, metavar='DIR', help='write label maps and pictures of segmentations there')

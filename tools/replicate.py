@@ -16,7 +16,8 @@ from pathlib import Path
 
 from arguments import positive
 
-ROOT = Path(__file__).resolve().parent.parent
+CLONE = Path(__file__).resolve().parents[1]
+ROOT = Path.cwd() if CLONE.name == '.mim' else CLONE  # .mim is in an installed package, where nothing is written
 HOME = 'work_dirs/replicate'
 
 

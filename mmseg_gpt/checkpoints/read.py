@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..resources import command_of
 from .fit import kind_of, kind_of_number
 from .seal import check_seal
 from .stand_ins import HISTORY_BUFFER, OLD_MMENGINE, STAND_INS
@@ -118,7 +119,7 @@ def read_torch(path: Path, allowed: tuple) -> object:
             raise CheckpointError(
                 f'{path} is a checkpoint of stock MMEngine: beside the weights it holds Python objects '
                 '(HistoryBuffer), which are never loaded because they can run code. Take the weights out of it, once: '
-                f'python tools/convert_checkpoint.py --layout as-is {path} NEW.pth') from error
+                f'{command_of("convert_checkpoint")} --layout as-is {path} NEW.pth') from error
         raise CheckpointError(f'{path} cannot be loaded as weights. It is truncated, not a checkpoint (a web page '
                               'saved in its place?), or holds Python objects besides tensors, which are never '
                               f'loaded because they can run code. torch says: {torch_reason(error)}') from error

@@ -10,6 +10,7 @@ from mmengine.registry import DATASETS, DefaultScope
 from ..datasets.folders import check_folders, present_pairs
 from ..datasets.introspect import has_transform, highest_class, label_rule, rotates, source_datasets
 from ..datasets.pairs import error_line, inspect_pair
+from ..resources import command_of
 from ..settings import unwrapped_datasets
 from .missing import missing_files
 
@@ -77,7 +78,7 @@ def wrong_pairs(dataset: object) -> list[str]:
     if len(problems) > SHOWN:
         problems[SHOWN:] = [f'and {len(problems) - SHOWN} more in a sample of {PAIRS} pairs']
     if problems:
-        problems[-1] += '. All pairs are looked at by: python tools/check_dataset.py CONFIG'
+        problems[-1] += f'. All pairs are looked at by: {command_of("check_dataset")} CONFIG'
     return problems
 
 

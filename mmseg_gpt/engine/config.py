@@ -10,6 +10,7 @@ from mmengine.config import Config, DictAction
 from ..checkpoints import CheckpointError
 from ..checks import check_options
 from ..models.complete import explicit
+from ..resources import find_config_file, nearest_configs
 from ..settings import look_up
 from .resume import POINTER, newest_checkpoint
 
@@ -47,14 +48,14 @@ def read_config(config: str | Path, options: Sequence[str] = (), work_dir: str |
 
 
 def find_config(config: str) -> Config:
-    """Returns the config in a file, its model complete; or of the experiment of classification that has this name.
+    """Reads a config and completes its model: a file, a config of the package by name, or an experiment by name.
 
     Raises:
-        SystemExit: there is neither, or it is not a whole config, or a module that it imports is not there.
+        SystemExit: there is none of these, or it is not a whole config, or a module that it imports is not there.
     """
-    if Path(config).is_file():
+    if file := find_config_file(config):
         try:
-            cfg = Config.fromfile(config)
+            cfg = Config.fromfile(file)
         except OSError as error:  # not a suffix of configs, or a base is not there
             raise SystemExit(f'{config} cannot be read as a config: {error}') from error
         except ImportError as error:
@@ -67,7 +68,9 @@ def find_config(config: str) -> Config:
             raise SystemExit(f'{config}: {error}') from error
     name = Path(config).stem
     if not name.startswith('cls_'):
-        raise SystemExit(f'there is no config {config}; they are in configs/')
+        nearest = nearest_configs(config)
+        raise SystemExit(f'there is no config {config}: it is neither a file nor a name of those in configs/, which '
+                         'mmseg-gpt configs lists' + (f'. Did you mean {" or ".join(nearest)}?' if nearest else ''))
     from ..recipes import read_experiment
     try:
         return read_experiment(name)
@@ -118,7 +121,7 @@ def find_launcher(launcher: str | None) -> str:
     under_torchrun = {'RANK', 'LOCAL_RANK', 'WORLD_SIZE'} <= os.environ.keys()
     if launcher == 'pytorch' and not under_torchrun:
         raise SystemExit('--launcher pytorch: start the tool with torchrun, as in torchrun --nproc-per-node 8 '
-                         'tools/train.py CONFIG')
+                         '-m mmseg_gpt train CONFIG')
     return launcher or ('pytorch' if under_torchrun else 'none')
 
 

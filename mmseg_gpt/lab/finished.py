@@ -13,6 +13,7 @@ from mmengine.config import Config
 
 from ..checkpoints.read import read_file, settings_in
 from ..engine.resume import OUTSIDE, POINTER, named_checkpoint
+from ..resources import command_of
 from ..settings import flatten, is_under, settings_of
 from .scalars import SCALARS, read_scalars
 
@@ -145,11 +146,11 @@ def how_to_test(folder: Path) -> str:
     """The command that makes metrics.json; or, where nothing has been trained, the one that trains."""
     named = named_checkpoint(folder / POINTER, folder) or next(iter(sorted(folder.glob('*.pth'))), None)
     if named is None:
-        return f'Nor has it a checkpoint: python tools/train.py CONFIG --work-dir {folder} trains'
+        return f'Nor has it a checkpoint: {command_of("train")} CONFIG --work-dir {folder} trains'
     if not settings_in(read_file(named)).get('test_dataloader'):
         return 'Its config has no test_dataloader, as that of a pretraining'
     config = next(iter(sorted(folder.glob('*.py'))), 'CONFIG')  # MMEngine writes it there
-    return f'This makes it: python tools/test.py {config} {named} --work-dir {folder}'
+    return f'This makes it: {command_of("test")} {config} {named} --work-dir {folder}'
 
 
 def tested_checkpoint(folder: Path, metrics: Mapping[str, dict]) -> Path:

@@ -3,7 +3,6 @@
 import functools
 import json
 import os
-import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +12,7 @@ from mmengine.config import Config
 from ..checkpoints import CheckpointError, locate
 from ..engine import read_config
 from ..files import file_sha256
-from ..resources import TOOLS
+from ..resources import TOOLS, as_typed
 from ..settings import look_up, settings_of
 from .finished import decisive
 
@@ -122,8 +121,8 @@ def shown(path: str | Path) -> str:
 
 
 def typed(command: Iterable[str]) -> str:
-    """A command as it is typed."""
-    return shlex.join(command)
+    """Returns a command as it is typed."""
+    return as_typed(list(command))
 
 
 def saving(config: Mapping) -> tuple[str, ...]:

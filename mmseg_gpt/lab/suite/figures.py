@@ -1,8 +1,6 @@
 """Figures 1, 6, 7 and 8: what was measured, whether by a suite or by runs that were made one by one, as a picture."""
 
 import argparse
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -10,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ...analysis.figures import write_figure, write_numbers
 from ...analysis.series import Point, draw_bars, draw_lines
 from ...engine import errors_in_words
+from ...resources import command_of, this_command
 from ..execute import others, outcomes
 from ..finished import read_run
 from .places import table_of
@@ -61,8 +60,8 @@ def of_suite(name: str, home: Path) -> Filled:
     changed = others(runs, folder)
     said = f'{len(changed)} runs in {folder} have other settings than now, and are not counted'
     if not any(cell.values for cell in cells.values()):
-        raise ValueError(f'nothing of {name} has finished in {folder}. python tools/benchmark_suite.py {name} --out '
-                         f'{home} makes its runs; folders of other runs can be given instead'
+        raise ValueError(f'nothing of {name} has finished in {folder}. {command_of("benchmark_suite")} {name} '
+                         f'--out {home} makes its runs; folders of other runs can be given instead'
                          + (f'. {said}' if changed else ''))
     return Filled(table, series(table, filled(table, cells), printed(name)), [said] if changed else [])
 
@@ -106,7 +105,7 @@ def draw_and_write(args: argparse.Namespace, name: str, by: str) -> None:
             table, points, notes = of_runs(args.runs, by) if args.runs else of_suite(name, args.suite)
             files = [*write_figure(draw(table, points), args.out), *write_numbers(
                 [point._asdict() for point in points], args.out, title=table.title,
-                command=shlex.join(['python', *sys.argv]), notes=notes)]
+                command=this_command(), notes=notes)]
         except ValueError as error:
             raise SystemExit(str(error)) from error
     print('\n'.join([*(f'note: {note}' for note in notes), f'written: {", ".join(map(str, files))}']))

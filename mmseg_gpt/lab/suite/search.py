@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from ...analysis.series import Point
+from ...resources import TOOLS
 from ...settings import look_up
 from ..run import SETTINGS, Run, changed, config_of, number, saving, shown, typed
 from .plans import ACCURACY, Entry, Table
@@ -56,7 +57,7 @@ def best(cells: Mapping[Place, Cell], seeds: Sequence[int]) -> Row | None:
 def best_command(search: Table, row: Row) -> str:
     """The command that trains with the settings of ``row`` on all that is meant for training."""
     run = next(entry.run for entry in search.entries if entry.row == row)
-    return typed(['python', 'tools/train.py', shown(run.config), '--cfg-options', *run.settings])
+    return typed(['python', shown(TOOLS / 'train.py'), shown(run.config), '--cfg-options', *run.settings])
 
 
 def report(search: Table, cells: Mapping[Place, Cell], seeds: Sequence[int]) -> str:
