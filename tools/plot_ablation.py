@@ -9,8 +9,8 @@ settings they were trained with:
 
     mmseg-gpt plot-ablation work_dirs/cls_vpt-shallow_mae_cub work_dirs/cls_gpt_mae_cub
 
-Each run is a work directory of mmseg-gpt train, with the metrics.json that mmseg-gpt test wrote. Runs that
-differ only in their seeds become one bar or point, with the standard deviation. The mean over a group uses the seeds for
+Each run is a work directory of mmseg-gpt train, with the metrics.json that mmseg-gpt test wrote. Runs that differ
+only in their seeds become one bar or point, with the standard deviation. The mean over a group uses the seeds for
 which all datasets of the group are finished.
 """
 
