@@ -18,7 +18,7 @@ classification = ['mmpretrain>=1.2.0,<2']
 # PSNR and SSIM of reconstructed images. Other figures need what mmsegmentation needs anyway.
 analysis = ['scikit-image']
 # timm asks for torchvision: the same holds. The notebook is executed, and what TensorBoard is given is read.
-test = ['import-linter', 'ipykernel', 'nbclient', 'pytest', 'ruff', 'safetensors', 'tensorboard', 'timm']
+test = ['import-linter', 'ipykernel', 'nbclient', 'pytest', 'pytest-xdist', 'ruff', 'safetensors', 'tensorboard', 'timm']
 
 setup(
     name='mmseg_gpt',
