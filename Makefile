@@ -1,5 +1,6 @@
 # `make help` lists the targets. Each one makes the environment it needs; another Python: make test PYTHON=python3.12
 PYTHON ?= python3
+WORKERS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -34,10 +35,12 @@ demo-classification: $(READY)  ## run the demo of classification
 replicate: $(READY)  ## replicate the paper in miniature: hours, and it can be interrupted
 	$(BIN)/python tools/replicate.py
 
+# What measures memory or speed must not share the machine with other tests.
 test: $(READY)  ## run the tests, without the slow ones
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest -q -m 'alone and not slow'
+	$(BIN)/python -m pytest -q -m 'not alone and not slow' -n $(WORKERS) --dist loadfile
 
-test-slow: $(READY)  ## run all tests
+test-slow: $(READY)  ## run all tests, one after the other
 	$(BIN)/python -m pytest
 
 lint: $(READY)  ## run ruff, and check that no room imports a higher one

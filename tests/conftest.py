@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 from torch import nn
@@ -22,7 +23,12 @@ BESIDE = ROOT.parent / 'shared'
 
 
 def pytest_configure() -> None:
-    """Lets Ctrl-C work in what the tests start: a shell ignores it in what runs in the background."""
+    """Gives each process one thread, as two run side by side, and lets Ctrl-C work in what the tests start.
+
+    A shell ignores Ctrl-C in what runs in the background.
+    """
+    torch.set_num_threads(1)
+    os.environ.setdefault('OMP_NUM_THREADS', '1')
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -104,8 +110,16 @@ def run_demo(*arguments: str | Path, timeout: int = 600) -> subprocess.Completed
 
 @pytest.fixture(scope='session')
 def quick_demo(tmp_path_factory) -> tuple[Path, str]:
-    """What the quick demo has left, and what it has printed: a model, its ViT and its data. It takes a minute."""
-    work_dir = tmp_path_factory.mktemp('demo')
-    result = run_demo('--quick', '--work-dir', work_dir)
-    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-1000:]
-    return work_dir, result.stdout
+    """What the quick demo has left, and what it has printed: a model, its ViT and its data. It takes a minute.
+
+    Test processes that run side by side share it: the first one makes it, the others wait.
+    """
+    home = tmp_path_factory.getbasetemp()
+    home = home.parent if 'PYTEST_XDIST_WORKER' in os.environ else home
+    work_dir, printed = home / 'quick_demo', home / 'quick_demo.txt'
+    with FileLock(home / 'quick_demo.lock'):
+        if not printed.exists():
+            result = run_demo('--quick', '--work-dir', work_dir)
+            assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-1000:]
+            printed.write_text(result.stdout)
+    return work_dir, printed.read_text()

@@ -140,6 +140,7 @@ def test_the_log_shows_what_is_trained_once(trained):
     assert 'ViT weights loaded from pretrained/mae_pretrain_vit_base.pth' in trained
 
 
+@pytest.mark.parametrize('folder', [draw_sample], indirect=True)
 def test_resume_from_the_work_dir(folder, trained):
     shutil.copytree(folder / 'work_dirs/small', folder / 'resumed')
     (folder / 'resumed/last_checkpoint').write_text(str(folder / 'resumed/iter_3.pth'))
@@ -187,6 +188,7 @@ def test_multi_scale_test(folder, tested):
     assert 0 <= multi['mIoU'] <= 100 and multi['per_class'] != tested['per_class']
 
 
+@pytest.mark.parametrize('folder', [draw_sample], indirect=True)
 def test_a_pretrained_file_is_not_taken_for_a_checkpoint(folder, trained):
     done = subprocess.run([sys.executable, ROOT / 'tools/test.py', 'small.py', 'pretrained/mae_pretrain_vit_base.pth'],
                           cwd=folder, text=True, capture_output=True, check=False)
@@ -208,6 +210,7 @@ def test_stock_inference_api(folder, trained, monkeypatch):
     assert torch.equal(labels, again)
 
 
+@pytest.mark.parametrize('folder', [draw_sample], indirect=True)
 def test_plot_gates(folder, trained):
     run(folder, ROOT / 'tools/plot_gates.py', *(f'work_dirs/small/iter_{i}.pth' for i in (1, 3)), '--out', 'gates.png')
     rows = json.loads((folder / 'gates.json').read_text())['rows']
@@ -217,6 +220,7 @@ def test_plot_gates(folder, trained):
     assert cv2.imread(str(folder / 'gates.png')).std() > 10
 
 
+@pytest.mark.parametrize('folder', [draw_sample], indirect=True)
 def test_two_processes_train(folder, trained):
     printed = torchrun(folder, ROOT / 'tools/train.py', 'small.py', '--work-dir', 'two', '--cfg-options',
                        'train_cfg.max_iters=2', 'train_cfg.val_interval=2')
@@ -231,6 +235,7 @@ def test_two_processes_train(folder, trained):
     assert json.loads((folder / 'saved/metrics.json').read_text())['mIoU'] == pytest.approx(validated, abs=0.005)
 
 
+@pytest.mark.parametrize('folder', [draw_sample], indirect=True)
 @pytest.mark.parametrize('tta, processes', [
     ([], 2), pytest.param(['--tta'], 2, marks=pytest.mark.slow), pytest.param([], 3, marks=pytest.mark.slow)])
 def test_several_processes_test_as_one_does(folder, tested, tta, processes):

@@ -4,7 +4,6 @@ import itertools
 import json
 import runpy
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -29,6 +28,28 @@ from mmseg_gpt.segmentation import HistogramRandomCrop
 TOOL = Path(__file__).parents[1] / 'tools/benchmark_data.py'
 
 
+class Clock:
+    """A clock that stands still but for what sleeps: what is measured does not depend on the machine."""
+
+    def __init__(self) -> None:
+        self.now = 0.
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+    def __call__(self) -> float:
+        return self.now
+
+
+CLOCK = Clock()
+
+
+@pytest.fixture
+def clock(monkeypatch) -> None:
+    """Lets the clock of the tests be that of the measurements."""
+    monkeypatch.setattr('mmseg_gpt.lab.benchmark.loading.perf_counter', CLOCK)
+
+
 class Slow(Dataset):
     """Images that take a while each, in a pipeline of transforms and outside of it."""
 
@@ -43,7 +64,7 @@ class Slow(Dataset):
         return 5
 
     def __getitem__(self, index: int) -> dict:
-        time.sleep(self.seconds)
+        CLOCK.sleep(self.seconds)
         data = dict(inputs=np.zeros(2))
         for transform in self.pipeline.transforms:
             data = transform(data)
@@ -55,7 +76,7 @@ class Wait:
         self.seconds = seconds
 
     def __call__(self, data: dict) -> dict:
-        time.sleep(self.seconds)
+        CLOCK.sleep(self.seconds)
         return data
 
 
@@ -64,18 +85,19 @@ class Add:
         return dict(inputs=data['inputs'] + 1)
 
 
-def test_the_time_of_each_transform_and_of_what_is_around_them():
+def test_the_time_of_each_transform_and_of_what_is_around_them(clock):
     costs = {cost.name: cost for cost in time_transforms(DataLoader(Slow(0.002)), 12)}  # more than there are
     assert list(costs) == ['Wait', 'Add', REST]
-    assert costs['Wait'].milliseconds >= 4 and costs[REST].milliseconds >= 2 > costs['Add'].milliseconds > 0
+    assert {name: cost.milliseconds for name, cost in costs.items()} == pytest.approx({'Wait': 4, 'Add': 0, REST: 2})
+    assert costs['Wait'].share == pytest.approx(2 / 3)
     assert sum(cost.share for cost in costs.values()) == pytest.approx(1)
 
 
-def test_a_rate_counts_images_over_the_end_of_an_epoch():
-    assert 100 < measure_rate(DataLoader(Slow(), batch_size=2), 5) < 250  # 4 ms each, and some more
+def test_a_rate_counts_images_over_the_end_of_an_epoch(clock):
+    assert measure_rate(DataLoader(Slow(), batch_size=2), 5) == pytest.approx(250)  # 4 ms each
 
 
-def test_loaders_are_measured_in_turns_and_built_anew():
+def test_loaders_are_measured_in_turns_and_built_anew(clock):
     built = []
 
     def build(name: str, seconds: float) -> DataLoader:
@@ -84,7 +106,7 @@ def test_loaders_are_measured_in_turns_and_built_anew():
 
     rates = compare_rates(dict(a=lambda: build('a', 0.), b=lambda: build('b', 0.02)), batches=2, rounds=3)
     assert built == ['a', 'b', 'b', 'a', 'a', 'b'] and len(rates['a']) == len(rates['b']) == 3
-    assert ratio_range(rates['a'], rates['b'])['low'] > 1.5
+    assert ratio_range(rates['a'], rates['b'])['low'] == pytest.approx(6)  # 4 ms an image against 24
     assert ratio_range([2., 4., 9.], [1., 1., 3.]) == dict(median=3., low=2., high=4.)
 
 
