@@ -39,7 +39,8 @@ analysis = ['scikit-image']
 # The documentation as a site. It reads this package and does not import it; `make docs` has an environment for it.
 docs = ['mkdocs-material', 'mkdocstrings[python]', 'ruff']
 # timm asks for torchvision: the same holds. The notebook is executed, and what TensorBoard is given is read.
-test = ['import-linter', 'ipykernel', 'nbclient', 'pytest', 'pytest-xdist', 'ruff', 'safetensors', 'tensorboard', 'timm']
+test = ['import-linter', 'ipykernel', 'nbclient', 'pytest', 'pytest-xdist', 'ruff', 'safetensors', 'tensorboard',
+        'timm']
 
 setup(
     name='mmseg_gpt',
