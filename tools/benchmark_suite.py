@@ -53,7 +53,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the run that is going on is saved
     out, settings = args.out or Path('work_dirs/suite'), args.cfg_options or ()
     options, suffix = (['--authors-protocol'], '_authors') if args.authors_protocol else ([], '')
-    table = suite.with_options(suite.PLANS[args.table](), settings, options, suffix)
+    table = suite.with_options(suite.plan(args.table, args.methods), settings, options, suffix)
     try:
         entries = suite.part(table.entries, args.vits, args.methods, args.tasks)
     except ValueError as error:

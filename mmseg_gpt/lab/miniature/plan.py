@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ... import resources
+from ...recipes.methods import METHODS, options, shared
 from ..execute import FAILED, FINISHED
 from ..run import Run, changed, number
 from ..suite.plans import ACCURACY
@@ -23,21 +24,6 @@ VITS = ('mae', 'mocov3', 'supervised')
 DEPTH = 12
 MIOU = 'mIoU'
 SEARCH_SEED = 0
-
-# What of the backbone differs from the task's config, which has gates and temperatures.
-NONE = dict(prompt=None, temperature=False)
-METHODS: dict[str, dict] = {
-    'gpt': {},
-    'gates-only': dict(temperature=False),
-    'temperatures-only': dict(prompt='ShallowPrompt'),
-    'hard-gates': dict(prompt='HardGatedPrompt'),
-    'vpt-shallow': dict(prompt='ShallowPrompt', temperature=False),
-    'vpt-deep': dict(prompt='DeepPrompt', temperature=False),
-    'bias': dict(NONE, type='BiasTunedViT', frozen=False),
-    'lora': dict(NONE, type='LoRAViT', frozen=False),
-    'linear': NONE,
-    'full': dict(NONE, frozen=False),
-}
 
 
 class Gates(NamedTuple):
@@ -193,17 +179,13 @@ class Plan:
         return self.configs / f'{cell.name}.py'
 
     def backbone(self, cell: Cell) -> dict:
-        """What of the task's backbone differs."""
-        settings, gates = dict(METHODS.get(cell.method, {})), GATES.get(cell.method)
-        if kind := settings.get('prompt', 'GatedPrompt'):
-            prompts = self.preset.prompts
-            settings['prompt'] = dict(
-                _delete_=True, type=kind, num_tokens=prompts // DEPTH if kind == 'DeepPrompt' else prompts)
-        if kind == 'GatedPrompt':
-            settings['prompt']['gate_init'] = 0. - (gates.prior if gates else PRIOR)
-        if kind == 'HardGatedPrompt':
-            # Open in training as often as not; from the prior of the soft gates, few would ever open.
-            settings['prompt']['gate_init'] = 0.
+        """Returns the settings in which a cell's backbone differs from its task's, which has gates and temperatures."""
+        gates, method = GATES.get(cell.method), 'gpt' if cell.method in GATES else cell.method
+        # Hard gates are open in training as often as not; from the prior of the soft ones, few would ever open.
+        prior = gates.prior if gates else 0. if METHODS[method].prompt == 'HardGatedPrompt' else PRIOR
+        settings = dict(temperature=False) | options(method, shared(method, self.preset.prompts, DEPTH), 0. - prior)
+        if settings['prompt']:
+            settings['prompt']['_delete_'] = True
         if cell.task in CLASSIFICATION and cell.vit == 'mocov3':
             settings['out_type'] = 'cls_token'
         return dict(settings, init_cfg=dict(checkpoint=str(self.runs / f'pretrain_{cell.vit}' / 'vit.pth')))

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from ...analysis.figures import write_figure
 from ...analysis.gates import MOVED
 from ...analysis.series import Point, draw_dots, draw_lines
+from ...recipes.methods import METHODS
+from ...recipes.titles import title
 from ...resources import CLONE
-from ..suite.tables import NAMES, Cell, markdown_row, text, written
+from ..suite.tables import Cell, markdown_row, text, written
 from .claims import FAILS, HOLDS, LEVEL, NOISE, gate_comparisons
 from .plan import DEPTH, PAPER, PRIOR, SGD_HEAD
 
@@ -22,7 +24,6 @@ ROOT = CLONE
 PUBLISHED = ROOT / 'docs/replication'
 README = ROOT / 'README.md'
 BEGIN, END = '<!-- replication: made by tools/replicate.py -->', '<!-- end of replication -->'
-NOT_ADAPTED = ('linear', 'full')
 BOLD = 'The best of the methods that adapt the ViT without training all of it is bold.'
 MAIN = ('segmentation', 'classification')
 
@@ -77,7 +78,7 @@ def conditions(results: dict) -> str:
 
 def budgets(about: dict) -> str:
     """What all methods have."""
-    pretraining, adaptation = (', '.join(f'{NAMES.get(name, name)} {n:,}' for name, n in about[key].items())
+    pretraining, adaptation = (', '.join(f'{title(name)} {n:,}' for name, n in about[key].items())
                                for key in ('pretraining', 'iterations'))
     images = ', '.join(f'{name} {"/".join(f"{n:,}" for n in about["images"][name].values())}'
                        for name in about['iterations'])
@@ -124,16 +125,16 @@ def by_method(table: dict, parameters: Mapping[str, int], seeds: int) -> str:
     for method in methods:
         trained = parameters.get(method)
         values = {(vit, column): found.get((vit, method), {}).get(column) for vit, column in columns}
-        rows.append([NAMES.get(method, method), '' if trained is None else f'{trained:,}',
+        rows.append([title(method), '' if trained is None else f'{trained:,}',
                      *(cell(value, seeds, best[place] == method) for place, value in values.items())])
-    return grid(['Method', 'Trained in the ViT', *(f'{NAMES.get(vit, vit)}: {column}' for vit, column in columns)],
+    return grid(['Method', 'Trained in the ViT', *(f'{title(vit)}: {column}' for vit, column in columns)],
                 rows, 1)
 
 
 def best_method(found: Mapping[tuple[str, ...], dict], methods: Sequence[str], vit: str, column: str) -> str | None:
     """That of the highest mean, of those that adapt a ViT without training all of it."""
     means = {method: mean(found[vit, method][column].values()) for method in methods
-             if method not in NOT_ADAPTED and found.get((vit, method), {}).get(column)}
+             if METHODS[method].adapts and found.get((vit, method), {}).get(column)}
     return max(means, key=means.get, default=None)
 
 
@@ -146,7 +147,7 @@ def cell(values: Mapping[str, float] | None, seeds: int, bold: bool = False) -> 
 def plain(table: dict, seeds: int) -> str:
     """A table as it is."""
     header = [*(label if label == 'SSL' else label.capitalize() for label in table['labels']), *table['columns']]
-    return grid(header, ([*(NAMES.get(part, part) for part in row['name']),
+    return grid(header, ([*(title(part) for part in row['name']),
                           *(cell(row['values'].get(column), seeds) for column in table['columns'])]
                          for row in table['rows']), len(table['labels']))
 
@@ -219,7 +220,7 @@ def rates(results: dict) -> str:
 
 def rates_of(what: str, chosen: str, tried: Sequence[float], found: Sequence[dict]) -> str:
     """A part of the search; the chosen learning rate is bold."""
-    rows = [[*(NAMES.get(each[key], each[key]) for key in ('task', 'vit', 'method')),
+    rows = [[*(title(each[key]) for key in ('task', 'vit', 'method')),
              *(searched(each['validation'][f'{rate:g}'], each[chosen] == rate) for rate in tried)] for each in found]
     return (f'Of {what}; the result on the validation images, the chosen one bold:\n\n'
             f'{grid(["Task", "SSL", "Method", *(f"{rate:g}" for rate in tried)], rows, 3)}')
@@ -263,7 +264,7 @@ def figures(results: dict) -> Iterator[tuple[str, 'Figure']]:
 
 def method_points(table: dict) -> list[Point]:
     """The points of a table: a panel for each column and ViT, the methods below one another."""
-    return [point(f'{NAMES.get(vit, vit)}: {column}', NAMES.get(method, method), 0.,
+    return [point(f'{title(vit)}: {column}', title(method), 0.,
                   list(row['values'][column].values()))
             for column in table['columns'] for row in table['rows'] if column in row['values']
             for vit, method in [row['name']]]
@@ -273,7 +274,7 @@ def points(table: dict) -> list[Point]:
     """The points of a figure."""
     found = []
     for row in table['rows']:
-        names = dict(zip(table['labels'], (NAMES.get(part, part) for part in row['name'])))
+        names = dict(zip(table['labels'], (title(part) for part in row['name'])))
         panel = names.pop(table['panels'], '')
         for column, values in row['values'].items():
             found.append(point(panel, ' '.join(names.values()), float(column), list(values.values())))
@@ -285,7 +286,7 @@ def ratio_points(ratios: Mapping[str, list[list[float]]]) -> list[Point]:
     found = []
     for name, seeds in ratios.items():
         vit, _, task = name.partition(' ')
-        found += [point(task, NAMES.get(vit, vit), block + 1, [100 * ratio[block] for ratio in seeds])
+        found += [point(task, title(vit), block + 1, [100 * ratio[block] for ratio in seeds])
                   for block in range(len(seeds[0]))]
     return found
 

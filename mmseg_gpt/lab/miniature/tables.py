@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable
 
+from ...recipes.methods import METHODS, shared
 from ..run import Run, changed
 from ..suite.plans import BLOCK, PROMPTS, Entry, Table, each
 from .claims import MULTI_SCALE_COLUMN, SELF_SUPERVISED, SINGLE_SCALE_COLUMN
-from .plan import CLASSIFICATION, DEPTH, GATE_TASKS, GPT, METHODS, MIOU, Cell, Chosen, Plan, Rates, score
+from .plan import CLASSIFICATION, DEPTH, GATE_TASKS, GPT, MIOU, Cell, Chosen, Plan, Rates, score
 
 MULTI_SCALE = 'tta/mIoU'
 
@@ -62,7 +63,7 @@ def prompt_counts(plan: Plan, chosen: Chosen) -> Table:
     for method, counts in plan.preset.counts.items():
         cell = Cell('breeds', 'mae', method)
         for count in counts if cell in chosen else ():
-            share = count // DEPTH if method == 'vpt-deep' else count
+            share = shared(method, count, DEPTH)
             run = plan.run(cell, chosen[cell])
             run = run if count == plan.preset.prompts else changed(run, prompts=share)
             entries.append(entry(cell, run, ('mae', method), str(count)))

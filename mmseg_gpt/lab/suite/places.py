@@ -5,25 +5,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mmengine.config import Config
-
 from ...checks.checkpoint import data
 from ...models.vit import ARCHS
-from ...recipes.experiment import vits
-from ...recipes.tasks import TASKS
+from ...recipes.methods import METHODS, method_of
+from ...recipes.tasks import ADE20K, TASKS
+from ...recipes.titles import title
+from ...recipes.vits import VITS, backbone_of
 from ...settings import unwrapped_datasets
 from ..compare import ground_differences
 from ..finished import FinishedRun, by_seed, differing, in_words
 from ..run import SETTINGS, Run
 from .plans import BLOCK, PROMPTS, Entry, Table, each, groups_of_figure_6
-from .tables import NAMES, Cell, Place, filled
+from .tables import Cell, Place, filled
 
-# By the type of prompts and whether there are temperatures.
-METHODS = {
-    ('ShallowPrompt', False): 'vpt-shallow', ('DeepPrompt', False): 'vpt-deep', ('GatedPrompt', False): 'gates-only',
-    ('ShallowPrompt', True): 'temperatures-only', ('GatedPrompt', True): 'gpt', ('HardGatedPrompt', True): 'hard-gates',
-}
-ADE20K = 'ADEChallengeData2016'
+KNOWN = TASKS | ADE20K
 
 
 class Axis(NamedTuple):
@@ -42,10 +37,10 @@ class Axis(NamedTuple):
 
 
 def prompts_in_all(backbone: dict) -> int:
-    """How many a ViT has; VPT-deep has some in each block."""
-    arch = backbone.get('arch', 'base')
+    """Returns how many prompts a ViT has; with VPT-deep, each block has some of its own."""
+    arch, method = backbone.get('arch', 'base'), METHODS.get(method_of(backbone))
     depth = (ARCHS[arch] if isinstance(arch, str) else arch)['num_layers']
-    return backbone['prompt'].get('num_tokens', 100) * (depth if method_of(backbone) == 'vpt-deep' else 1)
+    return backbone['prompt'].get('num_tokens', 100) * (depth if method and method.each_block else 1)
 
 
 AXES = {
@@ -77,7 +72,7 @@ def table_of(runs: Sequence[FinishedRun], by: str) -> tuple[Table, dict[Place, C
         entry = entry_of(run, axis)
         at.setdefault((entry.row, entry.column), []).append(run)
         entries.setdefault((entry.row, entry.column), entry)
-    cells = {(row, column): cell_of(found, ' '.join(NAMES.get(part, part) for part in (*row, axis.x, column) if part))
+    cells = {(row, column): cell_of(found, ' '.join(title(part) for part in (*row, axis.x, column) if part))
              for (row, column), found in at.items()}
     labels = ('SSL', 'METHOD', 'TASK') if axis.x else ('SSL', 'METHOD')
     table = Table(axis.title, labels, each(sorted({column for _, column in at}, key=order)), list(entries.values()),
@@ -89,13 +84,13 @@ def table_of(runs: Sequence[FinishedRun], by: str) -> tuple[Table, dict[Place, C
 
 
 def entry_of(run: FinishedRun, axis: Axis) -> Entry:
-    """The place of a run.
+    """Returns the place of a run.
 
     Raises:
         ValueError: its backbone is none of ours, or has no prompts where these are what is compared.
     """
     backbone = run.settings['model'].get('backbone') or {}
-    if backbone.get('type') != 'GatedPromptViT':
+    if backbone.get('type') not in {method.backbone for method in METHODS.values()}:
         raise ValueError(f'{run.folder}: its backbone is no GatedPromptViT, so it has no place in this figure')
     if axis.value and not backbone.get('prompt'):
         raise ValueError(f'{run.folder} has no prompts, so it has no place in a figure by {axis.x}')
@@ -111,7 +106,7 @@ def cell_of(runs: list[FinishedRun], what: str) -> Cell:
 
 def order(column: str) -> tuple:
     """Where a column stands: tasks as in Table 5 with others after them, numbers by size."""
-    known = [*TASKS, 'ade20k']
+    known = list(KNOWN)
     return (int(column), ) if column.isdecimal() else (known.index(column) if column in known else len(known), column)
 
 
@@ -158,11 +153,9 @@ def elsewhere(runs: Sequence[FinishedRun]) -> list[str]:
     folders: dict[str, str] = {}
     for run in runs:
         dataset, task = next(unwrapped_datasets(run.settings['test_dataloader']['dataset'])), task_of(run.settings)
-        usual = TASKS[task].data_root if task in TASKS else ADE20K if task == 'ade20k' else None
-        if usual and data(dataset)[1] != Path(usual).name:
+        if task in KNOWN and data(dataset)[1] != Path(KNOWN[task].data_root).name:
             folders[str(dataset.get('data_root'))] = task
-    return [f'{folder} is taken for {NAMES.get(task, task)}, as its dataset has that type' for folder, task in
-            folders.items()]
+    return [f'{folder} is taken for {title(task)}, as its dataset has that type' for folder, task in folders.items()]
 
 
 def vit_of(backbone: dict) -> str:
@@ -175,19 +168,7 @@ def vit_of(backbone: dict) -> str:
 @functools.cache
 def published() -> dict[str, str]:
     """The names of pretrained ViTs by those of their files."""
-    return {Path(Config.fromfile(file).model.backbone.init_cfg.checkpoint).name: name
-            for name, file in vits().items()}
-
-
-def method_of(backbone: dict) -> str:
-    """The name of the method in experiments, or else a description."""
-    prompt, temperature = backbone.get('prompt'), backbone.get('temperature', False) is not False  # {} means defaults
-    if not backbone.get('frozen', True):
-        return 'full' if not (prompt or temperature) else 'full with prompts or temperatures'
-    if not prompt:
-        return 'linear' if not temperature else 'temperatures without prompts'
-    described = f'{prompt["type"]}{" and temperatures" if temperature else ""}'
-    return METHODS.get((prompt['type'], temperature), described)
+    return {Path(backbone_of(name)['init_cfg']['checkpoint']).name: name for name in VITS}
 
 
 def task_of(settings: dict) -> str:
@@ -195,7 +176,7 @@ def task_of(settings: dict) -> str:
     dataset = next(unwrapped_datasets(settings['test_dataloader']['dataset']))
     kind, folder = data(dataset)
     kind = kind.rpartition('.')[2]
-    for name, task in TASKS.items():
+    for name, task in KNOWN.items():
         if task.kind == kind and (kind != 'VTABTask' or Path(task.data_root).name == folder):
             return name
-    return 'ade20k' if kind == 'ADE20KDataset' else dataset.get('data_root') or kind
+    return dataset.get('data_root') or kind

@@ -11,22 +11,9 @@ from statistics import mean, stdev
 from typing import NamedTuple
 
 from ...analysis.series import Point
+from ...recipes.titles import title
 from .plans import Entry, Table
 from .printed import TOTAL
-
-DATASETS = {'cub': 'CUB', 'flowers': 'Flowers', 'cars': 'Cars', 'dogs': 'Dogs', 'nabirds': 'NABirds',
-            'caltech101': 'Caltech101', 'cifar100': 'CIFAR-100', 'dtd': 'DTD', 'flowers102': 'Flowers102',
-            'pets': 'Pets', 'svhn': 'SVHN', 'sun397': 'SUN397', 'camelyon': 'Camelyon', 'eurosat': 'EuroSAT',
-            'resisc45': 'RESISC45', 'retinopathy': 'Retinopathy', 'clevr_count': 'CLEVR count',
-            'clevr_dist': 'CLEVR distance', 'dmlab': 'DMLab', 'kitti_dist': 'KITTI', 'dspr_loc': 'dSprites location',
-            'dspr_ori': 'dSprites orientation', 'snorb_azim': 'SmallNORB azimuth', 'snorb_elev': 'SmallNORB elevation',
-            'ade20k': 'ADE20K'}
-NAMES = {'mae': 'MAE', 'mocov3': 'MoCo v3', 'supervised': 'Supervised', 'mae-l': 'MAE (ViT-L)',
-         'mocov3-s': 'MoCo v3 (ViT-S)', 'vpt-shallow': 'VPT-shallow', 'vpt-deep': 'VPT-deep',
-         'gpt': 'Gated Prompt Tuning', 'hard-gates': 'Gated Prompt Tuning (hard gates)',
-         'linear': 'Heads only', 'full': 'Full fine-tuning',
-         'gates-only': 'VPT-shallow + gates', 'temperatures-only': 'VPT-shallow + temperatures', 'lora': 'LoRA',
-         'bias': 'Biases only', **DATASETS}
 
 Place = tuple[tuple[str, ...], str]
 Row = tuple[str, ...]
@@ -122,10 +109,10 @@ def markdown(table: Table, cells: Mapping[Place, Cell], seeds: Sequence[int], pa
         totals: TOTAL PARAMS by row, if the table has them.
     """
     columns = [*([TOTAL] if table.total_params else []), *table.columns]
-    lines = [markdown_row([*table.labels, '', *(NAMES.get(c, c).upper() for c in columns)]),
+    lines = [markdown_row([*table.labels, '', *(title(c).upper() for c in columns)]),
              markdown_row(['---'] * (len(table.labels) + 1) + ['---:'] * len(columns))]
     for row in rows_of(table):
-        names = [NAMES.get(part, part) for part in row]
+        names = [title(part) for part in row]
         printed = {column: paper.get((row, column)) for column in columns}
         if any(number is not None for number in printed.values()):
             lines.append(markdown_row([*names, 'paper', *(
@@ -147,7 +134,7 @@ def in_detail(table: Table) -> Table | None:
 
 def failures(cells: Mapping[Place, Cell]) -> list[str]:
     """One line for each run that has failed."""
-    return [f'- {", ".join(NAMES.get(part, part) for part in (*row, column))}, seed {seed}: failed: {why}'
+    return [f'- {", ".join(title(part) for part in (*row, column))}, seed {seed}: failed: {why}'
             for (row, column), cell in cells.items() for seed, why in cell.failed.items()]
 
 
@@ -168,10 +155,10 @@ def series(table: Table, cells: Mapping[Place, Cell], paper: Mapping[Place, floa
     """The points of a figure; a part of the rows' names may be that of their panel."""
     points = []
     for (row, column), cell in cells.items():
-        names = dict(zip(table.labels, (NAMES.get(part, part) for part in row)))
+        names = dict(zip(table.labels, (title(part) for part in row)))
         points.append(Point(
             names.pop(table.panels, ''), ' '.join(names.values()),
-            float(column) if table.x else NAMES.get(column, column), cell.mean, cell.std, len(cell.values),
+            float(column) if table.x else title(column), cell.mean, cell.std, len(cell.values),
             paper.get((row, column))))
     return points
 
