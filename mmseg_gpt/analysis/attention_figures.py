@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .attention import Study, Summary
-from .figures import HEAT, line_style, new_figure, tidy
+from .figures import HEAT, frame_picture, in_style, line_style, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,7 +31,7 @@ class Column(NamedTuple):
     patch_size: int
 
 
-class Row(NamedTuple):
+class MapRow(NamedTuple):
     """One row of maps.
 
     Attributes:
@@ -76,7 +76,8 @@ class Row(NamedTuple):
         return tuple(map(int, self.query.split(','))) if ',' in self.query else None
 
 
-def draw_maps(picture: np.ndarray, columns: Sequence[Column], rows: Sequence[Row], title: str) -> 'Figure':
+@in_style
+def draw_maps(picture: np.ndarray, columns: Sequence[Column], rows: Sequence[MapRow], title: str) -> 'Figure':
     """Draws the maps over the picture, with one scale of colours for each row.
 
     The scale ends at the 99th percentile of the row, because single patches can draw many times the attention of all
@@ -108,21 +109,21 @@ def draw_maps(picture: np.ndarray, columns: Sequence[Column], rows: Sequence[Row
     return figure
 
 
-def show_picture(axis: 'Axes', picture: np.ndarray, row: Row, patch_size: int) -> None:
+def show_picture(axis: 'Axes', picture: np.ndarray, row: MapRow, patch_size: int) -> None:
     """Shows the picture itself, with what stands beside the row, and with the patch that asks."""
     axis.imshow(picture)
     axis.set_ylabel(row.label, rotation=0, ha='right', va='center')
-    axis.set(xticks=[], yticks=[])
+    frame_picture(axis)
     mark(axis, row, patch_size)
 
 
 def draw_row(axes: Sequence['Axes'], grey: np.ndarray, columns: Sequence[Column], maps: list[np.ndarray | None],
-             row: Row) -> None:
+             row: MapRow) -> None:
     """Draws the maps of a row over the picture in grey (H, W), and their colour bar."""
     known = np.concatenate([each.ravel() for each in maps if each is not None])
     top, drawn = np.percentile(known, 99), None
     for axis, column, values in zip(axes, columns, maps):
-        axis.set(xticks=[], yticks=[])
+        frame_picture(axis)
         if values is None:
             axis.axis('off')
             axis.text(0.5, 0.5, 'no prompts', ha='center', va='center', transform=axis.transAxes)
@@ -138,7 +139,7 @@ def draw_row(axes: Sequence['Axes'], grey: np.ndarray, columns: Sequence[Column]
     bar.ax.set_facecolor('0.5')  # the colours as they are over a grey picture
 
 
-def mark(axis: 'Axes', row: Row, patch_size: int) -> None:
+def mark(axis: 'Axes', row: MapRow, patch_size: int) -> None:
     """Frames the patch that asks, if one does."""
     if row.point is not None:
         from matplotlib.patches import Rectangle
@@ -147,6 +148,7 @@ def mark(axis: 'Axes', row: Row, patch_size: int) -> None:
             axis.add_patch(Rectangle(corner, patch_size, patch_size, fill=False, edgecolor=colour, linewidth=width))
 
 
+@in_style
 def draw_summaries(columns: Sequence[Column]) -> 'Figure':
     """Draws distance, entropy and share of prompts by block: a point for each head, and a line through their means."""
     names = dict(distance='Mean attention distance\n(pixels)', entropy='Entropy of attention\n(nats)',
@@ -160,10 +162,9 @@ def draw_summaries(columns: Sequence[Column]) -> 'Figure':
                 draw_summary(axis, name, i, column, spread=0.5 * (i / max(1, len(columns) - 1) - 0.5))
         axis.set(title=words, xlabel='Block', ylim=(0, None))
         axis.xaxis.get_major_locator().set_params(integer=True)
-        tidy(axis)
     axes[0][0].plot([], [], color='0.4', linestyle=':', label='if attention were uniform')
     axes[0][0].scatter([], [], s=12, color='0.4', label='one head')
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc='outside lower center', ncols=3, frameon=False)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc='outside lower center', ncols=3)
     figure.suptitle('What patches attend to, by block')
     return figure
 
@@ -184,7 +185,7 @@ def draw_summary(axis: 'Axes', name: str, i: int, column: Column, spread: float)
     axis.plot(blocks, uniform, color=style['color'], linestyle=':', linewidth=1)
 
 
-def map_numbers(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[list[dict], list[list]]:
+def map_numbers(columns: Sequence[Column], rows: Sequence[MapRow]) -> tuple[list[dict], list[list]]:
     """A line for each map, with where it is largest; and the maps themselves, (h, w), in the same order."""
     lines, maps = [], []
     for row in rows:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .figures import ORDERED, line_style, new_figure, tidy
+from .figures import ORDERED, in_style, line_style, new_figure
 from .gates import QUANTITIES, GateHistory, GateReport, selection_ratio
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ HARD = 'hard gates: the probability to be open'
 LETTERS_OF_A_PANEL = 60  # of a note above it
 
 
+@in_style
 def plot_gates(reports: list[GateReport]) -> 'Figure':
     """Draws gates, selection ratios and temperatures by block, for one or several checkpoints.
 
@@ -42,11 +43,12 @@ def plot_gates(reports: list[GateReport]) -> 'Figure':
                 lines[label], = axis.plot(np.arange(1, len(value) + 1), value, **line_style(i))
         label_axis(axis, quantity, 'Block')
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(lines.values(), lines, loc='outside lower center', ncols=len(panels), frameon=False)
+    figure.legend(lines.values(), lines, loc='outside lower center', ncols=len(panels))
     write_notes(figure, [report.note for report in reports], len(panels))
     return figure
 
 
+@in_style
 def plot_history(histories: list[GateHistory]) -> 'Figure':
     """Draws gates, selection ratios and temperatures over the iterations, a line for each block.
 
@@ -96,7 +98,6 @@ def label_axis(axis: 'Axes', quantity: str, over: str) -> None:
     axis.ticklabel_format(useOffset=False)
     if quantity == 'selection_ratio':
         axis.set_ylim(0, 1.1 * max((np.nanmax(line.get_ydata()) for line in axis.lines), default=1.))
-    tidy(axis)
 
 
 def write_notes(figure: 'Figure', notes: list[str | None], panels: int) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from .figures import bar_style, line_style, new_figure, tidy
+from .figures import bar_style, in_style, line_style, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -34,6 +34,7 @@ class Point(NamedTuple):
     paper: float | None = None
 
 
+@in_style
 def draw_lines(points: Sequence[Point], title: str, x: str, y: str, logarithmic: bool = False) -> 'Figure':
     """Draws a line for each series over ``x``, in panels side by side.
 
@@ -48,7 +49,6 @@ def draw_lines(points: Sequence[Point], title: str, x: str, y: str, logarithmic:
     figure, axes = new_figure(1, len(panels), width=6.5 if len(panels) == 1 else 4.8, height=4.2)
     names = list(dict.fromkeys(point.series for point in points))
     for axis, panel in zip(axes[0], panels):
-        tidy(axis)
         inside = [point for point in points if point.panel == panel]
         for i, name in enumerate(names):
             draw_line(axis, [p for p in inside if p.series == name], line_style(i), name)
@@ -65,13 +65,14 @@ def draw_line(axis: 'Axes', points: Sequence[Point], style: dict[str, str], name
     """Draws one series: what was measured as a line, what the paper prints as hollow markers."""
     drawn = sorted((p for p in points if p.y is not None), key=lambda p: p.x)
     if drawn:
-        axis.errorbar([p.x for p in drawn], [p.y for p in drawn], [p.std or 0 for p in drawn], label=name, capsize=3,
+        axis.errorbar([p.x for p in drawn], [p.y for p in drawn], [p.std or 0 for p in drawn], label=name,
                       **style)
     if printed := [p for p in points if p.paper is not None]:
         axis.plot([p.x for p in printed], [p.paper for p in printed], linestyle='', marker=style['marker'],
                   markersize=11, markerfacecolor='none', markeredgecolor=style['color'])
 
 
+@in_style
 def draw_bars(points: Sequence[Point], title: str, y: str) -> 'Figure':
     """Draws a bar for each series at each category, in panels below each other.
 
@@ -87,7 +88,6 @@ def draw_bars(points: Sequence[Point], title: str, y: str) -> 'Figure':
     figure, axes = new_figure(len(panels), 1, width=max(7.5, 1.5 + 0.13 * len(categories) * (len(names) + 1)),
                               height=3.2, sharex=True)
     for axis, panel in zip(axes[:, 0], panels):
-        tidy(axis)
         axis.grid(visible=False, axis='x')
         for i, name in enumerate(names):
             offset = (i - (len(names) - 1) / 2) / (len(names) + 1)
@@ -99,6 +99,7 @@ def draw_bars(points: Sequence[Point], title: str, y: str) -> 'Figure':
     return finish(figure, axes[:, 0], title, points)
 
 
+@in_style
 def draw_dots(points: Sequence[Point], title: str, x: str, columns: int) -> 'Figure':
     """Draws a dot for each series with its spread, below one another, in panels of their own scale.
 
@@ -113,10 +114,9 @@ def draw_dots(points: Sequence[Point], title: str, x: str, columns: int) -> 'Fig
     rows = -(-len(panels) // columns)
     figure, axes = new_figure(rows, columns, width=3.4, height=1 + 0.22 * len(names), sharey=True)
     for axis, panel in zip(axes.flat, panels):
-        tidy(axis)
         for point in (point for point in points if point.panel == panel):
             style = line_style(names.index(point.series)) | dict(linestyle='')
-            axis.errorbar([point.y], [names.index(point.series)], xerr=[point.std or 0], capsize=3, **style)
+            axis.errorbar([point.y], [names.index(point.series)], xerr=[point.std or 0], **style)
         axis.set(title=panel, xlabel=x)
     for axis in axes[:, 0]:
         axis.set_yticks(range(len(names)), names)
@@ -152,7 +152,7 @@ def finish(figure: 'Figure', axes: Sequence['Axes'], title: str, points: Sequenc
     figure.suptitle(title)
     columns = max(1, int(figure.get_figwidth() // 2.5))
     figure.legend(shown.values(), shown.keys(), loc='outside lower center', ncols=min(len(shown), columns),
-                  frameon=False, title=seeds_in_words(points), title_fontsize='small')
+                  title=seeds_in_words(points), title_fontsize='small')
     return figure
 
 

@@ -3,15 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
-from ..analysis.figures import line_style, new_figure, tidy
 from ..settings import is_under
+from ..wording import markdown_table
 from .finished import ITERATIONS, FinishedRun, by_seed, differing, in_words
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 NAMES = {'mIoU': 'mIoU SS', 'tta/mIoU': 'mIoU MS', 'accuracy/top1': 'accuracy'}
 SPREAD = ', standard deviation'
@@ -135,11 +131,11 @@ def largest(differences: Sequence[Difference], most: int) -> list[str]:
 def markdown(rows: Sequence[dict], warnings: Sequence[str]) -> str:
     """The table as Markdown, and the warnings under it."""
     kept = [key for key in rows[0] if not key.endswith(SPREAD)]
-    lines = [' | '.join(kept), ' | '.join(['---', *['---:'] * (len(kept) - 1)])]
+    lines = []
     for row in rows:
         spread = {key.replace(SPREAD, ' (%)'): value for key, value in row.items() if key.endswith(SPREAD)}
-        lines.append(' | '.join(shown(row[key], spread.get(key)) for key in kept))
-    return '\n'.join([*(f'| {line} |' for line in lines), *(f'\nWarning: {warning}.' for warning in warnings)]) + '\n'
+        lines.append([shown(row[key], spread.get(key)) for key in kept])
+    return '\n'.join([markdown_table(kept, lines), *(f'\nWarning: {warning}.' for warning in warnings)]) + '\n'
 
 
 def shown(value: object, spread: float | None = None) -> str:
@@ -151,59 +147,3 @@ def shown(value: object, spread: float | None = None) -> str:
     if isinstance(value, float):
         return f'{value:.3g}' if 0 < value < 1 else f'{value:,.2f}'
     return f'{value:,}' if isinstance(value, int) else str(value)
-
-
-def draw_comparison(rows: Sequence[dict], differences: Sequence[Difference], most: int = 20) -> 'Figure':
-    """Draws the scores of the runs and, under them, the classes in which they differ most from the first.
-
-    Args:
-        rows: Of :func:`table`.
-        differences: Of :func:`class_differences`; may be empty.
-        most: How many classes are shown.
-    """
-    classes = largest(differences, most)
-    heights = [0.9 + 0.35 * len(rows), *([1.1 + 0.24 * len(classes)] if classes else [])]
-    figure, axes = new_figure(len(heights), 1, width=7.5, height=sum(heights) / len(heights),
-                              height_ratios=heights)
-    draw_scores(axes[0, 0], rows)
-    if classes:
-        draw_differences(axes[1, 0], [found for found in differences if found.difference is not None], classes,
-                         [row['run'] for row in rows])
-    return figure
-
-
-def draw_scores(axis: 'Axes', rows: Sequence[dict]) -> None:
-    """Draws a point for each score of each run, the first run at the top."""
-    scores = [name for name in NAMES.values() if f'{name} (%)' in rows[0]]
-    for i, name in enumerate(scores):
-        drawn = [(row[f'{name} (%)'], y, row[f'{name}{SPREAD}'] or 0) for y, row in enumerate(rows)
-                 if row[f'{name} (%)'] is not None]
-        if drawn:
-            values, places, spread = zip(*drawn)
-            axis.errorbar(values, places, xerr=spread, label=name, capsize=3, **line_style(i) | dict(linestyle=''))
-    tidy(axis)
-    axis.set_yticks(range(len(rows)), [row['run'] for row in rows])
-    several = max(row['seeds'] for row in rows) > 1
-    axis.set(title='Scores' + (', mean and standard deviation of seeds' if several else ''),
-             xlabel=f'{" and ".join(dict.fromkeys(name.split()[0] for name in scores))} (%)',
-             ylim=(len(rows) - 0.5, -0.5))
-    if len(scores) > 1:
-        axis.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
-
-
-def draw_differences(axis: 'Axes', differences: Sequence[Difference], classes: Sequence[str], names: Sequence[str]
-                     ) -> None:
-    """Draws a row of points for each class, one for each run but the first."""
-    for i, name in enumerate(names[1:], 1):
-        drawn = [(found.difference, classes.index(found.class_name)) for found in differences
-                 if found.name == name and found.class_name in classes]
-        if drawn:
-            axis.plot(*zip(*drawn), label=name, **line_style(i) | dict(linestyle=''))
-    tidy(axis)
-    axis.axvline(0, color='black', linewidth=1)
-    axis.set_yticks(range(len(classes)), classes)
-    counted = len({found.class_name for found in differences})
-    axis.set(title='All classes' if len(classes) == counted else
-             f'The {len(classes)} of {counted} classes that differ most', ylim=(len(classes) - 0.5, -0.5),
-             xlabel=f'difference in IoU from {names[0]} (percentage points)')
-    axis.figure.legend(loc='outside lower center', ncols=2, frameon=False, handles=axis.get_legend_handles_labels()[0])

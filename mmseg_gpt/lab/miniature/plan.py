@@ -113,15 +113,21 @@ QUICK = Preset(
     gates=('prior 0', 'prior -10, SGD at 0.001'))
 
 
-class Cell(NamedTuple):
-    """What a learning rate is chosen for."""
+class Adaptation(NamedTuple):
+    """A cell of the grid of tasks, ViTs and methods: what a learning rate is chosen for.
+
+    Attributes:
+        task: One of ``TASKS``.
+        vit: One of ``VITS``.
+        method: A method, or a variant of the gates.
+    """
     task: str
     vit: str
     method: str
 
     @property
     def name(self) -> str:
-        """Of its folders."""
+        """The name of its folders."""
         return '_'.join(self).replace(', ', '_').replace(' ', '_')
 
 
@@ -131,7 +137,7 @@ class Rates(NamedTuple):
     backbone: float | None = None
 
 
-Chosen = Mapping[Cell, Rates]
+Chosen = Mapping[Adaptation, Rates]
 
 
 class Plan:
@@ -154,13 +160,14 @@ class Plan:
                     (root, *iterations(self.preset.pretraining[vit])), self.options, tested=False)
                 for vit in self.preset.vits]
 
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[Adaptation]:
         """Of the tables."""
-        return [Cell(task, vit, method) for vit in self.preset.vits for task in TASKS for method in self.preset.methods]
+        return [Adaptation(task, vit, method)
+                for vit in self.preset.vits for task in TASKS for method in self.preset.methods]
 
-    def gate_cells(self) -> list[Cell]:
+    def gate_cells(self) -> list[Adaptation]:
         """Of the variants of gates, on the MAE ViT; their names are in the place of the method's."""
-        return [Cell(task, 'mae', name) for task in GATE_TASKS for name in self.preset.gates]
+        return [Adaptation(task, 'mae', name) for task in GATE_TASKS for name in self.preset.gates]
 
     def write_configs(self) -> None:
         """Writes a config for each cell, on top of its task's."""
@@ -174,11 +181,11 @@ class Plan:
             if not path.is_file() or path.read_text() != text:
                 path.write_text(text)
 
-    def config(self, cell: Cell) -> Path:
+    def config(self, cell: Adaptation) -> Path:
         """The file of its config."""
         return self.configs / f'{cell.name}.py'
 
-    def backbone(self, cell: Cell) -> dict:
+    def backbone(self, cell: Adaptation) -> dict:
         """Returns the settings in which a cell's backbone differs from its task's, which has gates and temperatures."""
         gates, method = GATES.get(cell.method), 'gpt' if cell.method in GATES else cell.method
         # Hard gates are open in training as often as not; from the prior of the soft ones, few would ever open.
@@ -190,7 +197,7 @@ class Plan:
             settings['out_type'] = 'cls_token'
         return dict(settings, init_cfg=dict(checkpoint=str(self.runs / f'pretrain_{cell.vit}' / 'vit.pth')))
 
-    def run(self, cell: Cell, rates: Rates) -> Run:
+    def run(self, cell: Adaptation, rates: Rates) -> Run:
         """A training of a cell and its tests on the test images."""
         root = self.data / 'scenes' if cell.task == 'scenes' else self.data
         places = [f'{split}_dataloader.dataset.data_root={root}' for split in ('train', 'test')]
@@ -207,7 +214,7 @@ class Plan:
         return run._replace(name=f'{cell.name}_lr_{number(rates.backbone)}',
                             settings=(*run.settings, *factors, *(SGD if gates.sgd else ())))
 
-    def searches(self, chosen: Chosen) -> dict[Cell, dict[Rates, Run]]:
+    def searches(self, chosen: Chosen) -> dict[Adaptation, dict[Rates, Run]]:
         """By cell and learning rates, the runs on validation images by which one is chosen.
 
         Args:
@@ -225,7 +232,7 @@ class Plan:
             found[cell] = {each_rate: self.search(cell, each_rate) for each_rate in rates}
         return found
 
-    def search(self, cell: Cell, rates: Rates) -> Run:
+    def search(self, cell: Adaptation, rates: Rates) -> Run:
         """A run that is tested on the validation images."""
         parts = dict(img_path='images', seg_map_path='annotations')
         validation = ([f'test_dataloader.dataset.data_prefix.{key}={part}/val' for key, part in parts.items()]
@@ -234,7 +241,7 @@ class Plan:
         return run._replace(name=f'search_{run.name}', settings=(*run.settings, *validation), tta=False).with_seed(
             SEARCH_SEED)
 
-    def choose(self, records: Mapping[str, dict], chosen: Chosen) -> dict[Cell, Rates]:
+    def choose(self, records: Mapping[str, dict], chosen: Chosen) -> dict[Adaptation, Rates]:
         """The learning rates of each cell that are best on the validation images, where all its runs have ended.
 
         A run that diverged is as bad as one can be; one that failed otherwise says nothing of its learning rate.

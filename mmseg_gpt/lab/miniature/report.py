@@ -2,30 +2,26 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean, stdev
-from typing import TYPE_CHECKING
 
 from ...analysis.figures import write_figure
 from ...analysis.gates import MOVED
-from ...analysis.series import Point, draw_dots, draw_lines
 from ...recipes.methods import METHODS
 from ...recipes.titles import title
 from ...resources import CLONE
-from ..suite.tables import Cell, markdown_row, text, written
+from ...wording import markdown_table
+from ..suite.tables import Cell, text, written
 from .claims import FAILS, HOLDS, LEVEL, NOISE, gate_comparisons
+from .figures import MAIN, POINTS, figures
 from .plan import DEPTH, PAPER, PRIOR, SGD_HEAD
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 ROOT = CLONE
 PUBLISHED = ROOT / 'docs/replication'
 README = ROOT / 'README.md'
 BEGIN, END = '<!-- replication: made by tools/replicate.py -->', '<!-- end of replication -->'
 BOLD = 'The best of the methods that adapt the ViT without training all of it is bold.'
-MAIN = ('segmentation', 'classification')
 
 
 def write(results: dict, folder: Path) -> str:
@@ -109,12 +105,6 @@ def listed(values: Sequence[float]) -> str:
     return ', '.join(f'{value:g}' for value in values)
 
 
-def grid(header: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> str:
-    """A table whose columns but for the first ``left`` are numbers."""
-    return '\n'.join([markdown_row(header), markdown_row(['---'] * left + ['---:'] * (len(header) - left)),
-                      *map(markdown_row, rows)])
-
-
 def by_method(table: dict, parameters: Mapping[str, int], seeds: int) -> str:
     """A row for each method; a column for each ViT and task. The best of the frozen methods is bold."""
     found = {tuple(row['name']): row['values'] for row in table['rows']}
@@ -127,8 +117,8 @@ def by_method(table: dict, parameters: Mapping[str, int], seeds: int) -> str:
         values = {(vit, column): found.get((vit, method), {}).get(column) for vit, column in columns}
         rows.append([title(method), '' if trained is None else f'{trained:,}',
                      *(cell(value, seeds, best[place] == method) for place, value in values.items())])
-    return grid(['Method', 'Trained in the ViT', *(f'{title(vit)}: {column}' for vit, column in columns)],
-                rows, 1)
+    return markdown_table(['Method', 'Trained in the ViT', *(f'{title(vit)}: {column}' for vit, column in columns)],
+                          rows)
 
 
 def best_method(found: Mapping[tuple[str, ...], dict], methods: Sequence[str], vit: str, column: str) -> str | None:
@@ -147,9 +137,9 @@ def cell(values: Mapping[str, float] | None, seeds: int, bold: bool = False) -> 
 def plain(table: dict, seeds: int) -> str:
     """A table as it is."""
     header = [*(label if label == 'SSL' else label.capitalize() for label in table['labels']), *table['columns']]
-    return grid(header, ([*(title(part) for part in row['name']),
-                          *(cell(row['values'].get(column), seeds) for column in table['columns'])]
-                         for row in table['rows']), len(table['labels']))
+    return markdown_table(header, ([*map(title, row['name']), *(
+        cell(row['values'].get(column), seeds) for column in table['columns'])] for row in table['rows']),
+                          len(table['labels']))
 
 
 def gates(results: dict) -> str:
@@ -167,9 +157,9 @@ def gates(results: dict) -> str:
                      *(part for task in table['columns'] for part in furthest(moved.get((name, task))))])
     header = ['Gates', *table['columns'], *(f'{what} ({task})' for task in table['columns']
                                             for what in ('learning rate', 'furthest gate'))]
-    return (f'{grid(header, rows, 1)}\n\n*Better* and *worse* are differences from the first row (with SGD, from '
-            f'*{PAPER}*, the paper\'s for ADE20K) by the test of the claims. {chance(len(compared))} The furthest gate '
-            'is the one that went furthest from its prior, in gamma: mean and standard deviation; 0 is exactly 0. '
+    return (f'{markdown_table(header, rows)}\n\n*Better* and *worse* are differences from the first row (with SGD, '
+            f'from *{PAPER}*, the paper\'s for ADE20K) by the test of the claims. {chance(len(compared))} The furthest '
+            'gate is the one that went furthest from its prior, in gamma: mean and standard deviation; 0 is exactly 0. '
             'AdamW, which all but the last rows have, moves a gate by about its learning rate in an iteration, whether '
             'its gradient is large or small (down to some 1e-8); SGD moves it by its gradient times that. With SGD '
             f'nothing was searched, and the head has a learning rate of {SGD_HEAD:g}.')
@@ -197,7 +187,7 @@ def claims(found: Sequence[dict]) -> str:
         rows.append([claim['text'], claim['source'], *(
             f'{count} of {len(claim["comparisons"])}' if count else '' for count in counts)])
     compared = sum(len(claim['comparisons']) for claim in found)
-    return (f'{grid(["The paper says", "Where", "Holds", "Within the noise", "Does not hold"], rows, 2)}\n\n'
+    return (f'{markdown_table(["The paper says", "Where", "Holds", "Within the noise", "Does not hold"], rows, 2)}\n\n'
             'Claims are about MAE and MoCo v3 (of hard gates and Figure 7, about MAE), single-scale. MoCo v3 on breeds '
             'is left out of the comparison with VPT-deep: the paper calls the two comparable there. Of the best later '
             f'block, p is multiplied by the number of later blocks. {chance(compared)}')
@@ -205,7 +195,7 @@ def claims(found: Sequence[dict]) -> str:
 
 def comparisons(found: Sequence[dict]) -> str:
     """Each difference behind the claims."""
-    return grid(['Claim', 'On', 'Verdict', 'Difference', 'p'], (
+    return markdown_table(['Claim', 'On', 'Verdict', 'Difference', 'p'], (
         [claim['text'], c['where'], c['verdict'], f'{c["difference"]:+.2f}', f'{c["p"]:.3f}']
         for claim in found for c in claim['comparisons']), 3)
 
@@ -223,7 +213,7 @@ def rates_of(what: str, chosen: str, tried: Sequence[float], found: Sequence[dic
     rows = [[*(title(each[key]) for key in ('task', 'vit', 'method')),
              *(searched(each['validation'][f'{rate:g}'], each[chosen] == rate) for rate in tried)] for each in found]
     return (f'Of {what}; the result on the validation images, the chosen one bold:\n\n'
-            f'{grid(["Task", "SSL", "Method", *(f"{rate:g}" for rate in tried)], rows, 3)}')
+            f'{markdown_table(["Task", "SSL", "Method", *(f"{rate:g}" for rate in tried)], rows, 3)}')
 
 
 def searched(value: float | None, chosen: bool) -> str:
@@ -245,64 +235,6 @@ def as_csv(results: dict) -> str:
     lines += [['search', f'{each["task"]} {each["vit"]} {each["method"]}', rate, search, value]
               for each in results['rates'] for rate, value in each['validation'].items() if value is not None]
     return written([['table', 'row', 'column', 'seed', 'value'], *lines])
-
-
-def figures(results: dict) -> Iterator[tuple[str, 'Figure']]:
-    """The figures of which there are numbers, by name."""
-    for name, points_of in POINTS.items():
-        table, drawn = results['tables'][name], points_of(results)
-        if not drawn:
-            continue
-        if name in MAIN:
-            unit = 'mIoU (%)' if name == 'segmentation' else 'accuracy (%)'
-            yield name, draw_dots(drawn, table['title'], unit, len({p.panel.partition(':')[0] for p in drawn}))
-        elif name == 'figure4':
-            yield name, draw_lines(drawn, table['title'], 'block', 'selection ratio (%)')
-        else:
-            yield name, draw_lines(drawn, table['title'], table['x'], 'accuracy (%)', name == 'figure7')
-
-
-def method_points(table: dict) -> list[Point]:
-    """The points of a table: a panel for each column and ViT, the methods below one another."""
-    return [point(f'{title(vit)}: {column}', title(method), 0.,
-                  list(row['values'][column].values()))
-            for column in table['columns'] for row in table['rows'] if column in row['values']
-            for vit, method in [row['name']]]
-
-
-def points(table: dict) -> list[Point]:
-    """The points of a figure."""
-    found = []
-    for row in table['rows']:
-        names = dict(zip(table['labels'], (title(part) for part in row['name'])))
-        panel = names.pop(table['panels'], '')
-        for column, values in row['values'].items():
-            found.append(point(panel, ' '.join(names.values()), float(column), list(values.values())))
-    return found
-
-
-def ratio_points(ratios: Mapping[str, list[list[float]]]) -> list[Point]:
-    """The points of Figure 4: a panel for each task, a line for each ViT."""
-    found = []
-    for name, seeds in ratios.items():
-        vit, _, task = name.partition(' ')
-        found += [point(task, title(vit), block + 1, [100 * ratio[block] for ratio in seeds])
-                  for block in range(len(seeds[0]))]
-    return found
-
-
-def point(panel: str, series: str, x: float, values: list[float]) -> Point:
-    """A mean and its standard deviation."""
-    return Point(panel, series, x, mean(values), stdev(values) if len(values) > 1 else None, len(values))
-
-
-POINTS = {
-    'segmentation': lambda results: method_points(results['tables']['segmentation']),
-    'classification': lambda results: method_points(results['tables']['classification']),
-    'figure1': lambda results: points(results['tables']['figure1']),
-    'figure7': lambda results: points(results['tables']['figure7']),
-    'figure4': lambda results: ratio_points(results['selection_ratios']),
-}
 
 
 def readme_part(results: dict) -> str:

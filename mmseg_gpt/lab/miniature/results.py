@@ -10,7 +10,7 @@ from ..run import Run
 from ..suite.plans import Table
 from ..suite.tables import measured, rows_of
 from .claims import claims_of
-from .plan import SEARCH_SEED, Cell, Chosen, Plan, diverged, score
+from .plan import SEARCH_SEED, Adaptation, Chosen, Plan, diverged, score
 from .tables import tables_of, with_seeds
 
 COMMAND = 'python tools/replicate.py'
@@ -120,7 +120,7 @@ def gates_moved(plan: Plan, chosen: Chosen, table: Table, records: Mapping[str, 
         runs = {seed: entry.run.with_seed(seed) for seed in plan.preset.seeds}
         moves = {str(seed): report_of(plan, run).moved for seed, run in runs.items() if finished(run, records)}
         if moves:
-            rate = chosen[Cell(entry.task, entry.vit, entry.method)].backbone
+            rate = chosen[Adaptation(entry.task, entry.vit, entry.method)].backbone
             found.append(dict(gates=entry.row[0], task=entry.task, rate=rate, moved=moves))
     return found
 

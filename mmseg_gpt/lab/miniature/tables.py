@@ -6,7 +6,7 @@ from ...recipes.methods import METHODS, shared
 from ..run import Run, changed
 from ..suite.plans import BLOCK, PROMPTS, Entry, Table, each
 from .claims import MULTI_SCALE_COLUMN, SELF_SUPERVISED, SINGLE_SCALE_COLUMN
-from .plan import CLASSIFICATION, DEPTH, GATE_TASKS, GPT, MIOU, Cell, Chosen, Plan, Rates, score
+from .plan import CLASSIFICATION, DEPTH, GATE_TASKS, GPT, MIOU, Adaptation, Chosen, Plan, Rates, score
 
 MULTI_SCALE = 'tta/mIoU'
 
@@ -61,7 +61,7 @@ def prompt_counts(plan: Plan, chosen: Chosen) -> Table:
     """Figure 7, on the fine-grained task."""
     entries = []
     for method, counts in plan.preset.counts.items():
-        cell = Cell('breeds', 'mae', method)
+        cell = Adaptation('breeds', 'mae', method)
         for count in counts if cell in chosen else ():
             share = shared(method, count, DEPTH)
             run = plan.run(cell, chosen[cell])
@@ -77,13 +77,13 @@ def gate_variants(plan: Plan, chosen: Chosen) -> Table:
     entries = []
     for name in (GPT, *plan.preset.gates):
         for task in GATE_TASKS:
-            cell = Cell(task, 'mae', 'gpt' if name == GPT else name)
+            cell = Adaptation(task, 'mae', 'gpt' if name == GPT else name)
             if cell in chosen:
                 entries.append(entry(cell, plan.run(cell, chosen[cell]), (name, ), task))
     return Table('Do the gates move? Gated Prompt Tuning on the MAE ViT', ('GATES', ), each(GATE_TASKS), entries)
 
 
-def entry(cell: Cell, run: Run, row: tuple[str, ...], column: str, number: str = '') -> Entry:
+def entry(cell: Adaptation, run: Run, row: tuple[str, ...], column: str, number: str = '') -> Entry:
     """A number of a table."""
     return Entry(cell.vit, cell.method, cell.task, run, row, column, number or score(cell.task))
 

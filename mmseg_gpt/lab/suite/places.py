@@ -16,7 +16,7 @@ from ..compare import ground_differences
 from ..finished import FinishedRun, by_seed, differing, in_words
 from ..run import SETTINGS, Run
 from .plans import BLOCK, PROMPTS, Entry, Table, each, groups_of_figure_6
-from .tables import Cell, Place, filled
+from .tables import Cell, CellPlace, filled
 
 KNOWN = TASKS | ADE20K
 
@@ -52,7 +52,7 @@ AXES = {
 }
 
 
-def table_of(runs: Sequence[FinishedRun], by: str) -> tuple[Table, dict[Place, Cell], list[str]]:
+def table_of(runs: Sequence[FinishedRun], by: str) -> tuple[Table, dict[CellPlace, Cell], list[str]]:
     """Puts runs into a table: a row for each ViT and method, and for lines for each task.
 
     Args:
@@ -66,8 +66,8 @@ def table_of(runs: Sequence[FinishedRun], by: str) -> tuple[Table, dict[Place, C
         ValueError: a run has no place in it, or two have the same and are not two seeds of one run.
     """
     axis = AXES[by]
-    at: dict[Place, list[FinishedRun]] = {}
-    entries: dict[Place, Entry] = {}
+    at: dict[CellPlace, list[FinishedRun]] = {}
+    entries: dict[CellPlace, Entry] = {}
     for run in runs:
         entry = entry_of(run, axis)
         at.setdefault((entry.row, entry.column), []).append(run)
@@ -110,7 +110,7 @@ def order(column: str) -> tuple:
     return (int(column), ) if column.isdecimal() else (known.index(column) if column in known else len(known), column)
 
 
-def in_groups(table: Table, cells: dict[Place, Cell]) -> Table:
+def in_groups(table: Table, cells: dict[CellPlace, Cell]) -> Table:
     """The table with columns that are means of groups of tasks; tasks of no group have columns of their own.
 
     Raises:
@@ -128,7 +128,7 @@ def in_groups(table: Table, cells: dict[Place, Cell]) -> Table:
     return table._replace(columns={name: tasks for name, tasks in table.columns.items() if name in whole})
 
 
-def unequal_in_line(at: dict[Place, list[FinishedRun]], setting: str) -> list[str]:
+def unequal_in_line(at: dict[CellPlace, list[FinishedRun]], setting: str) -> list[str]:
     """A note for each run of a line that differs in more than the ``setting`` on the axis and in its seed."""
     notes, first = [], {}
     for (row, _), (run, *_) in at.items():
@@ -138,7 +138,7 @@ def unequal_in_line(at: dict[Place, list[FinishedRun]], setting: str) -> list[st
     return notes
 
 
-def unequal_in_column(at: dict[Place, list[FinishedRun]]) -> list[str]:
+def unequal_in_column(at: dict[CellPlace, list[FinishedRun]]) -> list[str]:
     """A note for each bar that stands beside one with other data, batches or iterations."""
     notes, first = [], {}
     for (_, column), (run, *_) in at.items():

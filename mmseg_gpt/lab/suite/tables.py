@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 from ...analysis.series import Point
 from ...recipes.titles import title
+from ...wording import markdown_table
 from .plans import Entry, Table
 from .printed import TOTAL
 
-Place = tuple[tuple[str, ...], str]
-Row = tuple[str, ...]
+CellPlace = tuple[tuple[str, ...], str]
+RowName = tuple[str, ...]
 
 
 class Cell(NamedTuple):
@@ -40,7 +41,7 @@ class Cell(NamedTuple):
         return stdev(self.values.values()) if len(self.values) > 1 else None
 
 
-def measured(entries: Iterable[Entry], seeds: Sequence[int], records: Mapping[str, dict]) -> dict[Place, Cell]:
+def measured(entries: Iterable[Entry], seeds: Sequence[int], records: Mapping[str, dict]) -> dict[CellPlace, Cell]:
     """What each entry's runs have given, by row and column.
 
     Args:
@@ -66,14 +67,14 @@ def combined(cells: Sequence[Cell]) -> Cell:
     return Cell({seed: mean(cell.values[seed] for cell in cells) for seed in seeds}, failed)
 
 
-def filled(table: Table, cells: Mapping[Place, Cell]) -> dict[Place, Cell]:
+def filled(table: Table, cells: Mapping[CellPlace, Cell]) -> dict[CellPlace, Cell]:
     """The cells of a table's columns. Where the table has no place for a number, there is none."""
     return {(row, title): combined([cells[row, column] for column in columns])
             for row in rows_of(table) for title, columns in table.columns.items()
             if all((row, column) in cells for column in columns)}
 
 
-def rows_of(table: Table) -> list[Row]:
+def rows_of(table: Table) -> list[RowName]:
     """The rows in order."""
     return list(dict.fromkeys(entry.row for entry in table.entries))
 
@@ -93,12 +94,8 @@ def times(share: float | None) -> str:
     return '' if share is None else f'{share:.2f}x'
 
 
-def markdown_row(cells: Iterable[str]) -> str:
-    return f'| {" | ".join(cells)} |'
-
-
-def markdown(table: Table, cells: Mapping[Place, Cell], seeds: Sequence[int], paper: Mapping[Place, float],
-             totals: Mapping[Row, float]) -> str:
+def markdown(table: Table, cells: Mapping[CellPlace, Cell], seeds: Sequence[int], paper: Mapping[CellPlace, float],
+             totals: Mapping[RowName, float]) -> str:
     """The table: for each row the paper's numbers, if it has any, and under them ours.
 
     Args:
@@ -109,19 +106,18 @@ def markdown(table: Table, cells: Mapping[Place, Cell], seeds: Sequence[int], pa
         totals: TOTAL PARAMS by row, if the table has them.
     """
     columns = [*([TOTAL] if table.total_params else []), *table.columns]
-    lines = [markdown_row([*table.labels, '', *(title(c).upper() for c in columns)]),
-             markdown_row(['---'] * (len(table.labels) + 1) + ['---:'] * len(columns))]
+    lines = []
     for row in rows_of(table):
         names = [title(part) for part in row]
         printed = {column: paper.get((row, column)) for column in columns}
         if any(number is not None for number in printed.values()):
-            lines.append(markdown_row([*names, 'paper', *(
+            lines.append([*names, 'paper', *(
                 times(number) if column == TOTAL else '' if number is None else f'{number:.2f}'
-                for column, number in printed.items())]))
-        lines.append(markdown_row([*names, 'measured', *(
+                for column, number in printed.items())])
+        lines.append([*names, 'measured', *(
             times(totals.get(row)) if column == TOTAL else text(cells.get((row, column)), len(seeds))
-            for column in columns)]))
-    return '\n'.join(lines)
+            for column in columns)])
+    return markdown_table([*table.labels, '', *(title(c).upper() for c in columns)], lines, len(table.labels) + 1)
 
 
 def in_detail(table: Table) -> Table | None:
@@ -132,13 +128,13 @@ def in_detail(table: Table) -> Table | None:
     return table._replace(columns={column: (column, ) for column in single}, total_params=False)
 
 
-def failures(cells: Mapping[Place, Cell]) -> list[str]:
+def failures(cells: Mapping[CellPlace, Cell]) -> list[str]:
     """One line for each run that has failed."""
     return [f'- {", ".join(title(part) for part in (*row, column))}, seed {seed}: failed: {why}'
             for (row, column), cell in cells.items() for seed, why in cell.failed.items()]
 
 
-def spreadsheet(table: Table, cells: Mapping[Place, Cell], paper: Mapping[Place, float], totals: Mapping[Row, float]
+def spreadsheet(table: Table, cells: Mapping[CellPlace, Cell], paper: Mapping[CellPlace, float], totals: Mapping[RowName, float]
                 ) -> str:
     """The table as CSV: for each row a line with the paper's numbers, one with our means, one with their deviation."""
     columns = [*([TOTAL] if table.total_params else []), *table.columns]
@@ -151,7 +147,7 @@ def spreadsheet(table: Table, cells: Mapping[Place, Cell], paper: Mapping[Place,
     return written(lines)
 
 
-def series(table: Table, cells: Mapping[Place, Cell], paper: Mapping[Place, float]) -> list[Point]:
+def series(table: Table, cells: Mapping[CellPlace, Cell], paper: Mapping[CellPlace, float]) -> list[Point]:
     """The points of a figure; a part of the rows' names may be that of their panel."""
     points = []
     for (row, column), cell in cells.items():
@@ -175,7 +171,7 @@ def written(lines: Iterable[Sequence[object]]) -> str:
     return file.getvalue()
 
 
-def in_full(table: Table, cells: Mapping[Place, Cell], paper: Mapping[Place, float]) -> list[dict]:
+def in_full(table: Table, cells: Mapping[CellPlace, Cell], paper: Mapping[CellPlace, float]) -> list[dict]:
     """Every number with its seeds, for JSON."""
     return [dict(zip(table.labels, row), column=column, mean=cell.mean, std=cell.std,
                  values={str(seed): value for seed, value in cell.values.items()},
