@@ -32,7 +32,7 @@ class Column(NamedTuple):
 
 
 class MapRow(NamedTuple):
-    """One row of maps.
+    """A row of maps: one question, asked in every model.
 
     Attributes:
         query: As in :func:`.attention.query_map`.
@@ -44,7 +44,7 @@ class MapRow(NamedTuple):
     head: int | None
 
     def map_in(self, study: Study) -> np.ndarray | None:
-        """Its map (h, w) in a model; None where its block has no prompts to ask for.
+        """Returns the map (h, w) in a model; None where its block has no prompts to ask for.
 
         Raises:
             ValueError: there is no such head.
@@ -58,7 +58,7 @@ class MapRow(NamedTuple):
 
     @property
     def label(self) -> str:
-        """What stands beside it."""
+        """The text beside the row."""
         words = dict(cls='CLS', prompts='mean prompt').get(self.query)
         words = words or ('patches to prompts' if self.query == 'to-prompts' else self.query.replace(':', ' '))
         words = f'patch at {words}' if self.point else words
@@ -67,7 +67,7 @@ class MapRow(NamedTuple):
 
     @property
     def unit(self) -> str:
-        """That of its maps."""
+        """The unit of its maps."""
         return 'share' if self.query == 'to-prompts' else 'times uniform'
 
     @property
@@ -170,7 +170,7 @@ def draw_summaries(columns: Sequence[Column]) -> 'Figure':
 
 
 def has_prompts(column: Column) -> bool:
-    """Whether any block of a model has prompts."""
+    """Returns whether any block of a model has prompts."""
     return any(block.prompt_share.any() for block in column.study.uniform)
 
 
@@ -186,7 +186,7 @@ def draw_summary(axis: 'Axes', name: str, i: int, column: Column, spread: float)
 
 
 def map_numbers(columns: Sequence[Column], rows: Sequence[MapRow]) -> tuple[list[dict], list[list]]:
-    """A line for each map, with where it is largest; and the maps themselves, (h, w), in the same order."""
+    """Returns a line for each map with where it is largest, and the maps themselves, (h, w), in the same order."""
     lines, maps = [], []
     for row in rows:
         for column in columns:
@@ -203,7 +203,7 @@ def map_numbers(columns: Sequence[Column], rows: Sequence[MapRow]) -> tuple[list
 
 
 def summary_numbers(columns: Sequence[Column]) -> list[dict]:
-    """A line for each model, block and head; head 'mean' is the mean of all, 'uniform' what uniform attention has."""
+    """Returns a line for each model, block and head, for the mean of all heads, and for uniform attention."""
     return [dict(model=column.name, block=block, head=head, distance_pixels=rounded(numbers[0]),
                  entropy_nats=rounded(numbers[1]), prompt_share=rounded(numbers[2]))
             for column in columns
@@ -212,13 +212,13 @@ def summary_numbers(columns: Sequence[Column]) -> list[dict]:
 
 
 def by_head(found: Summary, uniform: Summary) -> list[tuple[int | str, list]]:
-    """The three measures of each head of a block, of their mean, and of uniform attention."""
+    """Returns the three measures of each head of a block, of their mean, and of uniform attention."""
     heads = [(head, list(numbers)) for head, numbers in enumerate(zip(*(each.tolist() for each in found)), 1)]
     return [*heads, ('mean', [each.mean().item() for each in found]), ('uniform', [each.item() for each in uniform])]
 
 
 def rounded(value: float) -> float:
-    """To six digits."""
+    """Returns a number with six digits."""
     return float(f'{value:.6g}')
 
 

@@ -27,7 +27,8 @@ def plot_gates(reports: list[GateReport]) -> 'Figure':
         reports: What to draw side by side.
 
     Returns:
-        The figure, with a panel for each quantity that any of them has. Above is said whose gates have not moved.
+        The figure, with a panel for each quantity that any of them has. Notes above name those whose gates have
+        not moved.
     """
     from matplotlib.ticker import MaxNLocator
     panels = dict(gates=[r.gates for r in reports],
@@ -56,7 +57,7 @@ def plot_history(histories: list[GateHistory]) -> 'Figure':
         histories: A row of panels each.
 
     Returns:
-        The figure. Above is said whose gates have not moved.
+        The figure. Notes above it name the checkpoints whose gates have not moved.
     """
     from matplotlib.ticker import MaxNLocator
     quantities = [name for name in QUANTITIES if any(name in history.series for history in histories)]
@@ -83,7 +84,7 @@ def plot_history(histories: list[GateHistory]) -> 'Figure':
 
 
 def block_colours(depth: int) -> 'ScalarMappable':
-    """A colour for each of the blocks 1 .. ``depth``, from dark to light."""
+    """Returns a colour for each of the blocks 1 .. ``depth``, from dark to light."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import BoundaryNorm, ListedColormap
@@ -93,7 +94,7 @@ def block_colours(depth: int) -> 'ScalarMappable':
 
 
 def label_axis(axis: 'Axes', quantity: str, over: str) -> None:
-    """Titles and limits of a panel."""
+    """Gives a panel its titles and limits."""
     axis.set(title=TITLES[quantity], xlabel=over)
     axis.ticklabel_format(useOffset=False)
     if quantity == 'selection_ratio':

@@ -76,7 +76,7 @@ def show_reconstruction(axis: 'Axes', found: Reconstruction | None, iterations: 
 
 
 def shortened(name: str, letters: int) -> str:
-    """A name without its middle, if it is too long."""
+    """Returns a name, without its middle if it is too long."""
     return name if len(name) <= letters else f'{name[:letters // 2 - 1]}...{name[2 - letters // 2:]}'
 
 
@@ -99,7 +99,7 @@ def draw_scores(found: Sequence[Reconstruction]) -> 'Figure':
 
 
 def counted(images: Sequence[int]) -> str:
-    """Of how many images the scores are, in words."""
+    """Says in words how many images the scores are of."""
     fewest, most = min(images), max(images)
     if most == 1:
         return '1 image'

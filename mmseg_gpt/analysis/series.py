@@ -22,7 +22,7 @@ class Point(NamedTuple):
         x: Where it is on the axis; text for bars.
         y: In percent, the mean over seeds; None if nothing was measured.
         std: The standard deviation over seeds, if there are two.
-        seeds: How many.
+        seeds: How many seeds there are.
         paper: What the paper prints for it, if anything.
     """
     panel: str
@@ -142,7 +142,7 @@ def draw_one_bar_each(axis: 'Axes', places: Sequence[tuple[float, Point]], width
 
 
 def finish(figure: 'Figure', axes: Sequence['Axes'], title: str, points: Sequence[Point]) -> 'Figure':
-    """Adds the title, one legend for all panels, and of how many seeds the numbers are."""
+    """Adds the title, one legend for all panels, and how many seeds there are."""
     from matplotlib.lines import Line2D
     shown: dict[str, Artist] = {name: handle for axis in axes
                                 for handle, name in zip(*axis.get_legend_handles_labels())}
@@ -157,7 +157,7 @@ def finish(figure: 'Figure', axes: Sequence['Axes'], title: str, points: Sequenc
 
 
 def seeds_in_words(points: Sequence[Point]) -> str:
-    """Of how many seeds the numbers are."""
+    """Says of how many seeds the numbers are."""
     counts = sorted({point.seeds for point in points if point.y is not None})
     if counts[-1:] in ([], [1]):
         return 'one seed each' if counts else 'nothing was measured yet'

@@ -31,7 +31,7 @@ class Difference(NamedTuple):
 
 
 def check(compared: Sequence[Compared]) -> list[str]:
-    """Warnings where runs cannot simply be compared: other data, crops, batches or iterations.
+    """Returns warnings where runs cannot simply be compared: other data, crops, batches or iterations.
 
     Raises:
         ValueError: those of one name differ in more than their seeds, or segmentation stands beside classification.
@@ -61,22 +61,22 @@ def check(compared: Sequence[Compared]) -> list[str]:
 
 
 def ground_differences(one: FinishedRun, other: FinishedRun) -> dict[str, tuple[object, object]]:
-    """What two runs of whatever method differ in that makes their scores or costs mean something else."""
+    """Returns in what two runs differ, apart from their methods, so that scores or costs mean something else."""
     return {key: values for key, values in differing(one, other).items()
             if is_under(key, GROUND) and not same_folder(key, *values)}
 
 
 def same_folder(key: str, one: object, other: object) -> bool:
-    """Whether two settings are the same folder at two places: the last part stays when data is moved."""
+    """Returns whether two settings are one folder at two places: the last part stays when data is moved."""
     return key.endswith('data_root') and None not in (one, other) and Path(one).name == Path(other).name
 
 
 def table(compared: Sequence[Compared]) -> list[dict]:
-    """A row for each name: scores (mean and standard deviation over its seeds), parameters, costs, iterations.
+    """Returns a row for each name: scores (mean and standard deviation over seeds), parameters, costs, iterations.
 
     Returns:
-        Rows with the same keys. None is what was not measured, for one seed or more; the standard deviation of one
-        seed is None too.
+        Rows with the same keys. What was not measured for every seed is None, and so is the standard deviation of one
+        seed.
     """
     scores = [number for number in NAMES if any(number in run.numbers for _, runs in compared for run in runs)]
     rows = []
@@ -99,7 +99,7 @@ def table(compared: Sequence[Compared]) -> list[dict]:
 
 
 def class_differences(compared: Sequence[Compared], number: str = 'mIoU') -> list[Difference]:
-    """The IoU of each class of the first run, in each of them.
+    """Returns the IoU of each class of the first run, in each of the runs.
 
     Args:
         compared: The first is what the others are compared with.
@@ -119,7 +119,7 @@ def class_differences(compared: Sequence[Compared], number: str = 'mIoU') -> lis
 
 
 def largest(differences: Sequence[Difference], most: int) -> list[str]:
-    """The classes in which some run differs most from the first, by the mean difference, the highest gain first."""
+    """Returns the classes in which some run differs most from the first, those with the highest mean gain first."""
     by_class: dict[str, list[float]] = {}
     for found in differences:
         if found.difference is not None and found.name != differences[0].name:
@@ -129,7 +129,7 @@ def largest(differences: Sequence[Difference], most: int) -> list[str]:
 
 
 def markdown(rows: Sequence[dict], warnings: Sequence[str]) -> str:
-    """The table as Markdown, and the warnings under it."""
+    """Returns the table as Markdown, with the warnings under it."""
     kept = [key for key in rows[0] if not key.endswith(SPREAD)]
     lines = []
     for row in rows:
@@ -139,7 +139,7 @@ def markdown(rows: Sequence[dict], warnings: Sequence[str]) -> str:
 
 
 def shown(value: object, spread: float | None = None) -> str:
-    """A cell as it is printed; what was not measured is empty."""
+    """Returns a cell as it is printed; what was not measured is empty."""
     if value is None:
         return ''
     if spread is not None:

@@ -1,4 +1,4 @@
-"""Writing the drawn datasets: scenes in ADE20K's layout, the others with a folder for each class in one for each split.
+"""The drawn datasets: scenes in ADE20K's layout, the others with a folder for each split, and in it for each class.
 
 Every split has images of its own: hyperparameters are chosen on 'val', and 'test' is for the results.
 """

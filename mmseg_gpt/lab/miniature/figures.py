@@ -14,7 +14,7 @@ MAIN = ('segmentation', 'classification')  # the tables of methods
 
 
 def figures(results: dict) -> Iterator[tuple[str, 'Figure']]:
-    """The figures of which there are numbers, by name."""
+    """Yields the figures for which there are numbers, with their names."""
     for name, points_of in POINTS.items():
         table, drawn = results['tables'][name], points_of(results)
         if not drawn:
@@ -29,7 +29,7 @@ def figures(results: dict) -> Iterator[tuple[str, 'Figure']]:
 
 
 def method_points(table: dict) -> list[Point]:
-    """The points of a table: a panel for each column and ViT, the methods below one another."""
+    """Returns the points of a table: a panel for each column and ViT, the methods below one another."""
     return [point(f'{title(vit)}: {column}', title(method), 0.,
                   list(row['values'][column].values()))
             for column in table['columns'] for row in table['rows'] if column in row['values']
@@ -37,7 +37,7 @@ def method_points(table: dict) -> list[Point]:
 
 
 def points(table: dict) -> list[Point]:
-    """The points of a figure."""
+    """Returns the points of a figure of lines."""
     found = []
     for row in table['rows']:
         names = dict(zip(table['labels'], (title(part) for part in row['name'])))
@@ -48,7 +48,7 @@ def points(table: dict) -> list[Point]:
 
 
 def ratio_points(ratios: Mapping[str, list[list[float]]]) -> list[Point]:
-    """The points of Figure 4: a panel for each task, a line for each ViT."""
+    """Returns the points of Figure 4: a panel for each task, a line for each ViT."""
     found = []
     for name, seeds in ratios.items():
         vit, _, task = name.partition(' ')
@@ -58,7 +58,7 @@ def ratio_points(ratios: Mapping[str, list[list[float]]]) -> list[Point]:
 
 
 def point(panel: str, series: str, x: float, values: list[float]) -> Point:
-    """A mean and its standard deviation."""
+    """Returns a point with the mean and the standard deviation of ``values``."""
     return Point(panel, series, x, mean(values), stdev(values) if len(values) > 1 else None, len(values))
 
 

@@ -36,7 +36,7 @@ def write(results: dict, folder: Path) -> str:
 
 
 def markdown(results: dict) -> str:
-    """Everything, as Markdown."""
+    """Returns everything as Markdown."""
     tables, about, seeds = results['tables'], results['about'], len(results['about']['seeds'])
     parts = ['# The paper in miniature', conditions(results), '## Claims of the paper', claims(results['claims'])]
     for name in MAIN:
@@ -54,12 +54,12 @@ def markdown(results: dict) -> str:
 
 
 def picture(results: dict, name: str, folder: str = '') -> str:
-    """A figure, if there are numbers for it."""
+    """Returns the Markdown of a figure, if there are numbers for it."""
     return f'![{results["tables"][name]["title"]}]({folder}{name}.png)' if POINTS[name](results) else ''
 
 
 def conditions(results: dict) -> str:
-    """What it was measured with, and how."""
+    """Returns what was measured, with what, and how."""
     about = results['about']
     machine = '; '.join(', '.join(about[key]) for key in ('device', 'versions') if about[key])
     failed = f', {about["failed"]} failed' if about['failed'] else ''
@@ -73,7 +73,7 @@ def conditions(results: dict) -> str:
 
 
 def budgets(about: dict) -> str:
-    """What all methods have."""
+    """Returns what all methods share: seeds, images, iterations and prompts."""
     pretraining, adaptation = (', '.join(f'{title(name)} {n:,}' for name, n in about[key].items())
                                for key in ('pretraining', 'iterations'))
     images = ', '.join(f'{name} {"/".join(f"{n:,}" for n in about["images"][name].values())}'
@@ -87,7 +87,7 @@ def budgets(about: dict) -> str:
 
 
 def searching(results: dict) -> str:
-    """How learning rates were chosen, and how many were best at an edge of their grid."""
+    """Returns how learning rates were chosen, and how many of them lie at an edge of their grid."""
     about = results['about']
     heads = [each['head'] for each in results['rates'] if each['backbone'] is None]
     others = [each['backbone'] for each in results['rates'] if each['backbone'] is not None]
@@ -101,12 +101,12 @@ def searching(results: dict) -> str:
 
 
 def listed(values: Sequence[float]) -> str:
-    """Numbers with commas."""
+    """Returns numbers, separated by commas."""
     return ', '.join(f'{value:g}' for value in values)
 
 
 def by_method(table: dict, parameters: Mapping[str, int], seeds: int) -> str:
-    """A row for each method; a column for each ViT and task. The best of the frozen methods is bold."""
+    """Returns a row for each method, a column for each ViT and task; the best method that adapts is bold."""
     found = {tuple(row['name']): row['values'] for row in table['rows']}
     vits, methods = (list(dict.fromkeys(name[i] for name in found)) for i in (0, 1))
     columns = [(vit, column) for vit in vits for column in table['columns']]
@@ -122,20 +122,20 @@ def by_method(table: dict, parameters: Mapping[str, int], seeds: int) -> str:
 
 
 def best_method(found: Mapping[tuple[str, ...], dict], methods: Sequence[str], vit: str, column: str) -> str | None:
-    """That of the highest mean, of those that adapt a ViT without training all of it."""
+    """Returns the method with the highest mean, of those that adapt a ViT without training all of it."""
     means = {method: mean(found[vit, method][column].values()) for method in methods
              if METHODS[method].adapts and found.get((vit, method), {}).get(column)}
     return max(means, key=means.get, default=None)
 
 
 def cell(values: Mapping[str, float] | None, seeds: int, bold: bool = False) -> str:
-    """The mean over seeds and its standard deviation."""
+    """Returns the mean over seeds and the standard deviation."""
     shown = text(Cell(dict(values or {}), {}), seeds)
     return f'**{shown}**' if bold else shown
 
 
 def plain(table: dict, seeds: int) -> str:
-    """A table as it is."""
+    """Returns a table with the rows and columns of the results."""
     header = [*(label if label == 'SSL' else label.capitalize() for label in table['labels']), *table['columns']]
     return markdown_table(header, ([*map(title, row['name']), *(
         cell(row['values'].get(column), seeds) for column in table['columns'])] for row in table['rows']),
@@ -143,7 +143,7 @@ def plain(table: dict, seeds: int) -> str:
 
 
 def gates(results: dict) -> str:
-    """What the variants of gates gave, how far their gates went, and which differ from that of the tables."""
+    """Returns what the variants of gates gave, how far their gates went, and which differ from that of the tables."""
     table, seeds = results['tables']['gates'], len(results['about']['seeds'])
     compared = gate_comparisons(table, seeds)
     differ = {c.where: c.verdict for c in compared}
@@ -166,13 +166,13 @@ def gates(results: dict) -> str:
 
 
 def chance(compared: int) -> str:
-    """What to expect of many comparisons."""
+    """Returns what to expect of many comparisons by chance."""
     return (f'Of {compared} comparisons at {100 * LEVEL:g} %, about {LEVEL * compared:.0f} would come out as a '
             'difference where there is none.')
 
 
 def furthest(found: dict | None) -> tuple[str, str]:
-    """A learning rate, and how far gates went with it, over the seeds."""
+    """Returns a learning rate, and how far gates went with it, over the seeds."""
     if found is None:
         return '', ''
     moves = list(found['moved'].values())
@@ -180,7 +180,7 @@ def furthest(found: dict | None) -> tuple[str, str]:
 
 
 def claims(found: Sequence[dict]) -> str:
-    """What holds."""
+    """Returns the claims of the paper, and in how many comparisons each one holds."""
     rows = []
     for claim in found:
         counts = [sum(c['verdict'] == verdict for c in claim['comparisons']) for verdict in (HOLDS, NOISE, FAILS)]
@@ -194,14 +194,14 @@ def claims(found: Sequence[dict]) -> str:
 
 
 def comparisons(found: Sequence[dict]) -> str:
-    """Each difference behind the claims."""
+    """Returns each comparison behind the claims."""
     return markdown_table(['Claim', 'On', 'Verdict', 'Difference', 'p'], (
         [claim['text'], c['where'], c['verdict'], f'{c["difference"]:+.2f}', f'{c["p"]:.3f}']
         for claim in found for c in claim['comparisons']), 3)
 
 
 def rates(results: dict) -> str:
-    """What the search gave."""
+    """Returns what the search for learning rates gave."""
     about, alone = results['about'], [each for each in results['rates'] if each['backbone'] is None]
     others = [each for each in results['rates'] if each['backbone'] is not None]
     return '\n\n'.join([rates_of('the head, alone', 'head', about['heads'], alone),
@@ -209,7 +209,7 @@ def rates(results: dict) -> str:
 
 
 def rates_of(what: str, chosen: str, tried: Sequence[float], found: Sequence[dict]) -> str:
-    """A part of the search; the chosen learning rate is bold."""
+    """Returns a part of the search; the chosen learning rate is bold."""
     rows = [[*(title(each[key]) for key in ('task', 'vit', 'method')),
              *(searched(each['validation'][f'{rate:g}'], each[chosen] == rate) for rate in tried)] for each in found]
     return (f'Of {what}; the result on the validation images, the chosen one bold:\n\n'
@@ -217,13 +217,13 @@ def rates_of(what: str, chosen: str, tried: Sequence[float], found: Sequence[dic
 
 
 def searched(value: float | None, chosen: bool) -> str:
-    """A number of the search."""
+    """Returns a number of the search."""
     shown = 'diverged' if value is None else f'{value:.2f}'
     return f'**{shown}**' if chosen else shown
 
 
 def as_csv(results: dict) -> str:
-    """One line for each number: its table, row, column, seed and value."""
+    """Returns a line of CSV for each number: its table, row, column, seed and value."""
     seeds, search = results['about']['seeds'], results['about']['search_seed']
     lines = [[name, ' '.join(row['name']), column, seed, value] for name, table in results['tables'].items()
              for row in table['rows'] for column, values in row['values'].items() for seed, value in values.items()]

@@ -1,4 +1,4 @@
-"""Which place a run has in a figure, by the settings it was trained with: its ViT, its method and its task."""
+"""The place of a run in a figure, by the settings it was trained with: its ViT, its method and its task."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -25,10 +25,10 @@ class Axis(NamedTuple):
     """What runs are put side by side by.
 
     Attributes:
-        title: Of the figure.
+        title: The title of the figure.
         x: As in :class:`Table`.
-        value: The number of a run; none for bars.
-        setting: What may differ within a line, besides the seed.
+        value: Where a run stands on the axis, by its backbone; None for bars.
+        setting: The setting that may differ within a line, besides the seed.
     """
     title: str
     x: str = ''
@@ -56,11 +56,11 @@ def table_of(runs: Sequence[FinishedRun], by: str) -> tuple[Table, dict[CellPlac
     """Puts runs into a table: a row for each ViT and method, and for lines for each task.
 
     Args:
-        runs: Any.
+        runs: Finished runs of any kind.
         by: One of ``AXES``.
 
     Returns:
-        tuple: The table, what was measured by row and column, and what is to be known of it.
+        The table, what was measured by row and column, and notes for the reader.
 
     Raises:
         ValueError: a run has no place in it, or two have the same and are not two seeds of one run.
@@ -100,18 +100,18 @@ def entry_of(run: FinishedRun, axis: Axis) -> Entry:
 
 
 def cell_of(runs: list[FinishedRun], what: str) -> Cell:
-    """The scores of runs that differ in their seeds only."""
+    """Returns the scores of runs that differ in their seeds only."""
     return Cell({seed: run.numbers[run.score] for seed, run in by_seed(runs, what).items()}, {})
 
 
 def order(column: str) -> tuple:
-    """Where a column stands: tasks as in Table 5 with others after them, numbers by size."""
+    """Returns what columns are sorted by: numbers by size, tasks as in the table of tasks, others after them."""
     known = list(KNOWN)
     return (int(column), ) if column.isdecimal() else (known.index(column) if column in known else len(known), column)
 
 
 def in_groups(table: Table, cells: dict[CellPlace, Cell]) -> Table:
-    """The table with columns that are means of groups of tasks; tasks of no group have columns of their own.
+    """Returns the table with means of groups of tasks as columns; tasks of no group have columns of their own.
 
     Raises:
         ValueError: no row has all tasks of any group.
@@ -129,7 +129,7 @@ def in_groups(table: Table, cells: dict[CellPlace, Cell]) -> Table:
 
 
 def unequal_in_line(at: dict[CellPlace, list[FinishedRun]], setting: str) -> list[str]:
-    """A note for each run of a line that differs in more than the ``setting`` on the axis and in its seed."""
+    """Returns a note for each run of a line that differs in more than its seed and the ``setting`` on the axis."""
     notes, first = [], {}
     for (row, _), (run, *_) in at.items():
         one = first.setdefault(row, run)
@@ -139,7 +139,7 @@ def unequal_in_line(at: dict[CellPlace, list[FinishedRun]], setting: str) -> lis
 
 
 def unequal_in_column(at: dict[CellPlace, list[FinishedRun]]) -> list[str]:
-    """A note for each bar that stands beside one with other data, batches or iterations."""
+    """Returns a note for each bar that stands beside one with other data, batches or iterations."""
     notes, first = [], {}
     for (_, column), (run, *_) in at.items():
         one = first.setdefault(column, run)
@@ -149,7 +149,7 @@ def unequal_in_column(at: dict[CellPlace, list[FinishedRun]]) -> list[str]:
 
 
 def elsewhere(runs: Sequence[FinishedRun]) -> list[str]:
-    """A note for each folder of data that is not called as the dataset for which it is taken."""
+    """Returns a note for each folder of data whose name is not that of the dataset it is taken for."""
     folders: dict[str, str] = {}
     for run in runs:
         dataset, task = next(unwrapped_datasets(run.settings['test_dataloader']['dataset'])), task_of(run.settings)
@@ -159,7 +159,7 @@ def elsewhere(runs: Sequence[FinishedRun]) -> list[str]:
 
 
 def vit_of(backbone: dict) -> str:
-    """The name of the pretrained ViT in experiments, or else that of its file."""
+    """Returns the name of the pretrained ViT in experiments, or else the name of its file."""
     checkpoint = (backbone.get('init_cfg') or {}).get('checkpoint')
     name = Path(str(checkpoint)).name
     return published().get(name, name) if checkpoint else 'random weights'
@@ -167,12 +167,12 @@ def vit_of(backbone: dict) -> str:
 
 @functools.cache
 def published() -> dict[str, str]:
-    """The names of pretrained ViTs by those of their files."""
+    """Returns the names of pretrained ViTs by the names of their files."""
     return {Path(backbone_of(name)['init_cfg']['checkpoint']).name: name for name in VITS}
 
 
 def task_of(settings: dict) -> str:
-    """The name of the task in experiments, 'ade20k', or else the folder of the dataset."""
+    """Returns the name of the task in the table of tasks, or else the folder of the dataset."""
     dataset = next(unwrapped_datasets(settings['test_dataloader']['dataset']))
     kind, folder = data(dataset)
     kind = kind.rpartition('.')[2]

@@ -28,7 +28,7 @@ from .tables import (
 
 
 def totals_of(table: Table) -> dict[RowName, float]:
-    """TOTAL PARAMS of each row, from the models of its tasks; nothing for a table without that column."""
+    """Returns TOTAL PARAMS of each row, from the models of its tasks; nothing for a table without that column."""
     if not table.total_params:
         return {}
     return {row: total_params([count_parameters(config_of(e.run)) for e in table.entries if e.row == row])

@@ -20,14 +20,14 @@ COLUMN = 'validation accuracy'
 
 def grid(config: str, settings: Sequence[str], rates: Sequence[float], gates: Sequence[float] = (),
          prompts: Sequence[int] = ()) -> Table:
-    """The runs of a search as a table, with a row for each point.
+    """Returns the runs of a search as a table, with a row for each point.
 
     Args:
-        config: File or name of an experiment.
+        config: A config file, or the name of an experiment.
         settings: ``KEY=VALUE`` for all runs.
         rates: Learning rates.
-        gates: Gate priors; none for the config's own.
-        prompts: Numbers of prompts (for VPT-deep in each block); none for the config's own.
+        gates: Gate priors; empty means the config's own.
+        prompts: Numbers of prompts (with VPT-deep, in each block); empty means the config's own.
 
     Raises:
         ValueError: the config has no gates, or no prompts, to be searched.
@@ -49,19 +49,19 @@ def grid(config: str, settings: Sequence[str], rates: Sequence[float], gates: Se
 
 
 def best(cells: Mapping[CellPlace, Cell], seeds: Sequence[int]) -> RowName | None:
-    """The point of the highest mean, among those that have a value for every seed; the first of equal ones."""
+    """Returns the point with the highest mean among those that have a value for every seed; the first of equals."""
     complete = {row: cell.mean for (row, _), cell in cells.items() if len(cell.values) == len(seeds)}
     return max(complete, key=complete.get, default=None)
 
 
 def best_command(search: Table, row: RowName) -> str:
-    """The command that trains with the settings of ``row`` on all that is meant for training."""
+    """Returns the command that trains with the settings of ``row`` on all images that are meant for training."""
     run = next(entry.run for entry in search.entries if entry.row == row)
     return typed(['python', 'tools/train.py', shown(run.config), '--cfg-options', *run.settings])
 
 
 def report(search: Table, cells: Mapping[CellPlace, Cell], seeds: Sequence[int]) -> str:
-    """The search as Markdown: what each point reached, the best one in bold, and the command that trains with it."""
+    """Returns the search as Markdown: the result of each point, the best in bold, and the command that uses it."""
     winner, left = best(cells, seeds), sum(len(seeds) - len(c.values) - len(c.failed) for c in cells.values())
     rows = [[f'**{part}**' if row == winner and part else part for part in (*row, text(cells[row, COLUMN], len(seeds)))]
             for row in rows_of(search)]
@@ -78,21 +78,21 @@ def report(search: Table, cells: Mapping[CellPlace, Cell], seeds: Sequence[int])
 
 
 def as_csv(search: Table, cells: Mapping[CellPlace, Cell]) -> str:
-    """One line for each point."""
+    """Returns the search as CSV, with a line for each point."""
     return written([[*search.labels, 'mean', 'standard deviation', 'seeds', 'failed'], *(
         [*row, cells[row, COLUMN].mean, cells[row, COLUMN].std, len(cells[row, COLUMN].values),
          len(cells[row, COLUMN].failed)] for row in rows_of(search))])
 
 
 def as_json(search: Table, cells: Mapping[CellPlace, Cell], seeds: Sequence[int]) -> dict:
-    """All of it."""
+    """Returns all of the search, for JSON."""
     winner = best(cells, seeds)
     return dict(title=search.title, seeds=list(seeds), points=in_full(search, cells, {}),
                 best=winner and dict(zip(search.labels, winner)), command=winner and best_command(search, winner))
 
 
 def curves(search: Table, cells: Mapping[CellPlace, Cell]) -> list[Point]:
-    """Accuracy by learning rate, one series for each gate prior and number of prompts, to be drawn."""
+    """Returns accuracy by learning rate as points to draw, a series for each gate prior and number of prompts."""
     points = []
     for (lr, *rest), cell in ((row, cell) for (row, _), cell in cells.items()):
         named = [f'{name} {value}' for name, value in zip(search.labels[1:], rest) if value]

@@ -1,7 +1,7 @@
 """The numbers of finished runs as the paper prints them: Markdown, CSV and JSON.
 
-Nothing is averaged over less than it says: a mean over tasks is that of the seeds for which all of them are there, and
-a mean over fewer seeds than were asked for says of how many.
+A mean over tasks counts only the seeds that have all these tasks, and a mean over fewer seeds than were asked for says
+how many there are.
 """
 
 import csv
@@ -24,30 +24,30 @@ class Cell(NamedTuple):
     """What was measured for a place in a table.
 
     Attributes:
-        values: By seed.
-        failed: By seed, why there is no value.
+        values: The numbers, by seed.
+        failed: The reasons why there is no number, by seed.
     """
     values: dict[int, float]
     failed: dict[int, str]
 
     @property
     def mean(self) -> float | None:
-        """Over the seeds that have a value."""
+        """The mean over the seeds that have a value."""
         return mean(self.values.values()) if self.values else None
 
     @property
     def std(self) -> float | None:
-        """The standard deviation of the seeds (that of a sample), if there are two."""
+        """The standard deviation over seeds (that of a sample), if there are two."""
         return stdev(self.values.values()) if len(self.values) > 1 else None
 
 
 def measured(entries: Iterable[Entry], seeds: Sequence[int], records: Mapping[str, dict]) -> dict[CellPlace, Cell]:
-    """What each entry's runs have given, by row and column.
+    """Returns what the runs of each entry have given, by row and column.
 
     Args:
-        entries: Of a table.
+        entries: The entries of a table.
         seeds: Those that were asked for.
-        records: Of runs, by name: ``status`` and ``numbers`` or ``reason``.
+        records: The records of runs, by name: ``status`` and ``numbers`` or ``reason``.
     """
     cells = {}
     for entry in entries:
@@ -59,7 +59,7 @@ def measured(entries: Iterable[Entry], seeds: Sequence[int], records: Mapping[st
 
 
 def combined(cells: Sequence[Cell]) -> Cell:
-    """The mean of several cells, for each seed that all of them have."""
+    """Returns the mean of several cells, for each seed that all of them have."""
     if len(cells) == 1:
         return cells[0]
     seeds = [seed for seed in cells[0].values if all(seed in cell.values for cell in cells)]
@@ -68,19 +68,19 @@ def combined(cells: Sequence[Cell]) -> Cell:
 
 
 def filled(table: Table, cells: Mapping[CellPlace, Cell]) -> dict[CellPlace, Cell]:
-    """The cells of a table's columns. Where the table has no place for a number, there is none."""
-    return {(row, title): combined([cells[row, column] for column in columns])
-            for row in rows_of(table) for title, columns in table.columns.items()
+    """Returns the cells of a table's columns; there is none where the table has no entry."""
+    return {(row, name): combined([cells[row, column] for column in columns])
+            for row in rows_of(table) for name, columns in table.columns.items()
             if all((row, column) in cells for column in columns)}
 
 
 def rows_of(table: Table) -> list[RowName]:
-    """The rows in order."""
+    """Returns the names of the rows in order."""
     return list(dict.fromkeys(entry.row for entry in table.entries))
 
 
 def text(cell: Cell | None, seeds: int) -> str:
-    """A cell as it is printed: empty if nothing was measured, ``70.56 ± 0.31``, or of fewer seeds than asked for."""
+    """Returns a cell as it is printed: ``70.56 ± 0.31``, of how many seeds if some are missing, or empty."""
     if cell is None or not (cell.values or cell.failed):
         return ''
     if not cell.values:
@@ -90,19 +90,19 @@ def text(cell: Cell | None, seeds: int) -> str:
 
 
 def times(share: float | None) -> str:
-    """TOTAL PARAMS as the paper prints it."""
+    """Returns TOTAL PARAMS as the paper prints it."""
     return '' if share is None else f'{share:.2f}x'
 
 
 def markdown(table: Table, cells: Mapping[CellPlace, Cell], seeds: Sequence[int], paper: Mapping[CellPlace, float],
              totals: Mapping[RowName, float]) -> str:
-    """The table: for each row the paper's numbers, if it has any, and under them ours.
+    """Returns the table as Markdown: for each row the paper's numbers, if it has any, and under them ours.
 
     Args:
         table: What is shown.
         cells: By row and title of column, as :func:`filled` gives them.
         seeds: Those that were asked for.
-        paper: Its numbers.
+        paper: The paper's numbers.
         totals: TOTAL PARAMS by row, if the table has them.
     """
     columns = [*([TOTAL] if table.total_params else []), *table.columns]
@@ -121,7 +121,7 @@ def markdown(table: Table, cells: Mapping[CellPlace, Cell], seeds: Sequence[int]
 
 
 def in_detail(table: Table) -> Table | None:
-    """The same table with a column for each task, if it has columns that are means and not the tasks' own."""
+    """Returns the table with a column for each task; None if each task has one already."""
     single = list(dict.fromkeys(entry.column for entry in table.entries))
     if all((column, ) in table.columns.values() for column in single):
         return None
@@ -129,14 +129,14 @@ def in_detail(table: Table) -> Table | None:
 
 
 def failures(cells: Mapping[CellPlace, Cell]) -> list[str]:
-    """One line for each run that has failed."""
+    """Returns a line for each run that has failed."""
     return [f'- {", ".join(title(part) for part in (*row, column))}, seed {seed}: failed: {why}'
             for (row, column), cell in cells.items() for seed, why in cell.failed.items()]
 
 
-def spreadsheet(table: Table, cells: Mapping[CellPlace, Cell], paper: Mapping[CellPlace, float], totals: Mapping[RowName, float]
-                ) -> str:
-    """The table as CSV: for each row a line with the paper's numbers, one with our means, one with their deviation."""
+def spreadsheet(table: Table, cells: Mapping[CellPlace, Cell], paper: Mapping[CellPlace, float],
+                totals: Mapping[RowName, float]) -> str:
+    """Returns the table as CSV: for each row the paper's numbers, our means, and their standard deviations."""
     columns = [*([TOTAL] if table.total_params else []), *table.columns]
     lines = [[*table.labels, 'source', *columns]]
     for row in rows_of(table):
@@ -148,7 +148,7 @@ def spreadsheet(table: Table, cells: Mapping[CellPlace, Cell], paper: Mapping[Ce
 
 
 def series(table: Table, cells: Mapping[CellPlace, Cell], paper: Mapping[CellPlace, float]) -> list[Point]:
-    """The points of a figure; a part of the rows' names may be that of their panel."""
+    """Returns the points of a figure; a part of a row's name may be the name of its panel."""
     points = []
     for (row, column), cell in cells.items():
         names = dict(zip(table.labels, (title(part) for part in row)))
@@ -160,19 +160,19 @@ def series(table: Table, cells: Mapping[CellPlace, Cell], paper: Mapping[CellPla
 
 
 def points_as_csv(points: Sequence[Point]) -> str:
-    """The same as CSV."""
+    """Returns the points of a figure as CSV."""
     return written([Point._fields, *points])
 
 
 def written(lines: Iterable[Sequence[object]]) -> str:
-    """Lines as CSV; None is an empty cell."""
+    """Returns lines as CSV; None becomes an empty cell."""
     file = io.StringIO()
     csv.writer(file, lineterminator='\n').writerows(lines)
     return file.getvalue()
 
 
 def in_full(table: Table, cells: Mapping[CellPlace, Cell], paper: Mapping[CellPlace, float]) -> list[dict]:
-    """Every number with its seeds, for JSON."""
+    """Returns every number with its seeds, for JSON."""
     return [dict(zip(table.labels, row), column=column, mean=cell.mean, std=cell.std,
                  values={str(seed): value for seed, value in cell.values.items()},
                  failed={str(seed): why for seed, why in cell.failed.items()}, paper=paper.get((row, column)))
