@@ -12,6 +12,8 @@
     figure7  1 to 96 prompts on Stanford Cars
     figure8  figure 6 by dataset
 
+In fgvc and vtab, --methods can name any method (mmseg_gpt/recipes/methods.py), which then has rows of its own.
+
 A finished run is not run again and an interrupted one goes on where it stopped, so the same command continues a
 suite. A table of what is finished is written whenever it ends. Several processes with the same --out share the runs,
 one for each GPU:

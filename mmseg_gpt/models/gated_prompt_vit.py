@@ -11,13 +11,9 @@ from torch.utils.checkpoint import checkpoint
 
 from ..checkpoints.fit import differences
 from ..checkpoints.read import CheckpointError
-from .prompts import DeepPrompt, GatedPrompt, HardGatedPrompt, ShallowPrompt
 from .vit import Block, VisionTransformer
 
 OUT_TYPES = ('featmap', 'cls_token', 'mean_patch', 'mean_prompt', 'mean_all')
-
-for strategy in (ShallowPrompt, DeepPrompt, GatedPrompt, HardGatedPrompt):
-    MODELS.register_module(module=strategy)
 
 
 @MODELS.register_module()

@@ -15,11 +15,13 @@ Blocks are counted from 0, so the gate of the paper's block ``l`` is ``gate_prio
 import math
 
 import torch
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from .vit import at_least_float32
 
 
+@MODELS.register_module()
 class ShallowPrompt(nn.Module):
     """VPT-shallow: prompts enter once and then pass through every block (equation 4).
 
@@ -67,6 +69,7 @@ class ShallowPrompt(nn.Module):
         return after
 
 
+@MODELS.register_module()
 class DeepPrompt(ShallowPrompt):
     """VPT-deep: each block gets prompts of its own, and its prompt outputs are dropped (equation 5).
 
@@ -85,6 +88,7 @@ class DeepPrompt(ShallowPrompt):
         return after if last else self.enter(self.tokens[block + 1], len(after))
 
 
+@MODELS.register_module()
 class GatedPrompt(ShallowPrompt):
     """Gated Prompt Tuning: a learnable gate per block mixes prompts before and after it (equations 6-7).
 
@@ -121,6 +125,7 @@ class GatedPrompt(ShallowPrompt):
         return g * after + (1 - g) * at_least_float32(before)  # equation 7
 
 
+@MODELS.register_module()
 class HardGatedPrompt(GatedPrompt):
     """Hard gates by Gumbel-sigmoid with a straight-through gradient (Table 4).
 
