@@ -74,7 +74,7 @@ def scores(original: np.ndarray, drawn: np.ndarray) -> tuple[float, float]:
     return float(psnr), float(structural_similarity(original, drawn, data_range=255, channel_axis=2))
 
 
-class WantedReconstruction(NamedTuple):
+class Job(NamedTuple):
     """One reconstruction that is wanted: where it is kept, and what decides how it comes out."""
     image: str
     vit: str
@@ -84,14 +84,13 @@ class WantedReconstruction(NamedTuple):
 
 
 def jobs(encoders: dict[str, Encoder], originals: dict[str, np.ndarray], blocks: Sequence[int], settings: Settings,
-         folder: Path) -> list[WantedReconstruction]:
+         folder: Path) -> list[Job]:
     """All combinations, image by image: the arguments are those of :func:`reconstruct_all`."""
     same = dict(settings._asdict(), generator=[*CHANNELS, SKIP, NOISE])
     of_vit = {vit: same | encoder.identity() for vit, encoder in encoders.items()}
     of_image = {image: dict(image=hashlib.sha256(pixels.tobytes()).hexdigest(), size=list(pixels.shape[:2]))
                 for image, pixels in originals.items()}
-    return [WantedReconstruction(image, vit, block, folder / vit / f'{image}_block{block:02d}.png',
-                                 of_vit[vit] | of_image[image])
+    return [Job(image, vit, block, folder / vit / f'{image}_block{block:02d}.png', of_vit[vit] | of_image[image])
             for image in originals for vit in encoders for block in blocks]
 
 
@@ -127,7 +126,7 @@ def reconstruct_all(encoders: dict[str, Encoder], originals: dict[str, np.ndarra
             yield from carry_out(job, encoders[job.vit], originals, settings)
 
 
-def carry_out(job: WantedReconstruction, encoder: Encoder, originals: dict[str, np.ndarray],
+def carry_out(job: Job, encoder: Encoder, originals: dict[str, np.ndarray],
               settings: Settings) -> Iterator[Reconstruction]:
     """Makes one reconstruction and keeps it; the arguments and what it yields are as of :func:`reconstruct_all`."""
     image = torch.tensor(originals[job.image], device=encoder.mean.device).permute(2, 0, 1) / 255
@@ -142,13 +141,13 @@ def carry_out(job: WantedReconstruction, encoder: Encoder, originals: dict[str, 
             seen = time.monotonic()
 
 
-def scored(job: WantedReconstruction, step: int, pixels: np.ndarray, distance: float,
+def scored(job: Job, step: int, pixels: np.ndarray, distance: float,
            originals: dict[str, np.ndarray]) -> Reconstruction:
     """What was drawn, with its scores."""
     return Reconstruction(job.image, job.vit, job.block, step, pixels, distance, *scores(originals[job.image], pixels))
 
 
-def keep(job: WantedReconstruction, pixels: np.ndarray, distance: float) -> None:
+def keep(job: Job, pixels: np.ndarray, distance: float) -> None:
     """Writes a finished reconstruction as PNG, with what it was made with as a text in it."""
     text = PngInfo()
     text.add_text(MADE_WITH, json.dumps(dict(made_with=job.made_with, distance=distance)))
@@ -157,7 +156,7 @@ def keep(job: WantedReconstruction, pixels: np.ndarray, distance: float) -> None
         Image.fromarray(pixels).save(unfinished, format='PNG', pnginfo=text)
 
 
-def read_kept(job: WantedReconstruction) -> tuple[np.ndarray, float]:
+def read_kept(job: Job) -> tuple[np.ndarray, float]:
     """The pixels of a finished reconstruction and its distance.
 
     Raises:

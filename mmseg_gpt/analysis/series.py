@@ -1,6 +1,7 @@
 """Drawing series of numbers with the spread over their seeds: lines over a quantity, and bars by category."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from statistics import mean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
 from .figures import bar_style, in_style, line_style, new_figure
@@ -32,6 +33,11 @@ class Point(NamedTuple):
     std: float | None
     seeds: int
     paper: float | None = None
+
+
+def mean_and_std(values: Collection[float]) -> tuple[float | None, float | None]:
+    """Returns the mean, and the standard deviation (that of a sample); None where there are too few values."""
+    return mean(values) if values else None, stdev(values) if len(values) > 1 else None
 
 
 @in_style

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import NamedTuple
 
+from ..analysis.series import mean_and_std
 from ..settings import is_under
 from ..wording import markdown_table
 from .finished import ITERATIONS, FinishedRun, by_seed, differing, in_words
@@ -84,9 +85,8 @@ def table(compared: Sequence[Compared]) -> list[dict]:
         row: dict[str, object] = dict(run=name)
         for number in scores:
             values = [run.numbers[number] for run in runs if number in run.numbers]
-            whole = len(values) == len(runs)
-            row[f'{NAMES[number]} (%)'] = mean(values) if whole else None
-            row[f'{NAMES[number]}{SPREAD}'] = stdev(values) if whole and len(values) > 1 else None
+            row[f'{NAMES[number]} (%)'], row[f'{NAMES[number]}{SPREAD}'] = mean_and_std(
+                values if len(values) == len(runs) else ())
         counted = runs[0].parameters
         memory, seconds = ([getattr(run, what) for run in runs] for what in ('memory', 'seconds'))
         rows.append(row | {

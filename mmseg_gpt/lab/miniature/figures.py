@@ -1,10 +1,9 @@
 """The figures of the miniature, from what is in results.json."""
 
 from collections.abc import Iterator, Mapping
-from statistics import mean, stdev
 from typing import TYPE_CHECKING
 
-from ...analysis.series import Point, draw_dots, draw_lines
+from ...analysis.series import Point, draw_dots, draw_lines, mean_and_std
 from ...recipes.titles import title
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def ratio_points(ratios: Mapping[str, list[list[float]]]) -> list[Point]:
 
 def point(panel: str, series: str, x: float, values: list[float]) -> Point:
     """Returns a point with the mean and the standard deviation of ``values``."""
-    return Point(panel, series, x, mean(values), stdev(values) if len(values) > 1 else None, len(values))
+    return Point(panel, series, x, *mean_and_std(values), len(values))
 
 
 POINTS = {

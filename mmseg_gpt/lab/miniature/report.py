@@ -4,10 +4,11 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 from ...analysis.figures import write_figure
 from ...analysis.gates import MOVED
+from ...analysis.series import mean_and_std
 from ...recipes.methods import METHODS
 from ...recipes.titles import title
 from ...resources import CLONE
@@ -175,8 +176,8 @@ def furthest(found: dict | None) -> tuple[str, str]:
     """Returns a learning rate, and how far gates went with it, over the seeds."""
     if found is None:
         return '', ''
-    moves = list(found['moved'].values())
-    return f'{found["rate"]:g}', f'{mean(moves):.2g}' + (f' ± {stdev(moves):.1g}' if len(moves) > 1 else '')
+    middle, std = mean_and_std(found['moved'].values())
+    return f'{found["rate"]:g}', f'{middle:.2g}' + ('' if std is None else f' ± {std:.1g}')
 
 
 def claims(found: Sequence[dict]) -> str:

@@ -7,10 +7,10 @@ how many there are.
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import mean, stdev
+from statistics import mean
 from typing import NamedTuple
 
-from ...analysis.series import Point
+from ...analysis.series import Point, mean_and_std
 from ...recipes.titles import title
 from ...wording import markdown_table
 from .plans import Entry, Table
@@ -33,12 +33,12 @@ class Cell(NamedTuple):
     @property
     def mean(self) -> float | None:
         """The mean over the seeds that have a value."""
-        return mean(self.values.values()) if self.values else None
+        return mean_and_std(self.values.values())[0]
 
     @property
     def std(self) -> float | None:
         """The standard deviation over seeds (that of a sample), if there are two."""
-        return stdev(self.values.values()) if len(self.values) > 1 else None
+        return mean_and_std(self.values.values())[1]
 
 
 def measured(entries: Iterable[Entry], seeds: Sequence[int], records: Mapping[str, dict]) -> dict[CellPlace, Cell]:
