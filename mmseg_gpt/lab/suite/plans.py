@@ -195,13 +195,13 @@ PLANS: dict[str, Callable[[], Table]] = dict(
     figure8=lambda: figure6('Figure 8. What gates and temperatures bring, by dataset', each((*VTAB, *FGVC, 'ade20k'))))
 
 
-OPEN = dict(fgvc=fgvc, vtab=vtab)  # to further methods
+WITH_MORE_ROWS = dict(fgvc=fgvc, vtab=vtab)  # tables to which rows of further methods can be added
 
 
 def plan(name: str, methods: Iterable[str] = ()) -> Table:
     """Returns a table or figure of ``PLANS``, Tables 1 and 2 with rows for further ``methods`` that are asked for."""
     others = [method for method in methods if method in METHODS and method not in COMPARED]
-    return OPEN[name]((*COMPARED, *others)) if others and name in OPEN else PLANS[name]()
+    return WITH_MORE_ROWS[name]((*COMPARED, *others)) if others and name in WITH_MORE_ROWS else PLANS[name]()
 
 
 def part(entries: Iterable[Entry], vits: Sequence[str], methods: Sequence[str], tasks: Sequence[str]) -> list[Entry]:
