@@ -1,6 +1,6 @@
-"""Numbers and lists as people write them, for messages."""
+"""Numbers, lists and tables as people write them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 def listed(values: Sequence, most: int = 6) -> str:
@@ -13,3 +13,12 @@ def duration(seconds: float) -> str:
     if seconds >= 2 * 3600:
         return f'{int(seconds) // 3600} h {int(seconds) % 3600 // 60} min'
     return f'{seconds:.0f} s' if seconds < 60 else f'{int(seconds) // 60} min {int(seconds) % 60} s'
+
+
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
+    """Returns a table as Markdown; its columns but for the first ``left`` are aligned to the right, as numbers are.
+
+    PrettyTable's Markdown pads all cells of a column, so that one long cell would change every line of a table.
+    """
+    rules = ['---'] * left + ['---:'] * (len(header) - left)
+    return '\n'.join(f'| {" | ".join(cells)} |' for cells in (header, rules, *rows))

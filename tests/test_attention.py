@@ -34,7 +34,7 @@ from mmseg_gpt.analysis.attention import (
     switched_off,
     variants,
 )
-from mmseg_gpt.analysis.attention_figures import Column, Row, draw_maps
+from mmseg_gpt.analysis.attention_figures import Column, MapRow, draw_maps
 from mmseg_gpt.apis import load_task
 from mmseg_gpt.apis.task import build_model
 from mmseg_gpt.datasets import SampleError
@@ -224,7 +224,7 @@ def test_maps_are_drawn_where_their_patches_are():
     picture = PICTURE.copy()
     picture[:4, :4] = (250, 0, 0)
     columns = [column('one', (0, 1)), column('other', (1, 0), prompts=False)]
-    figure = draw_maps(picture, columns, [Row('cls', 0, None), Row('prompts', 0, 1)], 'title')
+    figure = draw_maps(picture, columns, [MapRow('cls', 0, None), MapRow('prompts', 0, 1)], 'title')
     drawn, panels = pixels_of(figure), np.reshape(figure.axes[:6], (2, 3))
 
     def colour(panel: object, x: float, y: float) -> np.ndarray:
@@ -245,7 +245,7 @@ def test_maps_are_drawn_where_their_patches_are():
 def test_maps_that_are_not_square_lie_on_their_patches():
     wide = column('wide', (0, 0))
     wide.study.maps['cls', 0] = torch.arange(12.).reshape(2, 2, 3)
-    figure = draw_maps(np.full((16, 24, 3), 128, np.uint8), [wide], [Row('cls', 0, 0)], 'title')
+    figure = draw_maps(np.full((16, 24, 3), 128, np.uint8), [wide], [MapRow('cls', 0, 0)], 'title')
     assert figure.axes[1].images[1].get_extent() == [-0.5, 23.5, 15.5, -0.5]  # x before y, y downwards
 
 
@@ -254,7 +254,7 @@ def test_a_row_has_one_scale_and_the_patch_that_asks_is_framed():
     for each in columns:
         each.study.maps['9,1', 0] = each.study.maps['cls', 0]
     columns[1].study.maps['9,1', 0] = columns[1].study.maps['cls', 0] * 10
-    figure = draw_maps(PICTURE, columns, [Row('9,1', 0, 0)], 'title')
+    figure = draw_maps(PICTURE, columns, [MapRow('9,1', 0, 0)], 'title')
     overlays = [axis.images[1] for axis in figure.axes[1:3]]
     assert overlays[0].get_clim() == overlays[1].get_clim() == (0, pytest.approx(9.37))  # the 99th percentile
     assert np.array_equal(overlays[1].get_array(), [[0, 0], [0, 10]])
@@ -265,9 +265,9 @@ def test_a_row_has_one_scale_and_the_patch_that_asks_is_framed():
 def test_rows_that_no_model_has_are_refused():
     columns = [column('other', (0, 0), prompts=False)]
     with pytest.raises(ValueError, match='"prompts": block 1 has no prompts'):
-        draw_maps(PICTURE, columns, [Row('prompts', 0, None)], 'title')
+        draw_maps(PICTURE, columns, [MapRow('prompts', 0, None)], 'title')
     with pytest.raises(ValueError, match='there is no head 3: heads are counted from 1 to 2'):
-        draw_maps(PICTURE, columns, [Row('cls', 0, 2)], 'title')
+        draw_maps(PICTURE, columns, [MapRow('cls', 0, 2)], 'title')
 
 
 def test_the_summary_has_a_point_for_each_head_and_a_line_for_their_mean():
@@ -286,7 +286,7 @@ def test_the_summary_has_a_point_for_each_head_and_a_line_for_their_mean():
 
 def test_numbers_are_those_of_the_figures():
     columns = [column('one', (0, 1)), column('other', (1, 0), prompts=False)]
-    lines, maps = figures.map_numbers(columns, [Row('cls', 0, None), Row('prompts', 0, 1)])
+    lines, maps = figures.map_numbers(columns, [MapRow('cls', 0, None), MapRow('prompts', 0, 1)])
     assert [(line['query'], line['head'], line['model'], line['largest']) for line in lines] == [
         ('cls', 'mean', 'one', 2), ('cls', 'mean', 'other', 2), ('prompts', 2, 'one', 3)]
     assert (lines[1]['largest_row'], lines[1]['largest_column'], lines[1]['mean']) == (1, 0, .5)

@@ -13,11 +13,11 @@ from mmseg_gpt.lab.compare import (
     Difference,
     check,
     class_differences,
-    draw_comparison,
     largest,
     markdown,
     table,
 )
+from mmseg_gpt.lab.compare_figures import draw_comparison
 from mmseg_gpt.lab.finished import protocol_of, read_run
 
 CONFIG = find_config(str(Path(__file__).parents[1] / 'configs/setr_pup_gpt_mae_ade20k.py'))

@@ -18,8 +18,9 @@ pytest.importorskip('mmpretrain')
 from mmpretrain.registry import MODELS
 
 from mmseg_gpt.recipes import follow_the_authors, hold_out_for_search, read_experiment
-from mmseg_gpt.recipes.experiment import METHODS, vits
+from mmseg_gpt.recipes.methods import METHODS
 from mmseg_gpt.recipes.tasks import TASKS
+from mmseg_gpt.recipes.vits import VITS
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 
@@ -51,12 +52,12 @@ def test_the_file_is_the_experiment_of_its_name():
 
 
 @pytest.mark.parametrize('method', METHODS)
-@pytest.mark.parametrize('vit', vits())
+@pytest.mark.parametrize('vit', VITS)
 def test_every_method_has_every_vit(method, vit):
     model = build(f'cls_{method}_{vit}_cub')
     assert model.head.fc.weight.shape == (200, model.backbone.arch['embed_dims'])
     assert model.backbone.out_type == ('mean_all' if vit.startswith('mae') else 'cls_token')
-    assert model.backbone.norm is not None and model.backbone.frozen == (method != 'full')
+    assert model.backbone.norm is not None and model.backbone.frozen == METHODS[method].frozen
 
 
 @pytest.mark.parametrize('task', TASKS)

@@ -11,17 +11,17 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 
-from mmseg_gpt.analysis.figures import bar_style, line_style, new_figure, tidy, write_figure, write_numbers
+from mmseg_gpt.analysis.figures import bar_style, in_style, line_style, new_figure, write_figure, write_numbers
 from mmseg_gpt.analysis.series import Point, draw_bars, draw_lines
 
 
+@in_style
 def drawn():
     """A figure of two lines."""
     figure, axes = new_figure(1, 2)
     for i in range(2):
         axes[0, 0].plot([0, 1], [i, 1 - i], label=f'series {i}', **line_style(i))
     axes[0, 0].legend()
-    tidy(axes[0, 0])
     return figure
 
 

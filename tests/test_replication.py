@@ -41,7 +41,7 @@ from mmseg_gpt.lab.miniature.plan import (
     SGD_HEAD,
     TASKS,
     VITS,
-    Cell,
+    Adaptation,
     Plan,
     Rates,
 )
@@ -137,7 +137,7 @@ def plan(tmp_path_factory) -> Plan:
     return plan
 
 
-def chosen_everywhere(plan: Plan) -> dict[Cell, Rates]:
+def chosen_everywhere(plan: Plan) -> dict[Adaptation, Rates]:
     return {cell: Rates(0.1) if cell.method == 'linear' else Rates(0.1, 0.01)
             for cell in [*plan.cells(), *plan.gate_cells()]}
 
@@ -153,7 +153,7 @@ TRAINED = {
 @pytest.mark.parametrize('task', TASKS)
 @pytest.mark.parametrize('method', METHODS)
 def test_every_method_trains_what_its_name_says_and_the_head(plan, method, task):
-    cfg = config_of(plan.run(Cell(task, 'mocov3', method), Rates(0.1, None if method == 'linear' else 0.01)))
+    cfg = config_of(plan.run(Adaptation(task, 'mocov3', method), Rates(0.1, None if method == 'linear' else 0.01)))
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
     for name, parameter in model.named_parameters():
@@ -175,12 +175,12 @@ def test_all_methods_have_the_same_data_and_budget(plan):
             if cell.task == task and cell.method != 'linear':
                 settings = what_it_is(plan.run(cell, Rates(0.1, 0.01)))
                 kept.append({key: value for key, value in settings.items() if not key.startswith('model.backbone')})
-        assert len(kept) == 27 and all(each == kept[0] for each in kept)
+        assert len(kept) == len(VITS) * (len(METHODS) - 1) and all(each == kept[0] for each in kept)
 
 
 def test_a_search_sees_validation_images_only_and_results_have_other_seeds(plan):
     for task in TASKS:
-        cell = Cell(task, 'mae', 'gpt')
+        cell = Adaptation(task, 'mae', 'gpt')
         search, final = plan.search(cell, Rates(0.1, 0.01)), plan.run(cell, Rates(0.1, 0.01)).with_seed(1)
         one, other = config_of(search), config_of(final)
         assert 'test' not in json.dumps(one.test_dataloader.dataset.data_prefix)
@@ -192,7 +192,7 @@ def test_a_search_sees_validation_images_only_and_results_have_other_seeds(plan)
 
 def test_what_is_in_the_vit_has_the_searched_rate_and_the_head_its_own(plan):
     from mmengine.optim import build_optim_wrapper
-    cfg = config_of(plan.run(Cell('breeds', 'mae', 'gpt'), Rates(0.1, 0.01)))
+    cfg = config_of(plan.run(Adaptation('breeds', 'mae', 'gpt'), Rates(0.1, 0.01)))
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
         groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
@@ -207,7 +207,7 @@ def test_variants_of_the_gates_differ_in_what_they_are_called_by(plan, name):
     from mmengine.optim import build_optim_wrapper
     gates = GATES[name]
     rates = Rates(SGD_HEAD, gates.sgd) if gates.sgd else Rates(0.1, 0.01)
-    cfg = config_of(plan.run(Cell('scenes', 'mae', name), rates))
+    cfg = config_of(plan.run(Adaptation('scenes', 'mae', name), rates))
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = MODELS.build(cfg.model)
         optimizer = build_optim_wrapper(model, cfg.optim_wrapper).optimizer
@@ -223,7 +223,7 @@ def test_variants_of_the_gates_differ_in_what_they_are_called_by(plan, name):
 
 
 def test_the_rate_with_the_best_validation_is_chosen_when_all_have_ended(plan):
-    cell = Cell('scenes', 'mae', 'linear')
+    cell = Adaptation('scenes', 'mae', 'linear')
     runs = plan.searches({})[cell]
     records = {run.name: dict(status='finished', numbers={'aAcc': 90., 'mIoU': value})
                for run, value in zip(runs.values(), (50., 70., 60., 65., 64.))}
@@ -239,10 +239,10 @@ def test_the_rate_with_the_best_validation_is_chosen_when_all_have_ended(plan):
 
 def test_nothing_is_searched_before_the_rate_of_its_head_is_known(plan):
     assert {cell.method for cell, runs in plan.searches({}).items() if runs} == {'linear'}
-    chosen = {Cell('breeds', 'mae', 'linear'): Rates(0.02)}
+    chosen = {Adaptation('breeds', 'mae', 'linear'): Rates(0.02)}
     searched = {cell for cell, runs in plan.searches(chosen).items() if runs and cell.method != 'linear'}
     variants = {name for name, gates in GATES.items() if not gates.sgd}
-    assert searched == {Cell('breeds', 'mae', method) for method in {*METHODS, *variants} - {'linear'}}
+    assert searched == {Adaptation('breeds', 'mae', method) for method in {*METHODS, *variants} - {'linear'}}
     assert all(rates.head == 0.02 for cell in searched for rates in plan.searches(chosen)[cell])
 
 
@@ -258,7 +258,7 @@ def test_tables_and_figures_share_their_runs_and_have_names_of_their_own(plan):
               for e in tables['figure7'].entries}
     assert counts['gpt', '48'] == 48 and counts['vpt-deep', '48'] == 4  # in each of 12 blocks
     assert {e.run for e in tables['gates'].entries if e.row == (GPT, )} == {
-        plan.run(Cell(task, 'mae', 'gpt'), Rates(0.1, 0.01)) for task in GATE_TASKS}
+        plan.run(Adaptation(task, 'mae', 'gpt'), Rates(0.1, 0.01)) for task in GATE_TASKS}
     starts = {e.column: config_of(e.run).model.backbone.get('start_block', 0) for e in tables['figure1'].entries}
     assert starts == {str(block): block - 1 for block in FULL.starts}
 
@@ -455,7 +455,7 @@ def test_the_report_of_nothing_says_that_nothing_has_finished(tmp_path):
 
 
 def test_a_run_of_the_search_that_diverged_keeps_nothing_from_being_published(plan):
-    searched, reported = plan.searches({})[Cell('scenes', 'mae', 'linear')].values(), plan.pretrainings()
+    searched, reported = plan.searches({})[Adaptation('scenes', 'mae', 'linear')].values(), plan.pretrainings()
     records = {run.name: dict(status='finished', made_with=dict(
         device='CPU', commit=None, python='3', versions={'torch': '2'})) for run in [*searched, *reported]}
     first, *_ = searched

@@ -19,12 +19,13 @@ from mmseg_gpt.lab.execute import write_record
 from mmseg_gpt.lab.finished import read_run
 from mmseg_gpt.lab.run import what_it_is
 from mmseg_gpt.lab.suite.figures import of_runs, of_suite
-from mmseg_gpt.lab.suite.places import method_of, prompts_in_all, task_of, vit_of
+from mmseg_gpt.lab.suite.places import prompts_in_all, task_of, vit_of
 from mmseg_gpt.lab.suite.plans import PLANS
 from mmseg_gpt.lab.suite.search import grid
 from mmseg_gpt.recipes import read_experiment
-from mmseg_gpt.recipes.experiment import METHODS, vits
+from mmseg_gpt.recipes.methods import METHODS, method_of
 from mmseg_gpt.recipes.tasks import TASKS
+from mmseg_gpt.recipes.vits import VITS
 
 ROOT = Path(__file__).parents[1]
 SEGMENTATION = find_config(str(ROOT / 'configs/setr_pup_gpt_mae_ade20k.py'))
@@ -33,7 +34,7 @@ SEGMENTATION = find_config(str(ROOT / 'configs/setr_pup_gpt_mae_ade20k.py'))
 # --- what a run is ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize('part, names', [('method', METHODS), ('vit', vits()), ('task', TASKS)])
+@pytest.mark.parametrize('part, names', [('method', METHODS), ('vit', VITS), ('task', TASKS)])
 def test_settings_tell_the_parts_of_the_name_of_an_experiment(part, names):
     for name in names:
         wanted = dict(method='gpt', vit='mae', task='cub') | {part: name}

@@ -12,6 +12,8 @@
     figure7  1 to 96 prompts on Stanford Cars
     figure8  figure 6 by dataset
 
+In fgvc and vtab, --methods can name any method (mmseg_gpt/recipes/methods.py), which then has rows of its own.
+
 A finished run is not run again and an interrupted one goes on where it stopped, so the same command continues a
 suite. A table of what is finished is written whenever it ends. Several processes with the same --out share the runs,
 one for each GPU:
@@ -53,7 +55,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the run that is going on is saved
     out, settings = args.out or Path('work_dirs/suite'), args.cfg_options or ()
     options, suffix = (['--authors-protocol'], '_authors') if args.authors_protocol else ([], '')
-    table = suite.with_options(suite.PLANS[args.table](), settings, options, suffix)
+    table = suite.with_options(suite.plan(args.table, args.methods), settings, options, suffix)
     try:
         entries = suite.part(table.entries, args.vits, args.methods, args.tasks)
     except ValueError as error:

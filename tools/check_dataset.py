@@ -71,7 +71,8 @@ def write(surveys: dict[str, 'Survey'], out: Path) -> None:
     """Writes the JSON file, completely or not at all, and the picture."""
     from mmengine.fileio import dump
 
-    from mmseg_gpt.datasets.report import as_numbers, plot_classes
+    from mmseg_gpt.analysis.dataset_figures import plot_classes
+    from mmseg_gpt.datasets.report import as_numbers
     unfinished = out.with_suffix('.part.json')
     dump(as_numbers(surveys), unfinished, indent=2)
     os.replace(unfinished, out)

@@ -69,13 +69,14 @@ def write(args: argparse.Namespace, compared: list['Compared'], warnings: list[s
     from mmseg_gpt.analysis.figures import write_figure, write_numbers, writing
     from mmseg_gpt.files import replacing
     from mmseg_gpt.lab import compare
+    from mmseg_gpt.lab.compare_figures import draw_comparison
     from mmseg_gpt.resources import this_command
     score = 'tta/mIoU' if args.tta else 'mIoU'
     rows, classes = compare.table(compared), compare.class_differences(compared, score)
     if args.tta and not classes:
         warnings = [*warnings, 'classes are left out, because not every run was tested with tools/test.py --tta']
     text, command = compare.markdown(rows, warnings), this_command()
-    files = [*write_figure(compare.draw_comparison(rows, classes, args.classes), args.out),
+    files = [*write_figure(draw_comparison(rows, classes, args.classes), args.out),
              *write_numbers(rows, args.out, command=command, warnings=warnings), args.out.with_suffix('.md')]
     with writing(files[-1]), replacing(files[-1]) as unfinished:
         unfinished.write_text(text, encoding='utf-8')

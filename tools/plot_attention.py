@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor
 
-    from mmseg_gpt.analysis.attention_figures import Column, Row
+    from mmseg_gpt.analysis.attention_figures import Column, MapRow
     from mmseg_gpt.apis import ServedTask
 
 QUERY = r'cls|prompts|to-prompts|click|prompt:[1-9]\d*|\d+,\d+'
@@ -99,7 +99,7 @@ def choose_heads(args: argparse.Namespace, number: int) -> list[int | None]:
     return [None if each == 'mean' else each - 1 for each in dict.fromkeys(heads)]
 
 
-def study_models(args: argparse.Namespace) -> tuple['np.ndarray', list['Column'], list['Row']]:
+def study_models(args: argparse.Namespace) -> tuple['np.ndarray', list['Column'], list['MapRow']]:
     """Runs all models on the images.
 
     Returns:
@@ -109,7 +109,7 @@ def study_models(args: argparse.Namespace) -> tuple['np.ndarray', list['Column']
         ValueError: there is no such query, block or head, or another model sees another picture.
     """
     from mmseg_gpt.analysis.attention import study, switched_off, variants
-    from mmseg_gpt.analysis.attention_figures import Column, Row, ask_for_point
+    from mmseg_gpt.analysis.attention_figures import Column, MapRow, ask_for_point
     from mmseg_gpt.apis import load_task
     from mmseg_gpt.engine import read_config
     from mmseg_gpt.engine.config import find_config
@@ -132,10 +132,10 @@ def study_models(args: argparse.Namespace) -> tuple['np.ndarray', list['Column']
                              'other. Give it a config with the same test pipeline')
         choose_blocks(args, max(task.vit.out_indices) + 1)
         columns.append(Column(name, study(task.vit, images, queries, blocks), task.vit.patch_embed.patch_size))
-    return picture, columns, [Row(query, block, head) for query in queries for block in blocks for head in heads]
+    return picture, columns, [MapRow(query, block, head) for query in queries for block in blocks for head in heads]
 
 
-def write(args: argparse.Namespace, picture: 'np.ndarray', columns: list['Column'], rows: list['Row']) -> list[Path]:
+def write(args: argparse.Namespace, picture: 'np.ndarray', columns: list['Column'], rows: list['MapRow']) -> list[Path]:
     """Writes both figures and their numbers."""
     from mmseg_gpt.analysis.attention_figures import draw_maps, draw_summaries, map_numbers, summary_numbers
     from mmseg_gpt.analysis.figures import write_figure, write_numbers

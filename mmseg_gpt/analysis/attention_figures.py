@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from .attention import Study, Summary
-from .figures import HEAT, line_style, new_figure, tidy
+from .figures import HEAT, frame_picture, in_style, line_style, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -31,8 +31,8 @@ class Column(NamedTuple):
     patch_size: int
 
 
-class Row(NamedTuple):
-    """One row of maps.
+class MapRow(NamedTuple):
+    """A row of maps: one question, asked in every model.
 
     Attributes:
         query: As in :func:`.attention.query_map`.
@@ -44,7 +44,7 @@ class Row(NamedTuple):
     head: int | None
 
     def map_in(self, study: Study) -> np.ndarray | None:
-        """Its map (h, w) in a model; None where its block has no prompts to ask for.
+        """Returns the map (h, w) in a model; None where its block has no prompts to ask for.
 
         Raises:
             ValueError: there is no such head.
@@ -58,7 +58,7 @@ class Row(NamedTuple):
 
     @property
     def label(self) -> str:
-        """What stands beside it."""
+        """The text beside the row."""
         words = dict(cls='CLS', prompts='mean prompt').get(self.query)
         words = words or ('patches to prompts' if self.query == 'to-prompts' else self.query.replace(':', ' '))
         words = f'patch at {words}' if self.point else words
@@ -67,7 +67,7 @@ class Row(NamedTuple):
 
     @property
     def unit(self) -> str:
-        """That of its maps."""
+        """The unit of its maps."""
         return 'share' if self.query == 'to-prompts' else 'times uniform'
 
     @property
@@ -76,7 +76,8 @@ class Row(NamedTuple):
         return tuple(map(int, self.query.split(','))) if ',' in self.query else None
 
 
-def draw_maps(picture: np.ndarray, columns: Sequence[Column], rows: Sequence[Row], title: str) -> 'Figure':
+@in_style
+def draw_maps(picture: np.ndarray, columns: Sequence[Column], rows: Sequence[MapRow], title: str) -> 'Figure':
     """Draws the maps over the picture, with one scale of colours for each row.
 
     The scale ends at the 99th percentile of the row, because single patches can draw many times the attention of all
@@ -108,21 +109,21 @@ def draw_maps(picture: np.ndarray, columns: Sequence[Column], rows: Sequence[Row
     return figure
 
 
-def show_picture(axis: 'Axes', picture: np.ndarray, row: Row, patch_size: int) -> None:
+def show_picture(axis: 'Axes', picture: np.ndarray, row: MapRow, patch_size: int) -> None:
     """Shows the picture itself, with what stands beside the row, and with the patch that asks."""
     axis.imshow(picture)
     axis.set_ylabel(row.label, rotation=0, ha='right', va='center')
-    axis.set(xticks=[], yticks=[])
+    frame_picture(axis)
     mark(axis, row, patch_size)
 
 
 def draw_row(axes: Sequence['Axes'], grey: np.ndarray, columns: Sequence[Column], maps: list[np.ndarray | None],
-             row: Row) -> None:
+             row: MapRow) -> None:
     """Draws the maps of a row over the picture in grey (H, W), and their colour bar."""
     known = np.concatenate([each.ravel() for each in maps if each is not None])
     top, drawn = np.percentile(known, 99), None
     for axis, column, values in zip(axes, columns, maps):
-        axis.set(xticks=[], yticks=[])
+        frame_picture(axis)
         if values is None:
             axis.axis('off')
             axis.text(0.5, 0.5, 'no prompts', ha='center', va='center', transform=axis.transAxes)
@@ -138,7 +139,7 @@ def draw_row(axes: Sequence['Axes'], grey: np.ndarray, columns: Sequence[Column]
     bar.ax.set_facecolor('0.5')  # the colours as they are over a grey picture
 
 
-def mark(axis: 'Axes', row: Row, patch_size: int) -> None:
+def mark(axis: 'Axes', row: MapRow, patch_size: int) -> None:
     """Frames the patch that asks, if one does."""
     if row.point is not None:
         from matplotlib.patches import Rectangle
@@ -147,6 +148,7 @@ def mark(axis: 'Axes', row: Row, patch_size: int) -> None:
             axis.add_patch(Rectangle(corner, patch_size, patch_size, fill=False, edgecolor=colour, linewidth=width))
 
 
+@in_style
 def draw_summaries(columns: Sequence[Column]) -> 'Figure':
     """Draws distance, entropy and share of prompts by block: a point for each head, and a line through their means."""
     names = dict(distance='Mean attention distance\n(pixels)', entropy='Entropy of attention\n(nats)',
@@ -160,16 +162,15 @@ def draw_summaries(columns: Sequence[Column]) -> 'Figure':
                 draw_summary(axis, name, i, column, spread=0.5 * (i / max(1, len(columns) - 1) - 0.5))
         axis.set(title=words, xlabel='Block', ylim=(0, None))
         axis.xaxis.get_major_locator().set_params(integer=True)
-        tidy(axis)
     axes[0][0].plot([], [], color='0.4', linestyle=':', label='if attention were uniform')
     axes[0][0].scatter([], [], s=12, color='0.4', label='one head')
-    figure.legend(*axes[0][0].get_legend_handles_labels(), loc='outside lower center', ncols=3, frameon=False)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc='outside lower center', ncols=3)
     figure.suptitle('What patches attend to, by block')
     return figure
 
 
 def has_prompts(column: Column) -> bool:
-    """Whether any block of a model has prompts."""
+    """Returns whether any block of a model has prompts."""
     return any(block.prompt_share.any() for block in column.study.uniform)
 
 
@@ -184,8 +185,8 @@ def draw_summary(axis: 'Axes', name: str, i: int, column: Column, spread: float)
     axis.plot(blocks, uniform, color=style['color'], linestyle=':', linewidth=1)
 
 
-def map_numbers(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[list[dict], list[list]]:
-    """A line for each map, with where it is largest; and the maps themselves, (h, w), in the same order."""
+def map_numbers(columns: Sequence[Column], rows: Sequence[MapRow]) -> tuple[list[dict], list[list]]:
+    """Returns a line for each map with where it is largest, and the maps themselves, (h, w), in the same order."""
     lines, maps = [], []
     for row in rows:
         for column in columns:
@@ -202,7 +203,7 @@ def map_numbers(columns: Sequence[Column], rows: Sequence[Row]) -> tuple[list[di
 
 
 def summary_numbers(columns: Sequence[Column]) -> list[dict]:
-    """A line for each model, block and head; head 'mean' is the mean of all, 'uniform' what uniform attention has."""
+    """Returns a line for each model, block and head, for the mean of all heads, and for uniform attention."""
     return [dict(model=column.name, block=block, head=head, distance_pixels=rounded(numbers[0]),
                  entropy_nats=rounded(numbers[1]), prompt_share=rounded(numbers[2]))
             for column in columns
@@ -211,13 +212,13 @@ def summary_numbers(columns: Sequence[Column]) -> list[dict]:
 
 
 def by_head(found: Summary, uniform: Summary) -> list[tuple[int | str, list]]:
-    """The three measures of each head of a block, of their mean, and of uniform attention."""
+    """Returns the three measures of each head of a block, of their mean, and of uniform attention."""
     heads = [(head, list(numbers)) for head, numbers in enumerate(zip(*(each.tolist() for each in found)), 1)]
     return [*heads, ('mean', [each.mean().item() for each in found]), ('uniform', [each.item() for each in uniform])]
 
 
 def rounded(value: float) -> float:
-    """To six digits."""
+    """Returns a number with six digits."""
     return float(f'{value:.6g}')
 
 

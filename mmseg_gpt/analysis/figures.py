@@ -1,9 +1,10 @@
 """How every figure looks and is written: the same in a paper and in a README, in grey and for colour-blind readers."""
 
 import csv
+import functools
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+STYLE = Path(__file__).with_name('mmseg_gpt.mplstyle')
 # Colours of Okabe and Ito. A line has a marker and dashes of its own as well, so that grey prints work too.
 COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000')
 MARKERS = ('o', 's', 'D', '^', 'v', 'P', 'X')
@@ -43,40 +45,51 @@ def bar_style(i: int) -> dict[str, str]:
     return dict(color=COLOURS[i % len(COLOURS)], hatch=HATCHES[i % len(HATCHES)], edgecolor='white')
 
 
+def in_style(draw: Callable) -> Callable:
+    """Lets a function draw in the style of ``mmseg_gpt.mplstyle``, and leaves no global state."""
+    @functools.wraps(draw)
+    def draw_in_style(*args, **kwargs):
+        from matplotlib import style
+        with style.context(STYLE):
+            return draw(*args, **kwargs)
+    return draw_in_style
+
+
+@in_style
 def new_figure(rows: int = 1, columns: int = 1, width: float = 4.2, height: float = 3.2,
-               **options) -> tuple['Figure', np.ndarray]:
-    """An empty figure that needs no display and leaves no global state.
+               layout: str = 'constrained', **options) -> tuple['Figure', np.ndarray]:
+    """Returns an empty figure that needs no display and leaves no global state.
 
     Args:
-        rows: Of axes.
-        columns: Of axes.
-        width: Of each, in inches.
-        height: Of each, in inches.
-        **options: Of ``Figure.subplots``.
+        rows: How many rows of axes there are.
+        columns: How many columns of axes there are.
+        width: The width of each axes, in inches.
+        height: The height of each axes, in inches.
+        layout: How axes find their places; 'none' lets the caller place them.
+        **options: Options of ``Figure.subplots``.
 
     Returns:
-        tuple: The figure, and its axes (rows, columns).
+        The figure, and its axes (rows, columns).
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
-    figure = Figure(figsize=(width * columns, height * rows), layout='constrained')
+    figure = Figure(figsize=(width * columns, height * rows), layout=layout)
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def tidy(axis: 'Axes') -> None:
-    """A light grid, and no frame at the top and at the right: for axes with numbers on them."""
-    axis.grid(alpha=0.3)
-    axis.set_axisbelow(True)
-    axis.spines[['top', 'right']].set_visible(False)
+def frame_picture(axis: 'Axes') -> None:
+    """Gives an axes the frame of a picture: on all four sides, without numbers."""
+    axis.set(xticks=[], yticks=[])
+    axis.spines[:].set_visible(True)
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Says it in words where a file cannot be written.
+    """Turns errors of the operating system into words that name the file.
 
     Raises:
-        ValueError: in the place of the operating system's errors.
+        ValueError: The file cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,6 +98,7 @@ def writing(path: Path) -> Iterator[None]:
         raise ValueError(f'{path} cannot be written: {error.strerror or error}') from error
 
 
+@in_style
 def write_figure(figure: 'Figure', path: Path) -> list[Path]:
     """Writes a figure as PNG (150 dots an inch) and SVG, and in the format of ``path`` if that is another.
 
@@ -92,38 +106,37 @@ def write_figure(figure: 'Figure', path: Path) -> list[Path]:
 
     Args:
         figure: What is written.
-        path: Where; its suffix is .png, .svg or .pdf. The folder is made.
+        path: The file; its suffix is .png, .svg or .pdf. The folder is made.
 
     Returns:
         The files.
 
     Raises:
-        ValueError: it cannot be written.
+        ValueError: A file cannot be written.
     """
-    import matplotlib
     written = []
-    with writing(path), matplotlib.rc_context({'svg.hashsalt': 'mmseg_gpt'}):
+    with writing(path):
         for suffix in dict.fromkeys(('.png', '.svg', path.suffix)):
             dates = dict(CreationDate=None) if suffix == '.pdf' else dict(Date=None) if suffix == '.svg' else {}
             with replacing(path.with_suffix(suffix)) as unfinished:
-                figure.savefig(unfinished, format=suffix[1:], dpi=150, metadata=dates)
+                figure.savefig(unfinished, format=suffix[1:], metadata=dates)
             written.append(path.with_suffix(suffix))
     return written
 
 
 def write_numbers(rows: Sequence[dict], path: Path, **facts: object) -> list[Path]:
-    """Writes what a figure shows as CSV, and as JSON with what else is to be known.
+    """Writes the numbers of a figure as CSV, and as JSON together with further facts.
 
     Args:
         rows: Flat, with the same keys; None is an empty cell. Numbers that are not finite become None.
-        path: Of the figure.
+        path: The file of the figure.
         **facts: Further keys of the JSON file, beside ``rows``, to which the same applies.
 
     Returns:
         The files.
 
     Raises:
-        ValueError: they cannot be written.
+        ValueError: A file cannot be written.
     """
     rows = finite(rows)
     table, everything = path.with_suffix('.csv'), path.with_suffix('.json')
@@ -138,7 +151,7 @@ def write_numbers(rows: Sequence[dict], path: Path, **facts: object) -> list[Pat
 
 
 def finite(value: object) -> object:
-    """The same, down to its items, with None for numbers that are not finite, which JSON does not have."""
+    """Replaces numbers that are not finite, which JSON does not have, by None, in nested data too."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .figures import ORDERED, line_style, new_figure, tidy
+from .figures import ORDERED, in_style, line_style, new_figure
 from .gates import QUANTITIES, GateHistory, GateReport, selection_ratio
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ HARD = 'hard gates: the probability to be open'
 LETTERS_OF_A_PANEL = 60  # of a note above it
 
 
+@in_style
 def plot_gates(reports: list[GateReport]) -> 'Figure':
     """Draws gates, selection ratios and temperatures by block, for one or several checkpoints.
 
@@ -26,7 +27,8 @@ def plot_gates(reports: list[GateReport]) -> 'Figure':
         reports: What to draw side by side.
 
     Returns:
-        The figure, with a panel for each quantity that any of them has. Above is said whose gates have not moved.
+        The figure, with a panel for each quantity that any of them has. Notes above name those whose gates have
+        not moved.
     """
     from matplotlib.ticker import MaxNLocator
     panels = dict(gates=[r.gates for r in reports],
@@ -42,11 +44,12 @@ def plot_gates(reports: list[GateReport]) -> 'Figure':
                 lines[label], = axis.plot(np.arange(1, len(value) + 1), value, **line_style(i))
         label_axis(axis, quantity, 'Block')
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(lines.values(), lines, loc='outside lower center', ncols=len(panels), frameon=False)
+    figure.legend(lines.values(), lines, loc='outside lower center', ncols=len(panels))
     write_notes(figure, [report.note for report in reports], len(panels))
     return figure
 
 
+@in_style
 def plot_history(histories: list[GateHistory]) -> 'Figure':
     """Draws gates, selection ratios and temperatures over the iterations, a line for each block.
 
@@ -54,7 +57,7 @@ def plot_history(histories: list[GateHistory]) -> 'Figure':
         histories: A row of panels each.
 
     Returns:
-        The figure. Above is said whose gates have not moved.
+        The figure. Notes above it name the checkpoints whose gates have not moved.
     """
     from matplotlib.ticker import MaxNLocator
     quantities = [name for name in QUANTITIES if any(name in history.series for history in histories)]
@@ -81,7 +84,7 @@ def plot_history(histories: list[GateHistory]) -> 'Figure':
 
 
 def block_colours(depth: int) -> 'ScalarMappable':
-    """A colour for each of the blocks 1 .. ``depth``, from dark to light."""
+    """Returns a colour for each of the blocks 1 .. ``depth``, from dark to light."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import BoundaryNorm, ListedColormap
@@ -91,12 +94,11 @@ def block_colours(depth: int) -> 'ScalarMappable':
 
 
 def label_axis(axis: 'Axes', quantity: str, over: str) -> None:
-    """Titles and limits of a panel."""
+    """Gives a panel its titles and limits."""
     axis.set(title=TITLES[quantity], xlabel=over)
     axis.ticklabel_format(useOffset=False)
     if quantity == 'selection_ratio':
         axis.set_ylim(0, 1.1 * max((np.nanmax(line.get_ydata()) for line in axis.lines), default=1.))
-    tidy(axis)
 
 
 def write_notes(figure: 'Figure', notes: list[str | None], panels: int) -> None:

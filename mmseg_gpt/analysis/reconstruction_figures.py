@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .figures import line_style, new_figure, tidy, write_figure, write_numbers
+from .figures import frame_picture, in_style, line_style, new_figure, write_figure, write_numbers
 from .reconstructions import Reconstruction, summary
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ GAP = 0.15  # between two images, in pictures
 LETTERS = 13  # of the name of an image that fit in an inch
 
 
+@in_style
 def draw_pictures(originals: dict[str, np.ndarray], vits: Sequence[str], blocks: Sequence[int], iterations: int,
                   found: Sequence[Reconstruction]) -> 'Figure':
     """Draws each image above its reconstructions: a row for each ViT, a column for each block, with PSNR and SSIM.
@@ -59,7 +60,7 @@ def draw_pictures(originals: dict[str, np.ndarray], vits: Sequence[str], blocks:
 def show(axis: 'Axes', pixels: np.ndarray) -> None:
     """Puts a picture (H, W, 3) on an axis, without numbers at its sides."""
     axis.set_axis_on()
-    axis.set(xticks=[], yticks=[])
+    frame_picture(axis)
     axis.imshow(pixels)
 
 
@@ -75,10 +76,11 @@ def show_reconstruction(axis: 'Axes', found: Reconstruction | None, iterations: 
 
 
 def shortened(name: str, letters: int) -> str:
-    """A name without its middle, if it is too long."""
+    """Returns a name, without its middle if it is too long."""
     return name if len(name) <= letters else f'{name[:letters // 2 - 1]}...{name[2 - letters // 2:]}'
 
 
+@in_style
 def draw_scores(found: Sequence[Reconstruction]) -> 'Figure':
     """Draws PSNR and SSIM by block, a line for each ViT: mean over images, bars of one standard deviation."""
     rows = summary(found)
@@ -89,16 +91,15 @@ def draw_scores(found: Sequence[Reconstruction]) -> 'Figure':
             of_vit = sorted((row for row in rows if row['vit'] == vit), key=lambda row: row['block'])
             beside = 0.1 * (i - (len(vits) - 1) / 2)  # so that no bar hides another
             axis.errorbar([row['block'] + beside for row in of_vit], [row[score] for row in of_vit],
-                          [row[f'{score}_std'] or 0. for row in of_vit], label=vit, capsize=3, **line_style(i))
+                          [row[f'{score}_std'] or 0. for row in of_vit], label=vit, **line_style(i))
         axis.set(xlabel='Block', ylabel=label, xticks=blocks)
-        tidy(axis)
     figure.legend(*axes[0][0].get_legend_handles_labels(), loc='outside lower center', ncols=4)
     figure.suptitle(f'Deep Image Prior: scores by block\n({counted([row["images"] for row in rows])})')
     return figure
 
 
 def counted(images: Sequence[int]) -> str:
-    """Of how many images the scores are, in words."""
+    """Says in words how many images the scores are of."""
     fewest, most = min(images), max(images)
     if most == 1:
         return '1 image'

@@ -1,9 +1,10 @@
 """Drawing series of numbers with the spread over their seeds: lines over a quantity, and bars by category."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from statistics import mean, stdev
 from typing import TYPE_CHECKING, NamedTuple
 
-from .figures import bar_style, line_style, new_figure, tidy
+from .figures import bar_style, in_style, line_style, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
@@ -22,7 +23,7 @@ class Point(NamedTuple):
         x: Where it is on the axis; text for bars.
         y: In percent, the mean over seeds; None if nothing was measured.
         std: The standard deviation over seeds, if there are two.
-        seeds: How many.
+        seeds: How many seeds there are.
         paper: What the paper prints for it, if anything.
     """
     panel: str
@@ -34,6 +35,12 @@ class Point(NamedTuple):
     paper: float | None = None
 
 
+def mean_and_std(values: Collection[float]) -> tuple[float | None, float | None]:
+    """Returns the mean, and the standard deviation (that of a sample); None where there are too few values."""
+    return mean(values) if values else None, stdev(values) if len(values) > 1 else None
+
+
+@in_style
 def draw_lines(points: Sequence[Point], title: str, x: str, y: str, logarithmic: bool = False) -> 'Figure':
     """Draws a line for each series over ``x``, in panels side by side.
 
@@ -48,7 +55,6 @@ def draw_lines(points: Sequence[Point], title: str, x: str, y: str, logarithmic:
     figure, axes = new_figure(1, len(panels), width=6.5 if len(panels) == 1 else 4.8, height=4.2)
     names = list(dict.fromkeys(point.series for point in points))
     for axis, panel in zip(axes[0], panels):
-        tidy(axis)
         inside = [point for point in points if point.panel == panel]
         for i, name in enumerate(names):
             draw_line(axis, [p for p in inside if p.series == name], line_style(i), name)
@@ -65,13 +71,14 @@ def draw_line(axis: 'Axes', points: Sequence[Point], style: dict[str, str], name
     """Draws one series: what was measured as a line, what the paper prints as hollow markers."""
     drawn = sorted((p for p in points if p.y is not None), key=lambda p: p.x)
     if drawn:
-        axis.errorbar([p.x for p in drawn], [p.y for p in drawn], [p.std or 0 for p in drawn], label=name, capsize=3,
+        axis.errorbar([p.x for p in drawn], [p.y for p in drawn], [p.std or 0 for p in drawn], label=name,
                       **style)
     if printed := [p for p in points if p.paper is not None]:
         axis.plot([p.x for p in printed], [p.paper for p in printed], linestyle='', marker=style['marker'],
                   markersize=11, markerfacecolor='none', markeredgecolor=style['color'])
 
 
+@in_style
 def draw_bars(points: Sequence[Point], title: str, y: str) -> 'Figure':
     """Draws a bar for each series at each category, in panels below each other.
 
@@ -87,7 +94,6 @@ def draw_bars(points: Sequence[Point], title: str, y: str) -> 'Figure':
     figure, axes = new_figure(len(panels), 1, width=max(7.5, 1.5 + 0.13 * len(categories) * (len(names) + 1)),
                               height=3.2, sharex=True)
     for axis, panel in zip(axes[:, 0], panels):
-        tidy(axis)
         axis.grid(visible=False, axis='x')
         for i, name in enumerate(names):
             offset = (i - (len(names) - 1) / 2) / (len(names) + 1)
@@ -99,6 +105,7 @@ def draw_bars(points: Sequence[Point], title: str, y: str) -> 'Figure':
     return finish(figure, axes[:, 0], title, points)
 
 
+@in_style
 def draw_dots(points: Sequence[Point], title: str, x: str, columns: int) -> 'Figure':
     """Draws a dot for each series with its spread, below one another, in panels of their own scale.
 
@@ -113,10 +120,9 @@ def draw_dots(points: Sequence[Point], title: str, x: str, columns: int) -> 'Fig
     rows = -(-len(panels) // columns)
     figure, axes = new_figure(rows, columns, width=3.4, height=1 + 0.22 * len(names), sharey=True)
     for axis, panel in zip(axes.flat, panels):
-        tidy(axis)
         for point in (point for point in points if point.panel == panel):
             style = line_style(names.index(point.series)) | dict(linestyle='')
-            axis.errorbar([point.y], [names.index(point.series)], xerr=[point.std or 0], capsize=3, **style)
+            axis.errorbar([point.y], [names.index(point.series)], xerr=[point.std or 0], **style)
         axis.set(title=panel, xlabel=x)
     for axis in axes[:, 0]:
         axis.set_yticks(range(len(names)), names)
@@ -142,7 +148,7 @@ def draw_one_bar_each(axis: 'Axes', places: Sequence[tuple[float, Point]], width
 
 
 def finish(figure: 'Figure', axes: Sequence['Axes'], title: str, points: Sequence[Point]) -> 'Figure':
-    """Adds the title, one legend for all panels, and of how many seeds the numbers are."""
+    """Adds the title, one legend for all panels, and how many seeds there are."""
     from matplotlib.lines import Line2D
     shown: dict[str, Artist] = {name: handle for axis in axes
                                 for handle, name in zip(*axis.get_legend_handles_labels())}
@@ -152,12 +158,12 @@ def finish(figure: 'Figure', axes: Sequence['Axes'], title: str, points: Sequenc
     figure.suptitle(title)
     columns = max(1, int(figure.get_figwidth() // 2.5))
     figure.legend(shown.values(), shown.keys(), loc='outside lower center', ncols=min(len(shown), columns),
-                  frameon=False, title=seeds_in_words(points), title_fontsize='small')
+                  title=seeds_in_words(points), title_fontsize='small')
     return figure
 
 
 def seeds_in_words(points: Sequence[Point]) -> str:
-    """Of how many seeds the numbers are."""
+    """Says of how many seeds the numbers are."""
     counts = sorted({point.seeds for point in points if point.y is not None})
     if counts[-1:] in ([], [1]):
         return 'one seed each' if counts else 'nothing was measured yet'

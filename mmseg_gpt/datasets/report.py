@@ -1,6 +1,4 @@
-"""Surveys of datasets as text, as plain numbers and as a picture."""
-
-from pathlib import Path
+"""Surveys of datasets as text and as plain numbers."""
 
 import numpy as np
 from prettytable import PrettyTable
@@ -62,23 +60,3 @@ def class_table(found: Survey) -> PrettyTable:
     for name, pixels, share, images in zip(found.classes, found.pixels, shares, found.images):
         table.add_row([name, *([f'{pixels:,}'] if mapped else []), f'{share:.3%}', f'{images:,}'])
     return table
-
-
-def plot_classes(surveys: dict[str, Survey], path: str | Path) -> bool:
-    """Draws the share of each class in each split on a logarithmic scale, and returns False if there are no labels."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, no global state
-    from matplotlib.figure import Figure
-    labelled = {split: found for split, found in surveys.items() if found.counts.any()}
-    if not labelled:
-        return False
-    classes = max((found.classes for found in labelled.values()), key=len)
-    figure = Figure(figsize=(max(6, 0.14 * len(classes)), 4), layout='constrained')
-    axes = figure.add_subplot()
-    for split, found in labelled.items():
-        share = found.counts / found.counts.sum()
-        axes.plot(np.arange(len(share)), np.where(share > 0, share, np.nan), 'o', markersize=4, label=split)
-    axes.set(yscale='log', ylabel='share of labels', xlim=(-1, len(classes)))
-    axes.set_xticks(range(len(classes)), classes, rotation=90, fontsize=6)
-    axes.legend()
-    FigureCanvasAgg(figure).print_png(path)
-    return True

@@ -2,16 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mean, stdev
-from typing import TYPE_CHECKING, NamedTuple
+from statistics import mean
+from typing import NamedTuple
 
-from ..analysis.figures import line_style, new_figure, tidy
+from ..analysis.series import mean_and_std
 from ..settings import is_under
+from ..wording import markdown_table
 from .finished import ITERATIONS, FinishedRun, by_seed, differing, in_words
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 NAMES = {'mIoU': 'mIoU SS', 'tta/mIoU': 'mIoU MS', 'accuracy/top1': 'accuracy'}
 SPREAD = ', standard deviation'
@@ -35,7 +32,7 @@ class Difference(NamedTuple):
 
 
 def check(compared: Sequence[Compared]) -> list[str]:
-    """Warnings where runs cannot simply be compared: other data, crops, batches or iterations.
+    """Returns warnings where runs cannot simply be compared: other data, crops, batches or iterations.
 
     Raises:
         ValueError: those of one name differ in more than their seeds, or segmentation stands beside classification.
@@ -65,22 +62,22 @@ def check(compared: Sequence[Compared]) -> list[str]:
 
 
 def ground_differences(one: FinishedRun, other: FinishedRun) -> dict[str, tuple[object, object]]:
-    """What two runs of whatever method differ in that makes their scores or costs mean something else."""
+    """Returns in what two runs differ, apart from their methods, so that scores or costs mean something else."""
     return {key: values for key, values in differing(one, other).items()
             if is_under(key, GROUND) and not same_folder(key, *values)}
 
 
 def same_folder(key: str, one: object, other: object) -> bool:
-    """Whether two settings are the same folder at two places: the last part stays when data is moved."""
+    """Returns whether two settings are one folder at two places: the last part stays when data is moved."""
     return key.endswith('data_root') and None not in (one, other) and Path(one).name == Path(other).name
 
 
 def table(compared: Sequence[Compared]) -> list[dict]:
-    """A row for each name: scores (mean and standard deviation over its seeds), parameters, costs, iterations.
+    """Returns a row for each name: scores (mean and standard deviation over seeds), parameters, costs, iterations.
 
     Returns:
-        Rows with the same keys. None is what was not measured, for one seed or more; the standard deviation of one
-        seed is None too.
+        Rows with the same keys. What was not measured for every seed is None, and so is the standard deviation of one
+        seed.
     """
     scores = [number for number in NAMES if any(number in run.numbers for _, runs in compared for run in runs)]
     rows = []
@@ -88,9 +85,8 @@ def table(compared: Sequence[Compared]) -> list[dict]:
         row: dict[str, object] = dict(run=name)
         for number in scores:
             values = [run.numbers[number] for run in runs if number in run.numbers]
-            whole = len(values) == len(runs)
-            row[f'{NAMES[number]} (%)'] = mean(values) if whole else None
-            row[f'{NAMES[number]}{SPREAD}'] = stdev(values) if whole and len(values) > 1 else None
+            row[f'{NAMES[number]} (%)'], row[f'{NAMES[number]}{SPREAD}'] = mean_and_std(
+                values if len(values) == len(runs) else ())
         counted = runs[0].parameters
         memory, seconds = ([getattr(run, what) for run in runs] for what in ('memory', 'seconds'))
         rows.append(row | {
@@ -103,7 +99,7 @@ def table(compared: Sequence[Compared]) -> list[dict]:
 
 
 def class_differences(compared: Sequence[Compared], number: str = 'mIoU') -> list[Difference]:
-    """The IoU of each class of the first run, in each of them.
+    """Returns the IoU of each class of the first run, in each of the runs.
 
     Args:
         compared: The first is what the others are compared with.
@@ -123,7 +119,7 @@ def class_differences(compared: Sequence[Compared], number: str = 'mIoU') -> lis
 
 
 def largest(differences: Sequence[Difference], most: int) -> list[str]:
-    """The classes in which some run differs most from the first, by the mean difference, the highest gain first."""
+    """Returns the classes in which some run differs most from the first, those with the highest mean gain first."""
     by_class: dict[str, list[float]] = {}
     for found in differences:
         if found.difference is not None and found.name != differences[0].name:
@@ -133,17 +129,17 @@ def largest(differences: Sequence[Difference], most: int) -> list[str]:
 
 
 def markdown(rows: Sequence[dict], warnings: Sequence[str]) -> str:
-    """The table as Markdown, and the warnings under it."""
+    """Returns the table as Markdown, with the warnings under it."""
     kept = [key for key in rows[0] if not key.endswith(SPREAD)]
-    lines = [' | '.join(kept), ' | '.join(['---', *['---:'] * (len(kept) - 1)])]
+    lines = []
     for row in rows:
         spread = {key.replace(SPREAD, ' (%)'): value for key, value in row.items() if key.endswith(SPREAD)}
-        lines.append(' | '.join(shown(row[key], spread.get(key)) for key in kept))
-    return '\n'.join([*(f'| {line} |' for line in lines), *(f'\nWarning: {warning}.' for warning in warnings)]) + '\n'
+        lines.append([shown(row[key], spread.get(key)) for key in kept])
+    return '\n'.join([markdown_table(kept, lines), *(f'\nWarning: {warning}.' for warning in warnings)]) + '\n'
 
 
 def shown(value: object, spread: float | None = None) -> str:
-    """A cell as it is printed; what was not measured is empty."""
+    """Returns a cell as it is printed; what was not measured is empty."""
     if value is None:
         return ''
     if spread is not None:
@@ -151,59 +147,3 @@ def shown(value: object, spread: float | None = None) -> str:
     if isinstance(value, float):
         return f'{value:.3g}' if 0 < value < 1 else f'{value:,.2f}'
     return f'{value:,}' if isinstance(value, int) else str(value)
-
-
-def draw_comparison(rows: Sequence[dict], differences: Sequence[Difference], most: int = 20) -> 'Figure':
-    """Draws the scores of the runs and, under them, the classes in which they differ most from the first.
-
-    Args:
-        rows: Of :func:`table`.
-        differences: Of :func:`class_differences`; may be empty.
-        most: How many classes are shown.
-    """
-    classes = largest(differences, most)
-    heights = [0.9 + 0.35 * len(rows), *([1.1 + 0.24 * len(classes)] if classes else [])]
-    figure, axes = new_figure(len(heights), 1, width=7.5, height=sum(heights) / len(heights),
-                              height_ratios=heights)
-    draw_scores(axes[0, 0], rows)
-    if classes:
-        draw_differences(axes[1, 0], [found for found in differences if found.difference is not None], classes,
-                         [row['run'] for row in rows])
-    return figure
-
-
-def draw_scores(axis: 'Axes', rows: Sequence[dict]) -> None:
-    """Draws a point for each score of each run, the first run at the top."""
-    scores = [name for name in NAMES.values() if f'{name} (%)' in rows[0]]
-    for i, name in enumerate(scores):
-        drawn = [(row[f'{name} (%)'], y, row[f'{name}{SPREAD}'] or 0) for y, row in enumerate(rows)
-                 if row[f'{name} (%)'] is not None]
-        if drawn:
-            values, places, spread = zip(*drawn)
-            axis.errorbar(values, places, xerr=spread, label=name, capsize=3, **line_style(i) | dict(linestyle=''))
-    tidy(axis)
-    axis.set_yticks(range(len(rows)), [row['run'] for row in rows])
-    several = max(row['seeds'] for row in rows) > 1
-    axis.set(title='Scores' + (', mean and standard deviation of seeds' if several else ''),
-             xlabel=f'{" and ".join(dict.fromkeys(name.split()[0] for name in scores))} (%)',
-             ylim=(len(rows) - 0.5, -0.5))
-    if len(scores) > 1:
-        axis.legend(loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
-
-
-def draw_differences(axis: 'Axes', differences: Sequence[Difference], classes: Sequence[str], names: Sequence[str]
-                     ) -> None:
-    """Draws a row of points for each class, one for each run but the first."""
-    for i, name in enumerate(names[1:], 1):
-        drawn = [(found.difference, classes.index(found.class_name)) for found in differences
-                 if found.name == name and found.class_name in classes]
-        if drawn:
-            axis.plot(*zip(*drawn), label=name, **line_style(i) | dict(linestyle=''))
-    tidy(axis)
-    axis.axvline(0, color='black', linewidth=1)
-    axis.set_yticks(range(len(classes)), classes)
-    counted = len({found.class_name for found in differences})
-    axis.set(title='All classes' if len(classes) == counted else
-             f'The {len(classes)} of {counted} classes that differ most', ylim=(len(classes) - 0.5, -0.5),
-             xlabel=f'difference in IoU from {names[0]} (percentage points)')
-    axis.figure.legend(loc='outside lower center', ncols=2, frameon=False, handles=axis.get_legend_handles_labels()[0])

@@ -14,14 +14,10 @@ from torch.utils.checkpoint import checkpoint
 
 from ..checkpoints.fit import differences
 from ..checkpoints.read import CheckpointError
-from .prompts import DeepPrompt, GatedPrompt, HardGatedPrompt, ShallowPrompt
 from .vit import Block, VisionTransformer
 
 FEATURE_MAPS = ('featmap', 'normed_featmap')
 OUT_TYPES = (*FEATURE_MAPS, 'cls_token', 'mean_patch', 'mean_prompt', 'mean_all')
-
-for strategy in (ShallowPrompt, DeepPrompt, GatedPrompt, HardGatedPrompt):
-    MODELS.register_module(module=strategy)
 
 
 @MODELS.register_module()

@@ -20,11 +20,13 @@ Blocks are counted from 0, so the gate of the paper's block ``l`` is ``gate_prio
 import math
 
 import torch
+from mmengine.registry import MODELS
 from torch import Tensor, nn
 
 from .vit import at_least_float32
 
 
+@MODELS.register_module()
 class ShallowPrompt(nn.Module):
     """VPT-shallow: prompts enter once and then pass through every block (equation 4).
 
@@ -88,6 +90,7 @@ class ShallowPrompt(nn.Module):
         return after
 
 
+@MODELS.register_module()
 class DeepPrompt(ShallowPrompt):
     """VPT-deep: each block gets prompts of its own, and the prompts it returns are dropped (equation 5).
 
@@ -109,6 +112,7 @@ class DeepPrompt(ShallowPrompt):
         return after if last else self.enter(self.tokens[block + 1], len(after))
 
 
+@MODELS.register_module()
 class GatedPrompt(ShallowPrompt):
     """Gated Prompt Tuning: a learnable gate per block mixes the prompts before and after it (equations 6 and 7).
 
@@ -150,6 +154,7 @@ class GatedPrompt(ShallowPrompt):
         return g * after + (1 - g) * at_least_float32(before)  # equation 7
 
 
+@MODELS.register_module()
 class HardGatedPrompt(GatedPrompt):
     """Gated prompts whose gates are 0 or 1: Gumbel-sigmoid with a straight-through gradient (Table 4).
 

@@ -5,39 +5,29 @@ silent (the initial weights of the head, the images used for training).
 """
 
 import math
-from pathlib import Path
 
 from mmengine.config import Config
 
 from ..models.vit import read_arch
 from ..resources import CONFIGS
+from .methods import METHODS, options
 from .tasks import TASKS, Hyperparameters, Task, hyperparameters
+from .vits import VITS, settings_of_vit
 
-# What of the backbone is trained, as settings of GatedPromptViT.
-METHODS = {
-    'gpt': lambda h: dict(prompt=gated('GatedPrompt', h), temperature=True),
-    'hard-gates': lambda h: dict(prompt=gated('HardGatedPrompt', h), temperature=True),
-    'gates-only': lambda h: dict(prompt=gated('GatedPrompt', h)),
-    'temperatures-only': lambda h: dict(prompt=shallow(h), temperature=True),
-    'vpt-shallow': lambda h: dict(prompt=shallow(h)),
-    # The paper has 10 in each block where its own method has 100; where that has few, as many in each block.
-    'vpt-deep': lambda h: dict(prompt=dict(type='DeepPrompt', num_tokens=min(h.prompts, 10))),
-    'linear': lambda h: dict(prompt=None),
-    'full': lambda h: dict(prompt=None, frozen=False),
-}
-# Of the pixels a ViT was trained on, by channel, where its base does not say otherwise: ImageNet's.
+# Statistics of the pixels a ViT was trained on, by channel, where its base does not say otherwise: ImageNet's.
 PIXELS = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
-FULL_LR = 0.01  # Not of the paper, whose rates are for a frozen ViT.
+FULL_LR = 0.01  # not from the paper, whose rates are for frozen ViTs
+DEEP_PROMPTS = 10  # in each block, where the paper's own method has 100; where that has fewer, as many in each block
 
 
 def experiment(name: str) -> dict:
-    """The settings of an experiment beside ``_base_/schedules/sgd_100e.py`` and ``_base_/runtime_cls.py``.
+    """Returns the settings of an experiment beside ``_base_/schedules/sgd_100e.py`` and ``_base_/runtime_cls.py``.
 
     Args:
-        name: ``cls_METHOD_VIT_TASK``, such as 'cls_gpt_mae_cub': one of ``METHODS``, of :func:`vits` and of ``TASKS``.
+        name: ``cls_METHOD_VIT_TASK``, such as 'cls_gpt_mae_cub': one of ``METHODS``, of ``VITS`` and of ``TASKS``.
 
     Returns:
-        dict: ``model``, ``data_preprocessor``, the data loaders and evaluators, and the learning rate.
+        ``model``, ``data_preprocessor``, the data loaders and evaluators, and the learning rate.
 
     Raises:
         ValueError: there is no such experiment; the message says which part of the name is unknown.
@@ -45,11 +35,11 @@ def experiment(name: str) -> dict:
     method, vit, task = parts(name)
     chosen = hyperparameters(vit, task)
     return dict(
-        model=model(METHODS[method](chosen), vit, TASKS[task].classes),
+        model=model(method_options(method, chosen), vit, TASKS[task].classes),
         data_preprocessor=dict(
             num_classes=TASKS[task].classes, to_rgb=True,
             **{name: settings_of_vit(vit).get(name, usual) for name, usual in PIXELS.items()}),
-        optim_wrapper=dict(optimizer=dict(lr=FULL_LR if method == 'full' else chosen.lr)),
+        optim_wrapper=dict(optimizer=dict(lr=chosen.lr if METHODS[method].frozen else FULL_LR)),
         **data(TASKS[task], chosen))
 
 
@@ -72,7 +62,7 @@ def read_experiment(name: str) -> Config:
 
 
 def parts(name: str) -> tuple[str, str, str]:
-    """The method, the ViT and the task in the name of an experiment.
+    """Returns the method, the ViT and the task in the name of an experiment.
 
     Raises:
         ValueError: one of them is unknown.
@@ -80,33 +70,30 @@ def parts(name: str) -> tuple[str, str, str]:
     start, method, vit, task = [*name.split('_', 3), '', '', ''][:4]
     if start != 'cls' or not task:
         raise ValueError(f'{name} is not of the form cls_METHOD_VIT_TASK, such as cls_gpt_mae_cub')
-    for what, part, known in (('method', method, METHODS), ('ViT', vit, vits()), ('task', task, TASKS)):
+    for what, part, known in (('method', method, METHODS), ('ViT', vit, VITS), ('task', task, TASKS)):
         if part not in known:
             raise ValueError(f'there is no experiment {name}: the {what} "{part}" is none of {", ".join(known)}')
     return method, vit, task
 
 
-def vits() -> dict[str, Path]:
-    """Returns the config of each pretrained ViT by its name here: those of segmentation, ViT-B without its letter."""
-    files = sorted((CONFIGS / '_base_/backbones').glob('*.py'))
-    return {file.stem.removesuffix('_b').replace('_', '-'): file for file in files}
-
-
-def settings_of_vit(name: str) -> dict:
-    """Returns what the base of a pretrained ViT says: settings of GatedPromptViT, and ``PIXELS`` that are not usual."""
-    return Config.fromfile(vits()[name]).vit.to_dict()
+def method_options(method: str, chosen: Hyperparameters) -> dict:
+    """Returns the backbone's settings of a method with the hyperparameters of a task."""
+    prompts = min(chosen.prompts, DEEP_PROMPTS) if METHODS[method].each_block else chosen.prompts
+    return options(method, prompts, chosen.gate_init)
 
 
 def model(adapted: dict, vit: str, classes: int) -> dict:
-    """A classifier: the ViT, and one linear layer on its pooled tokens.
+    """Returns a classifier: the ViT, and one linear layer on its pooled tokens.
 
-    The authors pool MAE by the mean of prompts and patches, and MoCo v3 by CLS; both through the checkpoint's own
-    norm, frozen.
+    Tokens are pooled after the checkpoint's own norm, which is frozen, as the authors do.
+
+    Args:
+        adapted: The backbone's settings of the method.
+        vit: One of ``VITS``.
+        classes: How many there are.
     """
     settings = {name: value for name, value in settings_of_vit(vit).items() if name not in PIXELS}
-    backbone = dict(
-        settings, type='GatedPromptViT', img_size=224, frozen=True,
-        out_type='mean_all' if vit.startswith('mae') else 'cls_token')
+    backbone = dict(settings, type='GatedPromptViT', img_size=224, frozen=True, out_type=VITS[vit].out_type)
     backbone.update(adapted)
     width = read_arch(backbone.get('arch', 'base'))['embed_dims']
     head = dict(
@@ -119,18 +106,8 @@ def model(adapted: dict, vit: str, classes: int) -> dict:
     return dict(type='ImageClassifier', backbone=backbone, neck=None, head=head)
 
 
-def gated(kind: str, chosen: Hyperparameters) -> dict:
-    """Prompts with a gate in each block."""
-    return dict(type=kind, num_tokens=chosen.prompts, gate_init=float(chosen.gate_init))
-
-
-def shallow(chosen: Hyperparameters) -> dict:
-    """Prompts that enter once."""
-    return dict(type='ShallowPrompt', num_tokens=chosen.prompts)
-
-
 def data(task: Task, chosen: Hyperparameters) -> dict:
-    """The data loaders of a task, and how it is measured.
+    """Returns the data loaders of a task, and how it is measured.
 
     FGVC: a tenth of each class of the training images is held out for validation (Flowers has validation images of
     its own), as in VPT; training images are cropped and flipped. VTAB-1K: its 1000 labelled images are all trained
@@ -158,19 +135,19 @@ def data(task: Task, chosen: Hyperparameters) -> dict:
 
 
 def with_pipeline(dataset: dict, pipeline: list[dict]) -> dict:
-    """A dataset with its transforms; they belong into the innermost one."""
+    """Returns a dataset with its transforms, which belong to the innermost one."""
     if 'dataset' in dataset:
         return dict(dataset, dataset=with_pipeline(dataset['dataset'], pipeline))
     return dict(dataset, pipeline=pipeline)
 
 
 def loader(dataset: dict, batch: int, shuffle: bool = False) -> dict:
-    """A data loader; a batch is that of all processes in training, and of each in evaluation."""
+    """Returns a data loader; the batch is that of all processes together in training, and of each in evaluation."""
     return dict(
         batch_size=batch, num_workers=4, persistent_workers=True,
         sampler=dict(type='DefaultSampler', shuffle=shuffle), dataset=dataset)
 
 
 def validation(dataset: dict) -> dict:
-    """What makes a run validate on ``dataset``."""
+    """Returns the settings that make a run validate on ``dataset``."""
     return dict(val_dataloader=loader(dataset, 128), val_evaluator=dict(type='Accuracy', topk=(1, )), val_cfg=dict())

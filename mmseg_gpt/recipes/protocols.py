@@ -1,4 +1,4 @@
-"""Other protocols than the default, as changes of a classification config."""
+"""Protocols beside the default one, as changes of a classification config."""
 
 import copy
 
@@ -30,7 +30,7 @@ def hold_out_for_search(cfg: Config) -> None:
 
 
 def images(dataset: dict) -> dict:
-    """The config of a dataset without what is done to its images."""
+    """Returns the config of a dataset without what is done to its images."""
     return {key: images(value) if isinstance(value, dict) else value
             for key, value in dataset.items() if key != 'pipeline'}
 
@@ -61,6 +61,6 @@ def follow_the_authors(cfg: Config) -> None:
 
 
 def validate_on(cfg: Config, dataset: dict) -> None:
-    """Makes ``dataset`` that of validation, whatever was."""
+    """Makes ``dataset`` the one that is validated on, whichever it was before."""
     for key, value in validation(copy.deepcopy(dataset)).items():
         cfg[key] = value  # Config.update would merge them

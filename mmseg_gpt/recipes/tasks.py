@@ -1,17 +1,21 @@
-"""The 24 classification tasks of the paper, and the hyperparameters it chose for them."""
+"""The table of tasks: the 24 of classification in the paper with the hyperparameters it chose for them, and ADE20K."""
 
 from typing import NamedTuple
 
+from .vits import VITS
+
 
 class Task(NamedTuple):
-    """A dataset to classify.
+    """A dataset to learn.
 
     Attributes:
-        group: 'fgvc', or the group of VTAB-1K: 'natural', 'specialized' or 'structured'.
-        classes: How many.
-        kind: The type of the dataset, registered in mmpretrain.
-        data_root: Where it is expected.
+        title: The name in tables and figures.
+        group: 'fgvc', 'segmentation', or the group of VTAB-1K: 'natural', 'specialized' or 'structured'.
+        classes: How many there are.
+        kind: The type of the dataset, registered in mmpretrain or mmsegmentation.
+        data_root: Where the dataset is expected.
     """
+    title: str
     group: str
     classes: int
     kind: str
@@ -19,44 +23,45 @@ class Task(NamedTuple):
 
 
 class Hyperparameters(NamedTuple):
-    """A row of Table 5 for one pretrained ViT. ``gate_init`` is the distance of the gate prior from 0, as there."""
+    """A row of Table 5 for one pretrained ViT; ``gate_init`` is how far below 0 the gates' prior is."""
     batch: int
     prompts: int
     lr: float
     gate_init: float
 
 
-def vtab(group: str, classes: int, folder: str) -> Task:
-    """A task of VTAB-1K, whose folder has the name that the public archives give it."""
-    return Task(group, classes, 'VTABTask', f'data/vtab-1k/{folder}')
+def vtab(title: str, group: str, classes: int, folder: str) -> Task:
+    """Returns a task of VTAB-1K, whose folder has the name that the public archives give it."""
+    return Task(title, group, classes, 'VTABTask', f'data/vtab-1k/{folder}')
 
 
 TASKS = {
-    'cub': Task('fgvc', 200, 'CUB', 'data/CUB_200_2011'),
-    'flowers': Task('fgvc', 102, 'Flowers102', 'data/oxford_flowers'),
-    'cars': Task('fgvc', 196, 'StanfordCars', 'data/stanford_cars'),
-    'dogs': Task('fgvc', 120, 'StanfordDogs', 'data/stanford_dogs'),
-    'nabirds': Task('fgvc', 555, 'NABirds', 'data/nabirds'),
-    'caltech101': vtab('natural', 102, 'caltech101'),
-    'cifar100': vtab('natural', 100, 'cifar'),
-    'dtd': vtab('natural', 47, 'dtd'),
-    'flowers102': vtab('natural', 102, 'oxford_flowers102'),
-    'pets': vtab('natural', 37, 'oxford_iiit_pet'),
-    'svhn': vtab('natural', 10, 'svhn'),
-    'sun397': vtab('natural', 397, 'sun397'),
-    'camelyon': vtab('specialized', 2, 'patch_camelyon'),
-    'eurosat': vtab('specialized', 10, 'eurosat'),
-    'resisc45': vtab('specialized', 45, 'resisc45'),
-    'retinopathy': vtab('specialized', 5, 'diabetic_retinopathy'),
-    'clevr_count': vtab('structured', 8, 'clevr_count'),
-    'clevr_dist': vtab('structured', 6, 'clevr_dist'),
-    'dmlab': vtab('structured', 6, 'dmlab'),
-    'kitti_dist': vtab('structured', 4, 'kitti'),
-    'dspr_loc': vtab('structured', 16, 'dsprites_loc'),
-    'dspr_ori': vtab('structured', 16, 'dsprites_ori'),
-    'snorb_azim': vtab('structured', 18, 'smallnorb_azi'),
-    'snorb_elev': vtab('structured', 9, 'smallnorb_ele'),
+    'cub': Task('CUB', 'fgvc', 200, 'CUB', 'data/CUB_200_2011'),
+    'flowers': Task('Flowers', 'fgvc', 102, 'Flowers102', 'data/oxford_flowers'),
+    'cars': Task('Cars', 'fgvc', 196, 'StanfordCars', 'data/stanford_cars'),
+    'dogs': Task('Dogs', 'fgvc', 120, 'StanfordDogs', 'data/stanford_dogs'),
+    'nabirds': Task('NABirds', 'fgvc', 555, 'NABirds', 'data/nabirds'),
+    'caltech101': vtab('Caltech101', 'natural', 102, 'caltech101'),
+    'cifar100': vtab('CIFAR-100', 'natural', 100, 'cifar'),
+    'dtd': vtab('DTD', 'natural', 47, 'dtd'),
+    'flowers102': vtab('Flowers102', 'natural', 102, 'oxford_flowers102'),
+    'pets': vtab('Pets', 'natural', 37, 'oxford_iiit_pet'),
+    'svhn': vtab('SVHN', 'natural', 10, 'svhn'),
+    'sun397': vtab('SUN397', 'natural', 397, 'sun397'),
+    'camelyon': vtab('Camelyon', 'specialized', 2, 'patch_camelyon'),
+    'eurosat': vtab('EuroSAT', 'specialized', 10, 'eurosat'),
+    'resisc45': vtab('RESISC45', 'specialized', 45, 'resisc45'),
+    'retinopathy': vtab('Retinopathy', 'specialized', 5, 'diabetic_retinopathy'),
+    'clevr_count': vtab('CLEVR count', 'structured', 8, 'clevr_count'),
+    'clevr_dist': vtab('CLEVR distance', 'structured', 6, 'clevr_dist'),
+    'dmlab': vtab('DMLab', 'structured', 6, 'dmlab'),
+    'kitti_dist': vtab('KITTI', 'structured', 4, 'kitti'),
+    'dspr_loc': vtab('dSprites location', 'structured', 16, 'dsprites_loc'),
+    'dspr_ori': vtab('dSprites orientation', 'structured', 16, 'dsprites_ori'),
+    'snorb_azim': vtab('SmallNORB azimuth', 'structured', 18, 'smallnorb_azi'),
+    'snorb_elev': vtab('SmallNORB elevation', 'structured', 9, 'smallnorb_ele'),
 }
+ADE20K = {'ade20k': Task('ADE20K', 'segmentation', 150, 'ADE20KDataset', 'data/ade/ADEChallengeData2016')}
 
 # Table 5: the rows of MAE, and those of MoCo v3.
 TABLE_5 = {
@@ -84,9 +89,5 @@ TABLE_5 = {
 
 
 def hyperparameters(vit: str, task: str) -> Hyperparameters:
-    """Those of Table 5, which has MAE and MoCo v3.
-
-    A ViT of another size takes its family's ('mae-l' those of 'mae'), and another family takes MAE's, which has the
-    learning rates that section A.2 gives for the supervised ViT in Figure 1.
-    """
-    return Hyperparameters(*TABLE_5.get(vit.split('-')[0], TABLE_5['mae'])[task])
+    """Returns those of Table 5, which has MAE and MoCo v3; every other ViT takes those of one of them."""
+    return Hyperparameters(*TABLE_5[VITS[vit].family][task])

@@ -20,7 +20,8 @@ from .cuda import allocated_peak, attention_kernels, fits_in_memory, largest_tha
 from .machine import describe, rates
 from .parity import check_parity
 from .processes import ALLOCATORS, run_again
-from .sweep import plot, sweep
+from .sweep import sweep
+from .sweep_figure import plot
 from .timing import measure, summarise
 from .variants import Sizes, Variant, build, draw_weights, parse_variant, read_config
 from .work import Evaluation, MultiScaleEvaluation, TrainingStep, make_batch, windows

@@ -1,10 +1,9 @@
-"""The growth of costs with the image, the prompts, the batch and the depth: numbers, and a figure of them."""
+"""How cost grows with the image, the prompts, the batch and the depth."""
 
 import gc
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 from mmengine.config import Config
@@ -17,9 +16,6 @@ from .variants import Sizes, build, parse_variant
 from .work import TrainingStep, make_batch
 
 AXES = dict(image=(256, 384, 512, 768, 1024), prompts=(1, 10, 50, 100, 200), batch=(1, 2, 4, 8), depth=(3, 6, 9, 12))
-LABELS = dict(image='side of the image (pixels)', prompts='prompts', batch='batch (images)', depth='depth (blocks)')
-COSTS = dict(seconds='time of a step (s)', peak='peak of live memory (GiB)', flops='FLOPs of a step (TFLOP)')
-UNITS = dict(seconds=1., peak=2**30, flops=1e12)
 
 
 def sweep(variants: Sequence[str], cfg: Config, sizes: Sizes, axes: dict[str, Sequence[int]], device: torch.device,
@@ -68,39 +64,3 @@ def step_seconds(costs: dict[str, dict], cfg: Config, sizes: Sizes, device: torc
     steps.clear()
     gc.collect()
     return {name: entry['median'] for name, entry in summary.items()}
-
-
-def plot(points: dict, path: str | Path) -> None:
-    """Draws a row for each cost and a column for each axis.
-
-    Args:
-        points: The result of :func:`sweep`.
-        path: File to write; its suffix decides the format.
-    """
-    import matplotlib
-    matplotlib.use('Agg')
-    from matplotlib import pyplot as plt
-
-    rows = [cost for cost in COSTS if any(numbers(values, variant, cost) for values in points.values()
-                                          for variant in values[0]['costs'])]
-    figure, axes = plt.subplots(len(rows), len(points), figsize=(3.4 * len(points), 2.7 * len(rows)), squeeze=False,
-                                layout='constrained')
-    for row, cost in zip(axes, rows):
-        for axis, (name, values) in zip(row, points.items()):
-            for i, variant in enumerate(values[0]['costs']):
-                known = numbers(values, variant, cost)
-                # A marker and a dash for each, and one colour darker than the other, so that grey prints work too.
-                axis.plot(list(known), list(known.values()), label=variant, marker='osD^v'[i % 5],
-                          linestyle=('-', '--', ':')[i % 3], color=('#D55E00', '#0072B2', '#000000')[i % 3])
-            axis.set(xlabel=LABELS[name], ylabel=COSTS[cost])
-            axis.set_ylim(0, 1.05 * axis.get_ylim()[1])
-            axis.grid(alpha=0.3)
-    axes[0][0].legend()
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
-
-
-def numbers(values: list[dict], variant: str, cost: str) -> dict[int, float]:
-    """Returns the known values of a cost of a variant, in the figure's units, by the size that was changed."""
-    return {point['value']: point['costs'][variant][cost] / UNITS[cost] for point in values
-            if point['costs'][variant][cost] is not None}

@@ -6,10 +6,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from ...wording import markdown_table
 from ..drawn.dataset import image_path, label_path
-from ..drawn.scenes import CLASSES, PALETTE
-
-OTHER_COLOUR = (221, 221, 221)  # light gray
+from ..drawn.scenes import CLASSES
+from .figures import plot_predictions
 
 
 def read_labels(path: Path) -> np.ndarray:
@@ -81,13 +81,12 @@ def results_table(results: dict) -> str:
     """
     single, multi, majority = results['single_scale'], results['multi_scale'], results['majority']
     untrained = results['untrained']
-    rows = [('', 'single scale', 'multi scale'), ('---', '---:', '---:'),
-            ('**mIoU**', f'**{single["mIoU"]:.2f}**', f'**{multi["mIoU"]:.2f}**'),
+    rows = [('**mIoU**', f'**{single["mIoU"]:.2f}**', f'**{multi["mIoU"]:.2f}**'),
             *((f'IoU {name}', show_iou(single, name), show_iou(multi, name)) for name in CLASSES),
             ('mIoU before adaptation', f'{untrained["mIoU"]:.2f}', ''),
             (f'mIoU of "{majority["class"]}" everywhere', f'{majority["mIoU"]:.2f}', '')]
     lines = ['# Gated Prompt Tuning on the drawn sample dataset', '',
-             *(f'| {" | ".join(row)} |' for row in rows), '',
+             markdown_table(('', 'single scale', 'multi scale'), rows), '',
              *run_lines(results, 'heads')]
     return '\n'.join(lines)
 
@@ -95,11 +94,10 @@ def results_table(results: dict) -> str:
 def run_lines(results: dict, heads: str) -> list[str]:
     """What tables of both demos say of the run: its parameters, seconds, and with what."""
     trained, total = results['parameters']['trained'], results['parameters']['total']
+    steps = results['seconds'] | {'in all': sum(results['seconds'].values())}
     return [f'Trained: {trained:,} of {total:,} parameters ({trained / total:.1%}), of them '
             f'{results["parameters"]["prompts"]:,} in prompts, gates and temperatures and the rest in the {heads}.', '',
-            '| step | seconds |', '| --- | ---: |',
-            *(f'| {name} | {seconds:.0f} |' for name, seconds in results['seconds'].items()),
-            f'| in all | {sum(results["seconds"].values()):.0f} |', '',
+            markdown_table(('step', 'seconds'), [(name, f'{seconds:.0f}') for name, seconds in steps.items()]), '',
             f'Seed {results["seed"]}; {results["cpus"]} CPUs; '
             + ', '.join(f'{name} {version}' for name, version in results['versions'].items()) + '.', '']
 
@@ -108,40 +106,3 @@ def show_iou(metrics: dict, name: str) -> str:
     """The IoU of a class, which there is none of where the class does not occur."""
     iou = metrics['per_class'][name]
     return '-' if iou is None else f'{iou:.2f}'
-
-
-def colourise(labels: np.ndarray) -> np.ndarray:
-    """Label map (H, W) with values 0 to 9 to RGB (H, W, 3) uint8; "other" has its own colour."""
-    return np.array([OTHER_COLOUR, *PALETTE], np.uint8)[labels]
-
-
-def plot_predictions(samples: list[tuple[np.ndarray, np.ndarray, np.ndarray]], out: Path) -> None:
-    """Draws rows of image, ground truth and prediction, two samples in a row, over a legend of the classes.
-
-    Args:
-        samples: RGB image (H, W, 3), label map (H, W) and predicted label map (H, W) of each.
-        out: A PNG file.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, no global state
-    from matplotlib.figure import Figure
-    from matplotlib.patches import Patch
-    rows = -(-len(samples) // 2)
-    figure = Figure(figsize=(12, 2 * rows + 0.9), dpi=100)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, 6, squeeze=False)
-    for axis in axes.flat:
-        axis.axis('off')
-    for i, (image, labels, prediction) in enumerate(samples):
-        for j, (title, picture) in enumerate((('image', image), ('ground truth', colourise(labels)),
-                                              ('prediction', colourise(prediction)))):
-            axis = axes[i // 2, i % 2 * 3 + j]
-            axis.imshow(picture, interpolation='nearest')
-            if i < 2:
-                axis.set_title(title, fontsize=11)
-    patches = [Patch(facecolor=np.array(c) / 255, label=name)
-               for name, c in zip((*CLASSES, 'other'), (*PALETTE, OTHER_COLOUR))]
-    figure.legend(handles=patches, loc='lower center', ncols=len(patches), frameon=False, fontsize=10,
-                  handlelength=1.2, columnspacing=1.2)
-    figure.subplots_adjust(left=0.01, right=0.99, top=1 - 0.35 / (2 * rows + 0.9), bottom=0.5 / (2 * rows + 0.9),
-                           wspace=0.04, hspace=0.04)
-    figure.savefig(out)

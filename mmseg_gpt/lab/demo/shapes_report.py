@@ -3,12 +3,11 @@
 import json
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from ...environment import available_cpus, installed_versions
+from ...wording import markdown_table
 from ..drawn.image_folder import image_path
 from ..drawn.shapes import SHAPES
+from .figures import plot_classified
 from .report import leave, run_lines
 from .results import count_parameters
 
@@ -44,7 +43,7 @@ def write_report(work_dir: Path, results: dict, config: str, test: int) -> None:
     (work_dir / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
     paths = {name: [image_path(work_dir / 'data', 'test', name, i) for i in range(min(SHOWN, test))] for name in SHAPES}
     predicted = predict(config, work_dir / 'adapt/adapted.pth', [path for row in paths.values() for path in row])
-    plot_predictions(paths, predicted, work_dir / 'predictions.png')
+    plot_classified(paths, predicted, work_dir / 'predictions.png')
     leave(work_dir, results_table(results), {
         'predictions.png': 'test images in rows of their class, each with the predicted one',
         'adapt/adapted.pth': 'the adapted model', 'linear/adapted.pth': 'the linear head alone'})
@@ -66,32 +65,8 @@ def results_table(results: dict) -> str:
             :func:`~mmseg_gpt.lab.demo.report.run_lines` takes.
     """
     accuracy = results['accuracy']
-    rows = [('', 'accuracy'), ('---', '---:'), ('chance', f'{accuracy["chance"]:.1f}'),
+    rows = [('chance', f'{accuracy["chance"]:.1f}'),
             ('linear head alone', f'{accuracy["linear"]:.1f}'),
             ('**gated prompts and linear head**', f'**{accuracy["gated"]:.1f}**')]
-    return '\n'.join(['# Gated Prompt Tuning on drawn shapes', '', *(f'| {" | ".join(row)} |' for row in rows), '',
+    return '\n'.join(['# Gated Prompt Tuning on drawn shapes', '', markdown_table(('', 'accuracy'), rows), '',
                       *run_lines(results, 'head')])
-
-
-def plot_predictions(paths: dict[str, list[Path]], predicted: dict[Path, str], out: Path) -> None:
-    """Draws images in a row for each class, under each the predicted class, in red where it is another.
-
-    Args:
-        paths: The images of each class.
-        predicted: The predicted class of each image.
-        out: A PNG file.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # no display, no global state
-    from matplotlib.figure import Figure
-    columns = len(next(iter(paths.values())))
-    figure = Figure(figsize=(1.1 * columns + 1, 1.2 * len(paths)), dpi=100)
-    FigureCanvasAgg(figure)
-    for axes, (name, row) in zip(figure.subplots(len(paths), columns, squeeze=False), paths.items()):
-        axes[0].text(-0.15, 0.5, name, transform=axes[0].transAxes, ha='right', va='center', fontsize=11)
-        for axis, path in zip(axes, row):
-            axis.axis('off')
-            axis.imshow(np.asarray(Image.open(path)), interpolation='nearest')
-            axis.text(0.5, -0.04, predicted[path], transform=axis.transAxes, ha='center', va='top', fontsize=8,
-                      color='black' if predicted[path] == name else 'red')
-    figure.subplots_adjust(left=1 / (1.1 * columns + 1), right=0.99, top=0.99, bottom=0.03, wspace=0.1, hspace=0.25)
-    figure.savefig(out)

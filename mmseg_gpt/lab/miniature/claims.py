@@ -1,4 +1,4 @@
-"""What the paper says, and whether it holds in the replication: differences of means, by Welch's t-test over the seeds.
+"""What the paper says, and whether it holds in the miniature: differences of means, by Welch's t-test over the seeds.
 
 The spread is that of adaptations with other seeds on the same ViTs and images. A difference that such a test finds at
 5 % in one of many comparisons may still be chance: each claim is shown with all its comparisons. Every function here
@@ -49,13 +49,13 @@ class Claim(NamedTuple):
 
 
 def compare(where: str, better: Sequence[float], worse: Sequence[float], chosen_from: int = 1) -> Comparison:
-    """Whether ``better`` is.
+    """Tests whether ``better`` is better than ``worse``.
 
     Args:
         where: What is compared.
         better: Values by seed, two at least.
-        worse: The same.
-        chosen_from: Of how many things ``better`` is the one with the highest mean (Bonferroni).
+        worse: Values by seed, two at least.
+        chosen_from: How many things ``better`` was chosen from by its mean (Bonferroni).
     """
     from scipy.stats import ttest_ind
     difference = mean(better) - mean(worse)
@@ -66,12 +66,12 @@ def compare(where: str, better: Sequence[float], worse: Sequence[float], chosen_
 
 
 def claims_of(tables: Mapping[str, dict], ratios: Mapping[str, list[list[float]]], seeds: int) -> list[Claim]:
-    """All claims, as far as there are numbers of all seeds for them.
+    """Returns all claims for which there are numbers of all seeds.
 
     Args:
-        tables: Of results.json.
+        tables: Those of results.json.
         ratios: Selection ratios by block of each seed, by ViT and task.
-        seeds: How many.
+        seeds: How many there are.
     """
     methods = {name: found for table in ('segmentation', 'classification')
                for name, found in by_place(tables[table], seeds).items()}
@@ -102,7 +102,7 @@ def claims_of(tables: Mapping[str, dict], ratios: Mapping[str, list[list[float]]
 
 
 def gate_comparisons(table: dict, seeds: int) -> list[Comparison]:
-    """Every variant of the gates against that of the tables; of those with SGD, against the paper's."""
+    """Compares each variant of the gates with that of the tables, and those with SGD with the paper's."""
     found = {name: values for (name, ), values in rows(table, seeds).items()}
     usual = {name: PAPER if name in GATES and GATES[name].sgd else GPT for name in found}
     return [compare(f'{name} {task}', values, found[usual[name]][task]) for name, columns in found.items()
@@ -110,19 +110,19 @@ def gate_comparisons(table: dict, seeds: int) -> list[Comparison]:
 
 
 def rows(table: dict, seeds: int) -> dict[tuple[str, ...], dict[str, list[float]]]:
-    """The values of a table by row and column, where those of all seeds are there, and there are two at least."""
+    """Returns the values of a table by row and column, where all seeds have one, and there are two at least."""
     return {tuple(row['name']): {column: list(values.values()) for column, values in row['values'].items()
                                  if len(values) == seeds > 1} for row in table['rows']}
 
 
 def by_place(table: dict, seeds: int) -> dict[tuple[str, str, str], list[float]]:
-    """The values of a table of methods by ViT, method and task; of a segmentation the single-scale ones."""
+    """Returns the values of a table of methods by ViT, method and task; of segmentation, those at a single scale."""
     return {(vit, method, column): values for (vit, method), found in rows(table, seeds).items()
             for column, values in found.items() if column != MULTI_SCALE_COLUMN}
 
 
 def later_blocks(table: dict, seeds: int) -> Iterator[Comparison]:
-    """The best later first block of prompts and block 1."""
+    """Compares the best later block at which prompts enter with block 1."""
     for (vit, task), values in rows(table, seeds).items():
         later = {block: found for block, found in values.items() if block != '1'}
         if vit in SELF_SUPERVISED and later and '1' in values:
@@ -131,7 +131,7 @@ def later_blocks(table: dict, seeds: int) -> Iterator[Comparison]:
 
 
 def half_as_many(table: dict, seeds: int) -> Iterator[Comparison]:
-    """Gated prompts and twice as many of VPT-deep."""
+    """Compares gated prompts with twice as many prompts of VPT-deep."""
     found = rows(table, seeds)
     gated, deep = found.get(('mae', 'gpt'), {}), found.get(('mae', 'vpt-deep'), {})
     for count, values in gated.items():
@@ -140,8 +140,7 @@ def half_as_many(table: dict, seeds: int) -> Iterator[Comparison]:
 
 
 def selected_blocks(ratios: Mapping[str, list[list[float]]]) -> Iterator[Comparison]:
-    """Whether selection ratios differ more between ViTs on the same task, and between tasks for the same ViT, than
-    between seeds.
+    """Tests whether selection ratios differ more between ViTs (on one task) and tasks (for one ViT) than between seeds.
 
     Args:
         ratios: By block, of each seed, by ViT and task with a space between them.
@@ -156,7 +155,7 @@ def selected_blocks(ratios: Mapping[str, list[list[float]]]) -> Iterator[Compari
 
 def permuted(where: str, groups: Sequence[Sequence[tuple[str, np.ndarray]]], shuffles: int = 2000
              ) -> Iterator[Comparison]:
-    """Distances between and within labels, tested by permuting the labels of each group.
+    """Tests distances between labels against those within, by permuting the labels of each group.
 
     The distance of two ratios is their total variation, in percent: how much of one would have to be moved to make the
     other of it.

@@ -1,4 +1,4 @@
-"""Writing the drawn datasets: scenes in ADE20K's layout, the others with a folder for each class in one for each split.
+"""The drawn datasets: scenes in ADE20K's layout, the others with a folder for each split, and in it for each class.
 
 Every split has images of its own: hyperparameters are chosen on 'val', and 'test' is for the results.
 """
@@ -20,7 +20,7 @@ SEED = 0
 SPLITS = ('train', 'val', 'test')
 SCENES = 'scenes'
 
-Job = tuple[str, str, int]
+ImagePlace = tuple[str, str, int]  # dataset, split, and number of the image
 Counts = Mapping[str, Mapping[str, int]]
 
 
@@ -48,34 +48,34 @@ def draw_datasets(root: str | Path, counts: Counts, progress: Progress = lambda 
 
 
 def settings_of_data(counts: Counts) -> dict:
-    """What decides the images."""
+    """Returns the settings that decide the images."""
     return dict(drawing=DRAWING, images={name: dict(splits) for name, splits in counts.items()}, size=SIZE, seed=SEED)
 
 
-def class_of(job: Job) -> str:
-    """The class of an image; there are equally many of each, but for what is left over."""
-    names = CLASSIFIED[job[0]][0]
-    return names[job[2] % len(names)]
+def class_of(place: ImagePlace) -> str:
+    """Returns the class of an image; there are equally many of each, but for a remainder."""
+    names = CLASSIFIED[place[0]][0]
+    return names[place[2] % len(names)]
 
 
-def files_of(root: Path, job: Job) -> list[Path]:
-    """The files of image ``job[2]`` of a split ``job[1]`` of a dataset ``job[0]``: image, and labels of a scene."""
-    dataset, split, index = job
+def files_of(root: Path, place: ImagePlace) -> list[Path]:
+    """Returns the files of an image: the image itself, and the labels of a scene."""
+    dataset, split, index = place
     if dataset == SCENES:
         return [root / dataset / kind / split / f'{index:05d}.png' for kind in ('images', 'annotations')]
-    return [root / dataset / split / class_of(job) / f'{index:05d}.png']
+    return [root / dataset / split / class_of(place) / f'{index:05d}.png']
 
 
-def write_image(root: Path, job: Job) -> None:
+def write_image(root: Path, place: ImagePlace) -> None:
     """Draws and writes one image; it depends on nothing drawn before."""
-    dataset, split, index = job
+    dataset, split, index = place
     names = (SCENES, *CLASSIFIED)
     rng = np.random.default_rng([SEED, names.index(dataset), SPLITS.index(split), index])
     if dataset == SCENES:
         image, labels = draw_small_scene(rng, SIZE)
         drawn = [image[..., ::-1], labels]
     else:
-        drawn = [CLASSIFIED[dataset][1](rng, class_of(job), SIZE)[..., ::-1]]
-    for path, pixels in zip(files_of(root, job), drawn):
+        drawn = [CLASSIFIED[dataset][1](rng, class_of(place), SIZE)[..., ::-1]]
+    for path, pixels in zip(files_of(root, place), drawn):
         if not cv2.imwrite(str(path), pixels):
             raise OSError(f'{path} could not be written; is the disk full?')

@@ -1,4 +1,4 @@
-"""Drawing the images of the replication: the world of :mod:`mmseg_gpt.lab.drawn.scenes`, small, with four uses for it.
+"""The images of the miniature: the world of :mod:`mmseg_gpt.lab.drawn.scenes`, small, with four uses for it.
 
 * ``pretraining``: one object near by in front of others. 24 classes, for the supervised twin; the others see no labels.
 * ``scenes``: for segmentation, after ADE20K.
@@ -51,7 +51,7 @@ def render(rng: Generator, layers: list[Layer]) -> tuple[np.ndarray, np.ndarray]
 
 
 def draw_pretraining(rng: Generator, name: str, size: int) -> np.ndarray:
-    """An image of one of ``PRETRAINING``: its object is the nearest, on its ground, below its far half."""
+    """Returns an image of one of ``PRETRAINING``: its object is the nearest, on its ground, below its far half."""
     thing, ground, far = name.replace('_below_', '_on_').split('_on_')
     side = 2 * size
     horizon = rng.uniform(0.3, 0.55) * side
@@ -68,13 +68,13 @@ def draw_pretraining(rng: Generator, name: str, size: int) -> np.ndarray:
 
 
 def draw_small_scene(rng: Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """A scene and its labels, as :func:`mmseg_gpt.lab.drawn.scenes.draw_scene` draws them."""
+    """Returns a scene and its labels, as :func:`mmseg_gpt.lab.drawn.scenes.draw_scene` draws them."""
     horizon = rng.uniform(0.3, 0.55) * 2 * size
     return render(rng, [*draw_background(rng, 2 * size, horizon), *draw_objects(rng, 2 * size, horizon)])
 
 
 def draw_breed(rng: Generator, name: str, size: int) -> np.ndarray:
-    """An image of one of ``BREEDS``: an animal near by whose stripes and colours tell the class."""
+    """Returns an image of one of ``BREEDS``: an animal near by whose stripes and colours tell the class."""
     hue, stripes, coat = name.split('_')
     side = 2 * size
     layers = draw_background(rng, side, rng.uniform(0.3, 0.55) * side)
@@ -91,7 +91,7 @@ def draw_breed(rng: Generator, name: str, size: int) -> np.ndarray:
 
 
 def draw_distance(rng: Generator, name: str, size: int) -> np.ndarray:
-    """An image of one of ``DISTANCES``: a house in the first to the last fifth of the way, and other objects."""
+    """Returns an image of one of ``DISTANCES``: a house in the first to the last fifth of the way, and others."""
     side, fifth = 2 * size, DISTANCES.index(name)
     horizon = rng.uniform(0.25, 0.4) * side
     near = 1 - (fifth + rng.uniform(0.1, 0.9)) / 5

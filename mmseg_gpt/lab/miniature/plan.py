@@ -1,9 +1,8 @@
-"""Which runs the replication consists of.
+"""Which runs the miniature consists of.
 
 Every method has the same ViTs, data, iterations and batches. Learning rates are chosen for each task and ViT on the
-validation images, with a seed of its own: first the head's, with nothing else trained, and then with that for each
-method its own, of what it trains in the backbone, from one grid for all. What is reported are other seeds, on the test
-images.
+validation images, with a seed of its own: first the head's, with nothing else trained, and then, with that, each
+method's own for what it trains in the backbone, from one grid for all. Results are of other seeds, on the test images.
 """
 
 import os
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ... import resources
+from ...recipes.methods import METHODS, options, shared
 from ..execute import FAILED, FINISHED
 from ..run import Run, changed, number
 from ..suite.plans import ACCURACY
@@ -23,21 +23,6 @@ VITS = ('mae', 'mocov3', 'supervised')
 DEPTH = 12
 MIOU = 'mIoU'
 SEARCH_SEED = 0
-
-# What of the backbone differs from the task's config, which has gates and temperatures.
-NONE = dict(prompt=None, temperature=False)
-METHODS: dict[str, dict] = {
-    'gpt': {},
-    'gates-only': dict(temperature=False),
-    'temperatures-only': dict(prompt='ShallowPrompt'),
-    'hard-gates': dict(prompt='HardGatedPrompt'),
-    'vpt-shallow': dict(prompt='ShallowPrompt', temperature=False),
-    'vpt-deep': dict(prompt='DeepPrompt', temperature=False),
-    'bias': dict(NONE, type='BiasTunedViT', frozen=False),
-    'lora': dict(NONE, type='LoRAViT', frozen=False),
-    'linear': NONE,
-    'full': dict(NONE, frozen=False),
-}
 
 
 class Gates(NamedTuple):
@@ -78,19 +63,19 @@ class Preset(NamedTuple):
     """How much is done.
 
     Attributes:
-        name: Of the preset.
-        images: By dataset and split.
+        name: What the preset is called.
+        images: How many, by dataset and split.
         pretraining: Iterations by ViT.
-        iterations: Of an adaptation, by task.
+        iterations: Iterations of an adaptation, by task.
         heads: The grid of learning rates of the head.
-        rates: That of what is trained in the backbone.
-        seeds: Of what is reported.
-        prompts: In all; VPT-deep has a twelfth of them in each block.
-        starts: Of Figure 1, blocks counted from 1.
-        counts: Of Figure 7, numbers of prompts by method.
-        common: Of Figure 4, the learning rate of what is trained in the backbone, the same for all.
-        vits: Those of the tables.
-        methods: The same, with 'linear'.
+        rates: The grid of learning rates of what is trained in the backbone.
+        seeds: The seeds of the results.
+        prompts: How many in all; VPT-deep has a twelfth of them in each block.
+        starts: Blocks at which prompts enter in Figure 1, counted from 1.
+        counts: Numbers of prompts in Figure 7, by method.
+        common: The learning rate of what is trained in the backbone in Figure 4, the same for all.
+        vits: The ViTs of the tables.
+        methods: The methods of the tables; 'linear' is one of them.
         gates: Names in ``GATES``.
     """
     name: str
@@ -127,15 +112,21 @@ QUICK = Preset(
     gates=('prior 0', 'prior -10, SGD at 0.001'))
 
 
-class Cell(NamedTuple):
-    """What a learning rate is chosen for."""
+class Adaptation(NamedTuple):
+    """A cell of the grid of tasks, ViTs and methods: what a learning rate is chosen for.
+
+    Attributes:
+        task: One of ``TASKS``.
+        vit: One of ``VITS``.
+        method: A method, or a variant of the gates.
+    """
     task: str
     vit: str
     method: str
 
     @property
     def name(self) -> str:
-        """Of its folders."""
+        """The name of its folders."""
         return '_'.join(self).replace(', ', '_').replace(' ', '_')
 
 
@@ -145,7 +136,7 @@ class Rates(NamedTuple):
     backbone: float | None = None
 
 
-Chosen = Mapping[Cell, Rates]
+Chosen = Mapping[Adaptation, Rates]
 
 
 class Plan:
@@ -153,8 +144,8 @@ class Plan:
 
     Args:
         preset: How much is done.
-        home: The folder; its parts are those that the configs name, elsewhere these names are changed.
-        options: Of all commands.
+        home: The folder of data, runs and configs.
+        options: Options of all commands.
     """
 
     def __init__(self, preset: Preset, home: Path, options: tuple[str, ...] = ()) -> None:
@@ -162,19 +153,20 @@ class Plan:
         self.data, self.runs, self.configs = home / 'data', home / 'runs', home / 'configs'
 
     def pretrainings(self) -> list[Run]:
-        """Of the ViTs."""
+        """Returns the pretrainings of the ViTs."""
         root = f'train_dataloader.dataset.data_root={self.data}'
         return [Run(f'pretrain_{vit}', str(CONFIGS / f'{vit}_pretrain.py'),
                     (root, *iterations(self.preset.pretraining[vit])), self.options, tested=False)
                 for vit in self.preset.vits]
 
-    def cells(self) -> list[Cell]:
-        """Of the tables."""
-        return [Cell(task, vit, method) for vit in self.preset.vits for task in TASKS for method in self.preset.methods]
+    def cells(self) -> list[Adaptation]:
+        """Returns the cells of the tables."""
+        return [Adaptation(task, vit, method)
+                for vit in self.preset.vits for task in TASKS for method in self.preset.methods]
 
-    def gate_cells(self) -> list[Cell]:
-        """Of the variants of gates, on the MAE ViT; their names are in the place of the method's."""
-        return [Cell(task, 'mae', name) for task in GATE_TASKS for name in self.preset.gates]
+    def gate_cells(self) -> list[Adaptation]:
+        """Returns the cells of the variants of gates, on the MAE ViT; their names stand in the place of a method's."""
+        return [Adaptation(task, 'mae', name) for task in GATE_TASKS for name in self.preset.gates]
 
     def write_configs(self) -> None:
         """Writes a config for each cell, on top of its task's."""
@@ -188,28 +180,24 @@ class Plan:
             if not path.is_file() or path.read_text() != text:
                 path.write_text(text)
 
-    def config(self, cell: Cell) -> Path:
-        """The file of its config."""
+    def config(self, cell: Adaptation) -> Path:
+        """Returns the config file of a cell."""
         return self.configs / f'{cell.name}.py'
 
-    def backbone(self, cell: Cell) -> dict:
-        """What of the task's backbone differs."""
-        settings, gates = dict(METHODS.get(cell.method, {})), GATES.get(cell.method)
-        if kind := settings.get('prompt', 'GatedPrompt'):
-            prompts = self.preset.prompts
-            settings['prompt'] = dict(
-                _delete_=True, type=kind, num_tokens=prompts // DEPTH if kind == 'DeepPrompt' else prompts)
-        if kind == 'GatedPrompt':
-            settings['prompt']['gate_init'] = 0. - (gates.prior if gates else PRIOR)
-        if kind == 'HardGatedPrompt':
-            # Open in training as often as not; from the prior of the soft gates, few would ever open.
-            settings['prompt']['gate_init'] = 0.
+    def backbone(self, cell: Adaptation) -> dict:
+        """Returns the settings in which a cell's backbone differs from its task's, which has gates and temperatures."""
+        gates, method = GATES.get(cell.method), 'gpt' if cell.method in GATES else cell.method
+        # Hard gates are open in training as often as not; from the prior of the soft ones, few would ever open.
+        prior = gates.prior if gates else 0. if METHODS[method].prompt == 'HardGatedPrompt' else PRIOR
+        settings = dict(temperature=False) | options(method, shared(method, self.preset.prompts, DEPTH), 0. - prior)
+        if settings['prompt']:
+            settings['prompt']['_delete_'] = True
         if cell.task in CLASSIFICATION and cell.vit == 'mocov3':
             settings['out_type'] = 'cls_token'
         return dict(settings, init_cfg=dict(checkpoint=str(self.runs / f'pretrain_{cell.vit}' / 'vit.pth')))
 
-    def run(self, cell: Cell, rates: Rates) -> Run:
-        """A training of a cell and its tests on the test images."""
+    def run(self, cell: Adaptation, rates: Rates) -> Run:
+        """Returns a training of a cell with its tests on the test images."""
         root = self.data / 'scenes' if cell.task == 'scenes' else self.data
         places = [f'{split}_dataloader.dataset.data_root={root}' for split in ('train', 'test')]
         # Variants of gates are not tested multi-scale.
@@ -225,11 +213,11 @@ class Plan:
         return run._replace(name=f'{cell.name}_lr_{number(rates.backbone)}',
                             settings=(*run.settings, *factors, *(SGD if gates.sgd else ())))
 
-    def searches(self, chosen: Chosen) -> dict[Cell, dict[Rates, Run]]:
-        """By cell and learning rates, the runs on validation images by which one is chosen.
+    def searches(self, chosen: Chosen) -> dict[Adaptation, dict[Rates, Run]]:
+        """Returns by cell and learning rates the runs on validation images by which one is chosen.
 
         Args:
-            chosen: What is known; without that of the head alone, nothing else can be searched.
+            chosen: What is chosen already; without the rate of the head alone, nothing else can be searched.
         """
         found = {}
         for cell in [*self.cells(), *self.gate_cells()]:
@@ -243,8 +231,8 @@ class Plan:
             found[cell] = {each_rate: self.search(cell, each_rate) for each_rate in rates}
         return found
 
-    def search(self, cell: Cell, rates: Rates) -> Run:
-        """A run that is tested on the validation images."""
+    def search(self, cell: Adaptation, rates: Rates) -> Run:
+        """Returns a run that is tested on the validation images."""
         parts = dict(img_path='images', seg_map_path='annotations')
         validation = ([f'test_dataloader.dataset.data_prefix.{key}={part}/val' for key, part in parts.items()]
                       if cell.task == 'scenes' else [f'test_dataloader.dataset.data_prefix={cell.task}/val'])
@@ -252,13 +240,13 @@ class Plan:
         return run._replace(name=f'search_{run.name}', settings=(*run.settings, *validation), tta=False).with_seed(
             SEARCH_SEED)
 
-    def choose(self, records: Mapping[str, dict], chosen: Chosen) -> dict[Cell, Rates]:
-        """The learning rates of each cell that are best on the validation images, where all its runs have ended.
+    def choose(self, records: Mapping[str, dict], chosen: Chosen) -> dict[Adaptation, Rates]:
+        """Returns the best learning rates of each cell on the validation images, where all its runs have ended.
 
         A run that diverged is as bad as one can be; one that failed otherwise says nothing of its learning rate.
 
         Args:
-            records: Of runs, by name.
+            records: The records of runs, by name.
             chosen: What is known already, as for :meth:`searches`.
         """
         best = {cell: Rates(SGD_HEAD, gates.sgd) for cell in self.gate_cells() if (gates := GATES[cell.method]).sgd}
@@ -272,17 +260,17 @@ class Plan:
 
 
 def diverged(record: Mapping) -> bool:
-    """Whether a guard has stopped a run, as at the first number that is not finite."""
+    """Returns whether a guard has stopped a run, as at the first number that is not finite."""
     return record.get('status') == FAILED and record['reason'].startswith('stopped at iteration')
 
 
 def score(task: str) -> str:
-    """The number that counts."""
+    """Returns which number of a task counts."""
     return MIOU if task == 'scenes' else ACCURACY
 
 
 def iterations(number: int) -> tuple[str, ...]:
-    """The settings of a training of so many iterations, a tenth of them to warm up."""
+    """Returns the settings of a training of so many iterations, a tenth of them to warm up."""
     warm_up = max(1, number // 10)
     return (f'train_cfg.max_iters={number}', f'param_scheduler.0.end={warm_up}', f'param_scheduler.1.begin={warm_up}',
             f'param_scheduler.1.end={number}')

@@ -2,29 +2,27 @@
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, stdev
-from typing import TYPE_CHECKING
+from statistics import mean
 
 from ...analysis.figures import write_figure
 from ...analysis.gates import MOVED
-from ...analysis.series import Point, draw_dots, draw_lines
+from ...analysis.series import mean_and_std
+from ...recipes.methods import METHODS
+from ...recipes.titles import title
 from ...resources import CLONE
-from ..suite.tables import NAMES, Cell, markdown_row, text, written
+from ...wording import markdown_table
+from ..suite.tables import Cell, text, written
 from .claims import FAILS, HOLDS, LEVEL, NOISE, gate_comparisons
+from .figures import MAIN, POINTS, figures
 from .plan import DEPTH, PAPER, PRIOR, SGD_HEAD
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 ROOT = CLONE
 PUBLISHED = ROOT / 'docs/replication'
 PAGE = ROOT / 'docs/miniature.md'
 BEGIN, END = '<!-- replication: made by tools/replicate.py -->', '<!-- end of replication -->'
-NOT_ADAPTED = ('linear', 'full')
 BOLD = 'The best of the methods that adapt the ViT without training all of it is bold.'
-MAIN = ('segmentation', 'classification')
 
 
 def write(results: dict, folder: Path) -> str:
@@ -58,12 +56,12 @@ def markdown(results: dict) -> str:
 
 
 def picture(results: dict, name: str, folder: str = '') -> str:
-    """A figure, if there are numbers for it."""
+    """Returns the Markdown of a figure, if there are numbers for it."""
     return f'![{results["tables"][name]["title"]}]({folder}{name}.png)' if POINTS[name](results) else ''
 
 
 def conditions(results: dict) -> str:
-    """What it was measured with, and how."""
+    """Returns what was measured, with what, and how."""
     about = results['about']
     machine = '; '.join(', '.join(about[key]) for key in ('device', 'versions') if about[key])
     failed = f', {about["failed"]} failed' if about['failed'] else ''
@@ -77,8 +75,8 @@ def conditions(results: dict) -> str:
 
 
 def budgets(about: dict) -> str:
-    """Says what is the same for all methods: seeds, images, iterations and prompts."""
-    pretraining, adaptation = (', '.join(f'{NAMES.get(name, name)} {n:,}' for name, n in about[key].items())
+    """Returns what all methods share: seeds, images, iterations and prompts."""
+    pretraining, adaptation = (', '.join(f'{title(name)} {n:,}' for name, n in about[key].items())
                                for key in ('pretraining', 'iterations'))
     images = ', '.join(f'{name} {"/".join(f"{n:,}" for n in about["images"][name].values())}'
                        for name in about['iterations'])
@@ -106,18 +104,12 @@ def searching(results: dict) -> str:
 
 
 def listed(values: Sequence[float]) -> str:
-    """Numbers with commas."""
+    """Returns numbers, separated by commas."""
     return ', '.join(f'{value:g}' for value in values)
 
 
-def grid(header: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> str:
-    """A table whose columns but for the first ``left`` are numbers."""
-    return '\n'.join([markdown_row(header), markdown_row(['---'] * left + ['---:'] * (len(header) - left)),
-                      *map(markdown_row, rows)])
-
-
 def by_method(table: dict, parameters: Mapping[str, int], seeds: int) -> str:
-    """A row for each method; a column for each ViT and task. The best of the frozen methods is bold."""
+    """Returns a row for each method, a column for each ViT and task; the best method that adapts is bold."""
     found = {tuple(row['name']): row['values'] for row in table['rows']}
     vits, methods = (list(dict.fromkeys(name[i] for name in found)) for i in (0, 1))
     columns = [(vit, column) for vit in vits for column in table['columns']]
@@ -126,35 +118,35 @@ def by_method(table: dict, parameters: Mapping[str, int], seeds: int) -> str:
     for method in methods:
         trained = parameters.get(method)
         values = {(vit, column): found.get((vit, method), {}).get(column) for vit, column in columns}
-        rows.append([NAMES.get(method, method), '' if trained is None else f'{trained:,}',
+        rows.append([title(method), '' if trained is None else f'{trained:,}',
                      *(cell(value, seeds, best[place] == method) for place, value in values.items())])
-    return grid(['Method', 'Trained in the ViT', *(f'{NAMES.get(vit, vit)}: {column}' for vit, column in columns)],
-                rows, 1)
+    return markdown_table(['Method', 'Trained in the ViT', *(f'{title(vit)}: {column}' for vit, column in columns)],
+                          rows)
 
 
 def best_method(found: Mapping[tuple[str, ...], dict], methods: Sequence[str], vit: str, column: str) -> str | None:
-    """That of the highest mean, of those that adapt a ViT without training all of it."""
+    """Returns the method with the highest mean, of those that adapt a ViT without training all of it."""
     means = {method: mean(found[vit, method][column].values()) for method in methods
-             if method not in NOT_ADAPTED and found.get((vit, method), {}).get(column)}
+             if METHODS[method].adapts and found.get((vit, method), {}).get(column)}
     return max(means, key=means.get, default=None)
 
 
 def cell(values: Mapping[str, float] | None, seeds: int, bold: bool = False) -> str:
-    """The mean over seeds and its standard deviation."""
+    """Returns the mean over seeds and the standard deviation."""
     shown = text(Cell(dict(values or {}), {}), seeds)
     return f'**{shown}**' if bold else shown
 
 
 def plain(table: dict, seeds: int) -> str:
-    """A table as it is."""
+    """Returns a table with the rows and columns of the results."""
     header = [*(label if label == 'SSL' else label.capitalize() for label in table['labels']), *table['columns']]
-    return grid(header, ([*(NAMES.get(part, part) for part in row['name']),
-                          *(cell(row['values'].get(column), seeds) for column in table['columns'])]
-                         for row in table['rows']), len(table['labels']))
+    return markdown_table(header, ([*map(title, row['name']), *(
+        cell(row['values'].get(column), seeds) for column in table['columns'])] for row in table['rows']),
+                          len(table['labels']))
 
 
 def gates(results: dict) -> str:
-    """What the variants of gates gave, how far their gates went, and which differ from that of the tables."""
+    """Returns what the variants of gates gave, how far their gates went, and which differ from that of the tables."""
     table, seeds = results['tables']['gates'], len(results['about']['seeds'])
     compared = gate_comparisons(table, seeds)
     differ = {c.where: c.verdict for c in compared}
@@ -168,26 +160,26 @@ def gates(results: dict) -> str:
                      *(part for task in table['columns'] for part in furthest(moved.get((name, task))))])
     header = ['Gates', *table['columns'], *(f'{what} ({task})' for task in table['columns']
                                             for what in ('learning rate', 'furthest gate'))]
-    return (f'{grid(header, rows, 1)}\n\n*Better* and *worse* are differences from the first row (with SGD, from '
-            f'*{PAPER}*, the paper\'s for ADE20K) by the test of the claims. {chance(len(compared))} The furthest gate '
-            'is the one that went furthest from its prior, in gamma: mean and standard deviation; 0 is exactly 0. '
+    return (f'{markdown_table(header, rows)}\n\n*Better* and *worse* are differences from the first row (with SGD, '
+            f'from *{PAPER}*, the paper\'s for ADE20K) by the test of the claims. {chance(len(compared))} The furthest '
+            'gate is the one that went furthest from its prior, in gamma: mean and standard deviation; 0 is exactly 0. '
             'AdamW, which all but the last rows have, moves a gate by about its learning rate in an iteration, whether '
             'its gradient is large or small (down to some 1e-8); SGD moves it by its gradient times that. With SGD '
             f'nothing was searched, and the head has a learning rate of {SGD_HEAD:g}.')
 
 
 def chance(compared: int) -> str:
-    """What to expect of many comparisons."""
+    """Returns what to expect of many comparisons by chance."""
     return (f'Of {compared} comparisons at {100 * LEVEL:g} %, about {LEVEL * compared:.0f} would come out as a '
             'difference where there is none.')
 
 
 def furthest(found: dict | None) -> tuple[str, str]:
-    """A learning rate, and how far gates went with it, over the seeds."""
+    """Returns a learning rate, and how far gates went with it, over the seeds."""
     if found is None:
         return '', ''
-    moves = list(found['moved'].values())
-    return f'{found["rate"]:g}', f'{mean(moves):.2g}' + (f' ± {stdev(moves):.1g}' if len(moves) > 1 else '')
+    middle, std = mean_and_std(found['moved'].values())
+    return f'{found["rate"]:g}', f'{middle:.2g}' + ('' if std is None else f' ± {std:.1g}')
 
 
 def claims(found: Sequence[dict]) -> str:
@@ -198,21 +190,21 @@ def claims(found: Sequence[dict]) -> str:
         rows.append([claim['text'], claim['source'], *(
             f'{count} of {len(claim["comparisons"])}' if count else '' for count in counts)])
     compared = sum(len(claim['comparisons']) for claim in found)
-    return (f'{grid(["The paper says", "Where", "Holds", "Within the noise", "Does not hold"], rows, 2)}\n\n'
+    return (f'{markdown_table(["The paper says", "Where", "Holds", "Within the noise", "Does not hold"], rows, 2)}\n\n'
             'Claims are about MAE and MoCo v3 (those about hard gates and Figure 7: about MAE), single-scale. MoCo v3 '
             'on breeds is left out of the comparison with VPT-deep, because the paper calls the two comparable there. '
             f'For the best later block, p is multiplied by the number of later blocks. {chance(compared)}')
 
 
 def comparisons(found: Sequence[dict]) -> str:
-    """Each difference behind the claims."""
-    return grid(['Claim', 'On', 'Verdict', 'Difference', 'p'], (
+    """Returns each comparison behind the claims."""
+    return markdown_table(['Claim', 'On', 'Verdict', 'Difference', 'p'], (
         [claim['text'], c['where'], c['verdict'], f'{c["difference"]:+.2f}', f'{c["p"]:.3f}']
         for claim in found for c in claim['comparisons']), 3)
 
 
 def rates(results: dict) -> str:
-    """What the search gave."""
+    """Returns what the search for learning rates gave."""
     about, alone = results['about'], [each for each in results['rates'] if each['backbone'] is None]
     others = [each for each in results['rates'] if each['backbone'] is not None]
     return '\n\n'.join([rates_of('the head, alone', 'head', about['heads'], alone),
@@ -220,21 +212,21 @@ def rates(results: dict) -> str:
 
 
 def rates_of(what: str, chosen: str, tried: Sequence[float], found: Sequence[dict]) -> str:
-    """A part of the search; the chosen learning rate is bold."""
-    rows = [[*(NAMES.get(each[key], each[key]) for key in ('task', 'vit', 'method')),
+    """Returns a part of the search; the chosen learning rate is bold."""
+    rows = [[*(title(each[key]) for key in ('task', 'vit', 'method')),
              *(searched(each['validation'][f'{rate:g}'], each[chosen] == rate) for rate in tried)] for each in found]
     return (f'Of {what}; the result on the validation images, the chosen one bold:\n\n'
-            f'{grid(["Task", "SSL", "Method", *(f"{rate:g}" for rate in tried)], rows, 3)}')
+            f'{markdown_table(["Task", "SSL", "Method", *(f"{rate:g}" for rate in tried)], rows, 3)}')
 
 
 def searched(value: float | None, chosen: bool) -> str:
-    """A number of the search."""
+    """Returns a number of the search."""
     shown = 'diverged' if value is None else f'{value:.2f}'
     return f'**{shown}**' if chosen else shown
 
 
 def as_csv(results: dict) -> str:
-    """One line for each number: its table, row, column, seed and value."""
+    """Returns a line of CSV for each number: its table, row, column, seed and value."""
     seeds, search = results['about']['seeds'], results['about']['search_seed']
     lines = [[name, ' '.join(row['name']), column, seed, value] for name, table in results['tables'].items()
              for row in table['rows'] for column, values in row['values'].items() for seed, value in values.items()]
@@ -246,64 +238,6 @@ def as_csv(results: dict) -> str:
     lines += [['search', f'{each["task"]} {each["vit"]} {each["method"]}', rate, search, value]
               for each in results['rates'] for rate, value in each['validation'].items() if value is not None]
     return written([['table', 'row', 'column', 'seed', 'value'], *lines])
-
-
-def figures(results: dict) -> Iterator[tuple[str, 'Figure']]:
-    """The figures of which there are numbers, by name."""
-    for name, points_of in POINTS.items():
-        table, drawn = results['tables'][name], points_of(results)
-        if not drawn:
-            continue
-        if name in MAIN:
-            unit = 'mIoU (%)' if name == 'segmentation' else 'accuracy (%)'
-            yield name, draw_dots(drawn, table['title'], unit, len({p.panel.partition(':')[0] for p in drawn}))
-        elif name == 'figure4':
-            yield name, draw_lines(drawn, table['title'], 'block', 'selection ratio (%)')
-        else:
-            yield name, draw_lines(drawn, table['title'], table['x'], 'accuracy (%)', name == 'figure7')
-
-
-def method_points(table: dict) -> list[Point]:
-    """The points of a table: a panel for each column and ViT, the methods below one another."""
-    return [point(f'{NAMES.get(vit, vit)}: {column}', NAMES.get(method, method), 0.,
-                  list(row['values'][column].values()))
-            for column in table['columns'] for row in table['rows'] if column in row['values']
-            for vit, method in [row['name']]]
-
-
-def points(table: dict) -> list[Point]:
-    """The points of a figure."""
-    found = []
-    for row in table['rows']:
-        names = dict(zip(table['labels'], (NAMES.get(part, part) for part in row['name'])))
-        panel = names.pop(table['panels'], '')
-        for column, values in row['values'].items():
-            found.append(point(panel, ' '.join(names.values()), float(column), list(values.values())))
-    return found
-
-
-def ratio_points(ratios: Mapping[str, list[list[float]]]) -> list[Point]:
-    """The points of Figure 4: a panel for each task, a line for each ViT."""
-    found = []
-    for name, seeds in ratios.items():
-        vit, _, task = name.partition(' ')
-        found += [point(task, NAMES.get(vit, vit), block + 1, [100 * ratio[block] for ratio in seeds])
-                  for block in range(len(seeds[0]))]
-    return found
-
-
-def point(panel: str, series: str, x: float, values: list[float]) -> Point:
-    """A mean and its standard deviation."""
-    return Point(panel, series, x, mean(values), stdev(values) if len(values) > 1 else None, len(values))
-
-
-POINTS = {
-    'segmentation': lambda results: method_points(results['tables']['segmentation']),
-    'classification': lambda results: method_points(results['tables']['classification']),
-    'figure1': lambda results: points(results['tables']['figure1']),
-    'figure7': lambda results: points(results['tables']['figure7']),
-    'figure4': lambda results: ratio_points(results['selection_ratios']),
-}
 
 
 def page_part(results: dict) -> str:

@@ -10,14 +10,14 @@ from ..run import Run
 from ..suite.plans import Table
 from ..suite.tables import measured, rows_of
 from .claims import claims_of
-from .plan import SEARCH_SEED, Cell, Chosen, Plan, diverged, score
+from .plan import SEARCH_SEED, Adaptation, Chosen, Plan, diverged, score
 from .tables import tables_of, with_seeds
 
 COMMAND = 'python tools/replicate.py'
 
 
 def gather(plan: Plan) -> dict:
-    """All results of the runs that have finished."""
+    """Returns all results of the runs that have finished."""
     chosen, searched = choose_all(plan)
     tables = tables_of(plan, chosen)
     reported = [*plan.pretrainings(), *with_seeds(tables.values(), plan.preset.seeds)]
@@ -37,14 +37,14 @@ def gather(plan: Plan) -> dict:
 
 def choose_all(plan: Plan, before: Callable[[list[Run], str], None] = lambda runs, title: None
                ) -> tuple[Chosen, list[Run]]:
-    """The learning rates that are best on the validation images: the head's, and with that the others'.
+    """Returns the learning rates that are best on the validation images: the head's, and with that the others'.
 
     Args:
-        plan: Of the runs.
+        plan: The plan of the runs.
         before: Is called with the runs of each step and its title, before it is chosen by what has finished of them.
 
     Returns:
-        tuple: What has been chosen, and the runs of the search that are known by now.
+        What has been chosen, and the runs of the search that are known by now.
     """
     chosen: Chosen = {}
     for title in ('learning rates of heads', 'learning rates'):
@@ -55,7 +55,7 @@ def choose_all(plan: Plan, before: Callable[[list[Run], str], None] = lambda run
 
 
 def about(plan: Plan, searched: Sequence[Run], reported: Sequence[Run], records: Mapping[str, dict]) -> dict:
-    """How and with what it was measured. A run of the search that diverged has ended as it should."""
+    """Returns how and with what was measured. A run of the search that diverged has ended as it should."""
     statuses = [FINISHED if diverged(record := records.get(run.name, {})) else record.get('status')
                 for run in searched]
     statuses += [records.get(run.name, {}).get('status') for run in reported]
@@ -74,7 +74,7 @@ def about(plan: Plan, searched: Sequence[Run], reported: Sequence[Run], records:
 
 
 def as_data(table: Table, seeds: Sequence[int], records: Mapping[str, dict]) -> dict:
-    """A table with the value of every seed."""
+    """Returns a table with the value of every seed."""
     cells = measured(table.entries, seeds, records)
     return dict(
         title=table.title, labels=list(table.labels), columns=list(table.columns), x=table.x, panels=table.panels,
@@ -84,7 +84,7 @@ def as_data(table: Table, seeds: Sequence[int], records: Mapping[str, dict]) -> 
 
 
 def parameters(plan: Plan, chosen: Chosen, records: Mapping[str, dict]) -> dict[str, int]:
-    """How many parameters a method trains in the backbone, by method."""
+    """Returns how many parameters each method trains in the backbone."""
     found = {}
     for cell, rates in chosen.items():
         run = plan.run(cell, rates).with_seed(plan.preset.seeds[0])
@@ -95,7 +95,7 @@ def parameters(plan: Plan, chosen: Chosen, records: Mapping[str, dict]) -> dict[
 
 
 def validation(plan: Plan, chosen: Chosen, records: Mapping[str, dict]) -> list[dict]:
-    """The search: what each learning rate gave on the validation images, None if it diverged, and which was chosen."""
+    """Returns what each learning rate gave on the validation images, None if it diverged, and which was chosen."""
     heads = {cell: rates for cell, rates in chosen.items() if cell.method == 'linear'}
     found = []
     for cell, runs in plan.searches(heads).items():
@@ -108,32 +108,31 @@ def validation(plan: Plan, chosen: Chosen, records: Mapping[str, dict]) -> list[
 
 
 def finished(run: Run, records: Mapping[str, dict]) -> bool:
-    """Whether a run has."""
+    """Returns whether a run has finished."""
     return records.get(run.name, {}).get('status') == FINISHED
 
 
 def gates_moved(plan: Plan, chosen: Chosen, table: Table, records: Mapping[str, dict]) -> list[dict]:
-    """How far gates went from their prior: the largest change of gamma in each run of the table 'gates', and with
-    which learning rate."""
+    """Returns how far gates went from their prior, the largest change of gamma, in each run of the table 'gates'."""
     found = []
     for entry in table.entries:
         runs = {seed: entry.run.with_seed(seed) for seed in plan.preset.seeds}
         moves = {str(seed): report_of(plan, run).moved for seed, run in runs.items() if finished(run, records)}
         if moves:
-            rate = chosen[Cell(entry.task, entry.vit, entry.method)].backbone
+            rate = chosen[Adaptation(entry.task, entry.vit, entry.method)].backbone
             found.append(dict(gates=entry.row[0], task=entry.task, rate=rate, moved=moves))
     return found
 
 
 def report_of(plan: Plan, run: Run) -> GateReport:
-    """The gates of a finished run."""
+    """Returns the gates of a finished run."""
     return read_checkpoint(trained_checkpoint(run, plan.runs / run.name), run.name)
 
 
 def selection_ratios(plan: Plan, table: Table, records: Mapping[str, dict]) -> dict[str, list[list[float]]]:
-    """Of Gated Prompt Tuning, by ViT and task: the ratio of each block before the last, for each seed.
+    """Returns the selection ratio of each block before the last, for each seed, by ViT and task.
 
-    Cells that lack a seed are left out, and those whose gates have hardly moved: their ratio is that of their prior.
+    What lacks a seed is left out, and so are runs whose gates have hardly moved: their ratio is that of their prior.
     """
     found = {}
     for entry in table.entries:

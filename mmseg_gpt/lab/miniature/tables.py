@@ -1,24 +1,25 @@
-"""The tables and figures of the replication: which runs, with which learning rates, give which number."""
+"""The tables and figures of the miniature: which runs, with which learning rates, give which number."""
 
 from collections.abc import Iterable
 
+from ...recipes.methods import METHODS, shared
 from ..run import Run, changed
 from ..suite.plans import BLOCK, PROMPTS, Entry, Table, each
 from .claims import MULTI_SCALE_COLUMN, SELF_SUPERVISED, SINGLE_SCALE_COLUMN
-from .plan import CLASSIFICATION, DEPTH, GATE_TASKS, GPT, METHODS, MIOU, Cell, Chosen, Plan, Rates, score
+from .plan import CLASSIFICATION, DEPTH, GATE_TASKS, GPT, MIOU, Adaptation, Chosen, Plan, Rates, score
 
 MULTI_SCALE = 'tta/mIoU'
 
 
 def tables_of(plan: Plan, chosen: Chosen) -> dict[str, Table]:
-    """All tables and figures of runs, as far as learning rates are chosen."""
+    """Returns all tables and figures of runs, as far as learning rates are chosen."""
     return dict(segmentation=segmentation(plan, chosen), classification=classification(plan, chosen),
                 figure1=start_blocks(plan, chosen), figure4=selections(plan, chosen),
                 figure7=prompt_counts(plan, chosen), gates=gate_variants(plan, chosen))
 
 
 def segmentation(plan: Plan, chosen: Chosen) -> Table:
-    """After Table 3, with all methods."""
+    """Returns the counterpart of Table 3, with all methods."""
     columns = {SINGLE_SCALE_COLUMN: MIOU, MULTI_SCALE_COLUMN: MULTI_SCALE}
     entries = [entry(cell, plan.run(cell, rates), (cell.vit, cell.method), column, number)
                for cell, rates in chosen.items() if cell.task == 'scenes' and cell.method in METHODS
@@ -27,14 +28,14 @@ def segmentation(plan: Plan, chosen: Chosen) -> Table:
 
 
 def classification(plan: Plan, chosen: Chosen) -> Table:
-    """After Tables 1 and 2, with all methods."""
+    """Returns the counterpart of Tables 1 and 2, with all methods."""
     entries = [entry(cell, plan.run(cell, rates), (cell.vit, cell.method), cell.task)
                for cell, rates in chosen.items() if cell.task in CLASSIFICATION and cell.method in METHODS]
     return Table('Classification: accuracy', ('SSL', 'METHOD'), each(CLASSIFICATION), entries)
 
 
 def start_blocks(plan: Plan, chosen: Chosen) -> Table:
-    """Figure 1: VPT-shallow with prompts that enter later."""
+    """Returns Figure 1: VPT-shallow with prompts that enter later."""
     entries = []
     for cell, rates in chosen.items():
         if cell.method == 'vpt-shallow' and cell.task in CLASSIFICATION:
@@ -46,7 +47,7 @@ def start_blocks(plan: Plan, chosen: Chosen) -> Table:
 
 
 def selections(plan: Plan, chosen: Chosen) -> Table:
-    """The runs of Figure 4: gated prompts at one learning rate, as a higher one alone makes gates differ more."""
+    """Returns Figure 4: gated prompts at one learning rate, as a higher one alone makes gates differ more."""
     entries = []
     for cell, rates in chosen.items():
         if cell.method == 'gpt' and cell.vit in SELF_SUPERVISED:
@@ -57,12 +58,12 @@ def selections(plan: Plan, chosen: Chosen) -> Table:
 
 
 def prompt_counts(plan: Plan, chosen: Chosen) -> Table:
-    """Figure 7, on the fine-grained task."""
+    """Returns Figure 7, on the fine-grained task."""
     entries = []
     for method, counts in plan.preset.counts.items():
-        cell = Cell('breeds', 'mae', method)
+        cell = Adaptation('breeds', 'mae', method)
         for count in counts if cell in chosen else ():
-            share = count // DEPTH if method == 'vpt-deep' else count
+            share = shared(method, count, DEPTH)
             run = plan.run(cell, chosen[cell])
             run = run if count == plan.preset.prompts else changed(run, prompts=share)
             entries.append(entry(cell, run, ('mae', method), str(count)))
@@ -72,22 +73,22 @@ def prompt_counts(plan: Plan, chosen: Chosen) -> Table:
 
 
 def gate_variants(plan: Plan, chosen: Chosen) -> Table:
-    """What priors and learning rates do to the gates, on the MAE ViT."""
+    """Returns the table of what priors and learning rates do to the gates, on the MAE ViT."""
     entries = []
     for name in (GPT, *plan.preset.gates):
         for task in GATE_TASKS:
-            cell = Cell(task, 'mae', 'gpt' if name == GPT else name)
+            cell = Adaptation(task, 'mae', 'gpt' if name == GPT else name)
             if cell in chosen:
                 entries.append(entry(cell, plan.run(cell, chosen[cell]), (name, ), task))
     return Table('Do the gates move? Gated Prompt Tuning on the MAE ViT', ('GATES', ), each(GATE_TASKS), entries)
 
 
-def entry(cell: Cell, run: Run, row: tuple[str, ...], column: str, number: str = '') -> Entry:
-    """A number of a table."""
+def entry(cell: Adaptation, run: Run, row: tuple[str, ...], column: str, number: str = '') -> Entry:
+    """Returns the entry for a number of a table."""
     return Entry(cell.vit, cell.method, cell.task, run, row, column, number or score(cell.task))
 
 
 def with_seeds(tables: Iterable[Table], seeds: Iterable[int]) -> list[Run]:
-    """The runs of tables, each once."""
+    """Returns the runs of tables with each seed, each run once."""
     runs = dict.fromkeys(found.run for table in tables for found in table.entries)
     return [run.with_seed(seed) for seed in seeds for run in runs]

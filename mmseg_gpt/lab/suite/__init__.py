@@ -1,4 +1,4 @@
-"""Many runs: the tables and figures of the paper, and searches of hyperparameters.
+"""Many runs: tables and figures of the paper, and searches of hyperparameters.
 
 :mod:`.plans` and :mod:`.search` say which runs, :mod:`..execute` carries them out, :mod:`.tables` and :mod:`.reports`
 show what they have given.
@@ -6,9 +6,9 @@ show what they have given.
 
 from ..execute import outcomes, work
 from .parameters import count_parameters, total_params
-from .plans import PLANS, part, runs_of, with_options
+from .plans import PLANS, part, plan, runs_of, with_options
 from .reports import write_search, write_table
 from .search import grid
 
-__all__ = ['PLANS', 'count_parameters', 'grid', 'outcomes', 'part', 'runs_of', 'total_params', 'with_options', 'work',
-           'write_search', 'write_table']
+__all__ = ['PLANS', 'count_parameters', 'grid', 'outcomes', 'part', 'plan', 'runs_of', 'total_params', 'with_options',
+           'work', 'write_search', 'write_table']

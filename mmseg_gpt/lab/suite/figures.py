@@ -1,4 +1,4 @@
-"""Figures 1, 6, 7 and 8: what was measured, whether by a suite or by runs that were made one by one, as a picture."""
+"""Figures 1, 6, 7 and 8, of what a suite or runs that were made one by one have measured."""
 
 import argparse
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Filled(NamedTuple):
     Attributes:
         table: What is shown.
         points: Its numbers.
-        notes: What is to be known of them.
+        notes: What a reader has to know about them.
     """
     table: Table
     points: list[Point]
@@ -44,14 +44,14 @@ def draw(table: Table, points: Sequence[Point]) -> 'Figure':
 
 
 def of_suite(name: str, home: Path) -> Filled:
-    """The figure of what tools/benchmark_suite.py has finished.
+    """Returns the figure of what tools/benchmark_suite.py has finished.
 
     Args:
-        name: Of the figure in ``PLANS``.
+        name: The name of the figure in ``PLANS``.
         home: The suite's folder.
 
     Raises:
-        ValueError: it has finished nothing of it.
+        ValueError: The suite has finished no run of the figure.
     """
     table, folder = PLANS[name](), home / 'runs'
     seeds = sorted({int(path.name[5:]) for path in folder.glob('*/seed_*') if path.name[5:].isdecimal()})
@@ -67,15 +67,15 @@ def of_suite(name: str, home: Path) -> Filled:
 
 
 def of_runs(folders: Sequence[Path], by: str) -> Filled:
-    """The figure of some runs.
+    """Returns the figure of some runs.
 
     Args:
         folders: Their work directories.
         by: As for :func:`~.places.table_of`.
 
     Raises:
-        ValueError: one of them is not finished, or has no place in the figure, or two have the same.
-        CheckpointError: a checkpoint is damaged.
+        ValueError: A run is not finished, or has no place in the figure, or two have the same place.
+        CheckpointError: A checkpoint is damaged.
     """
     table, cells, notes = table_of([read_run(folder) for folder in folders], by)
     if by == 'prompts':  # a figure of one task
@@ -90,7 +90,7 @@ def of_runs(folders: Sequence[Path], by: str) -> Filled:
 
 
 def draw_and_write(args: argparse.Namespace, name: str, by: str) -> None:
-    """What a tool does: draws and writes the figure, and prints what is to be known of it and the files.
+    """Draws and writes a figure for a tool, and prints notes and the names of the files.
 
     Args:
         args: With ``runs``, ``suite`` and ``out``.
@@ -98,7 +98,7 @@ def draw_and_write(args: argparse.Namespace, name: str, by: str) -> None:
         by: As for :func:`of_runs`.
 
     Raises:
-        SystemExit: there is nothing to be drawn, or a run cannot be read; it says what to do.
+        SystemExit: There is nothing to draw, or a run cannot be read; the message says what to do.
     """
     with errors_in_words():
         try:

@@ -1,7 +1,7 @@
-"""TOTAL PARAMS of Tables 1 and 2: how much larger all tasks together are than the backbone that they share.
+"""TOTAL PARAMS of Tables 1 and 2: how much larger all tasks together are than the backbone they share.
 
 The position embedding is not counted among the backbone's parameters: in MAE and MoCo v3 it is a fixed sine-cosine
-table. Only so is Gated Prompt Tuning on FGVC the 1.02x that the paper prints (1.01502; with it, 1.01499).
+table. Without it, Gated Prompt Tuning on FGVC has the 1.02x that the paper prints (1.01502; with it, 1.01499).
 """
 
 from collections.abc import Sequence
@@ -14,16 +14,16 @@ from torch import nn
 
 
 class Parameters(NamedTuple):
-    """Numbers of parameters of a model.
+    """How many parameters a model has.
 
     Attributes:
-        backbone: Of the ViT, without its position embedding.
-        position: Of the position embedding.
-        prompts: Prompt tokens.
-        gates: Gates and temperatures.
+        backbone: Those of the ViT, without its position embedding.
+        position: Those of the position embedding.
+        prompts: Those of prompt tokens.
+        gates: Those of gates and temperatures.
         heads: All outside the backbone.
-        trained: How many of all these are trained, the position embedding aside.
-        frozen: Whether the ViT is, so that all tasks can share it.
+        trained: How many of all these are trained, without the position embedding.
+        frozen: Whether the ViT is frozen, so that all tasks can share it.
     """
     backbone: int
     position: int
@@ -35,7 +35,7 @@ class Parameters(NamedTuple):
 
     @property
     def whole(self) -> int:
-        """All of the model, with the position embedding."""
+        """How many the whole model has, with the position embedding."""
         return self.backbone + self.position + self.prompts + self.gates + self.heads
 
 
@@ -63,14 +63,14 @@ def count_parameters(cfg: Config) -> Parameters:
 
 
 def total(parameters: Sequence[nn.Parameter]) -> int:
-    """Numbers in all of them."""
+    """Returns how many numbers all of them hold."""
     return sum(p.numel() for p in parameters)
 
 
 def total_params(tasks: Sequence[Parameters], position: bool = False) -> float:
-    """The paper's TOTAL PARAMS: one backbone and all that is trained for the tasks, over the backbone.
+    """Returns the paper's TOTAL PARAMS: one backbone and all that is trained for the tasks, over the backbone.
 
-    Where the whole ViT is trained, each task has one of its own.
+    Where the whole ViT is trained, each task has a backbone of its own.
 
     Args:
         tasks: Models on one and the same pretrained ViT.

@@ -4,20 +4,19 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from ...recipes.experiment import CONFIGS
-from ...recipes.tasks import TASKS
+from ...recipes.methods import METHODS, shared
+from ...recipes.tasks import ADE20K, TASKS
+from ...recipes.vits import VITS
+from ...resources import CONFIGS
 from ..run import Run, changed
 from .printed import GROUPS_OF_FIGURE_6, GROUPS_OF_VTAB, MIOU
 
 FGVC = tuple(task for task, known in TASKS.items() if known.group == 'fgvc')
 VTAB = tuple(task for task, known in TASKS.items() if known.group != 'fgvc')
 GROUPS = ('natural', 'specialized', 'structured')  # of VTAB-1K
-METHODS = ('vpt-shallow', 'vpt-deep', 'gpt')
-VITS = ('mae', 'mocov3')
-BLOCKS = {'mae-l': 24}  # of the ViTs that have not 12
+COMPARED = ('vpt-shallow', 'vpt-deep', 'gpt')  # in most tables of the paper
+SELF_SUPERVISED = ('mae', 'mocov3')
 ACCURACY = 'accuracy/top1'
-
-
 BLOCK, PROMPTS = 'first block with prompts', 'prompts in all'
 
 
@@ -66,94 +65,94 @@ class Table(NamedTuple):
 
 
 def classification(method: str, vit: str, task: str) -> Run:
-    """An experiment of classification, with small checkpoints."""
+    """Returns an experiment of classification, with small checkpoints where the ViT is frozen."""
     name = f'cls_{method}_{vit}_{task}'
-    return Run(name, name, ('default_hooks.checkpoint.adapter_only=True', ))
+    return Run(name, name, ('default_hooks.checkpoint.adapter_only=True', ) if METHODS[method].frozen else ())
 
 
-def segmentation(method: str, vit: str) -> Run:
-    """A run on ADE20K."""
-    name = f'setr_pup_{method}_{vit}_ade20k'
+def segmentation(method: str, vit: str, prompts: str = '') -> Run:
+    """Returns a run on ADE20K; ``prompts`` is the part of the config's name that tells their number."""
+    name = f'setr_pup_{METHODS[method].ade20k or method}{prompts}_{vit}_ade20k'
     return Run(name, str(CONFIGS / f'{name}.py'), tta=True)
 
 
 def each(columns: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Columns that are the mean of nothing else, by their titles."""
+    """Returns columns each of which shows itself, and no mean of several."""
     return {column: (column, ) for column in columns}
 
 
-def plain(tasks: Sequence[str]) -> list[Entry]:
-    """The experiments as Table 5 has them, on each of ``tasks``."""
+def plain(tasks: Sequence[str], methods: Sequence[str]) -> list[Entry]:
+    """Returns the experiments with the hyperparameters of Table 5, on each of ``tasks``."""
     return [Entry(vit, method, task, classification(method, vit, task), (vit, method), task)
-            for vit in VITS for method in METHODS for task in tasks]
+            for vit in SELF_SUPERVISED for method in methods for task in tasks]
 
 
-def fgvc() -> Table:
-    """Table 1."""
-    return Table('Table 1. Accuracy on FGVC', ('SSL', 'METHOD'), each(FGVC) | dict(AVG=FGVC), plain(FGVC), True)
+def fgvc(methods: Sequence[str] = COMPARED) -> Table:
+    """Returns Table 1."""
+    return Table('Table 1. Accuracy on FGVC', ('SSL', 'METHOD'), each(FGVC) | dict(AVG=FGVC), plain(FGVC, methods),
+                 True)
 
 
 def group_of_vtab(group: str) -> tuple[str, ...]:
-    """Its tasks."""
+    """Returns the tasks of a group."""
     return tuple(task for task in VTAB if TASKS[task].group == group)
 
 
-def vtab() -> Table:
-    """Table 2. Its AVG is the mean over the 19 tasks, see :mod:`.printed`."""
+def vtab(methods: Sequence[str] = COMPARED) -> Table:
+    """Returns Table 2. Its AVG is the mean over the 19 tasks, see :mod:`.printed`."""
     columns = dict(zip(GROUPS_OF_VTAB, (*map(group_of_vtab, GROUPS), VTAB)))
-    return Table('Table 2. Accuracy on VTAB-1K', ('SSL', 'METHOD'), columns, plain(VTAB), True)
+    return Table('Table 2. Accuracy on VTAB-1K', ('SSL', 'METHOD'), columns, plain(VTAB, methods), True)
 
 
 def ade20k(prompts: str = '', title: str = 'Table 3. mIoU on ADE20K with SETR-PUP') -> Table:
-    """Table 3; with ``prompts='-24'``, Table 6."""
+    """Returns Table 3; with ``prompts='-24'``, Table 6."""
     deep, others = ('2 x 12', '24') if prompts else ('10 x 12', '100')
     entries = []
-    for vit in VITS:
-        for method in METHODS:
-            row = (vit, method, deep if method == 'vpt-deep' else others)
-            entries += [Entry(vit, method, 'ade20k', segmentation(method + prompts, vit), row, column, number)
+    for vit in SELF_SUPERVISED:
+        for method in COMPARED:
+            row = (vit, method, deep if METHODS[method].each_block else others)
+            entries += [Entry(vit, method, 'ade20k', segmentation(method, vit, prompts), row, column, number)
                         for column, number in zip(MIOU, ('mIoU', 'tta/mIoU'))]
     return Table(title, ('SSL', 'METHOD', '# OF PTS'), each(MIOU), entries)
 
 
 def table4() -> Table:
-    """Hard gates."""
+    """Returns Table 4, of hard gates."""
     entries = [Entry('mae', method, task, classification(method, 'mae', task), ('mae', method, '100'), task)
                for method in ('vpt-shallow', 'hard-gates', 'gpt') for task in ('cub', 'flowers')]
     return Table('Table 4. Hard gates', ('SSL', 'METHOD', '# OF PTS'), each(('cub', 'flowers')), entries)
 
 
 def with_prompts(method: str, vit: str, task: str, prompts: int) -> Run:
-    """An experiment with so many prompts in all, which VPT-deep divides among the blocks."""
-    share = prompts // BLOCKS.get(vit, 12) if method == 'vpt-deep' else prompts
-    return changed(classification(method, vit, task), prompts=share)
+    """Returns an experiment with so many prompts in all, which VPT-deep divides among the blocks."""
+    return changed(classification(method, vit, task), prompts=shared(method, prompts, VITS[vit].blocks))
 
 
 def fewer(vits: Sequence[str], methods: Sequence[str], tasks: Sequence[str], prompts: Sequence[int]) -> list[Entry]:
-    """Experiments by ViT, number of prompts in all, method and task."""
+    """Returns experiments by ViT, number of prompts in all, method and task."""
     entries = []
     for vit, number, method, task in itertools.product(vits, prompts, methods, tasks):
-        blocks = BLOCKS.get(vit, 12)
-        said = f'{number // blocks} x {blocks}' if method == 'vpt-deep' else str(number)
+        blocks = VITS[vit].blocks
+        said = f'{number // blocks} x {blocks}' if METHODS[method].each_block else str(number)
         entries.append(Entry(vit, method, task, with_prompts(method, vit, task, number), (vit, method, said), task))
     return entries
 
 
 def table7() -> Table:
-    """Fewer prompts on FGVC."""
+    """Returns Table 7, of fewer prompts on FGVC."""
     return Table('Table 7. Accuracy on FGVC with fewer prompts, MAE', ('SSL', 'METHOD', '# OF PTS'),
                  each(FGVC) | dict(AVG=FGVC), fewer(('mae', ), ('vpt-deep', 'gpt'), FGVC, (24, 48, 96)))
 
 
 def table8() -> Table:
-    """Other sizes of ViT."""
+    """Returns Table 8, of other sizes of ViT."""
     tasks = ('cub', 'flowers')
     return Table('Table 8. ViT-L (MAE) and ViT-S (MoCo v3)', ('SSL', 'METHOD', '# OF PTS'), each(tasks),
-                 fewer(('mae-l', 'mocov3-s'), METHODS, tasks, (48, )))
+                 fewer(('mae-l', 'mocov3-s'), COMPARED, tasks, (48, )))
 
 
 def figure1() -> Table:
-    """Accuracy by the block at which prompts enter, counted from 1; learning rates of section A.2."""
+    """Returns Figure 1: accuracy by the block at which prompts enter, counted from 1; rates are of section A.2."""
     entries = []
     for task, vit, block in itertools.product(('cub', 'kitti_dist'), ('supervised', 'mocov3', 'mae'), range(12)):
         lr = 1. if (vit, task) == ('mocov3', 'cub') else 0.1
@@ -166,9 +165,9 @@ def figure1() -> Table:
 
 def figure6(title: str = 'Figure 6. What gates and temperatures bring',
             columns: dict[str, tuple[str, ...]] | None = None) -> Table:
-    """VPT-shallow, with gates, and with temperatures too: means of groups; ``columns`` of tasks for Figure 8."""
+    """Returns Figure 6: VPT-shallow, with gates, and with temperatures too, by group; by ``columns`` for Figure 8."""
     entries = []
-    for vit, method in itertools.product(VITS, ('vpt-shallow', 'gates-only', 'gpt')):
+    for vit, method in itertools.product(SELF_SUPERVISED, ('vpt-shallow', 'gates-only', 'gpt')):
         runs = {task: classification(method, vit, task) for task in (*VTAB, *FGVC)}
         entries += [Entry(vit, method, task, run, (vit, method), task) for task, run in runs.items()]
         entries.append(Entry(vit, method, 'ade20k', segmentation(method, vit), (vit, method), 'ade20k', 'mIoU'))
@@ -176,12 +175,12 @@ def figure6(title: str = 'Figure 6. What gates and temperatures bring',
 
 
 def groups_of_figure_6() -> dict[str, tuple[str, ...]]:
-    """The tasks of each group of bars."""
+    """Returns the tasks of each group of bars."""
     return dict(zip(GROUPS_OF_FIGURE_6, (*map(group_of_vtab, GROUPS), FGVC, ('ade20k', ))))
 
 
 def figure7() -> Table:
-    """Accuracy by the number of prompts in all."""
+    """Returns Figure 7: accuracy by the number of prompts in all."""
     counts = dict(gpt=(1, 3, 6, 12, 24, 48, 96), **{'vpt-deep': (12, 24, 48, 96)})
     entries = [Entry('mae', method, 'cars', with_prompts(method, 'mae', 'cars', n), ('mae', method), str(n))
                for method, numbers in counts.items() for n in numbers]
@@ -196,8 +195,17 @@ PLANS: dict[str, Callable[[], Table]] = dict(
     figure8=lambda: figure6('Figure 8. What gates and temperatures bring, by dataset', each((*VTAB, *FGVC, 'ade20k'))))
 
 
+WITH_MORE_ROWS = dict(fgvc=fgvc, vtab=vtab)  # tables to which rows of further methods can be added
+
+
+def plan(name: str, methods: Iterable[str] = ()) -> Table:
+    """Returns a table or figure of ``PLANS``, Tables 1 and 2 with rows for further ``methods`` that are asked for."""
+    others = [method for method in methods if method in METHODS and method not in COMPARED]
+    return WITH_MORE_ROWS[name]((*COMPARED, *others)) if others and name in WITH_MORE_ROWS else PLANS[name]()
+
+
 def part(entries: Iterable[Entry], vits: Sequence[str], methods: Sequence[str], tasks: Sequence[str]) -> list[Entry]:
-    """The entries of some ViTs, methods and tasks (or groups of VTAB-1K); an empty choice means all.
+    """Returns the entries of some ViTs, methods and tasks (or groups of VTAB-1K); an empty choice means all.
 
     Raises:
         ValueError: no entry has one of these; the message names what there is.
@@ -213,18 +221,18 @@ def part(entries: Iterable[Entry], vits: Sequence[str], methods: Sequence[str], 
 
 
 def tasks_of(entry: Entry) -> set[str]:
-    """The task, and its group."""
-    return {entry.task, TASKS[entry.task].group} if entry.task in TASKS else {entry.task}
+    """Returns the task and its group."""
+    return {entry.task, (TASKS | ADE20K)[entry.task].group}
 
 
 def runs_of(entries: Iterable[Entry], seeds: Iterable[int]) -> list[Run]:
-    """Each run once; all with the first seed come first, so that a table is soon complete."""
+    """Returns each run once; those with the first seed come first, so that a table is soon complete."""
     runs = dict.fromkeys(entry.run for entry in entries)
     return [run.with_seed(seed) for seed in seeds for run in runs]
 
 
 def with_options(table: Table, settings: Sequence[str], options: Sequence[str], suffix: str = '') -> Table:
-    """A table all of whose runs have further settings and options, and folders whose names end in ``suffix``."""
+    """Returns a table whose runs have further settings and options, and folders whose names end in ``suffix``."""
     entries = [entry._replace(run=entry.run._replace(
         name=entry.run.name + suffix, settings=(*entry.run.settings, *settings), options=tuple(options)))
         for entry in table.entries]

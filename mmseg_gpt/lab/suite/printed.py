@@ -77,7 +77,7 @@ PRINTED = {
 
 
 def bars() -> dict[str, tuple]:
-    """Figures 6 and 8: Tables 1 to 3 have what is drawn there without gates, and with gates and temperatures."""
+    """Returns what Tables 1 to 3 print of Figures 6 and 8: the bars without gates, and with gates and temperatures."""
     groups, datasets = {}, {}
     for (vit, method), (_, *tasks, average) in PRINTED['fgvc'][1].items():
         if method != 'vpt-deep':
@@ -91,6 +91,6 @@ PRINTED |= bars()
 
 
 def printed(table: str) -> dict[tuple[tuple[str, ...], str], float]:
-    """The paper's numbers by row and column; none for a table or figure without any."""
+    """Returns the paper's numbers by row and column; none for a table or figure without any."""
     columns, rows = PRINTED.get(table, ((), {}))
     return {(row, column): number for row, numbers in rows.items() for column, number in zip(columns, numbers)}

@@ -13,7 +13,7 @@ from .parameters import count_parameters, total_params
 from .plans import Table
 from .printed import TOTAL, printed
 from .tables import (
-    Row,
+    RowName,
     failures,
     filled,
     in_detail,
@@ -27,8 +27,8 @@ from .tables import (
 )
 
 
-def totals_of(table: Table) -> dict[Row, float]:
-    """TOTAL PARAMS of each row, from the models of its tasks; nothing for a table without that column."""
+def totals_of(table: Table) -> dict[RowName, float]:
+    """Returns TOTAL PARAMS of each row, from the models of its tasks; nothing for a table without that column."""
     if not table.total_params:
         return {}
     return {row: total_params([count_parameters(config_of(e.run)) for e in table.entries if e.row == row])

@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from ...analysis.series import Point
 from ...resources import TOOLS
 from ...settings import look_up
+from ...wording import markdown_table
 from ..run import SETTINGS, Run, changed, config_of, number, saving, shown, typed
 from .plans import ACCURACY, Entry, Table
-from .tables import Cell, Place, Row, failures, in_full, markdown_row, rows_of, text, written
+from .tables import Cell, CellPlace, RowName, failures, in_full, rows_of, text, written
 
 LABELS = dict(lr='learning rate', gate='gate prior', prompts='prompts')
 COLUMN = 'validation accuracy'
@@ -20,14 +21,14 @@ COLUMN = 'validation accuracy'
 
 def grid(config: str, settings: Sequence[str], rates: Sequence[float], gates: Sequence[float] = (),
          prompts: Sequence[int] = ()) -> Table:
-    """The runs of a search as a table, with a row for each point.
+    """Returns the runs of a search as a table, with a row for each point.
 
     Args:
-        config: File or name of an experiment.
+        config: A config file, or the name of an experiment.
         settings: ``KEY=VALUE`` for all runs.
         rates: Learning rates.
-        gates: Gate priors; none for the config's own.
-        prompts: Numbers of prompts (for VPT-deep in each block); none for the config's own.
+        gates: Gate priors; empty means the config's own.
+        prompts: Numbers of prompts (with VPT-deep, in each block); empty means the config's own.
 
     Raises:
         ValueError: the config has no gates, or no prompts, to be searched.
@@ -48,27 +49,25 @@ def grid(config: str, settings: Sequence[str], rates: Sequence[float], gates: Se
                  entries)
 
 
-def best(cells: Mapping[Place, Cell], seeds: Sequence[int]) -> Row | None:
-    """The point of the highest mean, among those that have a value for every seed; the first of equal ones."""
+def best(cells: Mapping[CellPlace, Cell], seeds: Sequence[int]) -> RowName | None:
+    """Returns the point with the highest mean among those that have a value for every seed; the first of equals."""
     complete = {row: cell.mean for (row, _), cell in cells.items() if len(cell.values) == len(seeds)}
     return max(complete, key=complete.get, default=None)
 
 
-def best_command(search: Table, row: Row) -> str:
-    """The command that trains with the settings of ``row`` on all that is meant for training."""
+def best_command(search: Table, row: RowName) -> str:
+    """Returns the command that trains with the settings of ``row`` on all images that are meant for training."""
     run = next(entry.run for entry in search.entries if entry.row == row)
     return typed(['python', shown(TOOLS / 'train.py'), shown(run.config), '--cfg-options', *run.settings])
 
 
-def report(search: Table, cells: Mapping[Place, Cell], seeds: Sequence[int]) -> str:
-    """The search as Markdown: what each point reached, the best one in bold, and the command that trains with it."""
+def report(search: Table, cells: Mapping[CellPlace, Cell], seeds: Sequence[int]) -> str:
+    """Returns the search as Markdown: the result of each point, the best in bold, and the command that uses it."""
     winner, left = best(cells, seeds), sum(len(seeds) - len(c.values) - len(c.failed) for c in cells.values())
-    lines = [f'# {search.title}', '', markdown_row([*search.labels, f'{COLUMN} (%)']),
-             markdown_row(['---:'] * (len(search.labels) + 1))]
-    for row in rows_of(search):
-        shown_cells = [*row, text(cells[row, COLUMN], len(seeds))]
-        lines.append(markdown_row([f'**{cell}**' if row == winner and cell else cell for cell in shown_cells]))
-    lines += ['', f'Seeds {", ".join(map(str, seeds))}; mean ± standard deviation. No test image was used.']
+    rows = [[f'**{part}**' if row == winner and part else part for part in (*row, text(cells[row, COLUMN], len(seeds)))]
+            for row in rows_of(search)]
+    lines = [f'# {search.title}', '', markdown_table([*search.labels, f'{COLUMN} (%)'], rows, left=0), '',
+             f'Seeds {", ".join(map(str, seeds))}; mean ± standard deviation. No test image was used.']
     if failed := failures(cells):
         lines += ['', *failed]
     if left:
@@ -79,22 +78,22 @@ def report(search: Table, cells: Mapping[Place, Cell], seeds: Sequence[int]) -> 
     return '\n'.join(lines) + '\n'
 
 
-def as_csv(search: Table, cells: Mapping[Place, Cell]) -> str:
-    """One line for each point."""
+def as_csv(search: Table, cells: Mapping[CellPlace, Cell]) -> str:
+    """Returns the search as CSV, with a line for each point."""
     return written([[*search.labels, 'mean', 'standard deviation', 'seeds', 'failed'], *(
         [*row, cells[row, COLUMN].mean, cells[row, COLUMN].std, len(cells[row, COLUMN].values),
          len(cells[row, COLUMN].failed)] for row in rows_of(search))])
 
 
-def as_json(search: Table, cells: Mapping[Place, Cell], seeds: Sequence[int]) -> dict:
-    """All of it."""
+def as_json(search: Table, cells: Mapping[CellPlace, Cell], seeds: Sequence[int]) -> dict:
+    """Returns all of the search, for JSON."""
     winner = best(cells, seeds)
     return dict(title=search.title, seeds=list(seeds), points=in_full(search, cells, {}),
                 best=winner and dict(zip(search.labels, winner)), command=winner and best_command(search, winner))
 
 
-def curves(search: Table, cells: Mapping[Place, Cell]) -> list[Point]:
-    """Accuracy by learning rate, one series for each gate prior and number of prompts, to be drawn."""
+def curves(search: Table, cells: Mapping[CellPlace, Cell]) -> list[Point]:
+    """Returns accuracy by learning rate as points to draw, a series for each gate prior and number of prompts."""
     points = []
     for (lr, *rest), cell in ((row, cell) for (row, _), cell in cells.items()):
         named = [f'{name} {value}' for name, value in zip(search.labels[1:], rest) if value]

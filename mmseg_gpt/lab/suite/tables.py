@@ -1,65 +1,53 @@
 """The numbers of finished runs as the paper prints them: Markdown, CSV and JSON.
 
-Nothing is averaged over less than it says: a mean over tasks is that of the seeds for which all of them are there, and
-a mean over fewer seeds than were asked for says of how many.
+A mean over tasks counts only the seeds that have all these tasks, and a mean over fewer seeds than were asked for says
+how many there are.
 """
 
 import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import mean, stdev
+from statistics import mean
 from typing import NamedTuple
 
-from ...analysis.series import Point
+from ...analysis.series import Point, mean_and_std
+from ...recipes.titles import title
+from ...wording import markdown_table
 from .plans import Entry, Table
 from .printed import TOTAL
 
-DATASETS = {'cub': 'CUB', 'flowers': 'Flowers', 'cars': 'Cars', 'dogs': 'Dogs', 'nabirds': 'NABirds',
-            'caltech101': 'Caltech101', 'cifar100': 'CIFAR-100', 'dtd': 'DTD', 'flowers102': 'Flowers102',
-            'pets': 'Pets', 'svhn': 'SVHN', 'sun397': 'SUN397', 'camelyon': 'Camelyon', 'eurosat': 'EuroSAT',
-            'resisc45': 'RESISC45', 'retinopathy': 'Retinopathy', 'clevr_count': 'CLEVR count',
-            'clevr_dist': 'CLEVR distance', 'dmlab': 'DMLab', 'kitti_dist': 'KITTI', 'dspr_loc': 'dSprites location',
-            'dspr_ori': 'dSprites orientation', 'snorb_azim': 'SmallNORB azimuth', 'snorb_elev': 'SmallNORB elevation',
-            'ade20k': 'ADE20K'}
-NAMES = {'mae': 'MAE', 'mocov3': 'MoCo v3', 'supervised': 'Supervised', 'mae-l': 'MAE (ViT-L)',
-         'mocov3-s': 'MoCo v3 (ViT-S)', 'vpt-shallow': 'VPT-shallow', 'vpt-deep': 'VPT-deep',
-         'gpt': 'Gated Prompt Tuning', 'hard-gates': 'Gated Prompt Tuning (hard gates)',
-         'linear': 'Heads only', 'full': 'Full fine-tuning',
-         'gates-only': 'VPT-shallow + gates', 'temperatures-only': 'VPT-shallow + temperatures', 'lora': 'LoRA',
-         'bias': 'Biases only', **DATASETS}
-
-Place = tuple[tuple[str, ...], str]
-Row = tuple[str, ...]
+CellPlace = tuple[tuple[str, ...], str]
+RowName = tuple[str, ...]
 
 
 class Cell(NamedTuple):
     """What was measured for a place in a table.
 
     Attributes:
-        values: By seed.
-        failed: By seed, why there is no value.
+        values: The numbers, by seed.
+        failed: The reasons why there is no number, by seed.
     """
     values: dict[int, float]
     failed: dict[int, str]
 
     @property
     def mean(self) -> float | None:
-        """Over the seeds that have a value."""
-        return mean(self.values.values()) if self.values else None
+        """The mean over the seeds that have a value."""
+        return mean_and_std(self.values.values())[0]
 
     @property
     def std(self) -> float | None:
-        """The standard deviation of the seeds (that of a sample), if there are two."""
-        return stdev(self.values.values()) if len(self.values) > 1 else None
+        """The standard deviation over seeds (that of a sample), if there are two."""
+        return mean_and_std(self.values.values())[1]
 
 
-def measured(entries: Iterable[Entry], seeds: Sequence[int], records: Mapping[str, dict]) -> dict[Place, Cell]:
-    """What each entry's runs have given, by row and column.
+def measured(entries: Iterable[Entry], seeds: Sequence[int], records: Mapping[str, dict]) -> dict[CellPlace, Cell]:
+    """Returns what the runs of each entry have given, by row and column.
 
     Args:
-        entries: Of a table.
+        entries: The entries of a table.
         seeds: Those that were asked for.
-        records: Of runs, by name: ``status`` and ``numbers`` or ``reason``.
+        records: The records of runs, by name: ``status`` and ``numbers`` or ``reason``.
     """
     cells = {}
     for entry in entries:
@@ -71,7 +59,7 @@ def measured(entries: Iterable[Entry], seeds: Sequence[int], records: Mapping[st
 
 
 def combined(cells: Sequence[Cell]) -> Cell:
-    """The mean of several cells, for each seed that all of them have."""
+    """Returns the mean of several cells, for each seed that all of them have."""
     if len(cells) == 1:
         return cells[0]
     seeds = [seed for seed in cells[0].values if all(seed in cell.values for cell in cells)]
@@ -79,20 +67,20 @@ def combined(cells: Sequence[Cell]) -> Cell:
     return Cell({seed: mean(cell.values[seed] for cell in cells) for seed in seeds}, failed)
 
 
-def filled(table: Table, cells: Mapping[Place, Cell]) -> dict[Place, Cell]:
-    """The cells of a table's columns. Where the table has no place for a number, there is none."""
-    return {(row, title): combined([cells[row, column] for column in columns])
-            for row in rows_of(table) for title, columns in table.columns.items()
+def filled(table: Table, cells: Mapping[CellPlace, Cell]) -> dict[CellPlace, Cell]:
+    """Returns the cells of a table's columns; there is none where the table has no entry."""
+    return {(row, name): combined([cells[row, column] for column in columns])
+            for row in rows_of(table) for name, columns in table.columns.items()
             if all((row, column) in cells for column in columns)}
 
 
-def rows_of(table: Table) -> list[Row]:
-    """The rows in order."""
+def rows_of(table: Table) -> list[RowName]:
+    """Returns the names of the rows in order."""
     return list(dict.fromkeys(entry.row for entry in table.entries))
 
 
 def text(cell: Cell | None, seeds: int) -> str:
-    """A cell as it is printed: empty if nothing was measured, ``70.56 ± 0.31``, or of fewer seeds than asked for."""
+    """Returns a cell as it is printed: ``70.56 ± 0.31``, of how many seeds if some are missing, or empty."""
     if cell is None or not (cell.values or cell.failed):
         return ''
     if not cell.values:
@@ -102,58 +90,53 @@ def text(cell: Cell | None, seeds: int) -> str:
 
 
 def times(share: float | None) -> str:
-    """TOTAL PARAMS as the paper prints it."""
+    """Returns TOTAL PARAMS as the paper prints it."""
     return '' if share is None else f'{share:.2f}x'
 
 
-def markdown_row(cells: Iterable[str]) -> str:
-    return f'| {" | ".join(cells)} |'
-
-
-def markdown(table: Table, cells: Mapping[Place, Cell], seeds: Sequence[int], paper: Mapping[Place, float],
-             totals: Mapping[Row, float]) -> str:
-    """The table: for each row the paper's numbers, if it has any, and under them ours.
+def markdown(table: Table, cells: Mapping[CellPlace, Cell], seeds: Sequence[int], paper: Mapping[CellPlace, float],
+             totals: Mapping[RowName, float]) -> str:
+    """Returns the table as Markdown: for each row the paper's numbers, if it has any, and under them ours.
 
     Args:
         table: What is shown.
         cells: By row and title of column, as :func:`filled` gives them.
         seeds: Those that were asked for.
-        paper: Its numbers.
+        paper: The paper's numbers.
         totals: TOTAL PARAMS by row, if the table has them.
     """
     columns = [*([TOTAL] if table.total_params else []), *table.columns]
-    lines = [markdown_row([*table.labels, '', *(NAMES.get(c, c).upper() for c in columns)]),
-             markdown_row(['---'] * (len(table.labels) + 1) + ['---:'] * len(columns))]
+    lines = []
     for row in rows_of(table):
-        names = [NAMES.get(part, part) for part in row]
+        names = [title(part) for part in row]
         printed = {column: paper.get((row, column)) for column in columns}
         if any(number is not None for number in printed.values()):
-            lines.append(markdown_row([*names, 'paper', *(
+            lines.append([*names, 'paper', *(
                 times(number) if column == TOTAL else '' if number is None else f'{number:.2f}'
-                for column, number in printed.items())]))
-        lines.append(markdown_row([*names, 'measured', *(
+                for column, number in printed.items())])
+        lines.append([*names, 'measured', *(
             times(totals.get(row)) if column == TOTAL else text(cells.get((row, column)), len(seeds))
-            for column in columns)]))
-    return '\n'.join(lines)
+            for column in columns)])
+    return markdown_table([*table.labels, '', *(title(c).upper() for c in columns)], lines, len(table.labels) + 1)
 
 
 def in_detail(table: Table) -> Table | None:
-    """The same table with a column for each task, if it has columns that are means and not the tasks' own."""
+    """Returns the table with a column for each task; None if each task has one already."""
     single = list(dict.fromkeys(entry.column for entry in table.entries))
     if all((column, ) in table.columns.values() for column in single):
         return None
     return table._replace(columns={column: (column, ) for column in single}, total_params=False)
 
 
-def failures(cells: Mapping[Place, Cell]) -> list[str]:
-    """One line for each run that has failed."""
-    return [f'- {", ".join(NAMES.get(part, part) for part in (*row, column))}, seed {seed}: failed: {why}'
+def failures(cells: Mapping[CellPlace, Cell]) -> list[str]:
+    """Returns a line for each run that has failed."""
+    return [f'- {", ".join(title(part) for part in (*row, column))}, seed {seed}: failed: {why}'
             for (row, column), cell in cells.items() for seed, why in cell.failed.items()]
 
 
-def spreadsheet(table: Table, cells: Mapping[Place, Cell], paper: Mapping[Place, float], totals: Mapping[Row, float]
-                ) -> str:
-    """The table as CSV: for each row a line with the paper's numbers, one with our means, one with their deviation."""
+def spreadsheet(table: Table, cells: Mapping[CellPlace, Cell], paper: Mapping[CellPlace, float],
+                totals: Mapping[RowName, float]) -> str:
+    """Returns the table as CSV: for each row the paper's numbers, our means, and their standard deviations."""
     columns = [*([TOTAL] if table.total_params else []), *table.columns]
     lines = [[*table.labels, 'source', *columns]]
     for row in rows_of(table):
@@ -164,32 +147,32 @@ def spreadsheet(table: Table, cells: Mapping[Place, Cell], paper: Mapping[Place,
     return written(lines)
 
 
-def series(table: Table, cells: Mapping[Place, Cell], paper: Mapping[Place, float]) -> list[Point]:
-    """The points of a figure; a part of the rows' names may be that of their panel."""
+def series(table: Table, cells: Mapping[CellPlace, Cell], paper: Mapping[CellPlace, float]) -> list[Point]:
+    """Returns the points of a figure; a part of a row's name may be the name of its panel."""
     points = []
     for (row, column), cell in cells.items():
-        names = dict(zip(table.labels, (NAMES.get(part, part) for part in row)))
+        names = dict(zip(table.labels, (title(part) for part in row)))
         points.append(Point(
             names.pop(table.panels, ''), ' '.join(names.values()),
-            float(column) if table.x else NAMES.get(column, column), cell.mean, cell.std, len(cell.values),
+            float(column) if table.x else title(column), cell.mean, cell.std, len(cell.values),
             paper.get((row, column))))
     return points
 
 
 def points_as_csv(points: Sequence[Point]) -> str:
-    """The same as CSV."""
+    """Returns the points of a figure as CSV."""
     return written([Point._fields, *points])
 
 
 def written(lines: Iterable[Sequence[object]]) -> str:
-    """Lines as CSV; None is an empty cell."""
+    """Returns lines as CSV; None becomes an empty cell."""
     file = io.StringIO()
     csv.writer(file, lineterminator='\n').writerows(lines)
     return file.getvalue()
 
 
-def in_full(table: Table, cells: Mapping[Place, Cell], paper: Mapping[Place, float]) -> list[dict]:
-    """Every number with its seeds, for JSON."""
+def in_full(table: Table, cells: Mapping[CellPlace, Cell], paper: Mapping[CellPlace, float]) -> list[dict]:
+    """Returns every number with its seeds, for JSON."""
     return [dict(zip(table.labels, row), column=column, mean=cell.mean, std=cell.std,
                  values={str(seed): value for seed, value in cell.values.items()},
                  failed={str(seed): why for seed, why in cell.failed.items()}, paper=paper.get((row, column)))

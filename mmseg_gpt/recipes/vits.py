@@ -1,0 +1,47 @@
+"""The table of pretrained ViTs: how each one is called, its config, and what experiments have to know of it."""
+
+from typing import NamedTuple
+
+from mmengine.config import Config
+
+from ..resources import CONFIGS
+
+
+class ViT(NamedTuple):
+    """A pretrained ViT.
+
+    Attributes:
+        title: The name in tables and figures.
+        file: The file in ``configs/_base_/backbones``, without its suffix.
+        family: Whose hyperparameters of Table 5 it takes. Those of MAE have the learning rates that section A.2 gives
+            for the supervised ViT in Figure 1.
+        blocks: How many there are.
+        out_type: What a linear layer classifies. The authors pool MAE by the mean of prompts and patches, and MoCo v3
+            by CLS.
+    """
+    title: str
+    file: str
+    family: str = 'mae'
+    blocks: int = 12
+    out_type: str = 'cls_token'
+
+
+VITS = {
+    'dino': ViT('DINO', 'dino_b'),
+    'dinov2': ViT('DINOv2', 'dinov2_b'),
+    'dinov2-l': ViT('DINOv2 (ViT-L)', 'dinov2_l', blocks=24),
+    'dinov2-reg': ViT('DINOv2 with registers', 'dinov2_reg_b'),
+    'dinov2-reg-l': ViT('DINOv2 with registers (ViT-L)', 'dinov2_reg_l', blocks=24),
+    'dinov2-reg-s': ViT('DINOv2 with registers (ViT-S)', 'dinov2_reg_s'),
+    'dinov2-s': ViT('DINOv2 (ViT-S)', 'dinov2_s'),
+    'mae': ViT('MAE', 'mae_b', out_type='mean_all'),
+    'mae-l': ViT('MAE (ViT-L)', 'mae_l', blocks=24, out_type='mean_all'),
+    'mocov3': ViT('MoCo v3', 'mocov3_b', 'mocov3'),
+    'mocov3-s': ViT('MoCo v3 (ViT-S)', 'mocov3_s', 'mocov3'),
+    'supervised': ViT('Supervised', 'supervised_b'),
+}
+
+
+def settings_of_vit(vit: str) -> dict:
+    """Returns what the base of a ViT says: settings of GatedPromptViT, and its pixel statistics if they are unusual."""
+    return Config.fromfile(CONFIGS / f'_base_/backbones/{VITS[vit].file}.py').vit.to_dict()
