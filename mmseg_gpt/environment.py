@@ -16,6 +16,15 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
 
 
+def is_first_process() -> bool:
+    """Returns whether this is the first process of torchrun, Slurm or MPI, or the only one.
+
+    Only the environment is asked, so that it is known before processes are joined in a group.
+    """
+    ranks = (os.environ.get(name) for name in ('RANK', 'SLURM_PROCID', 'OMPI_COMM_WORLD_RANK'))
+    return next((rank for rank in ranks if rank is not None), '0') == '0'
+
+
 def cpu_name() -> str:
     """Returns the processor's name as the system has it."""
     info = Path('/proc/cpuinfo')

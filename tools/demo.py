@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:  # importing mmseg_gpt takes seconds, in which the user should have read what is going to happen
-    from mmseg_gpt.lab.drawn.steps import Step
+    from mmseg_gpt.lab.demo.steps import Step
 
 ROOT = Path(__file__).resolve().parent.parent
 MAE, GPT = 'configs/demo/mae_pretrain_sample.py', 'configs/demo/setr_pup_gpt_mae_sample.py'
@@ -74,20 +74,19 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def python(tool: str, *arguments: str | Path) -> list[str]:
-    """The command that runs one of our tools."""
-    return ['python', f'tools/{tool}.py', *map(str, arguments)]
+def python(tool: str, *arguments: str | Path) -> tuple[str, ...]:
+    """Returns the command that runs one of our tools."""
+    return ('python', f'tools/{tool}.py', *map(str, arguments))
 
 
 def options(*settings: str) -> list[str]:
-    """Arguments that change settings of a config, if any."""
+    """Returns the arguments that change settings of a config, if there are any."""
     return ['--cfg-options', *settings] if settings else []
 
 
 def make_steps(work_dir: Path, preset: Preset) -> list['Step']:
-    """The commands, in order. Options are only given where they differ from what the configs say."""
-    from mmseg_gpt.lab.drawn.steps import Step
-
+    """Returns the commands, in order. Options are only given where they differ from what the configs say."""
+    from mmseg_gpt.lab.demo.steps import Step
     from mmseg_gpt.lab.drawn.dataset import image_path
     data, mae, untrained, adapted = (work_dir / path for path in (
         'data', 'mae/mae.pth', 'untrained/adapted.pth', 'adapted/adapted.pth'))
@@ -119,12 +118,12 @@ def make_steps(work_dir: Path, preset: Preset) -> list['Step']:
          python('plot_attention', GPT, adapted, image_path(data, 'validation', 3), '--out',
                 work_dir / 'attention.png')),
     ]
-    return [Step(name, title, command, [output], preset.seconds[name]) for name, title, output, command in commands]
+    return [Step(name, title, command, (output, ), preset.seconds[name]) for name, title, output, command in commands]
 
 
 def make_shapes_steps(work_dir: Path, preset: Preset) -> list['Step']:
-    """As :func:`make_steps`, for classification."""
-    from mmseg_gpt.lab.drawn.steps import Step
+    """Returns the commands for classification, as :func:`make_steps` does for segmentation."""
+    from mmseg_gpt.lab.demo.steps import Step
     data, vit = work_dir / 'data', work_dir / 'pretrained/vit.pth'
     moved = work_dir != Path(SHAPES_HOME)
     train, test = ([f'{name}_dataloader.dataset.data_root={data}'] * moved for name in ('train', 'test'))
@@ -146,12 +145,13 @@ def make_shapes_steps(work_dir: Path, preset: Preset) -> list['Step']:
                     *options(*train, *test, *weights, *short, *method))),
             (tested, 'evaluate on the test images', work_dir / tested / 'metrics.json',
              python('test', SHAPES, trained, '--work-dir', work_dir / tested, *options(*test, *method)))]
-    return [Step(name, title, command, [output], preset.seconds[name]) for name, title, output, command in commands]
+    return [Step(name, title, command, (output, ), preset.seconds[name]) for name, title, output, command in commands]
 
 
 def introduction(work_dir: Path) -> str:
-    """What to know before the first step."""
-    lines = [f'Demo in {work_dir}. The steps are the commands shown; their output goes to {work_dir / "logs"}/.']
+    """Says what to know before the first step."""
+    lines = [f'Demo in {work_dir}. The steps are the commands shown; their output goes to {work_dir / "steps"}/.',
+             'A finished step is not run again; --fresh runs all of them.']
     if Path(sys.prefix).resolve() == (ROOT / '.venv').resolve():  # as with `make demo`, which activates nothing
         lines.append('(To run one of these yourself: . .venv/bin/activate)')
     return '\n'.join(lines)
@@ -161,9 +161,8 @@ def main() -> None:
     args = parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: takes the running command along
     print(introduction(args.work_dir), flush=True)
-    from mmseg_gpt.lab.drawn.steps import run_steps
-
     from mmseg_gpt.environment import available_cpus
+    from mmseg_gpt.lab.demo.steps import run_steps
     os.chdir(ROOT)  # the commands are run and shown as from there
     print(f'CPUs: {available_cpus()}\n', flush=True)
     if args.classification:
@@ -172,11 +171,11 @@ def main() -> None:
         preset, steps = QUICK if args.quick else FULL, make_steps
     seconds = run_steps(steps(args.work_dir, preset), args.work_dir, args.fresh)
     if args.classification:
-        from mmseg_gpt.lab.drawn.shapes_report import collect, write_report
+        from mmseg_gpt.lab.demo.shapes_report import collect, write_report
         write_report(args.work_dir, collect(args.work_dir, seconds, SEED), SHAPES, preset.images['test'])
     else:
-        from mmseg_gpt.lab.drawn.report import write_report
-        from mmseg_gpt.lab.drawn.results import collect
+        from mmseg_gpt.lab.demo.report import write_report
+        from mmseg_gpt.lab.demo.results import collect
         write_report(args.work_dir, collect(args.work_dir, preset.images, seconds, SEED), preset.images['validation'])
 
 

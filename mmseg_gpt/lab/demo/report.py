@@ -67,7 +67,7 @@ def leave(work_dir: Path, table: str, files: dict[str, str]) -> None:
     (work_dir / 'results.md').write_text(table)
     print(f'{table}\nLeft for you in {work_dir}:')
     for name, what in {'results.md': 'this table (results.json: with all digits)', **files,
-                       'logs/': 'the full output of every step'}.items():
+                       'steps/': 'the full output of every step, and what is known of it'}.items():
         print(f'  {work_dir / name}  {what}')
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from ..run import Run, changed
+from ..runs import Run, changed
 from ..suite.plans import BLOCK, PROMPTS, Entry, Table, each
 from .claims import MULTI_SCALE_COLUMN, SELF_SUPERVISED, SINGLE_SCALE_COLUMN
 from .plan import CLASSIFICATION, DEPTH, GATE_TASKS, GPT, METHODS, MIOU, Cell, Chosen, Plan, Rates, score

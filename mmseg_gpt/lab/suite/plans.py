@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ...recipes.experiment import CONFIGS
 from ...recipes.tasks import TASKS
-from ..run import Run, changed
+from ..runs import Run, changed
 from .printed import GROUPS_OF_FIGURE_6, GROUPS_OF_VTAB, MIOU
 
 FGVC = tuple(task for task, known in TASKS.items() if known.group == 'fgvc')

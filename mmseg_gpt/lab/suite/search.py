@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from ...analysis.series import Point
 from ...settings import look_up
-from ..run import SETTINGS, Run, changed, config_of, number, saving, shown, typed
+from ..runs import SETTINGS, Run, changed, config_of, number, saving, shown, typed
 from .plans import ACCURACY, Entry, Table
 from .tables import Cell, Place, Row, failures, in_full, markdown_row, rows_of, text, written
 
