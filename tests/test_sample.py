@@ -7,8 +7,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from mmseg_gpt.lab.drawn.report import majority_iou, plot_predictions, read_sample
 
+from mmseg_gpt.lab.demo.report import majority_iou, plot_predictions, read_sample
 from mmseg_gpt.lab.drawn import CLASSES, PALETTE, draw_scene, make_dataset
 
 ROOT = Path(__file__).parent.parent

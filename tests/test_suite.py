@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
+from multiprocessing import get_start_method
 from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
@@ -30,6 +31,7 @@ from mmseg_gpt.lab.runs import (
     prepare,
     read_record,
     run_all,
+    shown,
     work,
 )
 from mmseg_gpt.lab.runs.execute import Attempt
@@ -517,7 +519,7 @@ def test_what_a_tool_does_with_runs(pretended, capfd, monkeypatch):
         work(runs, home, lambda: done.append('write') or 'the table', **options)
         done.append('')
     assert done == ['', 'write', '', 'run', 'write', '']
-    assert f'$ python {pretended / "tools/train.py"}' in capfd.readouterr().out
+    assert f'$ python {shown(pretended / "tools/train.py")}' in capfd.readouterr().out
 
     def stop(*_, **__) -> None:
         raise KeyboardInterrupt
@@ -639,7 +641,7 @@ def quick_server(monkeypatch) -> None:
 
 
 SCRIPT = """
-import json, os, sys, time
+import json, multiprocessing, os, sys, time
 print('output of', sys.argv[1:], flush=True)
 print('warning', file=sys.stderr)
 with open(os.environ['MMSEG_GPT_EVENTS'], 'a') as events:
@@ -647,7 +649,7 @@ with open(os.environ['MMSEG_GPT_EVENTS'], 'a') as events:
 if 'fail' in sys.argv: sys.exit('it went wrong')
 if 'wait' in sys.argv: time.sleep(60)
 from beside import VALUE
-print(VALUE)
+print(VALUE, multiprocessing.get_start_method())
 """
 
 
@@ -670,8 +672,8 @@ def test_a_fork_is_the_script_that_it_runs(script, tmp_path):
         claim(tmp_path).close()
         assert process.poll() == status
     assert log.read_text().splitlines() == [
-        'before', "output of ['one', 'two']", 'warning', 'from beside the script', "output of ['fail']", 'warning',
-        'it went wrong']
+        'before', "output of ['one', 'two']", 'warning', f'from beside the script {get_start_method()}',
+        "output of ['fail']", 'warning', 'it went wrong']
     assert read_events(events)[0] == [dict(event='metrics', of=['one', 'two']), dict(event='metrics', of=['fail'])]
     assert 'beside' not in sys.modules and sys.argv[0] != script
 
@@ -730,7 +732,9 @@ def test_one_after_the_other_or_two_at_once_gives_the_same_records(pretended):
         run_all(runs, pretended / name, **options)
         records = outcomes(runs, pretended / name)
         told = json.dumps([dict(records[run.name], seconds=0) for run in runs])
-        found[name] = json.loads(told.replace(str(pretended / name), 'HOME'))
+        for path in (str(pretended / name), shown(pretended / name)):
+            told = told.replace(path, 'HOME')
+        found[name] = json.loads(told)
     assert found['serial'] == found['two'] == found['forks']
     assert [(record.get('code'), record.get('reason')) for record in found['serial'][:4]] == [
         (None, None), ('not-finite', 'stopped at iteration 3: not finite: loss'), ('crashed', 'Error: out of luck'),

@@ -13,7 +13,7 @@ OTHER_COLOUR = (221, 221, 221)  # light gray
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """A label map (H, W) uint8 as it is in the file: 0 is "other"."""
+    """Reads a label map (H, W) uint8 as it is in the file: 0 is "other"."""
     labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if labels is None or labels.ndim != 2:
         raise OSError(f'{path} is not a gray label map; draw the dataset or test again')
@@ -21,7 +21,7 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def read_sample(root: Path, predictions: Path, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """RGB image (H, W, 3), labels (H, W) and prediction (H, W) of a validation image, all uint8."""
+    """Reads RGB image (H, W, 3), labels (H, W) and prediction (H, W) of a validation image, all uint8."""
     path = image_path(root, 'validation', index)
     image = cv2.imread(str(path))
     if image is None:
@@ -31,7 +31,7 @@ def read_sample(root: Path, predictions: Path, index: int) -> tuple[np.ndarray, 
 
 
 def majority_iou(root: Path, counts: dict[str, int]) -> tuple[str, float]:
-    """What the class that is most frequent in training scores if it is predicted everywhere.
+    """Finds the class that is most frequent in training, and what predicting it everywhere scores.
 
     Args:
         root: Folder of the dataset.
@@ -93,7 +93,7 @@ def results_table(results: dict) -> str:
 
 
 def run_lines(results: dict, heads: str) -> list[str]:
-    """What tables of both demos say of the run: its parameters, seconds, and with what."""
+    """Returns what the tables of both demos end with: parameters, seconds of each step, and versions."""
     trained, total = results['parameters']['trained'], results['parameters']['total']
     return [f'Trained: {trained:,} of {total:,} parameters ({trained / total:.1%}), of them '
             f'{results["parameters"]["prompts"]:,} in prompts, gates and temperatures and the rest in the {heads}.', '',
@@ -105,13 +105,13 @@ def run_lines(results: dict, heads: str) -> list[str]:
 
 
 def show_iou(metrics: dict, name: str) -> str:
-    """The IoU of a class, which there is none of where the class does not occur."""
+    """Returns the IoU of a class as text; '-' where the class does not occur."""
     iou = metrics['per_class'][name]
     return '-' if iou is None else f'{iou:.2f}'
 
 
 def colourise(labels: np.ndarray) -> np.ndarray:
-    """Label map (H, W) with values 0 to 9 to RGB (H, W, 3) uint8; "other" has its own colour."""
+    """Turns a label map (H, W) with values 0 to 9 into RGB (H, W, 3) uint8; "other" has its own colour."""
     return np.array([OTHER_COLOUR, *PALETTE], np.uint8)[labels]
 
 

@@ -48,7 +48,7 @@ def write_report(work_dir: Path, results: dict, config: str, test: int) -> None:
 
 
 def predict(config: str, checkpoint: Path, images: list[Path]) -> dict[Path, str]:
-    """The predicted class of each image, by mmpretrain's own inferencer."""
+    """Predicts the class of each image, with mmpretrain's own inferencer."""
     from mmpretrain import ImageClassificationInferencer
     found = ImageClassificationInferencer(config, pretrained=str(checkpoint))(list(map(str, images)), batch_size=40)
     print()  # mmpretrain's progress bar does not end its line

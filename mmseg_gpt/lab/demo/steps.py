@@ -58,7 +58,7 @@ def file_hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ''
 
 
-def run_steps(steps: Sequence[Step], work_dir: Path, fresh: bool = False) -> dict[str, float]:
+def run_steps(steps: Sequence[Step], work_dir: Path, fresh: bool = False, forked: bool = False) -> dict[str, float]:
     """Runs what is not done yet, and returns the seconds of every step by its name.
 
     Args:
@@ -66,6 +66,7 @@ def run_steps(steps: Sequence[Step], work_dir: Path, fresh: bool = False) -> dic
             package, and its outputs are there; whatever follows one that is run is run as well.
         work_dir: The records and logs are written into ``steps/NAME/`` in it.
         fresh: Run everything.
+        forked: Import what the commands need only once, see :func:`~mmseg_gpt.lab.runs.run_all`.
 
     Raises:
         SystemExit: a step has failed, and the message has the end of its log; or it was stopped.
@@ -77,7 +78,7 @@ def run_steps(steps: Sequence[Step], work_dir: Path, fresh: bool = False) -> dic
     for step in steps[done:]:  # should this be stopped, what is to be run again must not count as done
         clear(home / step.name)
     try:
-        run_all(steps, home, title='steps', in_order=True)
+        run_all(steps, home, title='steps', in_order=True, forked=forked)
     except KeyboardInterrupt:
         raise SystemExit('\nstopped; run it again to go on with this step') from None
     records = {step.name: read_record(home / step.name) for step in steps}

@@ -10,7 +10,7 @@ import runpy
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from multiprocessing import forkserver, get_context, reduction
+from multiprocessing import forkserver, get_all_start_methods, get_context, reduction, set_start_method
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import BinaryIO, Protocol, TextIO
@@ -113,6 +113,7 @@ def become(script: Sequence[str], log: Path, reports: Path, lock: None) -> None:
     os.setsid()
     with log.open('ab') as output:
         redirect(output)
+    set_start_method(get_all_start_methods()[0], force=True)  # the usual one, not that by which this was started
     os.environ[events.VARIABLE] = str(reports)
     sys.argv = list(script)
     sys.path.insert(0, str(Path(script[0]).parent))

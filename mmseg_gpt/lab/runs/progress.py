@@ -79,6 +79,7 @@ class Progress(Display):
         self.spent = {run: records[run.name]['seconds'] for run in runs
                       if records.get(run.name, {}).get('status') == FINISHED}
         self.add(self, '')
+        self.count()
 
     def begin(self, run: Runnable) -> None:
         """Shows that a run begins."""
@@ -111,7 +112,8 @@ class Progress(Display):
         if record['status'] == FINISHED:
             self.spent[run] = record['seconds']
         numbers = ', '.join(f'{name} {value:.2f}' for name, value in record.get('numbers', {}).items())
-        said = (f'{record.get("reason", numbers)} ({record["status"]} in {duration(record["seconds"])})').lstrip()
+        said, how = record.get('reason', numbers), f'{record["status"]} in {duration(record["seconds"])}'
+        said = f'{said} ({how})' if said else how
         self.left.remove(run)
         if self.jobs == 1:
             self.say(f'      {said}\n')
