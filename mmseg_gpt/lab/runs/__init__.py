@@ -7,7 +7,7 @@ after the other (:mod:`.processes`), follows what they report and keeps the reco
 """
 
 from .loop import run_all
-from .record import DIVERGED, FAILED, FINISHED, STARTED, differing_runs, diverged, outcomes, read_record
+from .record import FAILED, FINISHED, differing_runs, diverged, outcomes, read_record
 from .run import (
     SETTINGS,
     Run,
@@ -22,6 +22,6 @@ from .run import (
 )
 from .series import prepare, work
 
-__all__ = ['DIVERGED', 'FAILED', 'FINISHED', 'SETTINGS', 'STARTED', 'Run', 'changed', 'config_of', 'decisive_settings',
+__all__ = ['FAILED', 'FINISHED', 'SETTINGS', 'Run', 'changed', 'config_of', 'decisive_settings',
            'differing_runs', 'diverged', 'number', 'outcomes', 'prepare', 'read_record', 'run_all', 'saving', 'shown',
            'trained_checkpoint', 'typed', 'work']

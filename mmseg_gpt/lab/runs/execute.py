@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TextIO
 
 from ... import __version__
 from ...events import read_events
@@ -26,7 +27,8 @@ class Attempt:
         watch: Is called with each event that the commands report, and with the events ``command`` of their starts.
     """
 
-    def __init__(self, run: Runnable, folder: Path, lock, start: Start, watch: Callable[[dict], None]) -> None:
+    def __init__(self, run: Runnable, folder: Path, lock: TextIO, start: Start,
+                 watch: Callable[[dict], None]) -> None:
         self.run, self.folder, self.lock, self.start, self.watch = run, folder, lock, start, watch
         self.commands, self.process, self.began = run.commands(folder), None, time.time()
         before = read_record(folder)
