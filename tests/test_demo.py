@@ -10,8 +10,8 @@ import cv2
 import pytest
 from conftest import run_demo
 
-from mmseg_gpt.lab.commands import condense
-from mmseg_gpt.lab.demo.steps import Progress, Step, run_step, run_steps
+from mmseg_gpt.lab.demo.steps import Step, run_steps
+from mmseg_gpt.lab.runs.progress import in_words
 
 ROOT = Path(__file__).parent.parent
 demo = runpy.run_path(str(ROOT / 'tools/demo.py'))
@@ -49,7 +49,7 @@ def test_pictures_are_not_blank(quick_demo):
 
 def test_finished_steps_are_skipped(quick_demo):
     again = run_demo('--quick', '--work-dir', quick_demo[0])
-    assert again.returncode == 0 and again.stdout.count('skipped') == 8 and '$ python' not in again.stdout
+    assert again.returncode == 0 and 'steps: 8 of 8 done before' in again.stdout and '$ python' not in again.stdout
 
 
 @pytest.mark.slow
@@ -74,9 +74,12 @@ def test_says_how_to_activate_our_environment_and_no_other(monkeypatch, prefix, 
 
 
 def test_a_failed_step_names_its_log(tmp_path):
-    step = Step('broken', 'fail', ['python', '-c', 'raise SystemExit("because")'], [], 1)
-    with pytest.raises(SystemExit, match=r'because(.|\n)*exit status 1.*broken\.log'):
-        run_step(step, tmp_path / 'broken.log', Progress([1]))
+    step = Step('broken', 'fail', ('python', '-c', 'raise SystemExit("because")'), (), 1)
+    with pytest.raises(SystemExit, match=r'because(.|\n)*failed \(crashed: because\).*broken/log\.txt'):
+        run_steps([step], tmp_path)
+    step = step._replace(command=('python', '-c', 'print("nothing")'), outputs=(tmp_path / 'absent', ))
+    with pytest.raises(SystemExit, match=r'nothing(.|\n)*failed \(incomplete: it has not left .*absent\)'):
+        run_steps([step], tmp_path)
 
 
 COUNT = 'import sys; open(sys.argv[1], "a").write("x")'
@@ -86,8 +89,8 @@ def chain(folder: Path) -> list[Step]:
     """Two steps, each with a config, that add a letter to a file whenever they are run."""
     for name in ('first', 'second'):
         (folder / f'{name}.py').write_text('a = 1')
-    return [Step(name, name, ['python', '-c', COUNT, str(folder / name), str(folder / f'{name}.py')], [folder / name],
-                 1) for name in ('first', 'second')]
+    return [Step(name, name, ('python', '-c', COUNT, str(folder / name), str(folder / f'{name}.py')),
+                 (folder / name, ), 1) for name in ('first', 'second')]
 
 
 def runs(folder: Path) -> tuple[int, int]:
@@ -118,22 +121,19 @@ def test_another_version_of_the_package_runs_again(tmp_path, monkeypatch):
 def test_what_runs_again_is_not_done_before_it_has_finished(tmp_path):
     steps = chain(tmp_path)
     run_steps(steps, tmp_path)
-    broken = steps[0]._replace(command=['python', '-c', 'raise SystemExit(1)'])
+    broken = steps[0]._replace(command=('python', '-c', 'raise SystemExit(1)'))
     with pytest.raises(SystemExit, match='failed'):
         run_steps([broken, steps[1]], tmp_path)
     run_steps(steps, tmp_path)
     assert runs(tmp_path) == (2, 2)
 
 
-@pytest.mark.parametrize('line, shown', [
-    ('11/22 - mmengine - INFO - Iter(train) [ 40/300]  lr: 2e-03  eta: 0:01:19  time: 0.5  loss: 0.8716',
-     'train 40/300, eta 0:01:19, loss 0.8716'),
-    ('mmengine - INFO - Epoch(train)  [12][ 40/94]  lr: 2e-03  eta: 0:01:19  time: 0.5  loss: 0.8716',
-     'train epoch 12, 40/94, eta 0:01:19, loss 0.8716'),
-    ('INFO - Epoch(val) [20][5/5]    accuracy/top1: 70.5  time: 0.1', 'val epoch 20, 5/5, accuracy/top1 70.5'),
-    ('INFO - Iter(val) [10/10]    aAcc: 90.0  mIoU: 80.1  mAcc: 85.2', 'val 10/10, mIoU 80.1'),
-    ('250/1600 images drawn', '250/1600 images drawn'),
-    ('INFO - Checkpoints will be saved to x', None),
+@pytest.mark.parametrize('event, words', [
+    (dict(phase='train', done=40, total=300, seconds_left=79.2, loss=0.87163),
+     'train 40/300, 1 min 19 s left, loss 0.8716'),
+    (dict(phase='val', done=5, total=5, **{'accuracy/top1': 70.5}), 'val 5/5, accuracy/top1 70.5'),
+    (dict(phase='val', done=10, total=10, mIoU=80.1, loss=None), 'val 10/10, mIoU 80.1'),
+    (dict(phase='draw', done=250, total=1600), 'draw 250/1600'),
 ])
-def test_condenses_log_lines(line, shown):
-    assert condense(line) == shown
+def test_says_how_far_a_command_is(event, words):
+    assert in_words(event) == words

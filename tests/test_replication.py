@@ -1,6 +1,5 @@
 """The paper in miniature: its data, its plan, its claims, its report, and a tiny one from beginning to end."""
 
-import argparse
 import json
 import re
 import subprocess
@@ -14,7 +13,6 @@ import numpy as np
 import pytest
 from mmengine.registry import MODELS, DefaultScope
 
-from mmseg_gpt.lab.execute import read_record, write_record
 from mmseg_gpt.lab.miniature.carry_out import check_complete, draw, replicate
 from mmseg_gpt.lab.miniature.claims import (
     FAILS,
@@ -58,8 +56,7 @@ from mmseg_gpt.lab.miniature.report import (
 )
 from mmseg_gpt.lab.miniature.results import about
 from mmseg_gpt.lab.miniature.tables import tables_of, with_seeds
-from mmseg_gpt.lab.run import config_of, what_it_is
-from mmseg_gpt.lab.side_by_side import note_crash
+from mmseg_gpt.lab.runs import config_of, decisive_settings
 
 ROOT = Path(__file__).parents[1]
 
@@ -173,7 +170,7 @@ def test_all_methods_have_the_same_data_and_budget(plan):
         kept = []
         for cell in plan.cells():
             if cell.task == task and cell.method != 'linear':
-                settings = what_it_is(plan.run(cell, Rates(0.1, 0.01)))
+                settings = decisive_settings(plan.run(cell, Rates(0.1, 0.01)))
                 kept.append({key: value for key, value in settings.items() if not key.startswith('model.backbone')})
         assert len(kept) == len(VITS) * (len(METHODS) - 1) and all(each == kept[0] for each in kept)
 
@@ -445,9 +442,8 @@ def test_the_documentation_says_what_the_published_results_say():
 
 
 def test_the_report_of_nothing_says_that_nothing_has_finished(tmp_path):
-    args = argparse.Namespace(out=tmp_path, report_only=True, publish=True)
     with pytest.raises(SystemExit, match='have not finished'):
-        replicate(FULL, args, 1)
+        replicate(FULL, tmp_path, report_only=True)
     text = (tmp_path / 'results.md').read_text()
     assert '`: 0 of 72 runs finished, ' in text and '.png' not in text  # 3 ViTs, 45 heads, 4 variants with SGD
     assert not [*tmp_path.glob('*.png')]
@@ -471,18 +467,17 @@ def test_a_run_of_the_search_that_diverged_keeps_nothing_from_being_published(pl
 # --- from beginning to end --------------------------------------------------------------------------------------------
 
 TINY = '''
-import argparse, os, signal, sys
+import os, signal
 from pathlib import Path
 signal.signal(signal.SIGTERM, signal.default_int_handler)
-os.environ.update(OMP_NUM_THREADS='1', PYTHONWARNINGS='ignore')
+os.environ['OMP_NUM_THREADS'] = '1'
 os.chdir({root!r})
 from mmseg_gpt.lab.miniature.carry_out import replicate
 from mmseg_gpt.lab.miniature.plan import QUICK
 if __name__ == '__main__':
     preset = QUICK._replace(vits=('mae', ), methods=('gpt', 'linear'), heads=(0.1, ), rates=(0.01, ),
                             counts={{'gpt': (1, )}}, gates=('prior -10, SGD at 0.001', ))
-    replicate(preset, argparse.Namespace(out=Path({out!r}), report_only=False, retry_failed=False, overwrite=False,
-                                         publish=False), 2)
+    replicate(preset, Path({out!r}), jobs=2)
 '''
 
 
@@ -505,8 +500,8 @@ def test_a_tiny_replication_is_interrupted_and_goes_on(tmp_path):
     with start() as process:
         said = process.stdout.read()
     assert process.returncode == 0, said
-    assert 'data: in' in said and 'pretraining: 1 runs, 1 of them done before' in said
-    assert re.search(r'learning rates of heads: 3 runs, [23] of them done before', said)
+    assert 'data: in' in said and 'pretraining: 1 of 1 done before' in said
+    assert re.search(r'learning rates of heads: [23] of 3 done before', said)
     results = json.loads((out / 'results.json').read_text())
     assert results['about']['finished'] == results['about']['runs'] and not results['about']['failed']
     for name in ('segmentation', 'classification'):
@@ -521,15 +516,6 @@ def test_a_tiny_replication_is_interrupted_and_goes_on(tmp_path):
     assert (out / 'figure7.png').is_file() and (out / 'segmentation.png').is_file()
     assert all(record['made_with']['versions']['torch'] for record in map(
         lambda path: json.loads(path.read_text()), out.glob('runs/*/run.json')))
-
-
-def test_a_run_whose_process_is_killed_has_failed(tmp_path):
-    write_record(tmp_path, dict(status='started', settings={}))
-    note_crash(tmp_path, -9)
-    assert read_record(tmp_path) == dict(status='failed', settings={}, reason='its process ended with status -9')
-    write_record(tmp_path, dict(status='finished'))
-    note_crash(tmp_path, -9)
-    assert read_record(tmp_path) == dict(status='finished')
 
 
 def test_an_incomplete_replication_is_said_to_be_so():

@@ -15,9 +15,9 @@ from PIL import Image
 from mmseg_gpt.analysis.figures import COLOURS, write_figure
 from mmseg_gpt.analysis.series import Point, draw_bars, draw_lines
 from mmseg_gpt.engine.config import find_config
-from mmseg_gpt.lab.execute import write_record
 from mmseg_gpt.lab.finished import read_run
-from mmseg_gpt.lab.run import what_it_is
+from mmseg_gpt.lab.runs import decisive_settings
+from mmseg_gpt.lab.runs.record import write_record
 from mmseg_gpt.lab.suite.figures import of_runs, of_suite
 from mmseg_gpt.lab.suite.places import prompts_in_all, task_of, vit_of
 from mmseg_gpt.lab.suite.plans import PLANS
@@ -194,7 +194,7 @@ def test_what_a_suite_has_finished_is_drawn(tmp_path):
         run = entry.run.with_seed(seed)
         folder = tmp_path / 'runs' / run.name
         folder.mkdir(parents=True)
-        settings = what_it_is(run) | ({'model.backbone.start_block': 9} if entry is entries[2] else {})
+        settings = decisive_settings(run) | ({'model.backbone.start_block': 9} if entry is entries[2] else {})
         write_record(folder, dict(status='finished', settings=settings, pretrained=None,
                                   numbers={'accuracy/top1': 10. * int(entry.column) + seed}))
     found = of_suite('figure1', tmp_path)

@@ -1,6 +1,5 @@
 """Tables, figures and searches: which runs they are, how these are carried out, and what is written of them."""
 
-import argparse
 import csv
 import itertools
 import json
@@ -8,17 +7,38 @@ import runpy
 import shutil
 import signal
 import sys
+import time
+from collections.abc import Iterator
+from multiprocessing import get_start_method
 from pathlib import Path
 from statistics import mean
+from typing import NamedTuple
 
 import pytest
 import torch
 from cls_folders import make_vtab
 from mmengine.config import Config
 
-from mmseg_gpt.lab.commands import run_forked
-from mmseg_gpt.lab.execute import claimed, others, outcomes, prepare, run_all, work
-from mmseg_gpt.lab.run import Run, config_of, pretrained_sha256, what_it_is
+from mmseg_gpt.events import read_events
+from mmseg_gpt.lab.runs import (
+    Run,
+    config_of,
+    decisive_settings,
+    differing_runs,
+    diverged,
+    loop,
+    outcomes,
+    prepare,
+    read_record,
+    run_all,
+    shown,
+    work,
+)
+from mmseg_gpt.lab.runs.execute import Attempt
+from mmseg_gpt.lab.runs.processes import Process, start_fork, start_server
+from mmseg_gpt.lab.runs.progress import Progress
+from mmseg_gpt.lab.runs.record import claim
+from mmseg_gpt.lab.runs.run import pretrained_sha256
 from mmseg_gpt.lab.suite import (
     count_parameters,
     grid,
@@ -301,7 +321,7 @@ def test_bars_of_figure_6_are_means_of_groups_and_those_of_figure_8_of_datasets(
 # --- carrying out, with tools that only pretend -----------------------------------------------------------------------
 
 TRAIN = """
-import json, sys
+import json, os, signal, sys
 from pathlib import Path
 arguments = sys.argv[1:]
 folder = Path(arguments[arguments.index('--work-dir') + 1])
@@ -310,9 +330,17 @@ with (folder / 'calls').open('a') as calls:
 if Path(__file__).with_name('stop').exists():
     sys.exit(143)
 if 'optim_wrapper.optimizer.lr=5' in arguments:
-    print('stopped at iteration 3: not finite: loss')
-    print('Images of this step: unknown')
-    sys.exit(1)
+    said = 'stopped at iteration 3: not finite: loss\\nImages of this step: unknown'
+    with open(os.environ['MMSEG_GPT_EVENTS'], 'a') as events:
+        print(json.dumps(dict(event='progress', phase='train', done=2, total=9, loss=None)), file=events)
+        print(json.dumps(dict(event='stopped', code='not-finite', message=said)), file=events)
+    sys.exit(said)
+if 'optim_wrapper.optimizer.lr=6' in arguments:
+    sys.exit('Error: out of luck')
+if 'optim_wrapper.optimizer.lr=7' in arguments:
+    os.kill(os.getpid(), signal.SIGKILL)
+if 'optim_wrapper.optimizer.lr=8' in arguments:
+    sys.exit()
 (folder / 'epoch_2.pth').touch()
 (folder / 'last_checkpoint').write_text('elsewhere/epoch_2.pth')
 """
@@ -339,9 +367,10 @@ val_dataloader = dict(dataset=dict(type='Made', split='val'))
 
 
 @pytest.fixture
-def pretended(tmp_path) -> Path:
+def pretended(tmp_path, monkeypatch) -> Path:
     """A folder with a config and tools that do nothing but note that they were called."""
     (tmp_path / 'tools').mkdir()
+    monkeypatch.setattr('mmseg_gpt.resources.TOOLS', tmp_path / 'tools')
     for name, code in (('tools/train.py', TRAIN), ('tools/test.py', TEST), ('made.py', CONFIG)):
         (tmp_path / name).write_text(code)
     return tmp_path
@@ -359,16 +388,17 @@ def test_a_finished_run_is_not_run_again_and_a_failed_one_only_when_asked(preten
     search, home = search_of(pretended, 0.1, 5, 0.5), pretended / 'runs'
     runs = runs_of(search.entries, [0])
     for _ in range(2):
-        run_all(runs, home, tools=pretended / 'tools')
+        run_all(runs, home)
     assert [calls(pretended, run) for run in runs] == [
         ['train True', 'test epoch_2.pth'], ['train True'], ['train True', 'test epoch_2.pth']]
     records = outcomes(runs, home)
     assert [records[run.name]['status'] for run in runs] == ['finished', 'failed', 'finished']
     assert records[runs[1].name]['reason'] == 'stopped at iteration 3: not finite: loss'
+    assert records[runs[1].name]['code'] == 'not-finite'
     assert records[runs[2].name]['numbers'] == {'accuracy/top1': 50.}
-    run_all(runs, home, again=True, tools=pretended / 'tools')
+    run_all(runs, home, again=True)
     assert [len(calls(pretended, run)) for run in runs] == [2, 2, 2]
-    assert '3 of 3 runs have been done before' in capfd.readouterr().out
+    assert 'runs: 3 of 3 done before' in capfd.readouterr().out
 
 
 def test_a_stopped_run_ends_the_others_and_is_gone_on_with(pretended):
@@ -376,10 +406,10 @@ def test_a_stopped_run_ends_the_others_and_is_gone_on_with(pretended):
     first, second = runs_of(search.entries, [0])
     (pretended / 'tools/stop').touch()
     with pytest.raises(KeyboardInterrupt):
-        run_all([first, second], home, tools=pretended / 'tools')
+        run_all([first, second], home)
     assert not (home / second.name).exists() and outcomes([first], home)[first.name]['status'] == 'started'
     (pretended / 'tools/stop').unlink()
-    run_all([first, second], home, tools=pretended / 'tools')
+    run_all([first, second], home)
     assert calls(pretended, first) == ['train True', 'train True', 'test epoch_2.pth']
     assert len(outcomes([first, second], home)) == 2
 
@@ -387,12 +417,12 @@ def test_a_stopped_run_ends_the_others_and_is_gone_on_with(pretended):
 def test_runs_of_other_settings_are_neither_counted_nor_overwritten_unless_asked(pretended):
     home = pretended / 'runs'
     run, = runs_of(search_of(pretended, 0.1).entries, [0])
-    run_all([run], home, tools=pretended / 'tools')
+    run_all([run], home)
     rewrite(pretended / 'made.py', 'interval=1', 'interval=7')
-    assert outcomes([run], home) == {} and list(others([run], home)) == [run]
+    assert outcomes([run], home) == {} and list(differing_runs([run], home)) == [run]
     with pytest.raises(SystemExit, match=r'default_hooks\.checkpoint\.interval was 1 and is 7(.|\n)*--overwrite'):
         prepare([run], home)
-    with claimed(home / run.name), pytest.raises(SystemExit, match='another process is carrying it out'):
+    with claim(home / run.name), pytest.raises(SystemExit, match='another process is carrying it out'):
         prepare([run], home, overwrite=True)
     assert (home / run.name / 'run.json').exists()
     prepare([run], home, overwrite=True)
@@ -405,7 +435,7 @@ def test_runs_of_other_settings_are_neither_counted_nor_overwritten_unless_asked
 def rewrite(path: Path, old: str, new: str) -> None:
     """Edits a config, as between two starts of a tool."""
     path.write_text(path.read_text().replace(old, new))
-    what_it_is.cache_clear()
+    decisive_settings.cache_clear()
     pretrained_sha256.cache_clear()
 
 
@@ -413,10 +443,10 @@ def test_what_makes_a_run_another_one(pretended):
     home, run = pretended / 'runs', runs_of(search_of(pretended, 0.1).entries, [0])[0]
     (pretended / 'vit.pth').write_text('one')
     rewrite(pretended / 'made.py', 'num_tokens=4', f'num_tokens=4), init_cfg=dict(checkpoint="{pretended}/vit.pth"')
-    run_all([run], home, tools=pretended / 'tools')
+    run_all([run], home)
 
     def another(*settings: str) -> bool:
-        return bool(others([run._replace(settings=(*run.settings, *settings))], home))
+        return bool(differing_runs([run._replace(settings=(*run.settings, *settings))], home))
 
     assert not another() and another('load_from=vit.pth') and another('model.backbone.prompt.num_tokens=5')
     assert not another('work_dir=elsewhere', 'log_level=ERROR')
@@ -424,7 +454,7 @@ def test_what_makes_a_run_another_one(pretended):
     assert not another()
     (pretended / 'vit.pth').write_text('two')
     pretrained_sha256.cache_clear()
-    assert 'pretrained file had the SHA-256' in others([run], home)[run]
+    assert 'pretrained file had the SHA-256' in differing_runs([run], home)[run]
     (pretended / 'vit.pth').unlink()
     pretrained_sha256.cache_clear()
     assert not another()  # where it is not, results can still be looked at
@@ -432,11 +462,11 @@ def test_what_makes_a_run_another_one(pretended):
 
 def test_a_failed_run_is_given_one_more_chance_by_several_processes(pretended, monkeypatch):
     home, runs = pretended / 'runs', runs_of(search_of(pretended, 5).entries, [0])
-    run_all(runs, home, tools=pretended / 'tools')
+    run_all(runs, home)
     before = outcomes(runs, home)
-    run_all(runs, home, again=True, tools=pretended / 'tools')
-    monkeypatch.setattr('mmseg_gpt.lab.execute.outcomes', lambda *_: before)  # a process that began before
-    run_all(runs, home, again=True, tools=pretended / 'tools')
+    run_all(runs, home, again=True)
+    monkeypatch.setattr('mmseg_gpt.lab.runs.loop.outcomes', lambda *_: before)  # a process that began before
+    run_all(runs, home, again=True)
     assert calls(pretended, runs[0]) == ['train True'] * 2
 
 
@@ -457,7 +487,7 @@ def test_numbers_keep_their_digits(pretended):
 def test_options_that_a_tool_would_refuse_are_refused_when_runs_are_listed(tmp_path):
     table = with_options(PLANS['ade20k'](), (), ['--authors-protocol'])
     with pytest.raises(SystemExit, match='for classification only'):
-        work(runs_of(table.entries, [0]), tmp_path, arguments(dry_run=True), str)
+        work(runs_of(table.entries, [0]), tmp_path, str, dry_run=True)
 
 
 def test_missing_files_are_said_once_before_anything_starts(pretended):
@@ -467,40 +497,36 @@ def test_missing_files_are_said_once_before_anything_starts(pretended):
     with pytest.raises(SystemExit) as error:
         prepare(runs, home)
     assert str(error.value).count('absent.pth\n') == 2  # what, and where to put it
-    run_all(runs, home, tools=pretended / 'tools')
+    run_all(runs, home)
     prepare(runs, home)  # what is done needs no files any more
 
 
 def test_a_run_is_left_to_the_process_that_has_it(pretended, capfd):
     home, (run, ) = pretended / 'runs', runs_of(search_of(pretended, 0.1).entries, [0])
-    with claimed(home / run.name) as lock:
+    with claim(home / run.name) as lock:
         assert lock is not None
-        run_all([run], home, tools=pretended / 'tools')
+        run_all([run], home)
     assert 'another process is running it' in capfd.readouterr().out and not outcomes([run], home)
-    run_all([run], home, tools=pretended / 'tools')
+    run_all([run], home)
     assert outcomes([run], home)[run.name]['status'] == 'finished'
-
-
-def arguments(**options) -> argparse.Namespace:
-    return argparse.Namespace(**dict(dry_run=False, report_only=False, retry_failed=False, overwrite=False) | options)
 
 
 def test_what_a_tool_does_with_runs(pretended, capfd, monkeypatch):
     home, runs = pretended / 'runs', runs_of(search_of(pretended, 0.1).entries, [0])
     done = []
-    monkeypatch.setattr('mmseg_gpt.lab.execute.run_all', lambda *_: done.append('run'))
+    monkeypatch.setattr('mmseg_gpt.lab.runs.series.run_all', lambda *_, **__: done.append('run'))
     for options in (dict(dry_run=True), dict(report_only=True), dict()):
-        work(runs, home, arguments(**options), lambda: done.append('write') or 'the table')
+        work(runs, home, lambda: done.append('write') or 'the table', **options)
         done.append('')
     assert done == ['', 'write', '', 'run', 'write', '']
-    assert f'$ python {ROOT / "tools/train.py"}' in capfd.readouterr().out.replace('tools/', f'{ROOT}/tools/')
+    assert f'$ python {shown(pretended / "tools/train.py")}' in capfd.readouterr().out
 
-    def stop(*_) -> None:
+    def stop(*_, **__) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr('mmseg_gpt.lab.execute.run_all', stop)
+    monkeypatch.setattr('mmseg_gpt.lab.runs.series.run_all', stop)
     with pytest.raises(SystemExit, match='the same command goes on'):
-        work(runs, home, arguments(), lambda: 'the table')
+        work(runs, home, lambda: 'the table')
     assert 'the table' in capfd.readouterr().out
 
 
@@ -591,7 +617,7 @@ def test_a_real_search(tmp_path, monkeypatch, capfd):
         with pytest.raises(SystemExit, match='1 of 2 runs failed'):
             search['main']()
     said = capfd.readouterr().out
-    assert said.count('    $ python') == 3 and '2 of 2 runs have been done before' in said
+    assert said.count('    $ python') == 3 and 'runs: 2 of 2 done before' in said
     result = json.loads(Path('found/search.json').read_text())
     good, bad = result['points']
     assert good['learning rate'] == '0.1' and 0 <= good['values']['0'] <= 100 and not good['failed']
@@ -607,14 +633,23 @@ def test_a_real_search(tmp_path, monkeypatch, capfd):
 
 # --- several at once --------------------------------------------------------------------------------------------------
 
+
+@pytest.fixture(autouse=True)
+def quick_server(monkeypatch) -> None:
+    """Lets the process of which forks are made import no more than it needs for scripts that only pretend."""
+    monkeypatch.setattr('mmseg_gpt.lab.runs.processes.IMPORTED', ('mmseg_gpt.lab.runs', ))
+
+
 SCRIPT = """
-import sys, time
+import json, multiprocessing, os, sys, time
 print('output of', sys.argv[1:], flush=True)
 print('warning', file=sys.stderr)
+with open(os.environ['MMSEG_GPT_EVENTS'], 'a') as events:
+    print(json.dumps(dict(event='metrics', of=sys.argv[1:])), file=events)
 if 'fail' in sys.argv: sys.exit('it went wrong')
 if 'wait' in sys.argv: time.sleep(60)
 from beside import VALUE
-print(VALUE)
+print(VALUE, multiprocessing.get_start_method())
 """
 
 
@@ -626,33 +661,90 @@ def script(tmp_path) -> str:
 
 
 def test_a_fork_is_the_script_that_it_runs(script, tmp_path):
-    log = tmp_path / 'log.txt'
+    log, events = tmp_path / 'log.txt', tmp_path / 'events.jsonl'
     log.write_text('before\n')
-    assert run_forked(['python', script, 'one', 'two'], log, print, keep=True) == 0
+    start_server(1)
+    for arguments, status in ((['one', 'two'], 0), (['fail'], 1)):
+        with claim(tmp_path) as lock:
+            process = start_fork(['python', script, *arguments], log, events, lock)
+        assert claim(tmp_path) is None  # the fork holds it as well
+        wait_for(process)
+        claim(tmp_path).close()
+        assert process.poll() == status
     assert log.read_text().splitlines() == [
-        'before', "output of ['one', 'two']", 'warning', 'from beside the script']
-    assert run_forked(['python', script, 'fail'], log, print) == 1
-    assert log.read_text().endswith('it went wrong\n') and 'before' not in log.read_text()
+        'before', "output of ['one', 'two']", 'warning', f'from beside the script {get_start_method()}',
+        "output of ['fail']", 'warning', 'it went wrong']
+    assert read_events(events)[0] == [dict(event='metrics', of=['one', 'two']), dict(event='metrics', of=['fail'])]
     assert 'beside' not in sys.modules and sys.argv[0] != script
 
 
-def test_a_fork_ends_with_what_waits_for_it(script, tmp_path, monkeypatch):
-    from multiprocessing.context import ForkProcess
-    join, waits = ForkProcess.join, []
+def wait_for(process: Process) -> None:
+    while process.poll() is None:
+        time.sleep(0.05)
 
-    def interrupted(self, *args):
-        waits.append(self)
-        if len(waits) == 1:
-            while not (tmp_path / 'log.txt').read_text():
-                pass
+
+class Waiting(NamedTuple):
+    """A run that reports that it has begun, and waits."""
+    name: str
+    script: str
+    title = 'waiting'
+    seconds = None
+
+    def identity(self) -> dict:
+        return dict(settings={}, pretrained=None)
+
+    def commands(self, folder: Path) -> Iterator[list[str]]:
+        yield ['python', self.script, 'wait']
+
+
+@pytest.mark.parametrize('forked', [False, True])
+def test_commands_end_with_what_waits_for_them_and_runs_are_left_to_be_gone_on_with(
+        script, tmp_path, monkeypatch, forked):
+    """As Ctrl-C does: here it comes when both have reported something."""
+    started, attempts = set(), []
+
+    def show(self, run: Waiting, event: dict) -> None:
+        started.update({run} if event['event'] == 'metrics' else ())
+        if len(started) == 2:
             raise KeyboardInterrupt
-        join(self, *args)
 
-    monkeypatch.setattr(ForkProcess, 'join', interrupted)
-    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the tools do
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            run_forked(['python', script, 'wait'], tmp_path / 'log.txt', print)
-    finally:
-        signal.signal(signal.SIGTERM, handler)
-    assert waits[0].exitcode == -signal.SIGTERM
+    def stop(active: list[Attempt]) -> None:
+        attempts.extend(active)
+        stop_all(active)
+
+    stop_all = loop.stop
+    monkeypatch.setattr(Progress, 'show', show)
+    monkeypatch.setattr(loop, 'stop', stop)
+    runs = [Waiting(name, script) for name in ('a', 'b', 'c')]
+    with pytest.raises(KeyboardInterrupt):
+        run_all(runs, tmp_path, jobs=2, forked=forked)
+    assert [attempt.process.poll() for attempt in attempts] == [-signal.SIGTERM] * 2
+    assert [read_record(tmp_path / run.name).get('status') for run in runs] == ['started', 'started', None]
+    for run in runs:
+        claim(tmp_path / run.name).close()
+
+
+def test_one_after_the_other_or_two_at_once_gives_the_same_records(pretended):
+    runs = runs_of(search_of(pretended, 0.1, 5, 6, 7, 8).entries, [0])
+    ways = dict(serial={}, two=dict(jobs=2), forks=dict(jobs=2, forked=True))
+    found = {}
+    for name, options in ways.items():
+        run_all(runs, pretended / name, **options)
+        records = outcomes(runs, pretended / name)
+        told = json.dumps([dict(records[run.name], seconds=0) for run in runs])
+        for path in (str(pretended / name), shown(pretended / name)):
+            told = told.replace(path, 'HOME')
+        found[name] = json.loads(told)
+    assert found['serial'] == found['two'] == found['forks']
+    assert [(record.get('code'), record.get('reason')) for record in found['serial'][:4]] == [
+        (None, None), ('not-finite', 'stopped at iteration 3: not finite: loss'), ('crashed', 'Error: out of luck'),
+        ('killed', 'ended by signal 9 (Killed)')]
+    assert found['serial'][4]['code'] == 'incomplete' and 'no checkpoint' in found['serial'][4]['reason']
+    assert [diverged(record) for record in found['serial']] == [False, True, False, False, False]
+
+
+def test_records_without_a_code_tell_by_their_reason_whether_a_run_diverged():
+    assert diverged(dict(status='failed', reason='stopped at iteration 7: the loss is nan'))
+    assert not diverged(dict(status='failed', reason='no space left on device'))
+    assert not diverged(dict(status='failed', code='nothing-labelled', reason='stopped at iteration 7: no label'))
+    assert not diverged(dict(status='started')) and not diverged({})

@@ -54,12 +54,19 @@ def add_suite_arguments(parser: argparse.ArgumentParser, out: str) -> None:
                         '(default: 0)')
     parser.add_argument('--out', type=Path, metavar='DIR', help='where runs and results are written '
                         f'(default: {out})')
+    parser.add_argument('--jobs', type=positive(int), default=1, metavar='N', help='runs at once on this machine, or '
+                        'on the GPU that this process has (default: 1)')
     parser.add_argument('--dry-run', action='store_true', help='list the runs with their commands, and run nothing')
     parser.add_argument('--report-only', action='store_true', help='write the table from what is there, and run '
                         'nothing')
     parser.add_argument('--retry-failed', action='store_true', help='give runs that failed another chance')
     parser.add_argument('--overwrite', action='store_true', help='remove runs of other settings in --out and start '
                         'them over; those of these settings are kept')
+
+
+def how_to_work(args: argparse.Namespace) -> dict:
+    """Returns the arguments of :func:`add_suite_arguments` that say how runs are carried out, by name."""
+    return {name: getattr(args, name) for name in ('jobs', 'dry_run', 'report_only', 'retry_failed', 'overwrite')}
 
 
 def add_figure_arguments(parser: argparse.ArgumentParser, out: str) -> None:

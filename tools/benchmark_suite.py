@@ -15,8 +15,8 @@
 In fgvc and vtab, --methods can name any method (mmseg_gpt/recipes/methods.py), which then has rows of its own.
 
 A finished run is not run again and an interrupted one goes on where it stopped, so the same command continues a
-suite. A table of what is finished is written whenever it ends. Several processes with the same --out share the runs,
-one for each GPU:
+suite. A table of what is finished is written whenever it ends. --jobs carries out several runs at once; several
+processes with the same --out share them, one for each GPU:
 
     for gpu in 0 1 2 3; do CUDA_VISIBLE_DEVICES=$gpu python tools/benchmark_suite.py vtab & done; wait
 """
@@ -26,7 +26,7 @@ import signal
 import sys
 from pathlib import Path
 
-from arguments import add_settings, add_suite_arguments
+from arguments import add_settings, add_suite_arguments, how_to_work
 
 TABLES = ('fgvc', 'vtab', 'ade20k', 'table4', 'table6', 'table7', 'table8', 'figure1', 'figure6', 'figure7',
           'figure8')
@@ -52,7 +52,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     from mmseg_gpt.lab import suite  # after the arguments, as importing takes seconds
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the run that is going on is saved
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the runs that are going on are saved
     out, settings = args.out or Path('work_dirs/suite'), args.cfg_options or ()
     options, suffix = (['--authors-protocol'], '_authors') if args.authors_protocol else ([], '')
     table = suite.with_options(suite.plan(args.table, args.methods), settings, options, suffix)
@@ -67,7 +67,7 @@ def main() -> None:
         return suite.write_table(args.table, table, records, args.seeds, out / f'{args.table}{suffix}',
                                  [*options, *settings])
 
-    suite.work(suite.runs_of(entries, args.seeds), home, args, write)
+    suite.work(suite.runs_of(entries, args.seeds), home, write, **how_to_work(args))
 
 
 if __name__ == '__main__':

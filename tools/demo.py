@@ -41,21 +41,21 @@ class Preset(NamedTuple):
 
 FULL = Preset(
     dict(training=1500, validation=100),
-    dict(dataset=14, mae=175, untrained=16, adapt=190, test=14, test_tta=32, gates=5, attention=6))
+    dict(dataset=19, mae=170, untrained=11, adapt=185, test=9, test_tta=27, gates=2, attention=3))
 QUICK = Preset(
     dict(training=48, validation=8),
-    dict(dataset=5, mae=8, untrained=10, adapt=16, test=9, test_tta=11, gates=6, attention=6),
+    dict(dataset=10, mae=3, untrained=5, adapt=10, test=3, test_tta=5, gates=2, attention=3),
     dict(mae=('train_dataloader.batch_size=8', 'train_cfg.max_iters=4', 'param_scheduler.0.end=2',
               'param_scheduler.1.begin=2', 'param_scheduler.1.end=4'),
          adapt=('train_dataloader.batch_size=4', 'train_cfg.max_iters=20', 'train_cfg.val_interval=20',
                 'param_scheduler.0.end=20')))
 FULL_SHAPES = Preset(
     dict(pretraining=400, training=300, test=100),
-    dict(dataset=8, pretrain=64, adapt=35, test=6, linear=22, test_linear=6))
+    dict(dataset=13, pretrain=59, adapt=30, test=2, linear=17, test_linear=2))
 SHORT = ('train_cfg.max_iters=4', 'param_scheduler.0.end=2', 'param_scheduler.1.begin=2', 'param_scheduler.1.end=4')
 QUICK_SHAPES = Preset(
     dict(pretraining=4, training=4, test=6),
-    dict(dataset=3, pretrain=7, adapt=7, test=6, linear=7, test_linear=6),
+    dict(dataset=8, pretrain=3, adapt=3, test=2, linear=3, test_linear=2),
     dict(pretrain=SHORT, adapt=SHORT))
 
 
@@ -75,18 +75,18 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
-def python(tool: str, *arguments: str | Path) -> list[str]:
-    """The command that runs one of our tools."""
-    return ['python', os.path.relpath(CLONE / f'tools/{tool}.py', ROOT), *map(str, arguments)]
+def python(tool: str, *arguments: str | Path) -> tuple[str, ...]:
+    """Returns the command that runs one of our tools."""
+    return ('python', os.path.relpath(CLONE / f'tools/{tool}.py', ROOT), *map(str, arguments))
 
 
 def options(*settings: str) -> list[str]:
-    """Arguments that change settings of a config, if any."""
+    """Returns the arguments that change settings of a config, if there are any."""
     return ['--cfg-options', *settings] if settings else []
 
 
 def make_steps(work_dir: Path, preset: Preset) -> list['Step']:
-    """The commands, in order. Options are only given where they differ from what the configs say."""
+    """Returns the commands, in order. Options are only given where they differ from what the configs say."""
     from mmseg_gpt.lab.demo.steps import Step
     from mmseg_gpt.lab.drawn.dataset import image_path
     data, mae, untrained, adapted = (work_dir / path for path in (
@@ -119,11 +119,11 @@ def make_steps(work_dir: Path, preset: Preset) -> list['Step']:
          python('plot_attention', GPT, adapted, image_path(data, 'validation', 3), '--out',
                 work_dir / 'attention.png')),
     ]
-    return [Step(name, title, command, [output], preset.seconds[name]) for name, title, output, command in commands]
+    return [Step(name, title, command, (output, ), preset.seconds[name]) for name, title, output, command in commands]
 
 
 def make_shapes_steps(work_dir: Path, preset: Preset) -> list['Step']:
-    """As :func:`make_steps`, for classification."""
+    """Returns the commands for classification, as :func:`make_steps` does for segmentation."""
     from mmseg_gpt.lab.demo.steps import Step
     data, vit = work_dir / 'data', work_dir / 'pretrained/vit.pth'
     moved = work_dir != Path(SHAPES_HOME)
@@ -146,12 +146,13 @@ def make_shapes_steps(work_dir: Path, preset: Preset) -> list['Step']:
                     *options(*train, *test, *weights, *short, *method))),
             (tested, 'evaluate on the test images', work_dir / tested / 'metrics.json',
              python('test', SHAPES, trained, '--work-dir', work_dir / tested, *options(*test, *method)))]
-    return [Step(name, title, command, [output], preset.seconds[name]) for name, title, output, command in commands]
+    return [Step(name, title, command, (output, ), preset.seconds[name]) for name, title, output, command in commands]
 
 
 def introduction(work_dir: Path) -> str:
-    """What to know before the first step."""
-    lines = [f'Demo in {work_dir}. The steps are the commands shown; their output goes to {work_dir / "logs"}/.']
+    """Says what to know before the first step."""
+    lines = [f'Demo in {work_dir}. The steps are the commands shown; their output goes to {work_dir / "steps"}/.',
+             'A finished step is not run again; --fresh runs all of them.']
     if Path(sys.prefix).resolve() == (ROOT / '.venv').resolve():  # as with `make demo`, which activates nothing
         lines.append('(To run one of these yourself: . .venv/bin/activate)')
     return '\n'.join(lines)
@@ -169,7 +170,7 @@ def main() -> None:
         preset, steps = QUICK_SHAPES if args.quick else FULL_SHAPES, make_shapes_steps
     else:
         preset, steps = QUICK if args.quick else FULL, make_steps
-    seconds = run_steps(steps(args.work_dir, preset), args.work_dir, args.fresh)
+    seconds = run_steps(steps(args.work_dir, preset), args.work_dir, args.fresh, forked=True)
     if args.classification:
         from mmseg_gpt.lab.demo.shapes_report import collect, write_report
         write_report(args.work_dir, collect(args.work_dir, seconds, SEED), SHAPES, preset.images['test'])

@@ -30,6 +30,8 @@ def parse_args() -> argparse.Namespace:
 
 def show(done: int, total: int) -> None:
     if done == total or done % 50 == 0:
+        from mmseg_gpt.events import report
+        report('progress', phase='draw', done=done, total=total)
         print(f'{done}/{total} images drawn', end='\n' if done == total else '\r', flush=True)
 
 

@@ -27,8 +27,8 @@ def parse_args() -> argparse.Namespace:
                         'step works, and learns nothing')
     parser.add_argument('--out', type=Path, metavar='DIR', help='where everything goes '
                         f'(default: {HOME}, with --quick {HOME}_quick)')
-    parser.add_argument('--workers', type=positive(int), metavar='N', help='runs at once (default: one for each CPU, '
-                        'and no more than 8 on a GPU)')
+    parser.add_argument('--jobs', '--workers', type=positive(int), metavar='N', help='runs at once (default: one for '
+                        'each CPU, and no more than 8 on a GPU)')
     parser.add_argument('--report-only', action='store_true', help='write the results of what has finished, and run '
                         'nothing')
     parser.add_argument('--retry-failed', action='store_true', help='give runs that failed another chance')
@@ -45,18 +45,20 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: takes the runs along
-    # For the processes that are started from here. One thread each, as there is a run for every CPU; and no CUDA
-    # context, to look whether there is a GPU, in the process of which the others are forks.
-    os.environ.update(OMP_NUM_THREADS='1', PYTHONWARNINGS='ignore', PYTORCH_NVML_BASED_CUDA_CHECK='1')
+    os.environ['OMP_NUM_THREADS'] = '1'  # of each run, as there is one for every CPU
     os.chdir(ROOT)  # the configs name their data from there
     import torch
 
     from mmseg_gpt.environment import available_cpus
     from mmseg_gpt.lab.miniature.carry_out import replicate
     from mmseg_gpt.lab.miniature.plan import FULL, QUICK
-    preset = QUICK if args.quick else FULL
+    from mmseg_gpt.lab.miniature.report import publish
     cpus = available_cpus()
-    replicate(preset, args, args.workers or (min(cpus, 8) if torch.cuda.is_available() else cpus))
+    results = replicate(
+        QUICK if args.quick else FULL, args.out, report_only=args.report_only, retry_failed=args.retry_failed,
+        overwrite=args.overwrite, jobs=args.jobs or (min(cpus, 8) if torch.cuda.is_available() else cpus))
+    if args.publish:
+        publish(results)
 
 
 if __name__ == '__main__':

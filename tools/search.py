@@ -2,7 +2,7 @@
 
 Every point is trained and evaluated with tools/train.py and tools/test.py --search-split, which see no test image.
 A finished run is not run again and an interrupted one goes on where it stopped, so the same command continues a
-search; several processes with the same --out share its runs, one for each GPU:
+search. --jobs carries out several runs at once; several processes with the same --out share them, one for each GPU:
 
     CUDA_VISIBLE_DEVICES=0 python tools/search.py CONFIG &  CUDA_VISIBLE_DEVICES=1 python tools/search.py CONFIG
 """
@@ -13,7 +13,7 @@ import signal
 import sys
 from pathlib import Path
 
-from arguments import add_config_arguments, add_suite_arguments, positive
+from arguments import add_config_arguments, add_suite_arguments, how_to_work, positive
 
 RATES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)  # section A.2 of the paper
 
@@ -44,15 +44,15 @@ def finite(text: str) -> float:
 def main() -> None:
     args = parse_args()
     from mmseg_gpt.lab import suite  # after the arguments, as importing takes seconds
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the run that is going on is saved
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the runs that are going on are saved
     out = args.out or Path('work_dirs/search') / Path(args.config).stem
     try:
         search = suite.grid(args.config, args.cfg_options or (), args.lr, args.gate_init, args.prompts)
     except ValueError as error:
         sys.exit(str(error))
     runs, home = suite.runs_of(search.entries, args.seeds), out / 'runs'
-    suite.work(runs, home, args, lambda: suite.write_search(
-        search, suite.outcomes(runs, home), args.seeds, out / 'search'))
+    suite.work(runs, home, lambda: suite.write_search(
+        search, suite.outcomes(runs, home), args.seeds, out / 'search'), **how_to_work(args))
 
 
 if __name__ == '__main__':

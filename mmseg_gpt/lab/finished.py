@@ -1,4 +1,4 @@
-"""What a finished run was and what it gave, as its work directory tells.
+"""Reading a finished run: its settings and what it has given, from its work directory.
 
 Settings are read from the checkpoint that was tested, where they are JSON: no file of a run is executed.
 """
@@ -17,15 +17,15 @@ from ..resources import command_of
 from ..settings import flatten, is_under, settings_of
 from .scalars import SCALARS, read_scalars
 
-METRICS = {'': 'metrics.json', 'tta/': 'metrics_tta.json'}  # by what is put before the names of their numbers
+METRICS = {'': 'metrics.json', 'tta/': 'metrics_tta.json'}  # by the prefix that their numbers get
 SCORES = ('mIoU', 'accuracy/top1')
-# Settings that say where and how a run is carried out, not what comes of it. Weights to begin with are no such thing:
-# those that a run is resumed from are not in its config.
+# Settings that say where and how a run is carried out, not what comes of it. The weights that it begins with do decide
+# that; those that it is resumed from are not in its config.
 CIRCUMSTANCES = (*(set(OUTSIDE) - {'load_from'}), 'env_cfg', 'visualizer', 'log_processor', 'default_hooks.logger',
                  'default_hooks.visualization', 'test_evaluator.output_dir')
 SAVING = tuple(f'default_hooks.checkpoint.{name}' for name in (
     'interval', 'adapter_only', 'max_keep_ckpts', 'filename_tmpl', 'save_optimizer'))
-TESTED = ('test_dataloader', 'test_evaluator', 'test_cfg')  # what tools/test.py notes of the config, beside the scores
+TESTED = ('test_dataloader', 'test_evaluator', 'test_cfg')  # settings that tools/test.py writes beside the scores
 LOADING = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
 ITERATIONS = 'iterations of the tested checkpoint'
 WATCHING = ('TrackingHook', 'ValidationPicturesHook')  # hooks that change nothing
@@ -37,14 +37,15 @@ class FinishedRun(NamedTuple):
     Attributes:
         folder: Its work directory.
         settings: The config it was trained with, as plain types, with the data and protocol it was tested with.
-        seed: Of its training.
-        iterations: After which the tested checkpoint was written; None if it was chosen by its score ('best_...').
+        seed: The seed of its training.
+        iterations: The iteration after which the tested checkpoint was written; None if it was chosen by its score
+            ('best_...').
         numbers: What tools/test.py measured in percent, by name; multi-scale with 'tta/' before it.
         per_class: The IoU of each class in percent (None for one that does not occur) by 'mIoU' and 'tta/mIoU'.
         parameters: How many are 'trained' and how many there are in 'total'; None if metrics.json does not say.
-        memory: The highest that was logged in training, MiB of one process; None if nothing was.
-        on_gpu: Whether that is the GPU's.
-        seconds: Of a training iteration, the median of those logged; None if nothing was.
+        memory: The most memory that one process had in training, in MiB; None if nothing was logged.
+        on_gpu: Whether that is the GPU's memory.
+        seconds: The median time of a training iteration; None if nothing was logged.
     """
     folder: Path
     settings: dict
@@ -92,7 +93,7 @@ def read_run(folder: Path) -> FinishedRun:
 
 
 def read_metrics(folder: Path) -> dict[str, dict]:
-    """What tools/test.py wrote, by the keys of ``METRICS``; the multi-scale test need not have been made.
+    """Reads what tools/test.py wrote, by the keys of ``METRICS``; the multi-scale test need not have been made.
 
     Raises:
         ValueError: there is no test, or a file is damaged, or the two are of different checkpoints.
@@ -114,18 +115,19 @@ def read_metrics(folder: Path) -> dict[str, dict]:
 
 
 def protocol_of(cfg: Config) -> dict:
-    """What tools/test.py notes beside the scores: the data and the protocol, as plain types."""
+    """Returns what tools/test.py writes beside the scores: the data and the protocol, as plain types."""
     settings = json.loads(settings_of(cfg))
     model = settings['model'].get('module', settings['model'])  # test-time augmentation wraps it
     return {key: settings.get(key) for key in TESTED} | dict(model_test_cfg=model.get('test_cfg'))
 
 
 def as_tested(settings: dict, metrics: Mapping[str, dict]) -> dict:
-    """The settings of a training with those of its tests, which may have been made on other data, or otherwise.
+    """Returns the settings of a training, with the data and protocol that it was tested with in the place of its own.
 
     Args:
-        settings: Of the training; older files of metrics say nothing else.
-        metrics: By the keys of ``METRICS``.
+        settings: The settings of the training; they stay where files of metrics are so old that they do not say how
+            it was tested.
+        metrics: What tools/test.py wrote, by the keys of ``METRICS``.
 
     Raises:
         ValueError: the single-scale and the multi-scale test are of different data.
@@ -143,7 +145,7 @@ def as_tested(settings: dict, metrics: Mapping[str, dict]) -> dict:
 
 
 def how_to_test(folder: Path) -> str:
-    """The command that makes metrics.json; or, where nothing has been trained, the one that trains."""
+    """Says which command makes metrics.json; or, where nothing has been trained, which one trains."""
     named = named_checkpoint(folder / POINTER, folder) or next(iter(sorted(folder.glob('*.pth'))), None)
     if named is None:
         return f'Nor has it a checkpoint: {command_of("train")} CONFIG --work-dir {folder} trains'
@@ -154,7 +156,7 @@ def how_to_test(folder: Path) -> str:
 
 
 def tested_checkpoint(folder: Path, metrics: Mapping[str, dict]) -> Path:
-    """The checkpoint that was tested: in the run's folder, which may have been moved, or where it was.
+    """Finds the checkpoint that was tested: in the run's folder, which may have been moved, or where it was.
 
     Raises:
         ValueError: it is not there any more.
@@ -168,12 +170,12 @@ def tested_checkpoint(folder: Path, metrics: Mapping[str, dict]) -> Path:
 
 
 def numbers_in(metrics: Mapping[str, object]) -> dict[str, float]:
-    """The numbers among what tools/test.py wrote."""
+    """Returns the numbers among what tools/test.py wrote."""
     return {name: value for name, value in metrics.items() if isinstance(value, int | float)}
 
 
 def decisive(settings: dict) -> dict[str, object]:
-    """The settings that decide what comes of a run, by their dotted keys: all but how it is carried out."""
+    """Returns the settings that decide what comes of a run, by their dotted keys: all but how it is carried out."""
     if settings.get('resume'):  # its load_from is its own checkpoint
         settings = dict(settings, load_from=settings.get('started_from'))
     if settings.get('custom_hooks'):
@@ -184,24 +186,24 @@ def decisive(settings: dict) -> dict[str, object]:
 
 
 def differing(one: FinishedRun, other: FinishedRun) -> dict[str, tuple[object, object]]:
-    """What two runs differ in, with both values: decisive settings but for seeds, and iterations at the checkpoint."""
+    """Returns in what two runs differ, with both values: decisive settings but for seeds, and tested iterations."""
     old, new = (decisive(run.settings) | {ITERATIONS: run.iterations} for run in (one, other))
     return {key: (old.get(key), new.get(key)) for key in sorted(old.keys() | new.keys())
             if old.get(key) != new.get(key) and not is_under(key, ('randomness', *SAVING))}
 
 
 def in_words(differences: Mapping[str, tuple[object, object]], most: int = 3) -> str:
-    """The first of some differences: ``optim_wrapper.optimizer.lr (0.1 and 1.0), and 2 more``."""
+    """Says the first of some differences: ``optim_wrapper.optimizer.lr (0.1 and 1.0), and 2 more``."""
     said = [f'{key} ({old} and {new})' for key, (old, new) in list(differences.items())[:most]]
     return ', '.join(said) + (f', and {len(differences) - most} more' if len(differences) > most else '')
 
 
 def by_seed(runs: list[FinishedRun], what: str) -> dict[int | None, FinishedRun]:
-    """Runs that are the same but for their seeds, by these.
+    """Returns runs that are the same but for their seeds, by seed.
 
     Args:
         runs: At least one.
-        what: Their name, for messages.
+        what: What they are called in messages.
 
     Raises:
         ValueError: two of them have the same seed, or differ in something else.

@@ -7,7 +7,7 @@ SCALARS = '*/vis_data/scalars.json'
 
 
 def read_scalars(folder: Path) -> tuple[list[dict], list[dict]]:
-    """What was logged in the work directory of a run, in order.
+    """Returns what was logged in the work directory of a run, in order.
 
     A resumed run has a log for each start. Where two of them overlap, as after a run was killed, the later one counts:
     its weights came to something. Several lines of one step become one.
@@ -16,8 +16,8 @@ def read_scalars(folder: Path) -> tuple[list[dict], list[dict]]:
         folder: The work directory.
 
     Returns:
-        tuple: Of training, by iteration (from 1, 0 is before the first); and of validation, by iteration, or by epoch
-        in runs that count epochs. Each is a dict with ``step``.
+        tuple: The lines of training, by iteration (from 1, 0 is before the first); and those of validation, by
+        iteration, or by epoch in runs that count epochs. Each is a dict with ``step``.
 
     Raises:
         ValueError: nothing was logged there, or a log is damaged; the message names the file.
@@ -43,7 +43,7 @@ def read_scalars(folder: Path) -> tuple[list[dict], list[dict]]:
 
 
 def read_lines(file: Path) -> list[dict]:
-    """The lines of a log, each a JSON object with ``step``; the last one may have been cut off by a kill."""
+    """Returns the lines of a log that have a ``step``; the last line may have been cut off by a kill."""
     lines = file.read_bytes().splitlines()
     read = []
     for number, line in enumerate(lines, 1):

@@ -13,7 +13,7 @@ from .figures import plot_predictions
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """A label map (H, W) uint8 as it is in the file: 0 is "other"."""
+    """Reads a label map (H, W) uint8 as it is in the file: 0 is "other"."""
     labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if labels is None or labels.ndim != 2:
         raise OSError(f'{path} is not a gray label map; draw the dataset or test again')
@@ -21,7 +21,7 @@ def read_labels(path: Path) -> np.ndarray:
 
 
 def read_sample(root: Path, predictions: Path, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """RGB image (H, W, 3), labels (H, W) and prediction (H, W) of a validation image, all uint8."""
+    """Reads RGB image (H, W, 3), labels (H, W) and prediction (H, W) of a validation image, all uint8."""
     path = image_path(root, 'validation', index)
     image = cv2.imread(str(path))
     if image is None:
@@ -31,7 +31,7 @@ def read_sample(root: Path, predictions: Path, index: int) -> tuple[np.ndarray, 
 
 
 def majority_iou(root: Path, counts: dict[str, int]) -> tuple[str, float]:
-    """What the class that is most frequent in training scores if it is predicted everywhere.
+    """Finds the class that is most frequent in training, and what predicting it everywhere scores.
 
     Args:
         root: Folder of the dataset.
@@ -67,7 +67,7 @@ def leave(work_dir: Path, table: str, files: dict[str, str]) -> None:
     (work_dir / 'results.md').write_text(table)
     print(f'{table}\nLeft for you in {work_dir}:')
     for name, what in {'results.md': 'this table (results.json: with all digits)', **files,
-                       'logs/': 'the full output of every step'}.items():
+                       'steps/': 'the full output of every step, and what is known of it'}.items():
         print(f'  {work_dir / name}  {what}')
 
 
@@ -92,7 +92,7 @@ def results_table(results: dict) -> str:
 
 
 def run_lines(results: dict, heads: str) -> list[str]:
-    """What tables of both demos say of the run: its parameters, seconds, and with what."""
+    """Returns what the tables of both demos end with: parameters, seconds of each step, and versions."""
     trained, total = results['parameters']['trained'], results['parameters']['total']
     steps = results['seconds'] | {'in all': sum(results['seconds'].values())}
     return [f'Trained: {trained:,} of {total:,} parameters ({trained / total:.1%}), of them '
@@ -103,6 +103,6 @@ def run_lines(results: dict, heads: str) -> list[str]:
 
 
 def show_iou(metrics: dict, name: str) -> str:
-    """The IoU of a class, which there is none of where the class does not occur."""
+    """Returns the IoU of a class as text; '-' where the class does not occur."""
     iou = metrics['per_class'][name]
     return '-' if iou is None else f'{iou:.2f}'

@@ -1,47 +1,55 @@
-"""Gathering the numbers that the demo's steps left."""
+"""Gathering the numbers that a demo's steps have left."""
 
 import json
-import re
+from collections.abc import Mapping
 from pathlib import Path
 
+from ...checkpoints import read_file
 from ...environment import available_cpus, installed_versions
 from ..drawn.scenes import CLASSES
+from ..scalars import read_scalars
 from .report import majority_iou
 
+PROMPTING = ('backbone.prompt.', 'backbone.temperature')  # beginnings of the names of prompts, gates and temperatures
 
-def collect(work_dir: Path, counts: dict[str, int], seconds: dict[str, float], seed: int) -> dict:
-    """Gathers the numbers of a finished demo.
+
+def collect(work_dir: Path, counts: Mapping[str, int], seconds: Mapping[str, float], seed: int) -> dict:
+    """Gathers the numbers of a finished demo of segmentation.
 
     Args:
-        work_dir: Where its steps left their files and logs.
+        work_dir: Where its steps have left their files.
         counts: Number of images in 'training' and in 'validation'.
         seconds: How long each step took, by its name.
         seed: What the dataset was drawn with.
 
     Returns:
-        dict: What :func:`~mmseg_gpt.lab.demo.report.results_table` formats.
+        dict: What :func:`~.report.results_table` formats.
     """
     winner, iou = majority_iou(work_dir / 'data', counts)
+    single = json.loads((work_dir / 'test/metrics.json').read_text())
+    _, validations = read_scalars(work_dir / 'untrained')
     return dict(
-        single_scale=json.loads((work_dir / 'test/metrics.json').read_text()),
-        multi_scale=json.loads((work_dir / 'test/metrics_tta.json').read_text()),
-        untrained=dict(mIoU=last_miou((work_dir / 'logs/untrained.log').read_text())),
-        majority={'class': winner, 'mIoU': iou / len(CLASSES)},
-        parameters=count_parameters((work_dir / 'logs/adapt.log').read_text()),
-        seconds=seconds, seed=seed, cpus=available_cpus(),
-        versions=installed_versions('torch', 'mmengine', 'mmseg', 'mmpretrain'))
+        single_scale=single, multi_scale=json.loads((work_dir / 'test/metrics_tta.json').read_text()),
+        untrained=dict(mIoU=validations[-1]['mIoU']), majority={'class': winner, 'mIoU': iou / len(CLASSES)},
+        parameters=count_parameters(single, work_dir / 'adapted/adapted.pth'),
+        **circumstances(seconds, seed, 'torch', 'mmengine', 'mmseg', 'mmpretrain'))
 
 
+def count_parameters(metrics: Mapping, checkpoint: Path) -> dict[str, int]:
+    """Counts the parameters of an adapted model.
 
-def last_miou(log: str) -> float:
-    """The last validation result in a log."""
-    return float(re.findall(r'mIoU: ([\d.]+)', log)[-1])
+    Args:
+        metrics: What tools/test.py wrote of it.
+        checkpoint: Its weights.
+
+    Returns:
+        dict: How many are 'trained', how many there are in 'total', and those of prompts, gates and temperatures.
+    """
+    state = read_file(checkpoint)['state_dict']
+    return dict(metrics['parameters'], prompts=sum(
+        weight.numel() for name, weight in state.items() if name.startswith(PROMPTING)))
 
 
-def count_parameters(log: str) -> dict[str, int]:
-    """Reads the parameter table that training logs: rows of ``| part | trained (%) | frozen |``."""
-    rows = {part: (int(trained.replace(',', '')), int(frozen.replace(',', ''))) for part, trained, frozen in
-            re.findall(r'^\| ([\w. ]+?) +\| +([\d,]+)(?: \([\d.]+%\))? +\| +([\d,]+) +\|$', log, re.MULTILINE)}
-    trained, frozen = rows['in all']
-    return dict(trained=trained, total=trained + frozen,
-                prompts=rows['backbone.prompt'][0] + rows['backbone.temperature'][0])
+def circumstances(seconds: Mapping[str, float], seed: int, *packages: str) -> dict:
+    """Returns how long the steps took, and on what: what the tables of both demos end with."""
+    return dict(seconds=dict(seconds), seed=seed, cpus=available_cpus(), versions=installed_versions(*packages))

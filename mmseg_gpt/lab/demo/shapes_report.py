@@ -3,13 +3,12 @@
 import json
 from pathlib import Path
 
-from ...environment import available_cpus, installed_versions
 from ...wording import markdown_table
 from ..drawn.image_folder import image_path
 from ..drawn.shapes import SHAPES
 from .figures import plot_classified
 from .report import leave, run_lines
-from .results import count_parameters
+from .results import circumstances, count_parameters
 
 SHOWN = 8  # images of each class
 
@@ -18,17 +17,15 @@ def collect(work_dir: Path, seconds: dict[str, float], seed: int) -> dict:
     """Gathers the numbers of a finished demo, as :func:`results_table` takes them.
 
     Args:
-        work_dir: Where its steps left their files and logs.
+        work_dir: Where its steps have left their files.
         seconds: How long each step took, by its name.
         seed: What the dataset was drawn with.
     """
-    accuracy = {name: json.loads((work_dir / step / 'metrics.json').read_text())['accuracy/top1']
-                for name, step in (('linear', 'test_linear'), ('gated', 'test'))}
+    linear, gated = (json.loads((work_dir / step / 'metrics.json').read_text()) for step in ('test_linear', 'test'))
     return dict(
-        accuracy=dict(chance=100 / len(SHAPES), **accuracy),
-        parameters=count_parameters((work_dir / 'logs/adapt.log').read_text()),
-        seconds=seconds, seed=seed, cpus=available_cpus(),
-        versions=installed_versions('torch', 'mmengine', 'mmpretrain'))
+        accuracy=dict(chance=100 / len(SHAPES), linear=linear['accuracy/top1'], gated=gated['accuracy/top1']),
+        parameters=count_parameters(gated, work_dir / 'adapt/adapted.pth'),
+        **circumstances(seconds, seed, 'torch', 'mmengine', 'mmpretrain'))
 
 
 def write_report(work_dir: Path, results: dict, config: str, test: int) -> None:
@@ -37,7 +34,7 @@ def write_report(work_dir: Path, results: dict, config: str, test: int) -> None:
     Args:
         work_dir: Where the demo's steps left their files.
         results: What :func:`collect` gives.
-        config: That of the adapted model.
+        config: The config of the adapted model.
         test: Number of test images of each class; the first of them are drawn.
     """
     (work_dir / 'results.json').write_text(json.dumps(results, indent=2) + '\n')
@@ -50,7 +47,7 @@ def write_report(work_dir: Path, results: dict, config: str, test: int) -> None:
 
 
 def predict(config: str, checkpoint: Path, images: list[Path]) -> dict[Path, str]:
-    """The predicted class of each image, by mmpretrain's own inferencer."""
+    """Predicts the class of each image, with mmpretrain's own inferencer."""
     from mmpretrain import ImageClassificationInferencer
     found = ImageClassificationInferencer(config, pretrained=str(checkpoint))(list(map(str, images)), batch_size=40)
     print()  # mmpretrain's progress bar does not end its line

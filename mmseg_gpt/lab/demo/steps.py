@@ -1,119 +1,92 @@
-"""Running commands one after the other, with progress, an estimate of the time left, and a record of what is done."""
+"""The steps of a demo: commands that need what those before them have left."""
 
 import hashlib
-import json
-import sys
-import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ... import __version__
-from ...wording import duration
-from ..commands import LiveLine, run_command
+from ..runs import FAILED, FINISHED, read_record, run_all, typed
+from ..runs.record import LOG, clear, difference
+from ..runs.run import RunFailed
 
 
 class Step(NamedTuple):
-    """One command.
+    """One command; a :class:`~mmseg_gpt.lab.runs.run.Runnable`.
 
     Attributes:
-        name: Its key in steps.json and the name of its log.
+        name: Its folder in ``steps/``.
         title: What it does, for people.
         command: What is run, from the current folder: ``python``, a script and its arguments.
         outputs: Files that are there when it is done.
-        seconds: How long it takes on two cores; for the time left.
+        seconds: How long it takes on two cores.
     """
     name: str
     title: str
-    command: list[str]
-    outputs: list[Path]
+    command: tuple[str, ...]
+    outputs: tuple[Path, ...]
     seconds: int
 
+    def identity(self) -> dict[str, object]:
+        """Returns what decides the result: the command, the config files that it names, and this package's version."""
+        configs = {word: file_hash(Path(word)) for word in self.command[2:] if word.endswith('.py')}
+        return dict(settings=dict(command=typed(self.command), version=__version__, **configs), pretrained=None)
 
-class Progress(LiveLine):
-    """Shows a running command, and the time left for all.
+    def commands(self, folder: Path) -> Iterator[list[str]]:
+        """Yields the command.
 
-    Args:
-        seconds: Estimates for all steps that will run, in order.
-    """
+        Raises:
+            RunFailed: it has not left what it should have.
+        """
+        yield list(self.command)
+        if absent := [str(path) for path in self.outputs if not path.exists()]:
+            raise RunFailed('incomplete', f'it has not left {", ".join(absent)}')
 
-    def __init__(self, seconds: list[int]) -> None:
-        super().__init__()
-        self.estimates, self.spent = seconds, []
+    def numbers(self, folder: Path) -> dict[str, float]:
+        """Returns nothing: the report reads what the steps have left."""
+        return {}
 
-    def left(self) -> str:
-        """The estimate for what remains, corrected by how long the steps so far took."""
-        done, rest = sum(self.estimates[:len(self.spent)]), sum(self.estimates[len(self.spent):])
-        # Early on the estimates count as half a minute of experience, so one slow start does not dominate.
-        return duration(rest * (sum(self.spent) + 30) / (done + 30))
-
-    def finish(self, seconds: float) -> None:
-        """Ends the step's line."""
-        self.spent.append(seconds)
-        self.end(f'done in {duration(seconds)}\n')
-
-
-def inputs(step: Step) -> dict:
-    """What decides the result of a step: one that was done with the same is not done again."""
-    digest = hashlib.sha256(__version__.encode())
-    for config in (Path(word) for word in step.command[2:] if word.endswith('.py')):
-        digest.update(config.read_bytes() if config.is_file() else b'')  # its absence is for the command to report
-    return dict(command=step.command, hash=digest.hexdigest())
+    def is_done(self, folder: Path) -> bool:
+        """Returns whether the record in ``folder`` is of this very step, and its outputs are still there."""
+        record = read_record(folder)
+        return (record.get('status') == FINISHED and not difference(record, self)
+                and all(path.exists() for path in self.outputs))
 
 
-def run_step(step: Step, log: Path, progress: Progress) -> float:
-    """Runs a command with its output in ``log``, and returns its seconds.
-
-    Raises:
-        SystemExit: it failed; the message has the end of the log and its path.
-    """
-    started = time.time()
-    try:
-        status = run_command(step.command, log, progress.show)
-    except KeyboardInterrupt:
-        sys.exit('\nstopped; run it again to go on with this step')
-    if status or not all(path.exists() for path in step.outputs):
-        end = '\n'.join(log.read_text().splitlines()[-15:])
-        sys.exit(f'\n{end}\n\nThis step failed (exit status {status}). All it printed: {log}')
-    return time.time() - started
+def file_hash(path: Path) -> str:
+    """Returns a hash of a file; '' where it is absent, which is for the command to report."""
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ''
 
 
-def run_steps(steps: list[Step], work_dir: Path, fresh: bool = False) -> dict[str, float]:
+def run_steps(steps: Sequence[Step], work_dir: Path, fresh: bool = False, forked: bool = False) -> dict[str, float]:
     """Runs what is not done yet, and returns the seconds of every step by its name.
 
     Args:
-        steps: In order. A step is done if ``work_dir/steps.json`` says so for the same command, config files and
-            version of this package, and its outputs are there; whatever follows one that is run is run as well.
-        work_dir: Where the record and the logs are written.
+        steps: In order. A step is done if its record says so for the same command, config files and version of this
+            package, and its outputs are there; whatever follows one that is run is run as well.
+        work_dir: The records and logs are written into ``steps/NAME/`` in it.
         fresh: Run everything.
+        forked: Import what the commands need only once, see :func:`~mmseg_gpt.lab.runs.run_all`.
+
+    Raises:
+        SystemExit: a step has failed, and the message has the end of its log; or it was stopped.
     """
-    record_file, logs = work_dir / 'steps.json', work_dir / 'logs'
-    logs.mkdir(parents=True, exist_ok=True)
-    records = json.loads(record_file.read_text()) if record_file.is_file() and not fresh else {}
+    home = work_dir / 'steps'
     done = 0  # finished steps at the front
-    while done < len(steps) and is_done(steps[done], records.get(steps[done].name, {})):
+    while not fresh and done < len(steps) and steps[done].is_done(home / steps[done].name):
         done += 1
-    records = {step.name: records[step.name] for step in steps[:done]}
-    write_record(record_file, records)  # should this be stopped, what is run again must not count as done
-    progress = Progress([step.seconds for step in steps[done:]])
-    for i, step in enumerate(steps):
-        head = f'[{i + 1}/{len(steps)}] {step.title}'
-        if i < done:
-            print(f'{head}: done before, skipped (--fresh runs it again)', flush=True)
-            continue
-        print(f'{head}   (about {progress.left()} left in all)\n    $ {" ".join(step.command)}', flush=True)
-        wanted = inputs(step)  # before it runs: a config that is edited meanwhile is not the one that was read
-        seconds = run_step(step, logs / f'{step.name}.log', progress)
-        progress.finish(seconds)
-        records[step.name] = dict(wanted, seconds=round(seconds, 1))
-        write_record(record_file, records)
-    return {step.name: records[step.name]['seconds'] for step in steps}
-
-
-def is_done(step: Step, record: dict) -> bool:
-    """Whether ``record`` is of this very step and its outputs are still there."""
-    return inputs(step).items() <= record.items() and all(path.exists() for path in step.outputs)
-
-
-def write_record(file: Path, records: dict[str, dict]) -> None:
-    """Writes steps.json: by step, its inputs and how long it took."""
-    file.write_text(json.dumps(records, indent=2) + '\n')
+    for step in steps[done:]:  # should this be stopped, what is to be run again must not count as done
+        clear(home / step.name)
+    try:
+        run_all(steps, home, title='steps', in_order=True, forked=forked)
+    except KeyboardInterrupt:
+        raise SystemExit('\nstopped; run it again to go on with this step') from None
+    records = {step.name: read_record(home / step.name) for step in steps}
+    for name, record in records.items():
+        if record.get('status') == FAILED:
+            log = home / name / LOG
+            end = '\n'.join(log.read_text(errors='replace').splitlines()[-15:])
+            raise SystemExit(f'{end}\n\nThis step failed ({record["code"]}: {record["reason"]}). All it printed: {log}')
+        if record.get('status') != FINISHED:
+            raise SystemExit(f'{home / name} is being carried out by another process')
+    return {name: record['seconds'] for name, record in records.items()}

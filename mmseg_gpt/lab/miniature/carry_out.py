@@ -1,40 +1,42 @@
 """From nothing to the results, step by step; each step does what is left of it."""
 
-import argparse
 import shutil
 from collections.abc import Sequence
+from pathlib import Path
 
 import torch
 
-from ..commands import LiveLine
 from ..drawn.folder import read_manifest
-from ..execute import FINISHED, prepare, read_record
-from ..run import Run
-from ..side_by_side import run_side_by_side
+from ..runs import FINISHED, Run, prepare, read_record, run_all
+from ..runs.progress import Display, in_words
 from .data import draw_datasets, settings_of_data
 from .plan import Plan, Preset
-from .report import publish, write
+from .report import write
 from .results import choose_all, gather
 from .tables import tables_of, with_seeds
 
 
-def replicate(preset: Preset, args: argparse.Namespace, workers: int) -> None:
-    """Does what is left.
+def replicate(preset: Preset, home: Path, *, jobs: int = 1, report_only: bool = False, retry_failed: bool = False,
+              overwrite: bool = False) -> dict:
+    """Does what is left, writes the results, and returns them.
 
     Args:
         preset: How much is done.
-        args: With ``out``, ``report_only``, ``retry_failed``, ``overwrite`` and ``publish``.
-        workers: Runs at once.
+        home: Where everything goes.
+        jobs: How many runs are carried out at once.
+        report_only: Write the results of what has finished, and run nothing.
+        retry_failed: Give runs that failed another chance.
+        overwrite: Remove runs of other settings, and start them over.
 
     Raises:
         SystemExit: it was stopped, after the runs had saved what they need to go on, or runs failed.
     """
-    plan = Plan(preset, args.out, ('--device', 'cuda') if torch.cuda.is_available() else ())
+    plan = Plan(preset, home, ('--device', 'cuda') if torch.cuda.is_available() else ())
     plan.write_configs()
     stopped = ''
     try:
-        if not args.report_only:
-            do_what_is_left(plan, args, workers)
+        if not report_only:
+            do_what_is_left(plan, jobs, retry_failed, overwrite)
     except KeyboardInterrupt:
         stopped = 'stopped; the same command goes on'
     results = gather(plan)
@@ -42,8 +44,7 @@ def replicate(preset: Preset, args: argparse.Namespace, workers: int) -> None:
     if stopped:
         raise SystemExit(stopped)
     check_complete(results['about'])
-    if args.publish:
-        publish(results)
+    return results
 
 
 def check_complete(about: dict) -> None:
@@ -54,13 +55,13 @@ def check_complete(about: dict) -> None:
         raise SystemExit(f'{about["runs"] - about["finished"]} of the runs that are known by now have not finished')
 
 
-def do_what_is_left(plan: Plan, args: argparse.Namespace, workers: int) -> None:
+def do_what_is_left(plan: Plan, jobs: int, retry_failed: bool, overwrite: bool) -> None:
     """Draws, pretrains, searches and adapts."""
-    draw(plan, args.overwrite)
+    draw(plan, overwrite)
 
     def carry_out(runs: Sequence[Run], title: str) -> None:
-        prepare(runs, plan.runs, args.retry_failed, args.overwrite)
-        run_side_by_side(runs, plan.runs, workers, title, args.retry_failed)
+        prepare(runs, plan.runs, retry_failed, overwrite)
+        run_all(runs, plan.runs, title=title, jobs=jobs, again=retry_failed, forked=True)
 
     carry_out(plan.pretrainings(), 'pretraining')
     for run in plan.pretrainings():
@@ -84,8 +85,13 @@ def draw(plan: Plan, overwrite: bool) -> None:
             raise SystemExit(f'{plan.home} holds runs of other data. --overwrite removes them and starts over, --out '
                              'DIR writes elsewhere')
         shutil.rmtree(plan.runs)
-    line = LiveLine()
-    if draw_datasets(plan.data, plan.preset.images, lambda done, total: line.show(f'{done}/{total} images drawn')):
-        line.end(f'data: drawn in {plan.data}')
-    else:
-        print(f'data: in {plan.data}, drawn before', flush=True)
+    with Display() as display:
+        display.add('data', 'data')
+
+        def show(done: int, total: int) -> None:
+            said = in_words(dict(phase='draw', done=done, total=total))
+            display.update('data', done, total, said)
+            display.say_now_and_then(f'data: {said}')
+
+        drawn = draw_datasets(plan.data, plan.preset.images, show)
+    print(f'data: {"drawn in" if drawn else "in"} {plan.data}{"" if drawn else ", drawn before"}', flush=True)

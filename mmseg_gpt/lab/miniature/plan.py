@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 from ... import resources
 from ...recipes.methods import METHODS, options, shared
-from ..execute import FAILED, FINISHED
-from ..run import Run, changed, number
+from ..runs import FINISHED, Run, changed, diverged, number
 from ..suite.plans import ACCURACY
 
 CONFIGS = resources.CONFIGS / 'replication'
@@ -257,11 +256,6 @@ class Plan:
             if values and all(rates in values or diverged(record) for rates, record in found.items()):
                 best[cell] = max(values, key=values.get)
         return best
-
-
-def diverged(record: Mapping) -> bool:
-    """Returns whether a guard has stopped a run, as at the first number that is not finite."""
-    return record.get('status') == FAILED and record['reason'].startswith('stopped at iteration')
 
 
 def score(task: str) -> str:

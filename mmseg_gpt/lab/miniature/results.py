@@ -5,12 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ... import __version__
 from ...analysis.gates import MOVED, GateReport, read_checkpoint, selection_ratio
-from ..execute import FAILED, FINISHED, outcomes, trained_checkpoint
-from ..run import Run
+from ..runs import FAILED, FINISHED, Run, diverged, outcomes, trained_checkpoint
 from ..suite.plans import Table
 from ..suite.tables import measured, rows_of
 from .claims import claims_of
-from .plan import SEARCH_SEED, Adaptation, Chosen, Plan, diverged, score
+from .plan import SEARCH_SEED, Adaptation, Chosen, Plan, score
 from .tables import tables_of, with_seeds
 
 COMMAND = 'python tools/replicate.py'

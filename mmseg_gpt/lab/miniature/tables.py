@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from ...recipes.methods import METHODS, shared
-from ..run import Run, changed
+from ..runs import Run, changed
 from ..suite.plans import BLOCK, PROMPTS, Entry, Table, each
 from .claims import MULTI_SCALE_COLUMN, SELF_SUPERVISED, SINGLE_SCALE_COLUMN
 from .plan import CLASSIFICATION, DEPTH, GATE_TASKS, GPT, MIOU, Adaptation, Chosen, Plan, Rates, score

@@ -1,10 +1,10 @@
 """Many runs: tables and figures of the paper, and searches of hyperparameters.
 
-:mod:`.plans` and :mod:`.search` say which runs, :mod:`..execute` carries them out, :mod:`.tables` and :mod:`.reports`
+:mod:`.plans` and :mod:`.search` say which runs, :mod:`..runs` carries them out, :mod:`.tables` and :mod:`.reports`
 show what they have given.
 """
 
-from ..execute import outcomes, work
+from ..runs import outcomes, work
 from .parameters import count_parameters, total_params
 from .plans import PLANS, part, plan, runs_of, with_options
 from .reports import write_search, write_table

@@ -9,8 +9,8 @@ from ...analysis.figures import write_figure, write_numbers
 from ...analysis.series import Point, draw_bars, draw_lines
 from ...engine import errors_in_words
 from ...resources import command_of, this_command
-from ..execute import others, outcomes
 from ..finished import read_run
+from ..runs import differing_runs, outcomes
 from .places import table_of
 from .plans import PLANS, PROMPTS, Table, runs_of
 from .printed import printed
@@ -57,7 +57,7 @@ def of_suite(name: str, home: Path) -> Filled:
     seeds = sorted({int(path.name[5:]) for path in folder.glob('*/seed_*') if path.name[5:].isdecimal()})
     runs = runs_of(table.entries, seeds)
     cells = measured(table.entries, seeds, outcomes(runs, folder))
-    changed = others(runs, folder)
+    changed = differing_runs(runs, folder)
     said = f'{len(changed)} runs in {folder} have other settings than now, and are not counted'
     if not any(cell.values for cell in cells.values()):
         raise ValueError(f'nothing of {name} has finished in {folder}. {command_of("benchmark_suite")} {name} '

@@ -14,7 +14,7 @@ from ...recipes.vits import VITS, settings_of_vit
 from ...settings import unwrapped_datasets
 from ..compare import ground_differences
 from ..finished import FinishedRun, by_seed, differing, in_words
-from ..run import SETTINGS, Run
+from ..runs import SETTINGS, Run
 from .plans import BLOCK, PROMPTS, Entry, Table, each, groups_of_figure_6
 from .tables import Cell, CellPlace, filled
 

@@ -8,7 +8,7 @@ from ...recipes.methods import METHODS, shared
 from ...recipes.tasks import ADE20K, TASKS
 from ...recipes.vits import VITS
 from ...resources import CONFIGS
-from ..run import Run, changed
+from ..runs import Run, changed
 from .printed import GROUPS_OF_FIGURE_6, GROUPS_OF_VTAB, MIOU
 
 FGVC = tuple(task for task, known in TASKS.items() if known.group == 'fgvc')

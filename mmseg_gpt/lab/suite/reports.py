@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ...analysis.figures import write_figure
 from ...analysis.series import draw_lines
-from ..run import config_of
+from ..runs import config_of
 from . import search as searches
 from .figures import draw
 from .parameters import count_parameters, total_params

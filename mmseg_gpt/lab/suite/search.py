@@ -11,7 +11,7 @@ from ...analysis.series import Point
 from ...resources import TOOLS
 from ...settings import look_up
 from ...wording import markdown_table
-from ..run import SETTINGS, Run, changed, config_of, number, saving, shown, typed
+from ..runs import SETTINGS, Run, changed, config_of, number, saving, shown, typed
 from .plans import ACCURACY, Entry, Table
 from .tables import Cell, CellPlace, RowName, failures, in_full, rows_of, text, written
 

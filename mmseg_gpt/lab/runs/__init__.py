@@ -1,0 +1,27 @@
+"""Runs: trainings with their tests, and other commands, each carried out once and on record.
+
+:mod:`.run` says which commands a run consists of and what decides its result. :mod:`.loop` carries out any number of
+runs, one after the other or several at once: it begins an :class:`~.execute.Attempt` at each, which starts one command
+after the other (:mod:`.processes`), follows what they report and keeps the record (:mod:`.record`), while
+:mod:`.progress` shows how far they are. :mod:`.series` is what a tool does with its runs.
+"""
+
+from .loop import run_all
+from .record import FAILED, FINISHED, differing_runs, diverged, outcomes, read_record
+from .run import (
+    SETTINGS,
+    Run,
+    changed,
+    config_of,
+    decisive_settings,
+    number,
+    saving,
+    shown,
+    trained_checkpoint,
+    typed,
+)
+from .series import prepare, work
+
+__all__ = ['FAILED', 'FINISHED', 'SETTINGS', 'Run', 'changed', 'config_of', 'decisive_settings',
+           'differing_runs', 'diverged', 'number', 'outcomes', 'prepare', 'read_record', 'run_all', 'saving', 'shown',
+           'trained_checkpoint', 'typed', 'work']

@@ -1,0 +1,88 @@
+"""The loop over runs: one after the other or several at once, each once, on record, and not done again.
+
+Linux and macOS only, as are the locks of :mod:`.record`.
+"""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from .execute import Attempt
+from .processes import start_fork, start_process, start_server
+from .progress import Progress
+from .record import FINISHED, claim, is_done, outcomes, read_record
+from .run import Runnable
+
+PAUSE = 0.1  # seconds between looks at the commands
+
+
+def run_all(runs: Sequence[Runnable], home: Path, *, title: str = 'runs', jobs: int = 1, again: bool = False,
+            forked: bool = False, in_order: bool = False) -> None:
+    """Carries out what is not done yet; a failed run does not keep the others from being run.
+
+    Several processes may do so at once, as on several GPUs: each run is done by the first that comes to it.
+
+    Args:
+        runs: In order.
+        home: The folder of all runs.
+        title: What they are, for people.
+        jobs: How many at once.
+        again: Give those that failed another chance.
+        forked: Let the commands be forks of a process that has imported what they need, for runs so short that
+            importing takes most of their time.
+        in_order: Each run needs what those before it leave: begin none after one that has not finished.
+
+    Raises:
+        KeyboardInterrupt: it was stopped; so were the runs, after they had saved what they need to go on.
+    """
+    known = outcomes(runs, home)
+    left = deque(run for run in runs if not is_done(known.get(run.name, {}), again))
+    print(f'{title}: {len(runs) - len(left)} of {len(runs)} done before', flush=True)
+    if forked and left:
+        start_server(jobs)
+    start = start_fork if forked else partial(start_process, jobs)
+    active: list[Attempt] = []
+    with Progress(runs, list(left), known, jobs) as progress:
+        try:
+            while left or active:
+                ended = [attempt for attempt in active if attempt.advance()]
+                for attempt in ended:
+                    active.remove(attempt)
+                    progress.end(attempt.run, attempt.record)
+                    if in_order and attempt.record['status'] != FINISHED:
+                        left.clear()
+                while left and len(active) < jobs:
+                    run = left.popleft()
+                    progress.begin(run)
+                    lock = claim(home / run.name)
+                    if lock is None:
+                        progress.leave(run, 'another process is running it')
+                        if in_order:
+                            left.clear()
+                    elif is_done(now := read_record(home / run.name), again and now == known.get(run.name, {})):
+                        progress.leave(run, 'another process has done it')
+                        lock.close()
+                    else:
+                        active.append(Attempt(run, home / run.name, lock, start, partial(progress.show, run)))
+                if active and not ended:
+                    time.sleep(PAUSE)
+        except BaseException:
+            stop(active)
+            raise
+
+
+def stop(attempts: Sequence[Attempt]) -> None:
+    """Asks the running commands to end, waits for them, and keeps in the records how far they are."""
+    running = [attempt for attempt in attempts if attempt.is_running]
+    for attempt in running:
+        attempt.process.terminate()
+    while any(attempt.is_running for attempt in running):
+        try:
+            time.sleep(PAUSE)
+        except KeyboardInterrupt:  # a second one, for those that do not want to wait until the runs are saved
+            for attempt in running:
+                attempt.process.terminate()
+    for attempt in attempts:
+        attempt.end()
