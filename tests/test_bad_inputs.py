@@ -381,7 +381,7 @@ CHECKPOINTS = [
     Row('code in a pretrained file', ('vit.pth', 'can run code'), (), code_in('vit.pth'), CheckpointError),
     Row('load_from of another grid', ('misshapen', 'pos_embed', 'nothing was loaded'),
         ('load_from=model.pth', f'{BACKBONE}.img_size=64'), whole_model(), CheckpointError),
-    Row('load_from of a pretrained ViT', ('init_cfg', 'not into load_from'), ('load_from=vit.pth', ),
+    Row('load_from of a pretrained ViT', ('init_cfg', 'not in load_from'), ('load_from=vit.pth', ),
         error=CheckpointError),
     Row('load_from with NaN', ('not finite', 'decode_head.conv_seg.bias'), ('load_from=model.pth', ),
         whole_model(lambda s: s['decode_head.conv_seg.bias'].fill_(NAN)), CheckpointError),

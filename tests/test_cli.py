@@ -11,6 +11,7 @@ from mmengine.config import Config
 import mmseg_gpt
 from mmseg_gpt import resources
 from mmseg_gpt.engine.config import find_config
+from mmseg_gpt.models.complete import explicit
 
 ROOT = Path(__file__).parents[1]
 TOOLS = {path.stem for path in (ROOT / 'tools').glob('*.py')} - {'arguments'}
@@ -112,7 +113,7 @@ def test_a_config_is_found_by_its_name_from_any_folder(name, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     expected = ROOT / 'configs/demo/setr_pup_gpt_mae_sample.py'
     found = find_config(name)
-    assert found.filename == str(expected) and found.to_dict() == Config.fromfile(expected).to_dict()
+    assert found.filename == str(expected) and found.to_dict() == explicit(Config.fromfile(expected)).to_dict()
 
 
 def test_a_file_goes_before_a_name(tmp_path, monkeypatch):

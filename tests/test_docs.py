@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from mmengine.config import Config
+
+from mmseg_gpt.engine.config import find_config
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(page.relative_to(ROOT).as_posix() for page in [*ROOT.glob('*.md'), *ROOT.glob('docs/**/*.md')])
@@ -62,7 +63,7 @@ def test_a_config_that_a_page_shows_is_read(page, i, tmp_path):
     shutil.copytree(ROOT / 'configs', tmp_path / 'configs')
     shown = tmp_path / f'configs/shown_{i}.py'
     shown.write_text(blocks(page, 'python')[i])
-    cfg = Config.fromfile(shown)
+    cfg = find_config(str(shown))
     assert cfg.model.backbone.type == 'GatedPromptViT' and cfg.train_dataloader.dataset.pipeline
     if page == 'docs/own_data.md':
         dataset = cfg.train_dataloader.dataset

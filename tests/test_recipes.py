@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
+from mmseg_gpt.engine.config import find_config
 from mmseg_gpt.lab.miniature.plan import FULL
 from mmseg_gpt.lab.suite import plan
 from mmseg_gpt.lab.suite.plans import COMPARED
@@ -54,7 +55,7 @@ def test_the_table_of_vits_has_every_file_and_says_what_it_says():
 
 
 def test_ade20k_has_the_classes_and_the_folder_of_its_config():
-    cfg, task = Config.fromfile(CONFIGS / 'setr_pup_gpt_mae_ade20k.py'), ADE20K['ade20k']
+    cfg, task = find_config(str(CONFIGS / 'setr_pup_gpt_mae_ade20k.py')), ADE20K['ade20k']
     assert cfg.model.decode_head.num_classes == task.classes
     assert cfg.test_dataloader.dataset.type == task.kind and cfg.test_dataloader.dataset.data_root == task.data_root
 

@@ -72,11 +72,13 @@ def copy(name: str, folder: Path) -> list[Path]:
 
 def list_all() -> str:
     """Returns all names, with what they are, and of what names of experiments are made."""
-    from mmseg_gpt.recipes.experiment import METHODS, TASKS, vits
+    from mmseg_gpt.recipes.methods import METHODS
+    from mmseg_gpt.recipes.tasks import TASKS
+    from mmseg_gpt.recipes.vits import VITS
     from mmseg_gpt.resources import config_names
     names = config_names()
     width = max(map(len, names))
-    parts = dict(METHOD=METHODS, VIT=vits(), TASK=TASKS)
+    parts = dict(METHOD=METHODS, VIT=VITS, TASK=TASKS)
     return '\n'.join([*(f'{name:{width}}  {description(file)}' for name, file in names.items()),
                       '\nand experiments of classification, cls_METHOD_VIT_TASK:',
                       *(f'  {part:6}  {" ".join(known)}' for part, known in parts.items())])

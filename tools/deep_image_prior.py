@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from arguments import add_figure_arguments, check_device, positive
 
 if TYPE_CHECKING:
+    from mmengine.config import Config
+
     from mmseg_gpt.analysis.encoder import Encoder
     from mmseg_gpt.analysis.reconstructions import Reconstruction
 
@@ -73,13 +75,12 @@ def read_vits(texts: Sequence[str], parser: argparse.ArgumentParser) -> dict[str
     for text in texts:
         name, _, source = text.partition('=') if '=' in text.partition(':')[0] else (None, '', text)
         config, _, checkpoint = source.partition(':')
-        known = BACKBONES / f'{config}.py'
         name = name or Path(config).stem
         if name in vits:
             parser.error(f'two ViTs are called {name}: name them, as NAME=CONFIG')
         if name in ('.', '..') or set(name) & set('/\\'):
             parser.error(f'"{name}" cannot be the name of a ViT, as it names a folder: leave out / \\')
-        vits[name] = str(known) if known.is_file() else config, checkpoint or None
+        vits[name] = config, checkpoint or None
     return vits
 
 
@@ -111,17 +112,31 @@ def read_encoders(args: argparse.Namespace) -> dict[str, 'Encoder']:
     from mmseg_gpt.analysis.encoder import read_encoder
     from mmseg_gpt.checks.before import refuse
     from mmseg_gpt.checks.missing import missing_checkpoint
-    from mmseg_gpt.engine.config import find_config
     check_device(args.device)
     device = args.device or ('cuda' if torch.cuda.is_available() else 'cpu')
     configs = {}
     for name, (config, checkpoint) in args.vits.items():
-        configs[name] = cfg = find_config(config)
+        configs[name] = cfg = config_of(config)
         if checkpoint:
             cfg.model.setdefault('backbone', {})['init_cfg'] = dict(type='PretrainedViT', checkpoint=checkpoint)
     refuse([problem for cfg in configs.values() for problem in missing_checkpoint(cfg.model.get('backbone', {}).get(
         'init_cfg'))], [])
     return {name: read_encoder(cfg, args.size).to(device) for name, cfg in configs.items()}
+
+
+def config_of(vit: str) -> 'Config':
+    """Returns the config of a model, or a bare one of a ViT that is named by its file in ``_base_/backbones``."""
+    from mmengine.config import Config
+
+    from mmseg_gpt.engine.config import find_config
+    from mmseg_gpt.recipes.experiment import PIXELS
+    base = BACKBONES / f'{vit}.py'
+    if not base.is_file():
+        return find_config(vit)
+    settings = Config.fromfile(base).vit
+    pixels = {name: settings.pop(name, usual) for name, usual in PIXELS.items()}
+    return Config(dict(model=dict(
+        backbone=dict(type='GatedPromptViT', **settings), data_preprocessor=dict(pixels, bgr_to_rgb=True))))
 
 
 def reconstruct(args: argparse.Namespace) -> list[Path]:
