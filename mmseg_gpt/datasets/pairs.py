@@ -49,6 +49,9 @@ class LabelRule(NamedTuple):
     def value_of_class(self, number: int) -> np.ndarray:
         """Returns the value (C,) of each of the first ``number`` classes in the label files.
 
+        Args:
+            number: How many classes.
+
         Raises:
             ValueError: a class has no value of its own, because ``label_map`` makes it of several or of none.
         """

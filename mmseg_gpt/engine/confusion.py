@@ -22,6 +22,8 @@ class ConfusionMetric(BaseMetric):
         classes: Names of the classes, or their numbers where the dataset has no names.
     """
 
+    default_prefix = 'confusion'  # of no score, but without one MMEngine warns
+
     def __init__(self, ignore_index: int = 255) -> None:
         super().__init__(collect_device='cpu')
         self.ignore_index = ignore_index
@@ -48,7 +50,8 @@ class ConfusionMetric(BaseMetric):
 def classes_of(sample: dict) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the true and the predicted class numbers of a sample, of the same length; empty where it has none."""
     if 'gt_sem_seg' in sample and 'pred_sem_seg' in sample:
-        return tuple(sample[key]['data'].reshape(-1).long().cpu() for key in ('gt_sem_seg', 'pred_sem_seg'))
+        predicted = sample['pred_sem_seg']['data'].reshape(-1).long()
+        return sample['gt_sem_seg']['data'].reshape(-1).to(predicted), predicted
     true, predicted = (torch.as_tensor(sample.get(key, ())).reshape(-1).long().cpu() for key in (
         'gt_label', 'pred_label'))
     return (true, predicted) if len(true) == len(predicted) == 1 else (true[:0], predicted[:0])
@@ -58,18 +61,17 @@ def pairs_of(true: torch.Tensor, predicted: torch.Tensor, ignore_index: int) -> 
     """Counts the pairs of classes.
 
     Args:
-        true: True class numbers (N,).
-        predicted: Predicted class numbers (N,).
+        true: True class numbers (N,), from 0.
+        predicted: Predicted class numbers (N,), from 0.
         ignore_index: True number that is left out.
 
     Returns:
         tuple: The pairs (n, 2) of a true and a predicted class that occur, and how often each does (n,).
     """
-    kept = (true != ignore_index) & (true >= 0) & (predicted >= 0)
-    true, predicted = true[kept], predicted[kept]
     if not len(true):
         return np.zeros((0, 2), np.int64), np.zeros(0, np.int64)
     size = 1 + int(predicted.max())
     counts = torch.bincount(true * size + predicted)
     pairs = counts.nonzero()[:, 0]
-    return torch.stack([pairs // size, pairs % size], 1).numpy(), counts[pairs].numpy()
+    pairs = pairs[pairs // size != ignore_index]
+    return torch.stack([pairs // size, pairs % size], 1).cpu().numpy(), counts[pairs].cpu().numpy()

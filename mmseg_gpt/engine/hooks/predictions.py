@@ -72,6 +72,9 @@ class PicturesHook(WritingHook):
     """Draws each image of a test with its labels and predictions, as mmsegmentation or mmpretrain does, into a PNG.
 
     An image that is no file is drawn as the model gets it.
+
+    Args:
+        folder: Where to write.
     """
 
     def before_test_epoch(self, runner) -> None:
