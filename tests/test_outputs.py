@@ -120,6 +120,25 @@ def test_the_numbers_of_the_dataset_are_one_more(folder, tested):
         assert np.array_equal(own + 1, asked) and own.max() < CLASSES
 
 
+def test_the_labels_of_the_dataset_are_not_overwritten(folder, tested):
+    labels = folder / 'data/annotations/validation'
+    before = {path: path.read_bytes() for path in labels.rglob('*.png')}
+    done = subprocess.run([sys.executable, ROOT / 'tools/test.py', 'small.py', CHECKPOINT, '--out', labels,
+                           '--work-dir', 'own'], cwd=folder, text=True, capture_output=True, check=False)
+    assert done.returncode == 1 and 'would overwrite files of the dataset itself' in done.stderr.splitlines()[-1]
+    assert {path: path.read_bytes() for path in labels.rglob('*.png')} == before
+
+
+def test_the_test_needs_no_training_images(folder, tested):
+    images = folder / 'data/images/training'
+    images.rename(folder / 'moved')
+    try:
+        run(folder, ROOT / 'tools/test.py', 'small.py', CHECKPOINT, '--show-dir', 'alone', '--work-dir', 'alone')
+    finally:
+        (folder / 'moved').rename(images)
+    assert len(list((folder / 'alone').rglob('frame_0001.png'))) == 2
+
+
 @pytest.mark.slow
 def test_two_processes_write_the_same(folder, tested):
     run(folder, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2, ROOT / 'tools/test.py',

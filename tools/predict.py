@@ -7,7 +7,6 @@ on the same pretrained ViT. Every image goes through every task, or only through
 import argparse
 import json
 import sys
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from arguments import check_device
 
 if TYPE_CHECKING:
     from mmseg_gpt.apis import AdapterPool
+    from mmseg_gpt.apis.answers import LabelWriter
 
 EXAMPLE = """\
 example:
@@ -124,30 +124,38 @@ def build_pool(args: argparse.Namespace) -> 'AdapterPool':
     return pool
 
 
+def make_writers(pool: 'AdapterPool', args: argparse.Namespace) -> dict[str, 'LabelWriter']:
+    """Makes the writers of the segmentations, by task; none without ``--out``.
+
+    Raises:
+        SystemExit: it is not known which numbers the label files of a task's dataset have.
+    """
+    from mmseg_gpt.apis.answers import LabelWriter
+    try:
+        return {name: LabelWriter(task, args.out / name, args.dataset_numbers) for name, task in pool.tasks.items()
+                if args.out and hasattr(task.model, 'decode_head')}
+    except ValueError as error:
+        raise SystemExit(f'--dataset-numbers: {error}') from error
+
+
 def predict(pool: 'AdapterPool', args: argparse.Namespace, answers: list[dict]) -> None:
     """Answers all requests, prints and writes each answer, and adds it to ``answers``."""
     from rich.progress import track
 
-    from mmseg_gpt.apis.answers import LabelWriter, as_line, as_numbers
+    from mmseg_gpt.apis.answers import as_line, as_numbers
     from mmseg_gpt.files import names_below
-    writer = cache(lambda name: LabelWriter(pool.tasks[name], args.out / name, args.dataset_numbers))
-    names = names_below(image for _, image in args.requests)
+    writers, names = make_writers(pool, args), names_below(image for _, image in args.requests)
     starts = range(0, len(args.requests), args.batch)
     for start in track(starts, 'predicting', disable=len(starts) < 2):
         requests = args.requests[start:start + args.batch]
-        files = [writer(name).probability_file(names[image]) if args.probabilities and args.out and segments(pool, name)
-                 else None for name, image in requests]
+        files = [writers[name].probability_file(names[image]) if args.probabilities and name in writers else None
+                 for name, image in requests]
         for (name, image), sample in zip(requests, pool.predict(requests, files)):
             found = as_numbers(pool.tasks[name], sample, args.probabilities)
             print(f'{name}  {image}  {as_line(found)}', flush=True)
-            if args.out and 'shares' in found:
-                found |= writer(name).write(image, sample, names[image])
+            if name in writers:
+                found |= writers[name].write(image, sample, names[image])
             answers.append(dict(task=name, image=image, **found))
-
-
-def segments(pool: 'AdapterPool', name: str) -> bool:
-    """Says whether a task is one of segmentation."""
-    return hasattr(pool.tasks[name].model, 'decode_head')
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Evaluates a checkpoint: mIoU single-scale or multi-scale with flip (--tta), or accuracy of classification."""
 
 import argparse
+import json
 from itertools import count
 from numbers import Real
 from pathlib import Path
@@ -61,14 +62,21 @@ def add_outputs(runner: 'Runner', args: argparse.Namespace) -> 'ConfusionMetric 
 
     Returns:
         The metric, or None for a test without labels.
+
+    Raises:
+        SystemExit: the files cannot be written as asked.
     """
     from mmseg_gpt.engine.confusion import ConfusionMetric
     from mmseg_gpt.engine.hooks import LabelMapsHook, PicturesHook
-    if args.out:
-        runner.register_hook(LabelMapsHook(args.out, args.dataset_numbers))
-    if args.show_dir:
-        runner.register_hook(PicturesHook(args.show_dir))
-    evaluator = runner.test_loop.evaluator
+    loop = runner.test_loop
+    try:
+        if args.out:
+            runner.register_hook(LabelMapsHook(args.out, loop.dataloader.dataset, args.dataset_numbers))
+        if args.show_dir:
+            runner.register_hook(PicturesHook(args.show_dir, loop.dataloader.dataset))
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    evaluator = loop.evaluator
     if all(getattr(metric, 'format_only', False) for metric in evaluator.metrics):
         return None
     confusion = ConfusionMetric(next((metric.ignore_index for metric in evaluator.metrics
@@ -86,7 +94,6 @@ def keep_earlier(folder: Path, names: tuple[str, ...], written: dict) -> None:
         names: The files, that of the metrics first.
         written: The new metrics.
     """
-    import json
     try:
         earlier = json.loads((folder / names[0]).read_text())
     except (OSError, ValueError):

@@ -1,5 +1,6 @@
 """What is written for predicted images: the names of the files, and label maps."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,12 @@ def output_names(dataset: object) -> dict[str, str]:
         prefix = getattr(source, 'data_prefix', None)
         folders.append(prefix.get('img_path') if isinstance(prefix, dict) else None)
     return names_below(images, folders if all(folders) else ())
+
+
+def own_files(dataset: object) -> set[str]:
+    """Returns the absolute paths of the images and label maps of a dataset, as far as they are known."""
+    return {os.path.abspath(file) for source in source_datasets(dataset) if hasattr(source, 'get_data_info')
+            for i in range(len(source)) for file in sample_files(source.get_data_info(i)) if file}
 
 
 def write_label_map(labels: np.ndarray, path: Path, classes: int | None, values: np.ndarray | None = None) -> None:

@@ -1,5 +1,6 @@
 """Files that a test leaves of every image: label maps, and pictures."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,7 +11,7 @@ from mmengine.hooks import Hook
 from mmengine.structures import BaseDataElement
 
 from ...datasets.introspect import label_rule
-from ...datasets.predicted import output_names, write_label_map
+from ...datasets.predicted import output_names, own_files, write_label_map
 from .validation_pictures import show
 
 
@@ -21,13 +22,19 @@ class WritingHook(Hook):
 
     Args:
         folder: Where to write. Subfolders of the dataset's image folder are kept.
+        dataset: The dataset that is tested.
+
+    Raises:
+        ValueError: a file to write is an image or a label map of the dataset.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(self, folder: str | Path, dataset: object) -> None:
         self.folder = Path(folder)
-
-    def before_test_epoch(self, runner) -> None:
-        self.names = output_names(runner.test_dataloader.dataset)
+        self.names = output_names(dataset)
+        written = {os.path.abspath(self.folder / f'{name}.png') for name in self.names.values()}
+        if own := sorted(written & own_files(dataset)):
+            raise ValueError(f'what is written into {folder} would overwrite files of the dataset itself, such as '
+                             f'{own[0]}: choose another folder')
 
     def file_of(self, sample: BaseDataElement) -> Path:
         """Returns the file to write for a sample.
@@ -47,19 +54,19 @@ class LabelMapsHook(WritingHook):
 
     Args:
         folder: Where to write.
+        dataset: The dataset that is tested.
         dataset_numbers: Whether classes have the values of the dataset's own label files, for which
             ``reduce_zero_label`` and ``label_map`` are undone. By default they are numbered from 0, as in the model.
+
+    Raises:
+        ValueError: a file to write is one of the dataset; or a class has no value of its own in the label files.
     """
 
-    def __init__(self, folder: str | Path, dataset_numbers: bool = False) -> None:
-        super().__init__(folder)
-        self.dataset_numbers = dataset_numbers
-
-    def before_test_epoch(self, runner) -> None:
-        super().before_test_epoch(runner)
-        rule = label_rule(runner.test_dataloader.dataset)
+    def __init__(self, folder: str | Path, dataset: object, dataset_numbers: bool = False) -> None:
+        super().__init__(folder, dataset)
+        rule = label_rule(dataset)
         self.classes = rule.num_classes
-        self.values = rule.value_of_class(rule.num_classes) if self.dataset_numbers else None
+        self.values = rule.value_of_class(rule.num_classes or 0) if dataset_numbers else None
 
     def after_test_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
                         outputs: list[BaseDataElement] | None = None) -> None:
@@ -75,10 +82,13 @@ class PicturesHook(WritingHook):
 
     Args:
         folder: Where to write.
+        dataset: The dataset that is tested.
+
+    Raises:
+        ValueError: a file to write is one of the dataset.
     """
 
     def before_test_epoch(self, runner) -> None:
-        super().before_test_epoch(runner)
         with as_first_process():
             runner.visualizer.dataset_meta = runner.test_evaluator.dataset_meta
 
