@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
@@ -56,3 +57,31 @@ def sha256_of(file: BinaryIO, size: int | None = None) -> str:
     while chunk := file.read(1 << 20 if size is None else min(1 << 20, size - file.tell())):
         digest.update(chunk)
     return digest.hexdigest()
+
+
+def names_below(files: Iterable[str | Path], folders: Iterable[str | Path] = ()) -> dict[str, str]:
+    """Names what is written for each of many images, so that no two of them get the same name.
+
+    A name is the path of the image below the deepest folder that all have in common, without its suffix:
+    ``left/frame_0001``. Images that differ in nothing but their suffix keep it: ``frame_0001.jpg``.
+
+    Args:
+        files: The images.
+        folders: Folders in which they lie, if these are known: names are then paths below the deepest folder that these
+            have in common, however many subfolders are used.
+
+    Returns:
+        dict: The name of each image, by the image as it was given.
+    """
+    places = {str(file): os.path.abspath(file) for file in files}
+    if not places:
+        return {}
+    parents = {os.path.dirname(place) for place in places.values()}
+    root = os.path.commonpath(roots if (roots := [os.path.abspath(folder) for folder in folders]) else parents)
+    if any(os.path.commonpath([root, parent]) != root for parent in parents):
+        root = os.path.commonpath(parents)
+    whole = {place: os.path.relpath(place, root) for place in places.values()}
+    names = {place: os.path.splitext(path)[0] for place, path in whole.items()}
+    while taken := {name for name, count in Counter(names.values()).items() if count > 1}:
+        names.update({place: whole[place] for place, name in names.items() if name in taken})
+    return {file: names[place] for file, place in places.items()}

@@ -1,12 +1,18 @@
 """Classification trains, validates, saves, resumes and is tested by the same runner as segmentation."""
 
+import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cls_folders
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from PIL import Image
 from tiny_run import At, differing, next_name, run
 
 pytest.importorskip('mmpretrain')
@@ -131,3 +137,22 @@ def test_a_search_trains_and_validates_on_training_images(tmp_path):
     assert len(accuracies(tmp_path)) == 1
     assert runner.train_dataloader.dataset.dataset.ann_file.endswith('train800.txt')
     assert runner.val_dataloader.dataset.dataset.ann_file.endswith('val200.txt')
+
+
+def test_a_test_shows_each_image_and_counts_which_class_is_taken_for_which(tmp_path):
+    cfg = tiny('cls_gpt_mae_cub', tmp_path, **{'train_cfg.max_epochs': 1})
+    run(cfg)
+    cfg.dump(tmp_path / 'small.py')
+    test = Path(__file__).parents[1] / 'tools/test.py'
+    subprocess.run([sys.executable, test, 'small.py', 'run/epoch_1.pth', '--show-dir', 'shown', '--work-dir', 'tested'],
+                   cwd=tmp_path, check=True, capture_output=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    images = [path for path, _ in cls_folders.make_cub(tmp_path / 'again')[cls_folders.TEST]]
+    shown = {str(path.relative_to(tmp_path / 'shown')) for path in (tmp_path / 'shown').rglob('*.png')}
+    assert shown == {path.removeprefix('images/').replace('.jpg', '.png') for path in images}
+    picture = np.asarray(Image.open(tmp_path / 'shown' / sorted(shown)[0]))
+    assert np.abs(picture[-20:].astype(int) - cls_folders.colour(sorted(images)[0])).max() < 8, 'red first'
+    rows = list(csv.reader((tmp_path / 'tested/confusion.csv').open()))
+    counts = np.array([row[1:] for row in rows[1:]], int)
+    assert counts.shape == (200, 200) and counts.sum() == len(images) and (counts.sum(1)[:3] == 2).all()
+    accuracy = json.loads((tmp_path / 'tested/metrics.json').read_text())['accuracy/top1']
+    assert 100 * np.trace(counts) / counts.sum() == pytest.approx(accuracy, abs=0.01)

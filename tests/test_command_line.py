@@ -177,8 +177,9 @@ def test_predictions_and_pictures_are_written(folder, tested):
     for image in images(folder):
         size = cv2.imread(str(image)).shape[:2]
         labels = cv2.imread(str(folder / 'maps' / f'{image.stem}.png'), cv2.IMREAD_UNCHANGED)
-        assert labels.shape == size and labels.min() >= 1 and labels.max() <= 150
+        assert labels.shape == size and labels.max() < 150  # numbered as in the model, not as in ADE20K's files
         picture, = (folder / 'shown').rglob(f'*{image.stem}*.png')
+        assert picture == folder / 'shown' / f'{image.stem}.png'
         assert cv2.imread(str(picture)).std() > 10
 
 
@@ -247,6 +248,8 @@ def test_several_processes_test_as_one_does(folder, tested, tta, processes):
     run(folder, *command, '--work-dir', 'one')
     several, one = (json.loads((folder / place / name).read_text()) for place in ('several', 'one'))
     assert several == one
+    confusion = f'confusion{"_tta" * bool(tta)}.csv'
+    assert (folder / 'several' / confusion).read_text() == (folder / 'one' / confusion).read_text()
 
 
 @pytest.mark.slow

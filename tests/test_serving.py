@@ -388,6 +388,22 @@ def test_the_tool_answers_two_tasks_and_writes_what_it_says(tool, trained, folde
         assert next(iter(answer['shares'])) in line
 
 
+def test_two_images_of_one_name_are_both_written(tool, trained, folder, tmp_path):
+    image = images(folder)[0]
+    copied = str(folder / 'classes/class-0' / Path(image).name)
+    code, _, _ = tool(*task_options(trained, folder, 'ade', 'birds'), '--images', image, copied, '--probabilities',
+                      '--out', tmp_path / 'out', '--json', tmp_path / 'all.json')
+    assert code is None
+    answers = json.loads((tmp_path / 'all.json').read_text())
+    maps = [each['label_map'] for each in answers if each['task'] == 'ade']
+    assert [str(Path(path).relative_to(tmp_path / 'out/ade/labels').parent) for path in maps] == [
+        'data/images/validation', 'classes/class-0']
+    for each in answers:
+        if each['task'] == 'birds':
+            assert sum(each['probabilities'].values()) == pytest.approx(1, abs=1e-4)
+            assert each['probabilities'][each['class']] == each['score'] == max(each['probabilities'].values())
+
+
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['--images', 'pets:IMAGE'], 'there is no task "pets"; the tasks are birds'),
     (['--images', 'nowhere.jpg'], 'there is no image nowhere.jpg'),
@@ -395,13 +411,13 @@ def test_the_tool_answers_two_tasks_and_writes_what_it_says(tool, trained, folde
     (['--task', 'birds', 'a.py', 'CHECKPOINT', '--images', 'IMAGE'], 'two tasks are called birds'),
     (['--task', 'a/b', 'a.py', 'CHECKPOINT', '--images', 'IMAGE'], '"a/b" cannot be the name of a task'),
     (['--task', 'b', 'a.py', 'nowhere.pth', '--images', 'IMAGE'], 'there is no checkpoint nowhere.pth'),
-    (['--images', 'IMAGE', 'COPY', '--out', 'out'], 'would be written under the same name'),
+    (['--images', 'IMAGE', '--dataset-numbers'], '--dataset-numbers is about the label maps of --out'),
+    (['--images', 'IMAGE', '--probabilities'], '--probabilities needs --out DIR for segmentations, or --json'),
     (['--images', 'IMAGE', '--json', 'nowhere/all.json'], 'there is no such folder'),
 ])
 def test_the_tool_says_what_is_wrong_with_its_arguments(tool, trained, folder, arguments, message):
     image = images(folder)[0]
-    copied = str(folder / 'classes/class-0' / Path(image).name)
-    words = dict(IMAGE=image, CHECKPOINT=str(trained['birds'][1]), COPY=copied)
+    words = dict(IMAGE=image, CHECKPOINT=str(trained['birds'][1]))
     for word, path in words.items():
         arguments = [argument.replace(word, path) for argument in arguments]
     code, _, error = tool(*task_options(trained, folder, 'birds'), *arguments)

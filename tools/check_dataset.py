@@ -19,8 +19,9 @@ SPLITS = ('train', 'val', 'test')
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog='The exit code is 1 if there is a problem: a file that cannot be decoded, sizes '
-        'that differ, wrong label values, a rotated image, files without a partner, or a training image in another '
-        'split. A class that never occurs is only reported. After Ctrl-C nothing is written.')
+        'that differ, wrong label values, a rotated image, files without a partner, a training image in another '
+        'split, or images that the dataset leaves out, for which the option that takes them is named. A class that '
+        'never occurs is only reported. After Ctrl-C nothing is written.')
     add_config_arguments(parser)
     parser.add_argument('--split', choices=(*SPLITS, 'all'), default='all', help='split to check (default: '
                         '%(default)s; a test split that is the same as val is then checked once)')

@@ -109,6 +109,7 @@ def make_steps(work_dir: Path, preset: Preset) -> list['Step']:
                 *options(*train, *val, *weights, *preset.options.get('adapt', ())))),
         ('test', 'evaluate on the validation images, single-scale', work_dir / 'test/metrics.json',
          python('test', GPT, adapted, '--work-dir', work_dir / 'test', '--out', work_dir / 'predictions',
+                '--dataset-numbers',
                 *options(*test))),
         ('test_tta', 'evaluate at four scales with flip', work_dir / 'test/metrics_tta.json',
          python('test', GPT, adapted, '--tta', '--work-dir', work_dir / 'test', *options(*test))),

@@ -7,7 +7,6 @@ on the same pretrained ViT. Every image goes through every task, or only through
 import argparse
 import json
 import sys
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +14,7 @@ from arguments import check_device
 
 if TYPE_CHECKING:
     from mmseg_gpt.apis import AdapterPool
+    from mmseg_gpt.apis.answers import LabelWriter
 
 EXAMPLE = """\
 example:
@@ -22,7 +22,9 @@ example:
       --images photos/*.jpg ade:street.jpg --out predictions --json predictions.json
 
   It prints a line for each answer: class and score, or the largest classes and their share of the pixels. --out writes
-  the label maps of a segmentation to predictions/ade/labels and pictures to predictions/ade/overlays.
+  the label maps of a segmentation to predictions/ade/labels and pictures to predictions/ade/overlays, under the paths
+  of the images below the folder that all images have in common. Classes are numbered from 0, as in the model, or with
+  --dataset-numbers as in the label files of the dataset.
 
 Exit code: 0; 1 if a checkpoint or an image cannot be used; 2 for a wrong command line."""
 
@@ -36,6 +38,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--images', nargs='+', required=True, metavar='[NAME:]IMAGE',
                         help='image files; with NAME: for that task only')
     parser.add_argument('--out', type=Path, metavar='DIR', help='write label maps and pictures of segmentations there')
+    parser.add_argument('--dataset-numbers', action='store_true', help='number the classes in label maps as the label '
+                        'files of the task\'s test_dataloader do (with reduce_zero_label: from 1)')
+    parser.add_argument('--probabilities', action='store_true', help='write the probabilities of all classes: of '
+                        'segmentations in --out, as probabilities/*.npy (float16; classes, height, width) and the '
+                        'highest as confidence/*.png (255 is 1); of classifications in --json')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all answers there')
     parser.add_argument('--vit', metavar='FILE', help='the pretrained ViT of all tasks (default: the one that each '
                         'config names)')
@@ -82,15 +89,13 @@ def read_request(text: str, tasks: list[list[str]], parser: argparse.ArgumentPar
 
 
 def check_outputs(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Refuses images whose outputs would overwrite each other, and a missing folder for the answers."""
-    taken: dict[tuple[str, str], str] = {}
-    for name, image in args.requests if args.out else ():
-        other = taken.setdefault((name, Path(image).stem), image)
-        if other != image:
-            parser.error(f'{other} and {image} would be written under the same name in {args.out / name}: predict them '
-                         'one after the other, into two folders')
+    """Refuses a missing folder for the answers, and options without what they are about."""
     if args.json and not args.json.resolve().parent.is_dir():
         parser.error(f'--json {args.json}: there is no such folder')
+    if args.dataset_numbers and not args.out:
+        parser.error('--dataset-numbers is about the label maps of --out DIR')
+    if args.probabilities and not (args.out or args.json):
+        parser.error('--probabilities needs --out DIR for segmentations, or --json FILE for classifications')
 
 
 def build_pool(args: argparse.Namespace) -> 'AdapterPool':
@@ -119,20 +124,37 @@ def build_pool(args: argparse.Namespace) -> 'AdapterPool':
     return pool
 
 
+def make_writers(pool: 'AdapterPool', args: argparse.Namespace) -> dict[str, 'LabelWriter']:
+    """Makes the writers of the segmentations, by task; none without ``--out``.
+
+    Raises:
+        SystemExit: it is not known which numbers the label files of a task's dataset have.
+    """
+    from mmseg_gpt.apis.answers import LabelWriter
+    try:
+        return {name: LabelWriter(task, args.out / name, args.dataset_numbers) for name, task in pool.tasks.items()
+                if args.out and hasattr(task.model, 'decode_head')}
+    except ValueError as error:
+        raise SystemExit(f'--dataset-numbers: {error}') from error
+
+
 def predict(pool: 'AdapterPool', args: argparse.Namespace, answers: list[dict]) -> None:
     """Answers all requests, prints and writes each answer, and adds it to ``answers``."""
     from rich.progress import track
 
-    from mmseg_gpt.apis.answers import LabelWriter, as_line, as_numbers
-    writer = cache(lambda name: LabelWriter(pool.tasks[name], args.out / name))
+    from mmseg_gpt.apis.answers import as_line, as_numbers
+    from mmseg_gpt.files import names_below
+    writers, names = make_writers(pool, args), names_below(image for _, image in args.requests)
     starts = range(0, len(args.requests), args.batch)
     for start in track(starts, 'predicting', disable=len(starts) < 2):
         requests = args.requests[start:start + args.batch]
-        for (name, image), sample in zip(requests, pool.predict(requests)):
-            found = as_numbers(pool.tasks[name], sample)
+        files = [writers[name].probability_file(names[image]) if args.probabilities and name in writers else None
+                 for name, image in requests]
+        for (name, image), sample in zip(requests, pool.predict(requests, files)):
+            found = as_numbers(pool.tasks[name], sample, args.probabilities)
             print(f'{name}  {image}  {as_line(found)}', flush=True)
-            if args.out and 'shares' in found:
-                found |= writer(name).write(image, sample)
+            if name in writers:
+                found |= writers[name].write(image, sample, names[image])
             answers.append(dict(task=name, image=image, **found))
 
 

@@ -1,6 +1,8 @@
 """Evaluates a checkpoint: mIoU single-scale or multi-scale with flip (--tta), or accuracy of classification."""
 
 import argparse
+import json
+from itertools import count
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,21 +13,31 @@ if TYPE_CHECKING:
     from mmengine.config import Config
 
     from mmseg_gpt.engine import Runner
+    from mmseg_gpt.engine.confusion import ConfusionMetric
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, epilog='The numbers are also written to metrics.json '
-                                     '(metrics_tta.json with --tta) in the work directory.')
+                                     '(metrics_tta.json with --tta) in the work directory, and which class is taken '
+                                     'for which to confusion.csv, as counts and as shares, and .png. A file of another '
+                                     'test that is already there is kept under another name.')
     add_config_arguments(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--tta', action='store_true', help='multi-scale and flip, by the config\'s tta_pipeline')
-    parser.add_argument('--out', metavar='DIR', help='save the predicted label maps there, as PNG')
-    parser.add_argument('--show-dir', metavar='DIR', help='save pictures there: image with labels and with predictions')
+    parser.add_argument('--out', metavar='DIR', help='save the predicted label maps there, as PNG, under the paths '
+                        'of the images below their folder. Classes are numbered from 0, as in the model')
+    parser.add_argument('--dataset-numbers', action='store_true', help='number the classes in --out as the label files '
+                        'of the dataset do (with reduce_zero_label: from 1, as the server of ADE20K asks)')
+    parser.add_argument('--show-dir', metavar='DIR', help='save pictures there: image with labels and with '
+                        'predictions, named as in --out')
     parser.add_argument('--amp', nargs='?', const='bf16', choices=['bf16', 'fp16'], help='mixed precision, in which '
                         'some pixels change their label; bf16 where nothing follows (fp16 needs a GPU)')
     add_protocol_arguments(parser)
     add_run_arguments(parser)
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.dataset_numbers and not args.out:
+        parser.error('--dataset-numbers is about the label maps of --out DIR')
+    return args
 
 
 def apply_arguments(cfg: 'Config', args: argparse.Namespace) -> None:
@@ -38,41 +50,98 @@ def apply_arguments(cfg: 'Config', args: argparse.Namespace) -> None:
             raise SystemExit(f'--tta: {args.config} has no tta_pipeline and tta_model')
         cfg.test_dataloader.dataset.pipeline = cfg.tta_pipeline
         cfg.model = dict(cfg.tta_model, module=cfg.model)
-    if args.out:
-        if cfg.get('default_scope') == 'mmpretrain':
-            raise SystemExit('--out is for label maps; classification has one class for each image')
-        cfg.test_evaluator.output_dir = args.out
-    if args.show_dir:
-        show(cfg, args.show_dir)
+    if args.out and cfg.get('default_scope') == 'mmpretrain':
+        raise SystemExit('--out is for label maps; classification has one class for each image, which '
+                         'tools/predict.py --json writes')
 
 
-def show(cfg: 'Config', folder: str) -> None:
-    """Changes a config so that every image is drawn, with what mmsegmentation and mmpretrain have for it."""
-    if cfg.get('default_scope') == 'mmpretrain':
-        cfg.default_hooks.visualization.update(enable=True, interval=1, out_dir=folder)
-    else:
-        cfg.default_hooks.visualization.update(draw=True, interval=1)
-        cfg.visualizer.save_dir = folder
+def add_outputs(runner: 'Runner', args: argparse.Namespace) -> 'ConfusionMetric | None':
+    """Adds to a runner what writes the files that were asked for, and the metric that counts confusions.
+
+    Nothing of it is in the config, so the score is noted with the same settings whatever is written.
+
+    Returns:
+        The metric, or None for a test without labels.
+
+    Raises:
+        SystemExit: the files cannot be written as asked.
+    """
+    from mmseg_gpt.engine.confusion import ConfusionMetric
+    from mmseg_gpt.engine.hooks import LabelMapsHook, PicturesHook
+    loop = runner.test_loop
+    try:
+        if args.out:
+            runner.register_hook(LabelMapsHook(args.out, loop.dataloader.dataset, args.dataset_numbers))
+        if args.show_dir:
+            runner.register_hook(PicturesHook(args.show_dir, loop.dataloader.dataset))
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    evaluator = loop.evaluator
+    if all(getattr(metric, 'format_only', False) for metric in evaluator.metrics):
+        return None
+    confusion = ConfusionMetric(next((metric.ignore_index for metric in evaluator.metrics
+                                      if hasattr(metric, 'ignore_index')), 255))
+    confusion.dataset_meta = evaluator.dataset_meta
+    evaluator.metrics.append(confusion)
+    return confusion
 
 
-def write_metrics(runner: 'Runner', metrics: dict, args: argparse.Namespace) -> None:
-    """Writes and reports what was tested, the scores, numbers of parameters and, for segmentation, each class's IoU."""
-    per_class = {name: iou for metric in runner.test_loop.evaluator.metrics
-                 for name, iou in getattr(metric, 'per_class', {}).items()}
+def keep_earlier(folder: Path, names: tuple[str, ...], written: dict) -> None:
+    """Renames the files of an earlier test of another checkpoint or on other data, which would be overwritten.
+
+    Args:
+        folder: The work directory.
+        names: The files, that of the metrics first.
+        written: The new metrics.
+    """
+    try:
+        earlier = json.loads((folder / names[0]).read_text())
+    except (OSError, ValueError):
+        return
+    new = json.loads(json.dumps(written))
+    if all(earlier.get(key) == new.get(key) for key in ('checkpoint', 'tested')):
+        return
+    number = next(i for i in count(1) if not any(numbered(folder / name, i).exists() for name in names))
+    for name in names:
+        if (folder / name).is_file():
+            (folder / name).rename(numbered(folder / name, number))
+    print(f'{folder / names[0]} was of another test, of {earlier.get("checkpoint")}; it is kept as '
+          f'{numbered(folder / names[0], number)}')
+
+
+def numbered(path: Path, number: int) -> Path:
+    """Returns the name under which a file is kept: ``metrics.json`` as ``metrics.1.json``."""
+    return path.with_name(f'{path.stem}.{number}{path.suffix}')
+
+
+def write_metrics(runner: 'Runner', metrics: dict, args: argparse.Namespace,
+                  confusion: 'ConfusionMetric | None') -> None:
+    """Writes and reports what was tested, the scores, numbers of parameters, each class's IoU, and confusions."""
     from mmengine.fileio import dump
 
+    from mmseg_gpt.analysis.confusion import most_confused, write_confusion
     from mmseg_gpt.events import report
     from mmseg_gpt.lab.finished import protocol_of
+    per_class = {name: iou for metric in runner.test_loop.evaluator.metrics
+                 for name, iou in getattr(metric, 'per_class', {}).items()}
     parameters = list(runner.model.parameters())
     counted = dict(trained=sum(p.numel() for p in parameters if p.requires_grad),
                    total=sum(p.numel() for p in parameters))
-    path = Path(runner.work_dir) / ('metrics_tta.json' if args.tta else 'metrics.json')
-    rounded = {name: round(float(v), 4) if isinstance(v, Real) else v for name, v in metrics.items()}
+    folder, tta = Path(runner.work_dir), '_tta' if args.tta else ''
+    rounded = {name: round(float(v), 4) if isinstance(v, Real) else v.tolist() if hasattr(v, 'tolist') else v
+               for name, v in metrics.items()}
     written = {'checkpoint': args.checkpoint, **rounded, 'parameters': counted, 'tested': protocol_of(runner.cfg),
                'per_class': per_class}
-    dump(written, path, indent=2)
+    names = [f'metrics{tta}.json', *(f'confusion{tta}{end}' for end in ('.csv', '_shares.csv', '.png'))]
+    keep_earlier(folder, names, written)
+    dump(written, folder / names[0], indent=2)
     report('metrics', **written)
-    print(f'written: {path}')
+    files = [folder / names[0]]
+    if confusion and confusion.matrix is not None:
+        files += write_confusion(confusion.matrix, confusion.classes, folder / names[1])
+        if said := most_confused(confusion.matrix, confusion.classes):
+            print(f'most confused: {"; ".join(said)}')
+    print(f'written: {", ".join(map(str, files))}')
 
 
 def main() -> None:
@@ -85,9 +154,10 @@ def main() -> None:
         engine.set_test_precision(cfg, args.amp)
         engine.check_files(cfg, ('test_dataloader', ), pretrained=False, device=args.device)
         runner = engine.Runner.from_cfg(cfg)
+        confusion = add_outputs(runner, args)
         metrics = runner.test()
         if runner.rank == 0:
-            write_metrics(runner, metrics, args)
+            write_metrics(runner, metrics, args, confusion)
 
 
 if __name__ == '__main__':

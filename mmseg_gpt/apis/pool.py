@@ -106,15 +106,19 @@ class AdapterPool:
         self._find(name)
         del self._tasks[name]
 
-    def predict(self, requests: Sequence[tuple[str, Image]]) -> list[BaseDataElement]:
+    def predict(self, requests: Sequence[tuple[str, Image]],
+                probabilities: bool | Sequence[Path | None] = False) -> list[BaseDataElement]:
         """Answers requests to any tasks. Requests to one task with images of the same size run as one batch.
 
         Args:
             requests: Pairs of a task's name and an image: a file, or an array (H, W, 3) of uint8 with blue first.
+            probabilities: Whether segmentations also have ``seg_probabilities.data`` (C, H, W), float16 on the CPU. Or,
+                for each request, the .npy file to which they are written a few rows at a time, or None. Their folders
+                must be there.
 
         Returns:
             list: The answers of the tasks' models, in the order of the requests: mmsegmentation's SegDataSample with
-            ``pred_sem_seg``, or mmpretrain's DataSample with ``pred_label`` and ``pred_score``.
+            ``pred_sem_seg``, or mmpretrain's DataSample with ``pred_label`` and ``pred_score``, the probabilities.
 
         Raises:
             ValueError: there is no such task, or an array is not an image.
@@ -122,6 +126,10 @@ class AdapterPool:
         """
         tasks = [self._find(name) for name, _ in requests]
         prepared = [task.prepare(image) for task, (_, image) in zip(tasks, requests)]
+        asked = [probabilities] * len(requests) if isinstance(probabilities, bool) else probabilities
+        for each, wanted in zip(prepared, asked, strict=True):
+            if wanted:
+                each['data_samples'].set_metainfo(dict(probabilities=wanted if wanted is True else str(wanted)))
         batches = defaultdict(list)
         for place, (name, _) in enumerate(requests):
             batches[name, prepared[place]['inputs'].shape].append(place)

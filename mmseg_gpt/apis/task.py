@@ -11,14 +11,14 @@ from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.model import BaseModel
-from mmengine.registry import MODELS, TRANSFORMS, DefaultScope
-from mmengine.structures import BaseDataElement
+from mmengine.registry import DATASETS, MODELS, TRANSFORMS, DefaultScope
+from mmengine.structures import BaseDataElement, PixelData
 from torch import Tensor
 
 from ..adapters import frozen_backbones, load_model_state
 from ..checkpoints import CheckpointError, fetch, read_file
 from ..checks.checkpoint import check_backbone
-from ..datasets import SampleError
+from ..datasets import SampleError, label_rule
 from ..datasets.pairs import error_line
 from ..models import GatedPromptViT
 from ..settings import unwrapped_datasets
@@ -38,6 +38,7 @@ class ServedTask:
         transform: The transforms after it, without those that load annotations.
         classes: Names of the classes, if the checkpoint has them.
         palette: Colours of the classes (red, green, blue), if the checkpoint has them.
+        cfg: The config.
     """
     model: BaseModel
     vit: GatedPromptViT
@@ -46,6 +47,7 @@ class ServedTask:
     transform: Compose
     classes: Sequence[str] | None = None
     palette: Sequence[Sequence[int]] | None = None
+    cfg: Config | None = None
 
     def read(self, image: Image) -> dict:
         """Reads an image into the dict that the transforms take, with its pixels (H, W, 3) in ``img``, blue first.
@@ -106,7 +108,30 @@ class ServedTask:
         Args:
             prepared: Images from ``prepare``, all of the same size.
         """
-        return self.model.test_step({key: [each[key] for each in prepared] for key in ('inputs', 'data_samples')})
+        answers = self.model.test_step({key: [each[key] for each in prepared] for key in ('inputs', 'data_samples')})
+        for sample in answers:
+            if (asked := sample.get('probabilities')) and 'seg_logits' in sample:  # they are of a stock segmentor
+                keep_probabilities(sample, asked)
+        return answers
+
+    def label_values(self) -> np.ndarray:
+        """Returns the value (C,) of each class in the label files of the config's test data.
+
+        Raises:
+            ValueError: the config has no test data whose label files are known, or a class has no value of its own.
+        """
+        cfg = self.cfg or {}
+        source = next(unwrapped_datasets((cfg.get('test_dataloader') or {}).get('dataset', {})))
+        with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+            try:
+                rule = label_rule(DATASETS.build(dict(source, lazy_init=True, pipeline=[])))
+            except Exception as error:
+                raise ValueError('the dataset in test_dataloader, whose label files say the numbers of the classes, '
+                                 f'cannot be built: {error_line(error)}') from error
+        if rule.num_classes is None:
+            raise ValueError('the dataset in test_dataloader has no class names, so that the numbers of the classes in '
+                             'its label files are not known')
+        return rule.value_of_class(rule.num_classes)
 
     def class_name(self, label: int) -> str:
         """Returns the name of a class, or its number if the checkpoint has no names.
@@ -147,7 +172,22 @@ def load_task(name: str, config: str | Path | Config, checkpoint: str | Path, fr
     meta = content.get('meta', {})
     dataset, frozen = meta.get('dataset_meta') or {}, meta.get('frozen')
     origin = f'{frozen["source"]} (SHA-256 {frozen["sha256"][:12]}...)' if frozen else f'the one inside {checkpoint}'
-    return ServedTask(model, vit, origin, reader, transform, dataset.get('classes'), dataset.get('palette'))
+    return ServedTask(model, vit, origin, reader, transform, dataset.get('classes'), dataset.get('palette'),
+                      cfg)
+
+
+def keep_probabilities(sample: BaseDataElement, asked: bool | str) -> None:
+    """Adds ``seg_probabilities``, as :class:`LeanEncoderDecoder` gives them, to an answer with ``seg_logits``.
+
+    Args:
+        sample: The answer. The logits of a single channel are probabilities already.
+        asked: True, or the .npy file to write.
+    """
+    logits = sample.seg_logits.data
+    kept = (logits if len(logits) == 1 else logits.softmax(0)).half().cpu()
+    if asked is not True:
+        np.save(asked, kept.numpy())
+    sample.set_data(dict(seg_probabilities=PixelData(data=kept)))
 
 
 def build_model(cfg: Config) -> BaseModel:

@@ -1,14 +1,17 @@
 """Checks of the datasets in a config: all are built, and a sample of their files is opened."""
 
+import logging
 import time
 from collections.abc import Iterator
 
 import numpy as np
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS, DefaultScope
 
-from ..datasets.folders import check_folders, present_pairs
+from ..datasets.folders import check_folders, overlooked_images, present_pairs
 from ..datasets.introspect import has_transform, highest_class, label_rule, rotates, source_datasets
+from ..datasets.left_out import left_out
 from ..datasets.pairs import error_line, inspect_pair
 from ..resources import command_of
 from ..settings import unwrapped_datasets
@@ -36,7 +39,10 @@ def wrong_data(cfg: Config, loaders: tuple[str, ...], look_at_pairs: bool = True
         if dataset is not None:
             names = getattr(dataset, 'metainfo', {}).get('classes')
             classes[loader] = tuple(names) if names else None
-            found += wrong_classes(cfg, dataset) + (wrong_pairs(dataset) if look_at_pairs else [])
+            found += wrong_classes(cfg, dataset)
+            if look_at_pairs:
+                found += wrong_pairs(dataset)
+                warn_of_left_out(dataset, loader)
         problems += [f'{loader}: {problem}' for problem in found]
     if len(set(classes.values()) - {None}) > 1:
         problems.append(f'the datasets of {" and ".join(classes)} have other classes, or another order of them: '
@@ -60,10 +66,17 @@ def build_dataset(config: ConfigDict) -> tuple[object | None, list[str]]:
     except Exception as error:
         try:  # a dataset without files fails when it lists them; unlisted, it knows its folders and suffixes
             unlisted = [DATASETS.build(dict(source, lazy_init=True)) for source in unwrapped_datasets(config)]
-            problems = [problem for source in unlisted for problem in check_folders(source)]
+            problems = [problem for source in unlisted for problem in check_folders(source) or left_out(source)]
         except Exception:
             problems = []  # it is the first error that counts
         return None, problems or [f'{config.get("type")} cannot be built: {error_line(error)}']
+
+
+def warn_of_left_out(dataset: object, loader: str) -> None:
+    """Warns of images in a dataset's folders that it does not take; some may be there for another purpose."""
+    for source in source_datasets(dataset):
+        for problem in overlooked_images(source) + left_out(source):
+            print_log(f'{loader}: {problem}', 'current', logging.WARNING)
 
 
 def wrong_pairs(dataset: object) -> list[str]:

@@ -46,6 +46,22 @@ class LabelRule(NamedTuple):
             mapped[classes == old] = new
         return mapped
 
+    def value_of_class(self, number: int) -> np.ndarray:
+        """Returns the value (C,) of each of the first ``number`` classes in the label files.
+
+        Args:
+            number: How many classes.
+
+        Raises:
+            ValueError: a class has no value of its own, because ``label_map`` makes it of several or of none.
+        """
+        classes = self.class_of_value()
+        values = [np.flatnonzero(classes == label) for label in range(number)]
+        if unclear := [label for label, found in enumerate(values) if len(found) != 1]:
+            raise ValueError(f'the classes {listed(unclear, VALUES)} have no value of their own in the label files, '
+                             'by the label_map of the dataset; write the numbers of the model')
+        return np.concatenate(values) if values else np.zeros(0, int)
+
     def wrong_values(self) -> np.ndarray:
         """Returns for each 8-bit value (256,) whether it is wrong: it becomes neither a class nor ignored."""
         classes = self.class_of_value()

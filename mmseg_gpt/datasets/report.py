@@ -22,7 +22,7 @@ def as_numbers(surveys: dict[str, Survey]) -> dict:
         classes = [dict(name=name, pixels=int(pixels), images=int(images))
                    for name, pixels, images in zip(found.classes, found.pixels, found.images)]
         splits[split] = dict(images=found.pairs, sizes=sizes(found), ignored_share=found.ignored_share, classes=classes,
-                             absent=found.absent, problems=found.problems)
+                             absent=found.absent, problems=found.problems, notes=found.notes)
     return dict(splits=splits, copies=training_copies(surveys))
 
 
@@ -44,6 +44,7 @@ def as_text(split: str, found: Survey) -> str:
     if found.counts.any():
         lines += [str(class_table(found))]
         lines += [f'  classes that never occur ({len(found.absent)}): {", ".join(found.absent) or "none"}']
+    lines += [f'  {note}' for note in found.notes]
     lines += [f'  problems ({len(found.problems)}):' if found.problems else '  no problems']
     lines += [f'  * {problem}' for problem in found.problems[:MOST]]
     if len(found.problems) > MOST:

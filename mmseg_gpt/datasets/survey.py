@@ -12,6 +12,7 @@ import numpy as np
 from ..files import file_sha256
 from .folders import check_folders, overlooked_images, present_pairs
 from .introspect import class_numbers, highest_class, label_rule, rotates, sample_files, source_datasets
+from .left_out import left_out, not_taken
 from .pairs import Inspection, LabelRule, inspect_pair
 
 Progress = Callable[[Iterable, int], Iterable]
@@ -33,6 +34,7 @@ class Survey:
         classes: Names of its classes.
         pairs: Number of images, with or without labels.
         problems: One sentence for each problem.
+        notes: One sentence for each kind of images that the dataset rightly does not take.
         sizes: Width and height in pixels of each image that can be read.
         pixels: Number of pixels of each class; 0 in classification.
         images: Number of images in which each class occurs.
@@ -42,6 +44,7 @@ class Survey:
     classes: Sequence[str]
     pairs: int = 0
     problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     sizes: list[tuple[int, int]] = field(default_factory=list)
     pixels: np.ndarray = None
     images: np.ndarray = None
@@ -107,7 +110,8 @@ def survey(dataset: object, workers: int, progress: Progress = lambda done, tota
     found = Survey(class_names(dataset))
     pairs = []
     for source in source_datasets(dataset):
-        found.problems += check_folders(source) + overlooked_images(source)
+        found.problems += check_folders(source) + overlooked_images(source) + left_out(source)
+        found.notes += not_taken(source)
         found.count(source)
         pairs += pairs_to_inspect(source)
     pool = ProcessPoolExecutor(workers, initializer=start_worker)

@@ -1,6 +1,8 @@
 """mmsegmentation's IoU metric, which here keeps the IoU of each class instead of only printing it."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from mmseg.evaluation import IoUMetric
@@ -12,17 +14,35 @@ class PerClassIoUMetric(IoUMetric):
     """IoUMetric whose ``per_class`` holds the IoU of each class in percent, by its name, after ``evaluate``.
 
     The IoU is None for a class that occurs neither in the labels nor in the predictions. Everything else is as in
-    ``mmseg.evaluation.IoUMetric``.
+    ``mmseg.evaluation.IoUMetric``, whose ``output_dir`` names label maps by the last part of the image's path, and
+    numbers classes as the dataset does; ``tools/test.py --out`` keeps subfolders.
 
     Raises:
-        ValueError: from ``evaluate``, if all pixels of all images are ignored; mmsegmentation's mIoU is nan then.
+        ValueError: from ``process``, if two images would have one label map in ``output_dir``; from ``evaluate``, if
+            all pixels of all images are ignored: mmsegmentation's mIoU is nan then.
     """
 
     per_class: dict[str, float | None]
 
+    def __init__(self, **options) -> None:
+        super().__init__(**options)
+        self.written: dict[str, str] = {}  # the images by the names of their label maps
+
+    def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
+        """Counts the pixels of a batch as mmsegmentation does, and writes label maps if there is an ``output_dir``."""
+        if self.output_dir is not None:
+            for sample in data_samples:
+                name = Path(sample['img_path']).stem
+                if (other := self.written.setdefault(name, sample['img_path'])) != sample['img_path']:
+                    raise ValueError(f'{other} and {sample["img_path"]} would both be {name}.png in {self.output_dir}: '
+                                     'leave output_dir out, and use tools/test.py --out, which keeps subfolders')
+        super().process(data_batch, data_samples)
+
     def compute_metrics(self, results: list) -> OrderedDict:
         """Computes the summary as mmsegmentation does, and keeps the IoU of each class."""
         self.per_class = {}
+        if self.format_only and self.output_dir is None:  # mmsegmentation would name it in a message
+            return OrderedDict()
         if not self.format_only:
             intersect, union, _, labels = (sum(area) for area in zip(*results))
             if not labels.sum():

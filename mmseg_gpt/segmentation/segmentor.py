@@ -1,9 +1,11 @@
 """mmsegmentation's EncoderDecoder, evaluated as a stream: windows -> bands of rows at the original size -> labels."""
 
+import copy
 from collections.abc import Iterator
 
+import numpy as np
 import torch
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.structures import PixelData
 from mmseg.models import EncoderDecoder
 from mmseg.registry import MODELS
@@ -11,11 +13,33 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from ..models.complete import complete
+from ..settings import unwrapped_datasets
 from .bands import Windows, merge, placed, resize, restore
 
 # Bytes of a band of logits. On a CPU it should stay in the cache from its first use to its last; on a GPU it should be
 # large enough for the time of its few kernels to hide their launches.
 CPU_BAND, GPU_BAND = 2 * 2**20, 256 * 2**20
+
+
+class LabelledSample(SegDataSample):
+    """SegDataSample with labels only, which says how to get logits."""
+
+    @property
+    def seg_logits(self) -> PixelData:
+        if '_seg_logits' not in self.__dict__:
+            raise AttributeError('there are no seg_logits: to save memory, this model keeps the labels only. For '
+                                 'logits set model.test_cfg.keep_logits=True, as in init_model(..., cfg_options={'
+                                 "'model.test_cfg.keep_logits': True}); for probabilities in less memory set "
+                                 'keep_probabilities=True in its place, and read seg_probabilities')
+        return self._seg_logits
+
+    @seg_logits.setter
+    def seg_logits(self, value: PixelData) -> None:
+        self.set_field(value, '_seg_logits', dtype=PixelData)
+
+    @seg_logits.deleter
+    def seg_logits(self) -> None:
+        del self._seg_logits
 
 
 @MODELS.register_module()
@@ -30,11 +54,14 @@ class LeanEncoderDecoder(EncoderDecoder):
 
     * ``window_batch``: How many windows of an image go through the model together; 8 on a GPU, which one window does
       not fill, and 1 on a CPU, where more take as long and need more memory.
-    * ``keep_logits``: True adds ``seg_logits``, of full size, to the results. Then all is done as in mmsegmentation,
-      in its time and memory.
+    * ``keep_logits``: True adds ``seg_logits`` (C, H, W) to the results. Then all is done as in mmsegmentation, in its
+      time and memory: ``init_model(config, checkpoint, cfg_options={'model.test_cfg.keep_logits': True})``.
+    * ``keep_probabilities``: True adds ``seg_probabilities`` (C, H, W), float16 on the CPU, to the results: the softmax
+      of the logits, or the sigmoid of a single channel. They are made a band at a time. A sample may ask for them
+      itself with ``probabilities`` in its metainfo: True, or the .npy file that shall hold them in the place of memory.
 
-    Without the latter the results hold ``pred_sem_seg`` only, (1, H, W) of int64 (for a single output channel too,
-    where mmsegmentation has floats).
+    Without these the results hold ``pred_sem_seg`` only, (1, H, W) of int64 (for a single output channel too, where
+    mmsegmentation has floats).
 
     Args:
         num_classes: Of every head that does not say it.
@@ -68,10 +95,38 @@ class LeanEncoderDecoder(EncoderDecoder):
                             for _ in inputs]
         for image, sample in zip(inputs, data_samples):
             labels = image.new_empty((1, *sample.ori_shape[:2]), dtype=torch.long)
+            kept = self.room_for_probabilities(sample)
             for rows, logits in placed(self.original_rows(image, sample.metainfo)):
                 labels[0, rows] = self.labels(logits.sigmoid() if self.out_channels == 1 else logits)
+                if kept is not None:
+                    kept[:, rows] = probabilities(logits).permute(2, 0, 1).half().cpu()
+            if type(sample) is SegDataSample:
+                object.__setattr__(sample, '__class__', LabelledSample)  # its own would make it a field
             sample.set_data(dict(pred_sem_seg=PixelData(data=labels)))
+            if kept is not None:
+                sample.set_data(dict(seg_probabilities=PixelData(data=kept)))
         return data_samples
+
+    def room_for_probabilities(self, sample: SegDataSample) -> Tensor | None:
+        """Returns a tensor (C, H, W) of float16, in memory or in a file, if probabilities are asked for."""
+        asked = sample.metainfo.get('probabilities', self.test_cfg.get('keep_probabilities', False))
+        shape = (self.out_channels, *sample.ori_shape[:2])
+        if not asked:
+            return None
+        return torch.empty(shape, dtype=torch.float16) if asked is True else torch.from_numpy(
+            np.lib.format.open_memmap(asked, 'w+', np.float16, shape))
+
+    @property
+    def cfg(self) -> Config:
+        """The config that mmsegmentation's ``init_model`` notes, whose ``test_pipeline`` its ``inference_model`` reads.
+
+        One that has none gets that of its test data.
+        """
+        return self._cfg
+
+    @cfg.setter
+    def cfg(self, cfg: Config) -> None:
+        self._cfg = with_test_pipeline(cfg)
 
     def original_rows(self, image: Tensor, meta: dict) -> Iterator[Tensor]:
         """Yields the logits of an image (3, H, W) at its ``ori_shape``, in bands (n, W, C) of rows from the top.
@@ -123,3 +178,21 @@ class LeanEncoderDecoder(EncoderDecoder):
         if self.out_channels == 1:
             return scores.squeeze(2) > self.decode_head.threshold
         return scores.max(2).indices  # faster than argmax on a CPU, and also the first of equal ones
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """Returns the probabilities (n, W, C) of logits (n, W, C): the softmax, or the sigmoid of a single channel."""
+    return logits.sigmoid() if logits.shape[2] == 1 else logits.softmax(2)
+
+
+def with_test_pipeline(cfg: Config) -> Config:
+    """Returns a config that has a ``test_pipeline``, if need be a copy with that of its test or validation data."""
+    if not isinstance(cfg, Config) or cfg.get('test_pipeline'):
+        return cfg
+    for loader in ('test_dataloader', 'val_dataloader'):
+        dataset = (cfg.get(loader) or {}).get('dataset')
+        if pipeline := next(unwrapped_datasets(dataset)).get('pipeline') if dataset else None:
+            cfg = cfg.copy()
+            cfg.test_pipeline = copy.deepcopy(pipeline)
+            break
+    return cfg

@@ -7,14 +7,15 @@ from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
 from .bands import placed
-from .segmentor import LeanEncoderDecoder
+from .segmentor import LeanEncoderDecoder, probabilities
 
 
 @MODELS.register_module()
 class LeanSegTTAModel(SegTTAModel):
     """SegTTAModel that keeps one sum of probabilities (H, W, C) for each image, and no logits of its views.
 
-    The results are mmsegmentation's, with two exceptions. They have the metadata of the first view, to which labels and
+    The results are mmsegmentation's, with two exceptions, and the mean probabilities as ``seg_probabilities`` if
+    ``module.test_cfg`` has ``keep_probabilities``. They have the metadata of the first view, to which labels and
     path belong, not of the last. And the sigmoid of a model with a single output channel is applied once;
     mmsegmentation applies it twice, so that every mean exceeds 0.5 and, with the default threshold of 0.3, every
     pixel is foreground.
@@ -51,6 +52,8 @@ class LeanSegTTAModel(SegTTAModel):
         total /= len(inputs)
         labels = self.module.labels(total).long()
         samples[0].set_data(dict(pred_sem_seg=PixelData(data=labels[None])))
+        if self.module.test_cfg.get('keep_probabilities', False):
+            samples[0].set_data(dict(seg_probabilities=PixelData(data=total.permute(2, 0, 1).half().cpu())))
         return samples[0]
 
     def add_view(self, total: Tensor | None, image: Tensor, meta: dict) -> Tensor:
@@ -58,5 +61,5 @@ class LeanSegTTAModel(SegTTAModel):
         if total is None:
             total = image.new_zeros((*meta['ori_shape'][:2], self.module.out_channels))
         for rows, logits in placed(self.module.original_rows(image, meta)):
-            total[rows] += logits.sigmoid() if logits.shape[2] == 1 else logits.softmax(2)
+            total[rows] += probabilities(logits)
         return total

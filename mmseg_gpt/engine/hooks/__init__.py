@@ -5,6 +5,7 @@ from .atomic_checkpoint import AtomicCheckpointHook
 from .ignored_batch import IgnoredBatchHook
 from .non_finite import NonFiniteHook
 from .parameter_table import ParameterTableHook, parameter_table
+from .predictions import LabelMapsHook, PicturesHook
 from .progress import ProgressHook
 from .same_buffers import SameBuffersHook
 from .seed_iteration import SeedIterationHook
@@ -13,7 +14,7 @@ from .tracking import TrackingHook
 from .validation_pictures import ValidationPicturesHook
 
 __all__ = [
-    'AgreeHook', 'AtomicCheckpointHook', 'IgnoredBatchHook', 'NonFiniteHook', 'ParameterTableHook', 'ProgressHook',
-    'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'TrackingHook', 'ValidationPicturesHook',
-    'parameter_table'
+    'AgreeHook', 'AtomicCheckpointHook', 'IgnoredBatchHook', 'LabelMapsHook', 'NonFiniteHook', 'ParameterTableHook',
+    'PicturesHook', 'ProgressHook', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'TrackingHook',
+    'ValidationPicturesHook', 'parameter_table'
 ]

@@ -54,12 +54,24 @@ def draw(visualizer: Visualizer, sample: BaseDataElement, number: int, iteration
         return
     import mmcv
     image = mmcv.imread(path, channel_order='rgb')
-    name = f'val_{number}_{Path(path).name}'  # MLflow takes the format from the suffix
+    show(visualizer, image, sample, f'val_{number}_{Path(path).name}', step=iteration)
+
+
+def show(visualizer: Visualizer, image: np.ndarray, sample: BaseDataElement, name: str, **options) -> None:
+    """Gives a visualizer an image with its labels and predictions, if it can draw such ones.
+
+    Args:
+        visualizer: That of mmsegmentation or of mmpretrain.
+        image: Pixels (H, W, 3), red first.
+        sample: What was predicted for it.
+        name: Name of the picture; MLflow takes the format from its suffix.
+        **options: ``step``, or the ``out_file`` to write.
+    """
     short = min(image.shape[:2])
     if 'pred_sem_seg' in sample:
-        visualizer.add_datasample(name, *enlarged(image, sample, math.ceil(SMALLEST_SIDE / short)), step=iteration)
+        visualizer.add_datasample(name, *enlarged(image, sample, math.ceil(SMALLEST_SIDE / short)), **options)
     elif 'pred_label' in sample and hasattr(visualizer, 'visualize_cls'):
-        visualizer.visualize_cls(image, sample, resize=max(SMALLEST_SIDE, short), name=name, step=iteration)
+        visualizer.visualize_cls(image, sample, resize=max(SMALLEST_SIDE, short), name=name, **options)
 
 
 def enlarged(image: np.ndarray, sample: BaseDataElement, times: int) -> tuple[np.ndarray, BaseDataElement]:
