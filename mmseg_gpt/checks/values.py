@@ -10,7 +10,7 @@ from torch import nn
 
 from ..adapters import unwrap
 from ..models import GatedPromptViT
-from ..settings import look_up
+from ..settings import look_up, type_name
 
 # The least that a number of this name may be, wherever in its section it stands.
 LEAST = dict(max_iters=1, max_epochs=1, val_interval=1, val_begin=0, batch_size=1, num_workers=0, num_tokens=1,
@@ -60,8 +60,9 @@ def numbers(value: object, path: str) -> Iterator[tuple[str, str, object]]:
 def wrong_backbone(cfg: Config) -> list[str]:
     """Says which option of our backbone is out of its range; it is built without memory for its weights."""
     options = dict(look_up(cfg, 'model.backbone') or {})
-    if options.pop('type', None) != 'GatedPromptViT':
+    if type_name(options) != 'GatedPromptViT':
         return []
+    del options['type']
     try:
         with torch.device('meta'):
             GatedPromptViT(**options)

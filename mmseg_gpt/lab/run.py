@@ -13,7 +13,7 @@ from ..checkpoints import CheckpointError, locate
 from ..engine import read_config
 from ..files import file_sha256
 from ..resources import TOOLS, as_typed
-from ..settings import look_up, settings_of
+from ..settings import look_up, settings_of, type_name
 from .finished import decisive
 
 # What plans and searches change in a config, by short names that also name the folders of runs.
@@ -128,5 +128,5 @@ def typed(command: Iterable[str]) -> str:
 def saving(config: Mapping) -> tuple[str, ...]:
     """The setting that keeps the frozen ViT out of the checkpoints of a classification run: 2 MB in place of 330."""
     backbone = config.get('model', {}).get('backbone', {})
-    frozen = backbone.get('type') == 'GatedPromptViT' and backbone.get('frozen', True)
+    frozen = type_name(backbone) == 'GatedPromptViT' and backbone.get('frozen', True)
     return ('default_hooks.checkpoint.adapter_only=True', ) if frozen and 'head' in config['model'] else ()

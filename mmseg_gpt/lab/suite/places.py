@@ -9,7 +9,7 @@ from ...checks.checkpoint import data
 from ...models.vit import ARCHS
 from ...recipes.experiment import settings_of_vit, vits
 from ...recipes.tasks import TASKS
-from ...settings import unwrapped_datasets
+from ...settings import type_name, unwrapped_datasets
 from ..compare import ground_differences
 from ..finished import FinishedRun, by_seed, differing, in_words
 from ..run import SETTINGS, Run
@@ -93,7 +93,7 @@ def entry_of(run: FinishedRun, axis: Axis) -> Entry:
         ValueError: its backbone is none of ours, or has no prompts where these are what is compared.
     """
     backbone = run.settings['model'].get('backbone') or {}
-    if backbone.get('type') != 'GatedPromptViT':
+    if type_name(backbone) != 'GatedPromptViT':
         raise ValueError(f'{run.folder}: its backbone is no GatedPromptViT, so it has no place in this figure')
     if axis.value and not backbone.get('prompt'):
         raise ValueError(f'{run.folder} has no prompts, so it has no place in a figure by {axis.x}')
