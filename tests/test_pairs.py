@@ -4,15 +4,21 @@ import copy
 from pathlib import Path
 
 import pytest
+import torch
+import torch.nn.functional as F
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from mmseg.registry import MODELS
+from PIL import Image
 from test_preflight import CONFIGS
-from tiny import small_config, write_run
+from tiny import image_path, label_path, small_config, write_run
+from tiny_run import run, tiny_config
 
 from mmseg_gpt import engine
 from mmseg_gpt.checks import pairs, trials
 from mmseg_gpt.checks.data import wrong_model
 from mmseg_gpt.engine.config import find_config
+from mmseg_gpt.engine.loaders import training_loader
 
 EPOCHS = {'train_cfg': dict(type='EpochBasedTrainLoop', max_epochs=2, _delete_=True),
           'train_dataloader.sampler': dict(type='DefaultSampler', shuffle=True, _delete_=True),
@@ -131,3 +137,165 @@ def test_no_config_of_ours_raises_a_false_alarm(config):
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         assert pairs.missing_parts(cfg, loaders) + pairs.senseless_pairs(cfg, loaders) == []
         assert wrong_model(cfg) + trials.wrong_optimizer(cfg) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('package', ['mmseg', 'mmpretrain'])
+def test_configs_of_openmmlab_raise_no_false_alarm(package):
+    root = Path(pytest.importorskip(package).__file__).parent / '.mim/configs'
+    pytest.importorskip(f'{package}.models')
+    import mmseg_gpt.segmentation  # noqa: F401  which mends class_weight
+    read, odd = 0, {}
+    for path in sorted(root.rglob('*.py'))[::8]:
+        if '_base_' in path.parts:
+            continue
+        try:
+            cfg = Config.fromfile(path, import_custom_modules=False)
+        except Exception:  # some name files that are not in the package
+            continue
+        read += 1
+        loaders = tuple(name for name in pairs.PARTS if isinstance(cfg.get(name), dict))
+        with DefaultScope.overwrite_default_scope(package):
+            said = pairs.senseless_pairs(cfg, loaders) + wrong_model(cfg)
+        # MMEngine refuses these train_cfg too: half of one, of a config for tests only, and one of two kinds.
+        if unexpected := [words for words in said if not words.startswith(('train_cfg needs', 'train_cfg has both'))]:
+            odd[path.stem] = unexpected
+    assert odd == {}
+    assert read > 20 or not root.is_dir()
+
+
+# --- images of different sizes -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sizes(tmp_path, monkeypatch) -> Path:
+    """A run in the current folder whose second validation image is larger than the first."""
+    monkeypatch.chdir(write_run(tmp_path))
+    for path in (image_path, label_path):
+        file = path(tmp_path / 'data', 'validation', 1)
+        with Image.open(file) as image:
+            image.resize((61, 53), Image.Resampling.NEAREST).save(file)
+    return tmp_path
+
+
+def scores(cfg: Config) -> dict:
+    cfg = cfg.copy()
+    cfg.work_dir, cfg.experiment_name = 'tested', f'sizes-{cfg.val_dataloader.batch_size}-{cfg.model.type}'
+    return engine.Runner.from_cfg(cfg).val()
+
+
+@pytest.mark.parametrize('mode', ['whole', 'slide'])
+def test_a_batch_of_different_sizes_is_validated_like_its_images(mode, sizes):
+    cfg = small_config()
+    cfg.model.test_cfg = dict(mode=mode, crop_size=(32, 32), stride=(20, 20))
+    assert check(cfg) == ''
+    several = scores(cfg)
+    cfg.val_dataloader.batch_size = 1
+    assert several == scores(cfg)
+
+
+def test_a_segmentor_that_cannot_take_them_is_refused(sizes):
+    cfg = small_config()
+    cfg.model.type = 'EncoderDecoder'
+    assert 'different sizes, 37x45 and 53x61' in check(cfg) and 'val_dataloader.batch_size=1' in check(cfg)
+    cfg.val_dataloader.batch_size = 1
+    assert check(cfg) == ''
+
+
+def test_training_images_of_different_sizes_are_refused(sizes):
+    cfg = small_config()
+    cfg.train_dataloader.dataset.data_prefix = cfg.val_dataloader.dataset.data_prefix
+    del cfg.train_dataloader.dataset.pipeline[2:4]  # resize and crop
+    assert 'Add a RandomCrop' in check(cfg)
+
+
+# --- losses ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def pixels() -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits (2, 3, 4, 5) and labels, with all labels and ignored pixels among them."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(3, (2, 4, 5), generator=generator)
+    labels[:, 0, :2] = 255
+    return torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.double), labels
+
+
+WEIGHTS = [0.5, 1., 3.]
+
+
+def loss_of(pixels, **options) -> torch.Tensor:
+    return MODELS.build(options)(pixels[0], pixels[1], weight=None, ignore_index=255)
+
+
+def test_class_weights_give_pytorchs_weighted_mean(pixels):
+    loss = loss_of(pixels, type='CrossEntropyLoss', class_weight=WEIGHTS, avg_non_ignore=True)
+    torch.testing.assert_close(loss, F.cross_entropy(*pixels, torch.tensor(WEIGHTS).double(), ignore_index=255))
+
+
+def test_ignored_pixels_count_one_where_they_count(pixels):
+    loss = loss_of(pixels, type='CrossEntropyLoss', class_weight=WEIGHTS)
+    total = count = 0.
+    for scores_, label in zip(pixels[0].movedim(1, -1).reshape(-1, 3), pixels[1].flatten().tolist()):
+        if label == 255:
+            count += 1
+        else:
+            total += WEIGHTS[label] * (scores_.logsumexp(0) - scores_[label])
+            count += WEIGHTS[label]
+    torch.testing.assert_close(loss, total / count)
+    ones = loss_of(pixels, type='CrossEntropyLoss', class_weight=[1., 1., 1.])
+    torch.testing.assert_close(ones, loss_of(pixels, type='CrossEntropyLoss'))
+
+
+def test_class_weights_of_sigmoids_are_along_the_classes(pixels):
+    loss = loss_of(pixels, type='CrossEntropyLoss', class_weight=WEIGHTS, use_sigmoid=True, avg_non_ignore=True)
+    total = count = 0.
+    for scores_, label in zip(pixels[0].movedim(1, -1).reshape(-1, 3), pixels[1].flatten().tolist()):
+        for k in range(3 if label != 255 else 0):
+            total += -WEIGHTS[k] * F.logsigmoid(scores_[k]) if k == label else -F.logsigmoid(-scores_[k])
+            count += 1
+    torch.testing.assert_close(loss, total / count, check_dtype=False, rtol=1e-6, atol=0.)
+
+
+@pytest.mark.parametrize('weights', [None, WEIGHTS])
+@pytest.mark.parametrize('alpha', [0.25, [0.2, 0.5, 0.9]])
+def test_focal_loss_is_that_of_its_paper(weights, alpha, pixels):
+    loss = loss_of(pixels, type='FocalLoss', gamma=2., alpha=alpha, class_weight=weights)
+    each = loss_of(pixels, type='FocalLoss', gamma=2., alpha=alpha, class_weight=weights, reduction='none')
+    expected = torch.zeros_like(pixels[0])
+    for b, k, i, j in torch.cartesian_prod(*map(torch.arange, expected.shape)).tolist():
+        if (label := pixels[1][b, i, j]) == 255:
+            continue
+        a = alpha if isinstance(alpha, float) else alpha[k]
+        p = pixels[0][b, k, i, j].sigmoid()
+        p, a = (p, a) if label == k else (1 - p, 1 - a)
+        expected[b, k, i, j] = -a * (1 - p)**2 * p.log() * (weights[k] if weights else 1)
+    torch.testing.assert_close(each, expected)
+    torch.testing.assert_close(loss, expected.mean())
+
+
+def test_a_run_with_class_weights_and_focal_loss_trains(folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(folder)
+    cfg = small_config()
+    cfg.model.decode_head.loss_decode = [dict(type='CrossEntropyLoss', class_weight=NINE),
+                                         dict(type='FocalLoss', class_weight=NINE)]
+    cfg.work_dir = str(tmp_path)
+    assert check(cfg) == ''
+    losses = run(cfg).message_hub.log_scalars
+    assert {'train/decode.loss_ce', 'train/decode.loss_focal'} <= losses.keys()
+
+
+# --- learning rates ----------------------------------------------------------------------------------------
+
+
+def test_learning_rates_are_scaled_by_the_batch_of_all_processes(tmp_path):
+    cfg = tiny_config(tmp_path, train_cfg__max_iters=1)
+    rates = {group['initial_lr'] for group in run(cfg).optim_wrapper.param_groups}
+    with pytest.raises(SystemExit, match='base_batch_size=N'):
+        engine.set_scaling(cfg)
+    cfg.auto_scale_lr = dict(base_batch_size=8)
+    engine.set_scaling(cfg)
+    runner = run(cfg)  # its batch is 2
+    assert {group['initial_lr'] for group in runner.optim_wrapper.param_groups} == {rate / 4 for rate in rates}
+    # Two processes have one image each, which MMEngine multiplies by 2.
+    assert training_loader(cfg.train_dataloader, 0, processes=2).batch_size * 2 == cfg.train_dataloader.batch_size
