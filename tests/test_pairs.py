@@ -25,6 +25,8 @@ EPOCHS = {'train_cfg': dict(type='EpochBasedTrainLoop', max_epochs=2, _delete_=T
           'default_hooks.checkpoint.by_epoch': True, 'param_scheduler.0.by_epoch': True, 'param_scheduler.0.end': 2}
 HEAD = 'model.decode_head.'
 NINE = [1.] * 9
+PSP = dict(type='PSPHead', in_channels=8, in_index=2, channels=4, pool_scales=(1, 2), num_classes=9,
+           norm_cfg=dict(type='BN'), align_corners=False, _delete_=True)
 
 # What is changed in a run that is right, and words of what must be said; None where nothing may be said.
 PAIRS = {
@@ -67,6 +69,21 @@ PAIRS = {
     'DeepSpeed': ({'strategy': dict(type='DeepSpeedStrategy'), 'runner_type': 'FlexibleRunner'}, 'DeepSpeedStrategy'),
     'FSDP wrapper': ({'model_wrapper_cfg': dict(type='MMFullyShardedDataParallel')}, 'MMFullyShardedDataParallel'),
     'DDP wrapper': ({'model_wrapper_cfg': dict(type='MMDistributedDataParallel', static_graph=True)}, None),
+    'averages after the end': ({'custom_hooks': [dict(type='EMAHook', begin_iter=100)]}, 'averages would never begin'),
+    'averages by epoch': ({'custom_hooks': [dict(type='EMAHook', begin_epoch=2)]}, 'train_cfg does not count epochs'),
+    'averages': ({'custom_hooks': [dict(type='EMAHook', begin_iter=1)]}, None),
+    'nothing saved': ({'default_hooks.checkpoint.save_last': False}, 'nothing would be saved'),
+    'gradients of length 0': ({'optim_wrapper.clip_grad': dict(max_norm=0)}, 'nothing would be learnt'),
+    'a pooled pixel': ({'train_dataloader.batch_size': 1, 'model.decode_head': dict(PSP)}, 'gives each process one'),
+    'pooled pixels': ({'model.decode_head': dict(PSP)}, None),
+    'a pooled pixel at the end': ({**EPOCHS, 'train_dataloader.dataset': dict(
+        type='RepeatDataset', times=3, dataset=dict(small_config().train_dataloader.dataset), _delete_=True),
+        'train_dataloader.batch_size': 5, 'model.decode_head': dict(PSP)}, 'epoch of 6 has one image'),
+    'logits that are not kept': ({'model': dict(type='SegTTAModel', module=small_config().model, _delete_=True)},
+                                 'use tta_model.type=LeanSegTTAModel'),
+    'windows beyond the image': ({'model.test_cfg': dict(mode='slide', crop_size=(320, 320), stride=(200, 200),
+                                                         _delete_=True)}, None),
+    'accumulation by epoch': ({**EPOCHS, 'optim_wrapper.accumulative_counts': 3}, None),
     'scaling from nothing': ({'auto_scale_lr': dict(enable=True)}, 'base_batch_size'),
     'weights of classes': ({HEAD + 'loss_decode': dict(type='CrossEntropyLoss', class_weight=NINE)}, None),
     'weights of fewer': ({HEAD + 'loss_decode': dict(type='CrossEntropyLoss', class_weight=NINE[1:])},
@@ -290,12 +307,16 @@ def test_a_run_with_class_weights_and_focal_loss_trains(folder, monkeypatch, tmp
 
 def test_learning_rates_are_scaled_by_the_batch_of_all_processes(tmp_path):
     cfg = tiny_config(tmp_path, train_cfg__max_iters=1)
-    rates = {group['initial_lr'] for group in run(cfg).optim_wrapper.param_groups}
+    rates = rates_of(run(cfg))
     with pytest.raises(SystemExit, match='base_batch_size=N'):
         engine.set_scaling(cfg)
     cfg.auto_scale_lr = dict(base_batch_size=8)
     engine.set_scaling(cfg)
-    runner = run(cfg)  # its batch is 2
-    assert {group['initial_lr'] for group in runner.optim_wrapper.param_groups} == {rate / 4 for rate in rates}
+    assert rates_of(run(cfg)) == {rate / 4 for rate in rates}  # its batch is 2
     # Two processes have one image each, which MMEngine multiplies by 2.
     assert training_loader(cfg.train_dataloader, 0, processes=2).batch_size * 2 == cfg.train_dataloader.batch_size
+
+
+def rates_of(runner: engine.Runner) -> set[float]:
+    """Returns the learning rates that a run began with; OptimWrapper.param_groups has one more, for the log."""
+    return {group['initial_lr'] for group in runner.optim_wrapper.optimizer.param_groups}

@@ -50,13 +50,18 @@ def wrong_data(cfg: Config, loaders: tuple[str, ...], look_at_pairs: bool = True
 
 
 def wrong_model(cfg: Config) -> list[str]:
-    """Says which losses a head cannot compute, and where padding would be taken for a class.
+    """Says which parts of a model do not go together: heads and losses, padding and labels, test-time augmentation.
 
     Args:
         cfg: The whole config; its default scope must be the current one.
     """
     model, problems = cfg.get('model') or {}, []
-    padding = look_up(model.get('module', model), 'data_preprocessor') or {}
+    inside = model.get('module', model)
+    if type_name(model) == 'SegTTAModel' and type_name(inside) == 'LeanEncoderDecoder' and not look_up(
+            inside, 'test_cfg.keep_logits'):
+        problems.append('tta_model SegTTAModel needs the logits that LeanEncoderDecoder does not keep: use '
+                        'tta_model.type=LeanSegTTAModel')
+    padding = look_up(inside, 'data_preprocessor') or {}
     for path, head in heads(model, 'model'):
         problems += wrong_losses(path, head)
         ignored = head.get('ignore_index', 255)

@@ -33,7 +33,7 @@ def senseless_pairs(cfg: Config, loaders: tuple[str, ...]) -> list[str]:
     """
     problems = ignored_settings(cfg) + endless_loaders(cfg, loaders)
     if 'train_dataloader' in loaders and cfg.get('train_cfg'):
-        checks = (wrong_loop, wrong_units, wrong_adapter_only, wrong_best, wrong_scaling, wrong_share)
+        checks = (wrong_loop, wrong_units, too_late, wrong_adapter_only, wrong_best, wrong_scaling, wrong_share)
         problems += [problem for check in checks for problem in check(cfg)]
     return problems
 
@@ -158,6 +158,26 @@ def wrong_units(cfg: Config) -> list[str]:
     return problems
 
 
+def too_late(cfg: Config) -> list[str]:
+    """Refuses averages and checkpoints that would begin after the end of the run."""
+    ends, problems = {unit: cfg.train_cfg.get(f'max_{unit}s') for unit in ('epoch', 'iter')}, []
+    for i, hook in enumerate(cfg.get('custom_hooks') or []):
+        for unit, end in ends.items() if is_for(HOOKS, hook, EMAHook) and isinstance(hook, dict) else ():
+            begin = hook.get(f'begin_{unit}', 0)
+            if begin and (end is None or begin > end):
+                problems.append(f'custom_hooks.{i}.begin_{unit} is {begin}, but ' + (
+                    f'train_cfg.max_{unit}s is {end}' if end else f'train_cfg does not count {unit}s') +
+                    ': the averages would never begin')
+    hook = checkpoint_hook(cfg)
+    interval = hook.get('interval', -1) if isinstance(hook, dict) else 1
+    end = ends['epoch' if isinstance(hook, dict) and hook.get('by_epoch', True) else 'iter']
+    if isinstance(hook, dict) and not hook.get('save_last', True) and not hook.get('save_best') and (
+            interval <= 0 or (end is not None and interval > end)):
+        problems.append(f'default_hooks.checkpoint.save_last is False and its interval, {interval}, is never reached: '
+                        'nothing would be saved. Set a smaller interval, or leave save_last out')
+    return problems
+
+
 def wrong_adapter_only(cfg: Config) -> list[str]:
     """Refuses checkpoints without the ViT where its weights could not be found again."""
     hook, backbone = checkpoint_hook(cfg), look_up(cfg, 'model.backbone') or {}
@@ -240,8 +260,8 @@ def wrong_share(cfg: Config) -> list[str]:
     batch, number = cfg.train_dataloader.get('batch_size', 1), processes()
     if cfg.get('launcher', 'none') == 'none' or not isinstance(batch, int) or batch % number == 0:
         return []
-    return [f'train_dataloader.batch_size is {batch}, of all processes together, and cannot be divided among {number} '
-            'processes: use a multiple of their number']
+    return [f'the batch of {batch} images cannot be divided among {number} processes: train_dataloader.batch_size is '
+            'that of all of them together; use a multiple of their number']
 
 
 def processes() -> int:

@@ -8,6 +8,7 @@ from itertools import islice
 
 import torch
 from mmengine.config import Config
+from mmengine.dataset import InfiniteSampler
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, PARAM_SCHEDULERS
 from mmengine.runner import Runner
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from ..datasets.introspect import transforms_of
 from ..datasets.pairs import error_line
-from ..settings import type_name
+from ..settings import look_up, type_name
 from .pairs import class_of, processes
 
 # Other constructors look for parts of the real model.
@@ -109,6 +110,8 @@ def wrong_batches(cfg: Config, name: str, dataset: object) -> list[str]:
         name: The data loader's.
         dataset: Its dataset.
     """
+    if not cfg.get(f'{name.partition("_")[0]}_cfg'):
+        return []  # not the config of a run
     try:
         loader = Runner.build_dataloader(dict(cfg[name], dataset=Uncopied(dataset)), seed=0)
     except Exception as error:
@@ -116,6 +119,8 @@ def wrong_batches(cfg: Config, name: str, dataset: object) -> list[str]:
     share = (loader.batch_size or 1) // (processes() if name == 'train_dataloader' else 1)
     if loader.drop_last and len(dataset) < share:
         return [f'drop_last=True leaves no batch, as there are {len(dataset)} samples and batch_size is {share}']
+    if name == 'train_dataloader' and (problem := lonely_image(cfg, loader, share)):
+        return [problem]
     if any(type(transform).__name__ == 'TestTimeAug' for transform in transforms_of(dataset)):
         return []
     try:
@@ -123,6 +128,35 @@ def wrong_batches(cfg: Config, name: str, dataset: object) -> list[str]:
     except Exception as error:
         return [f'an image cannot be loaded: {error_line(error)}']
     return [problem for batch in samples if (problem := batch_problem(cfg, name, loader, batch))][:1]
+
+
+# Heads that pool an image into one pixel, whose normalisation over a batch needs two.
+POOLING_HEADS = ('PSPHead', 'UPerHead', 'ASPPHead', 'DepthwiseSeparableASPPHead')
+
+
+def lonely_image(cfg: Config, loader: DataLoader, share: int) -> str | None:
+    """Says that a process gets a batch of one image, for which a head with batch normalisation has no statistics.
+
+    Args:
+        cfg: The whole config.
+        loader: The data loader of the training.
+        share: How many images of a whole batch a process gets.
+    """
+    head = (cfg.get('model') or {}).get('decode_head')
+    norm = type_name(look_up(head, 'norm_cfg')) if isinstance(head, dict) else ''
+    across = norm == 'SyncBN' and processes() > 1 and torch.cuda.is_available()
+    if type_name(head) not in POOLING_HEADS or norm not in ('BN', 'SyncBN') or across:
+        return None
+    if type_name(head) in POOLING_HEADS[:2] and 1 not in head.get('pool_scales', (1, 2, 3, 6)):
+        return None
+    said = (f'{type_name(head)} pools each image into one pixel, and its {norm} cannot be computed from a single one: '
+            'use GN, or ')
+    if share == 1:
+        return f'batch_size gives each process one image. {said}2 images or more for each process'
+    endless = isinstance(loader.sampler, InfiniteSampler)
+    if not endless and not loader.drop_last and processes() == 1 and len(loader.sampler) % share == 1:
+        return f'the last batch of an epoch of {len(loader.sampler)} has one image. {said}drop_last=True'
+    return None
 
 
 def first_samples(loader: DataLoader) -> Iterator[list[dict]]:
