@@ -1,9 +1,93 @@
 """Configs as plain data: looked up by dotted keys, compared, and written as JSON."""
 
+import inspect
 import json
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
+from mmengine.config.lazy import LazyAttr, LazyObject
+
+
+class ConfigWithClasses(Config):
+    """A config in which ``type`` may be a class or a function, whose text has the places they are imported from.
+
+    MMEngine 0.10.7 writes the ``repr`` of a class into the text of a config, which is no Python.
+    """
+
+    def to_dict(self, keep_imported: bool = False) -> dict:
+        """Returns plain data with ``'torch.optim.SGD'`` for the class; ``keep_imported`` has no effect here."""
+        return with_places(self._cfg_dict)
+
+
+def with_classes(cfg: Config) -> Config:
+    """Imports what a config of MMEngine's new style names, and lets any config with classes in it be written.
+
+    Args:
+        cfg: A config from ``Config.fromfile`` or made of dicts.
+
+    Returns:
+        The config itself if there is no class in it; else one in which each imported name is what it stands for,
+        without the names that its imports have left at the top level.
+
+    Raises:
+        ImportError: a name cannot be imported; the message says which, and where it stands.
+    """
+    if isinstance(cfg, ConfigWithClasses) or not any(map(is_object, flatten(lazily(cfg)).values())):
+        return cfg
+    names = [name for name in cfg if name not in cfg._imported_names]
+    return ConfigWithClasses(ConfigDict({name: built(cfg[name]) for name in names}), filename=cfg.filename,
+                             format_python_code=cfg._format_python_code)
+
+
+def lazily(cfg: Config) -> dict:
+    """Returns a config as plain dicts in which nothing of what it names has been imported."""
+    return cfg._cfg_dict._to_lazy_dict()
+
+
+def is_object(value: object) -> bool:
+    """Returns whether a value of a config is a class or a function, or the name of something to be imported."""
+    return isinstance(value, (type, LazyObject, LazyAttr)) or inspect.isroutine(value)
+
+
+def built(value: object) -> object:
+    """Returns a value of a config with all that it names imported."""
+    if isinstance(value, dict):
+        return {key: built(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(built(each) for each in value)
+    return value.build() if isinstance(value, (LazyObject, LazyAttr)) else value
+
+
+def with_places(value: object) -> object:
+    """Returns plain data in which classes and functions stand as the places they are imported from."""
+    if isinstance(value, dict):
+        return {key: with_places(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(with_places(each) for each in value)
+    return place_of(value) if is_object(value) else value
+
+
+def place_of(value: type | Callable) -> str:
+    """Returns where a class or a function can be imported from, as high in its package as it is offered."""
+    parts = value.__module__.split('.')
+    modules = ('.'.join(parts[:i]) for i in range(1, len(parts)))
+    offered = (module for module in modules if getattr(sys.modules.get(module), value.__name__, None) is value)
+    return f'{next(offered, value.__module__)}.{value.__qualname__}'
+
+
+def type_name(settings: object, default: str = '') -> str:
+    """Returns the name of the class that settings are for, without scope and module.
+
+    Args:
+        settings: A dict whose ``type`` is a name, as ``'mmseg.IoUMetric'``, or a class; or an object that is built
+            already, whose class counts.
+        default: The name where there is no ``type``.
+    """
+    if not isinstance(settings, dict):
+        return default if settings is None else type(settings).__name__
+    kind = settings.get('type') or default
+    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
 
 
 def look_up(cfg: Config | dict, path: str) -> object:
@@ -14,8 +98,9 @@ def look_up(cfg: Config | dict, path: str) -> object:
 
 
 def settings_of(cfg: Config) -> str:
-    """Returns a config as JSON; values that JSON cannot express become text."""
-    return json.dumps(cfg.to_dict(), default=lambda value: getattr(value, '__qualname__', None) or repr(value))
+    """Returns a config as JSON: classes and functions become their names, and other objects text."""
+    plain = cfg._cfg_dict.to_dict()
+    return json.dumps(plain, default=lambda value: getattr(value, '__qualname__', None) or repr(value))
 
 
 def flatten(value: object, name: str = '') -> dict[str, object]:

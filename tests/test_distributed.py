@@ -61,6 +61,18 @@ def test_only_gradients_of_what_is_trained_are_sent_and_frozen_weights_once(tmp_
     assert model.find_unused_parameters is False
 
 
+@pytest.mark.parametrize('options, unused, static', [
+    (dict(find_unused_parameters=True), True, False),
+    (dict(model_wrapper_cfg=dict(static_graph=True)), False, True),
+    (dict(model_wrapper_cfg=dict(type='MMDistributedDataParallel', static_graph=True), find_unused_parameters=True),
+     True, True),
+    (dict(model_wrapper_cfg=dict(find_unused_parameters=False), find_unused_parameters=True), False, False),
+])
+def test_options_of_data_parallel_training_hold_without_a_gpu(options, unused, static, tmp_path, group):
+    runner = Runner.from_cfg(tiny_config(tmp_path, launcher='pytorch', **options))
+    assert (runner.model.find_unused_parameters, runner.model.static_graph) == (unused, static)
+
+
 def all_hooks(monkeypatch, of_others: list[int]) -> tuple[SimpleNamespace, list]:
     """A runner with the hooks that vote, beside another process whose votes are ``of_others``; and all exchanges."""
     exchanges = []

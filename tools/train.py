@@ -15,6 +15,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--overwrite', action='store_true', help='start over where the work directory holds a run')
     parser.add_argument('--amp', nargs='?', const='bf16', choices=['bf16', 'fp16'],
                         help='mixed precision; bf16 where nothing follows (fp16 needs a GPU)')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate by the batch, of all '
+                        'processes together, over the config\'s auto_scale_lr.base_batch_size')
     parser.add_argument('--track', nargs='+', action='extend', choices=TRACKERS, help='show gates, losses and '
                         'pictures in these too, in which the run is called as its work directory; MLflow writes '
                         'mlflow.db beside that, unless MLFLOW_TRACKING_URI names a server')
@@ -30,6 +32,8 @@ def main() -> None:
         cfg = engine.read_config(args.config, args.cfg_options, args.work_dir, args.launcher, args.search_split,
                                  args.authors_protocol)
         engine.set_precision(cfg, args.amp)
+        if args.auto_scale_lr:
+            engine.set_scaling(cfg)
         engine.set_resume(cfg, args.resume, args.overwrite)
         engine.set_tracking(cfg, args.track)
         loaders = ('train_dataloader', 'val_dataloader')

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from ..adapters import VIT_SETTINGS, weights_sha256
 from ..checkpoints import fetch, load_vit
 from ..models import GatedPromptViT
+from ..settings import type_name
 
 
 class Encoder(nn.Module):
@@ -71,7 +72,7 @@ def read_encoder(cfg: Config, size: int) -> Encoder:
         FileNotFoundError: there is no such file.
     """
     backbone = cfg.model.get('backbone') or {}
-    if backbone.get('type') != 'GatedPromptViT':
+    if type_name(backbone) != 'GatedPromptViT':
         raise ValueError(f'{cfg.filename}: the backbone must be a GatedPromptViT, this one is {backbone.get("type")}')
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     if not preprocessor.get('mean') or not preprocessor.get('std'):

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from ..checkpoints.read import read_file, settings_in, weights_in
+from ..settings import type_name
 
 QUANTITIES = ('gates', 'selection_ratio', 'temperatures')
 LOGGED = re.compile(rf'({"|".join(QUANTITIES)})/block_(\d+)')  # as TrackingHook names them
@@ -191,7 +192,7 @@ def read_gates(state: dict[str, Tensor], name: str, backbone: dict | None = None
     if gates is None and temperatures is None:
         raise ValueError(f'{name} uses none of its gates: no block before the last one has prompts')
     prior = 0. - options.get('gate_init', 10.) if options else None
-    return GateReport(name, gates, temperatures, prior, options.get('type') == 'HardGatedPrompt')
+    return GateReport(name, gates, temperatures, prior, type_name(options) == 'HardGatedPrompt')
 
 
 def nan_outside(values: np.ndarray, first: int, end: int) -> np.ndarray:

@@ -20,6 +20,7 @@ from ..checkpoints import CheckpointError, fetch, read_file
 from ..checks.checkpoint import check_backbone
 from ..datasets import SampleError, label_rule
 from ..datasets.pairs import error_line
+from ..engine.config import load_config
 from ..models import GatedPromptViT
 from ..settings import unwrapped_datasets
 
@@ -159,7 +160,7 @@ def load_task(name: str, config: str | Path | Config, checkpoint: str | Path, fr
         CheckpointError: the checkpoint is damaged or of another model, or its ViT is missing or another one.
         ValueError: the model has no ViT, or none to share, or the config does not say how images are prepared.
     """
-    cfg = copy.deepcopy(config) if isinstance(config, Config) else Config.fromfile(config)
+    cfg = copy.deepcopy(config) if isinstance(config, Config) else load_config(config)
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         model = build_model(cfg).eval()
         vit = frozen_vit(model, name) if frozen else only_vit(model, name)

@@ -3,13 +3,16 @@
 from pathlib import Path
 
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from ..environment import is_first_process
-from .data import wrong_data
+from .data import wrong_data, wrong_model
 from .keys import misspelt_keys
 from .machine import full_disk, unused_gpu, wrong_device, wrong_work_dir
 from .missing import missing_checkpoint, missing_datasets, missing_weights
+from .pairs import missing_parts, senseless_pairs
+from .trials import wrong_optimizer
 from .values import odd_schedule, split_steps, wrong_backbone, wrong_numbers, wrong_paramwise
 
 MOST = 16  # problems that fit on one screen
@@ -37,7 +40,13 @@ def check_files(cfg: Config, loaders: tuple[str, ...], pretrained: bool, device:
     if pretrained:
         missing += missing_checkpoint(cfg.get('model', {}).get('backbone', {}).get('init_cfg'))
     wrong = misspelt_keys(cfg) + wrong_numbers(cfg, loaders) + wrong_device(cfg, device) + wrong_work_dir(cfg)
-    wrong += missing_weights(cfg) + wrong_backbone(cfg) + wrong_data(cfg, loaders, look_at_pairs=is_first_process())
+    wrong += missing_weights(cfg) + wrong_backbone(cfg)
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+        wrong += missing_parts(cfg, loaders) + senseless_pairs(cfg, loaders) + wrong_model(cfg)
+        if 'train_dataloader' in loaders:
+            wrong += wrong_optimizer(cfg)
+    # Images are loaded last, by one process, and only where nothing else is wrong.
+    wrong += wrong_data(cfg, loaders, look_at_pairs=is_first_process(), try_batches=not missing + wrong)
     refuse(missing, wrong)
 
 

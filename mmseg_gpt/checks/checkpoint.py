@@ -12,7 +12,7 @@ from ..adapters import unwrap
 from ..checkpoints import CheckpointError
 from ..checkpoints.read import settings_in
 from ..models import GatedPromptViT
-from ..settings import unwrapped_datasets
+from ..settings import type_name, unwrapped_datasets
 
 
 def check_evaluated(model: nn.Module, cfg: Config, checkpoint: dict, path: str | Path) -> None:
@@ -49,9 +49,10 @@ def check_backbone(model: nn.Module, checkpoint: dict, path: str | Path) -> None
     backbone = getattr(unwrap(model), 'backbone', None)
     trained = settings_in(checkpoint).get('model', {})
     options = dict(trained.get('module', trained).get('backbone') or {})
-    if not isinstance(backbone, GatedPromptViT) or options.pop('type', None) != 'GatedPromptViT':
+    if not isinstance(backbone, GatedPromptViT) or type_name(options) != 'GatedPromptViT':
         return
-    options.pop('init_cfg', None)
+    for name in ('type', 'init_cfg'):
+        options.pop(name, None)
     with torch.device('meta'):
         old, new = without_trace(GatedPromptViT(**options)), without_trace(backbone)
     changed = [f'  {name} was {old[name]} and is {new[name]}' for name in old if old[name] != new[name]]
@@ -94,4 +95,4 @@ def check_data(cfg: Config, checkpoint: dict, path: str | Path) -> None:
 
 def data(dataset: dict) -> tuple[str, str]:
     """Returns the type of a dataset and the last part of its folder, which stays the same when data is moved."""
-    return str(dataset.get('type')), Path(dataset.get('data_root') or '').name
+    return type_name(dataset), Path(dataset.get('data_root') or '').name

@@ -14,20 +14,23 @@ from ..datasets.introspect import has_transform, highest_class, label_rule, rota
 from ..datasets.left_out import left_out
 from ..datasets.pairs import error_line, inspect_pair
 from ..resources import command_of
-from ..settings import unwrapped_datasets
+from ..settings import look_up, type_name, unwrapped_datasets
 from .missing import missing_files
+from .trials import wrong_batches, wrong_losses
 
 PAIRS, SECONDS = 32, 5.  # how many pairs of a dataset are looked at, and for how long at most
 SHOWN = 4
 
 
-def wrong_data(cfg: Config, loaders: tuple[str, ...], look_at_pairs: bool = True) -> list[str]:
+def wrong_data(cfg: Config, loaders: tuple[str, ...], look_at_pairs: bool = True,
+               try_batches: bool = False) -> list[str]:
     """Says what is wrong with the datasets of the data loaders; :mod:`.missing` says which folders are missing.
 
     Args:
         cfg: The whole config.
         loaders: The names of the data loaders that will be used, all of which the config has.
         look_at_pairs: Whether to open files; where there are several processes, one is enough.
+        try_batches: Whether to load a few images of each data loader too, where they are right.
     """
     problems, classes = [], {}
     for loader in loaders:
@@ -36,17 +39,41 @@ def wrong_data(cfg: Config, loaders: tuple[str, ...], look_at_pairs: bool = True
             continue
         with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
             dataset, found = build_dataset(config)
-        if dataset is not None:
-            names = getattr(dataset, 'metainfo', {}).get('classes')
-            classes[loader] = tuple(names) if names else None
-            found += wrong_classes(cfg, dataset)
-            if look_at_pairs:
-                found += wrong_pairs(dataset)
-                warn_of_left_out(dataset, loader)
+            if dataset is not None:
+                names = getattr(dataset, 'metainfo', {}).get('classes')
+                classes[loader] = tuple(names) if names else None
+                found += wrong_classes(cfg, dataset)
+                if look_at_pairs:
+                    found += wrong_pairs(dataset)
+                    warn_of_left_out(dataset, loader)
+                    if try_batches and not found:
+                        found = wrong_batches(cfg, loader, dataset)
         problems += [f'{loader}: {problem}' for problem in found]
     if len(set(classes.values()) - {None}) > 1:
         problems.append(f'the datasets of {" and ".join(classes)} have other classes, or another order of them: '
                         'give them the same metainfo')
+    return problems
+
+
+def wrong_model(cfg: Config) -> list[str]:
+    """Says which parts of a model do not go together: heads and losses, padding and labels, test-time augmentation.
+
+    Args:
+        cfg: The whole config; its default scope must be the current one.
+    """
+    model, problems = cfg.get('model') or {}, []
+    inside = model.get('module', model)
+    if type_name(model) == 'SegTTAModel' and type_name(inside) == 'LeanEncoderDecoder' and not look_up(
+            inside, 'test_cfg.keep_logits'):
+        problems.append('tta_model SegTTAModel needs the logits that LeanEncoderDecoder does not keep: use '
+                        'tta_model.type=LeanSegTTAModel')
+    padding = look_up(inside, 'data_preprocessor') or {}
+    for path, head in heads(model, 'model'):
+        problems += wrong_losses(path, head)
+        ignored = head.get('ignore_index', 255)
+        if type_name(padding) == 'SegDataPreProcessor' and padding.get('seg_pad_val', 255) != ignored:
+            problems.append(f'model.data_preprocessor.seg_pad_val is {padding.get("seg_pad_val", 255)}, but '
+                            f'{path}.ignore_index is {ignored}: the labels of padding would count. Make them equal')
     return problems
 
 
@@ -69,7 +96,7 @@ def build_dataset(config: ConfigDict) -> tuple[object | None, list[str]]:
             problems = [problem for source in unlisted for problem in check_folders(source) or left_out(source)]
         except Exception:
             problems = []  # it is the first error that counts
-        return None, problems or [f'{config.get("type")} cannot be built: {error_line(error)}']
+        return None, problems or [f'{type_name(config)} cannot be built: {error_line(error)}']
 
 
 def warn_of_left_out(dataset: object, loader: str) -> None:

@@ -11,7 +11,7 @@ from mmengine.registry import OPTIMIZERS
 from torch import nn
 
 from ..adapters import frozen_state, unwrap
-from ..settings import look_up
+from ..settings import look_up, type_name
 
 NVIDIA_DRIVER = Path('/proc/driver/nvidia/version')
 
@@ -22,7 +22,7 @@ def wrong_device(cfg: Config, device: str) -> list[str]:
         '--device cuda': device == 'cuda',
         f'CUDA_VISIBLE_DEVICES={os.environ.get("CUDA_VISIBLE_DEVICES")}': bool(visible_gpus()),
     }
-    wrapper = look_up(cfg, 'optim_wrapper.type')
+    wrapper = type_name(cfg.get('optim_wrapper'))
     problems = []
     if not torch.cuda.is_available():
         problems = [f'{name} asks for a GPU, but {no_gpu()}' for name, is_asked in asked.items() if is_asked]

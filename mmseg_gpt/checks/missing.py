@@ -5,7 +5,7 @@ from pathlib import Path
 from mmengine.config import Config, ConfigDict
 
 from ..checkpoints import CheckpointError, address_of, is_remote, locate
-from ..settings import unwrapped_datasets
+from ..settings import type_name, unwrapped_datasets
 from .published import PUBLISHED, Published
 
 OWN_DATASET = '        set:        data_root and data_prefix of the data loaders in the config'
@@ -40,8 +40,7 @@ def is_there(path: Path) -> bool:
 
 def published(dataset: ConfigDict) -> Published | None:
     """Returns what :mod:`.published` says of a dataset config, if anything."""
-    kind = dataset.get('type')
-    return PUBLISHED.get(kind.rpartition('.')[2] if isinstance(kind, str) else getattr(kind, '__name__', None))
+    return PUBLISHED.get(type_name(dataset))
 
 
 def missing_datasets(datasets: list[ConfigDict]) -> list[str]:
@@ -49,7 +48,7 @@ def missing_datasets(datasets: list[ConfigDict]) -> list[str]:
     absent: dict[tuple, dict[str, list[str]]] = {}
     for dataset in (source for each in datasets for source in unwrapped_datasets(each)):
         if files := missing_files(dataset):
-            entry = published(dataset) or Published(f'The dataset ({dataset.type})', OWN_DATASET)
+            entry = published(dataset) or Published(f'The dataset ({type_name(dataset)})', OWN_DATASET)
             said = f'{entry.name}: {"not there, or empty:" if entry.layouts else "no files in"}'
             absent.setdefault((said, entry.how), {}).setdefault(dataset.get('data_root') or '', []).extend(files)
     return [told(said, how, roots) for (said, how), roots in absent.items()]

@@ -10,7 +10,7 @@ from torch import nn
 
 from ..adapters import unwrap
 from ..models import GatedPromptViT
-from ..settings import look_up
+from ..settings import look_up, type_name
 
 # The least that a number of this name may be, wherever in its section it stands.
 LEAST = dict(max_iters=1, max_epochs=1, val_interval=1, val_begin=0, batch_size=1, num_workers=0, num_tokens=1,
@@ -37,6 +37,8 @@ def wrong_numbers(cfg: Config, loaders: tuple[str, ...]) -> list[str]:
     for loader in loaders:
         if cfg[loader].get('persistent_workers') and cfg[loader].get('num_workers') == 0:
             problems.append(f'{loader}: persistent_workers=True needs num_workers of 1 or more; set it to False')
+    if look_up(cfg, 'optim_wrapper.clip_grad.max_norm') == 0:
+        problems.append('optim_wrapper.clip_grad.max_norm is 0, so that nothing would be learnt; set clip_grad to None')
     test_cfg = look_up(cfg, 'model.test_cfg') or {}
     stride, crop = test_cfg.get('stride'), test_cfg.get('crop_size')
     if test_cfg.get('mode') == 'slide' and stride and crop and any(s > c for s, c in zip(stride, crop)):
@@ -60,8 +62,9 @@ def numbers(value: object, path: str) -> Iterator[tuple[str, str, object]]:
 def wrong_backbone(cfg: Config) -> list[str]:
     """Says which option of our backbone is out of its range; it is built without memory for its weights."""
     options = dict(look_up(cfg, 'model.backbone') or {})
-    if options.pop('type', None) != 'GatedPromptViT':
+    if type_name(options) != 'GatedPromptViT':
         return []
+    del options['type']
     try:
         with torch.device('meta'):
             GatedPromptViT(**options)
@@ -80,8 +83,11 @@ def wrong_paramwise(cfg: Config, model: nn.Module) -> list[str]:
 
 
 def split_steps(cfg: Config) -> list[str]:
-    """Returns a warning of checkpoints in the middle of a step, whose gradients a resumed run would lack."""
-    counts = look_up(cfg, 'optim_wrapper.accumulative_counts') or 1
+    """Returns warnings of steps that are longer than the run, or have checkpoints in them, which lack gradients."""
+    counts, length = look_up(cfg, 'optim_wrapper.accumulative_counts') or 1, look_up(cfg, 'train_cfg.max_iters')
+    if length and counts > length:
+        return [f'optim_wrapper.accumulative_counts is {counts}, but the run has {length} iterations: it makes one '
+                'step only']
     hook = look_up(cfg, 'default_hooks.checkpoint') or {}
     if hook.get('by_epoch', True) or hook.get('interval', -1) % counts == 0:
         return []

@@ -1,7 +1,7 @@
 """Running: from a config to a run that can be trusted and resumed, with its hooks, and with its errors in words."""
 
 from ..checks import check_files, check_options, check_run
-from .config import read_config, set_resume
+from .config import read_config, set_resume, set_scaling
 from .errors import RunStopped, errors_in_words
 from .hooks import (
     AgreeHook,
@@ -25,5 +25,5 @@ __all__ = [
     'AgreeHook', 'AtomicCheckpointHook', 'Bf16OptimWrapper', 'IgnoredBatchHook', 'NonFiniteHook', 'ParameterTableHook',
     'ProgressHook', 'RunStopped', 'Runner', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'TrackingHook',
     'TrainedPartsConstructor', 'ValidationPicturesHook', 'check_files', 'check_options', 'check_run', 'errors_in_words',
-    'read_config', 'set_precision', 'set_resume', 'set_test_precision', 'set_tracking'
+    'read_config', 'set_precision', 'set_resume', 'set_scaling', 'set_test_precision', 'set_tracking'
 ]

@@ -1,17 +1,21 @@
 """From what the tools are given to a config that the runner can start."""
 
 import argparse
+import importlib
+import logging
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
+from mmengine.logging import print_log
 
 from ..checkpoints import CheckpointError
 from ..checks import check_options
 from ..models.complete import explicit
 from ..resources import find_config_file, nearest_configs
-from ..settings import look_up
+from ..settings import look_up, with_classes
 from .resume import POINTER, newest_checkpoint
 
 
@@ -55,16 +59,11 @@ def find_config(config: str) -> Config:
     """
     if file := find_config_file(config):
         try:
-            cfg = Config.fromfile(file)
-        except OSError as error:  # not a suffix of configs, or a base is not there
-            raise SystemExit(f'{config} cannot be read as a config: {error}') from error
-        except ImportError as error:
-            raise SystemExit(not_importable(config, error)) from error
-        if not cfg.get('model'):
-            raise SystemExit(f'{config} has no model: it is a part of configs')
-        try:
+            cfg = load_config(file)
+            if not cfg.get('model'):
+                raise SystemExit(f'{config} has no model: it is a part of configs')
             return explicit(cfg)
-        except ValueError as error:
+        except (ImportError, ValueError) as error:
             raise SystemExit(f'{config}: {error}') from error
     name = Path(config).stem
     if not name.startswith('cls_'):
@@ -77,15 +76,87 @@ def find_config(config: str) -> Config:
     except ValueError as error:
         raise SystemExit(str(error)) from error
     except ImportError as error:
-        raise SystemExit(not_importable(config, error)) from error
+        raise SystemExit(f'{config}: {error}') from error
 
 
-def not_importable(config: str, error: ImportError) -> str:
-    """Says which module of a config's ``custom_imports`` cannot be imported, by the first error behind MMEngine's."""
-    while isinstance(error.__cause__ or error.__context__, ImportError):
-        error = error.__cause__ or error.__context__
-    return (f'{config} imports what cannot be imported: {error}. Classification needs mmpretrain and torchvision; see '
-            '"Install" in docs/get_started.md')
+# What a config imports if it names none of our modules, by its default scope.
+OWN_MODULES = {'mmseg': ['mmseg_gpt', 'mmseg_gpt.segmentation'],
+               'mmpretrain': ['mmseg_gpt', 'mmseg_gpt.classification.datasets']}
+
+
+def load_config(file: str | Path) -> Config:
+    """Reads a config of either of MMEngine's styles, with all that it imports.
+
+    The modules in ``custom_imports`` and those that a config of the new style imports may lie beside the config. Where
+    a config's own ``custom_imports`` have taken the place of ours, ours are put back.
+
+    Args:
+        file: A config file.
+
+    Raises:
+        ValueError: it cannot be read as a config.
+        ImportError: a module cannot be imported; the message says which, and why.
+    """
+    try:
+        cfg = Config.fromfile(file, import_custom_modules=False)
+    except Exception as error:  # a config is Python, so any
+        raise ValueError(f'it cannot be read as a config: {error}') from error
+    custom = cfg.get('custom_imports') or {}
+    own = OWN_MODULES.get(cfg.get('default_scope'), [])
+    modules = custom.get('imports') or []
+    modules = [modules] if isinstance(modules, str) else list(modules)
+    if custom and not any(is_own(module) for module in modules):
+        modules = cfg.custom_imports.imports = [*own, *modules]
+    if cfg._imported_names or not all(map(is_own, modules)):
+        look_beside(file)
+    import_modules([*own, *(module for module in modules if module not in own)],
+                   optional=custom.get('allow_failed_imports', False))
+    try:
+        return with_classes(cfg)
+    except Exception as error:  # LazyObject.build raises what the module does
+        raise ImportError(import_problem(str(error), error)) from error
+
+
+def is_own(module: str) -> bool:
+    """Returns whether a module is one of this package."""
+    return module.partition('.')[0] == __name__.partition('.')[0]
+
+
+def look_beside(file: str | Path) -> None:
+    """Lets Python, and the workers it starts, find modules beside a config, after all others."""
+    folder = str(Path(file).resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
+
+
+def import_modules(modules: Sequence[str], optional: bool) -> None:
+    """Imports modules.
+
+    Args:
+        modules: Their names.
+        optional: Whether to go on, with a warning, without those that cannot be imported.
+
+    Raises:
+        ImportError: the message says which module cannot be imported, and why.
+    """
+    for module in modules:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # importing runs the module, so any
+            said = import_problem(f'custom_imports names {module}, which cannot be imported: {error!r}', error)
+            if not optional:
+                raise ImportError(said) from error
+            print_log(said, logger='current', level=logging.WARNING)
+
+
+def import_problem(said: str, error: Exception) -> str:
+    """Adds to what is said of a failed import what helps against it."""
+    package = (getattr(error, 'name', None) or '').partition('.')[0]
+    if package in ('mmpretrain', 'torchvision'):
+        return f'{said}. Classification needs mmpretrain and torchvision; see "Install" in docs/get_started.md'
+    if isinstance(error, ModuleNotFoundError):
+        return f'{said}. Modules are looked for beside the config and in PYTHONPATH'
+    return said
 
 
 def follow_protocol(cfg: Config, protocol: str) -> None:
@@ -123,6 +194,23 @@ def find_launcher(launcher: str | None) -> str:
         raise SystemExit('--launcher pytorch: start the tool with torchrun, as in torchrun --nproc-per-node 8 '
                          '-m mmseg_gpt train CONFIG')
     return launcher or ('pytorch' if under_torchrun else 'none')
+
+
+def set_scaling(cfg: Config) -> None:
+    """Makes a config scale its learning rates by the batch over ``auto_scale_lr.base_batch_size``.
+
+    The batch is ``train_dataloader.batch_size``, which all processes share; accumulated gradients do not count.
+
+    Args:
+        cfg: Is changed.
+
+    Raises:
+        SystemExit: the config does not say for which batch its learning rates are.
+    """
+    if not look_up(cfg, 'auto_scale_lr.base_batch_size'):
+        raise SystemExit('--auto-scale-lr: the config does not say for which batch its learning rate is; add '
+                         '--cfg-options auto_scale_lr.base_batch_size=N')
+    cfg.auto_scale_lr.enable = True
 
 
 def set_resume(cfg: Config, resume: str | bool, overwrite: bool = False) -> None:

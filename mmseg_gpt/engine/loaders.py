@@ -5,6 +5,7 @@ import torch
 from mmengine.logging import print_log
 from torch.utils.data import DataLoader
 
+from ..settings import type_name
 from .reproducible import seeded
 
 
@@ -40,7 +41,7 @@ def guarded(dataloader: dict) -> dict:
     :mod:`.reproducible` does not seed.
     """
     loader, dataset = dataloader.copy(), dataloader['dataset']
-    if isinstance(dataset, dict) and dataset['type'] not in ('GuardedDataset', 'SeededDataset'):
+    if isinstance(dataset, dict) and type_name(dataset) not in ('GuardedDataset', 'SeededDataset'):
         loader['dataset'] = dict(type='GuardedDataset', dataset=dataset)
     if loader.get('batch_sampler') is None and 'worker_init_fn' not in loader:
         loader.pop('disable_subprocess_warning', None)  # an option of what is replaced

@@ -9,6 +9,8 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import OPTIM_WRAPPERS
 from torch import nn
 
+from ..settings import type_name
+
 
 @OPTIM_WRAPPERS.register_module()
 class Bf16OptimWrapper(OptimWrapper):
@@ -36,7 +38,7 @@ def set_precision(cfg: Config, amp: str | None) -> None:
     if amp is None:
         return
     wanted = {'bf16': 'Bf16OptimWrapper', 'fp16': 'AmpOptimWrapper'}[amp]
-    present = cfg.optim_wrapper.get('type', 'OptimWrapper')
+    present = type_name(cfg.optim_wrapper, 'OptimWrapper')
     if present not in ('OptimWrapper', wanted):
         raise SystemExit(f'--amp {amp} cannot replace the optim_wrapper "{present}" of this config')
     check_device(amp)

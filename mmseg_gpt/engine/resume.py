@@ -149,7 +149,7 @@ def check_settings(checkpoint: dict, cfg: Config, path: str | Path) -> None:
     old, new = (flatten(json.loads(settings)) for settings in (old, settings_of(cfg)))
     changed = {k: f'  {k}: {json.dumps(old.get(k))} -> {json.dumps(new.get(k))}'
                for k in sorted(old.keys() | new.keys())
-               if old.get(k) != new.get(k) and not is_under(k, OUTSIDE)}
+               if unplaced(k, old.get(k)) != unplaced(k, new.get(k)) and not is_under(k, OUTSIDE)}
     fixed = [line for key, line in changed.items() if is_under(key, FIXED) and not is_under(key, FREE)]
     if fixed:
         raise CheckpointError(
@@ -159,6 +159,11 @@ def check_settings(checkpoint: dict, cfg: Config, path: str | Path) -> None:
     if changed:
         print_log('\n'.join(['settings that have changed since the run was started:', *changed.values()]),
                   logger='current', level=logging.WARNING)
+
+
+def unplaced(key: str, value: object) -> object:
+    """Returns the value of a setting; of a class only the name, which its place or scope may stand before."""
+    return value.rpartition('.')[2] if key.rpartition('.')[2] == 'type' and isinstance(value, str) else value
 
 
 def check_same_start(checkpoint: dict | None, work_dir: str | Path) -> None:

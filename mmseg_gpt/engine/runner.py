@@ -23,7 +23,7 @@ from ..checkpoints import CheckpointError, fetch, read_file
 from ..checkpoints.write import write_checkpoint
 from ..checks.checkpoint import check_evaluated
 from ..models.complete import explicit
-from ..settings import settings_of
+from ..settings import settings_of, type_name, with_classes
 from .loaders import build_loader, training_loader
 from .reproducible import begin_in_the_middle, skip_what_is_done
 from .resume import check_classes, check_same_start, find_resumed
@@ -54,7 +54,7 @@ class Runner(mmengine.runner.Runner):
 
     @classmethod
     def from_cfg(cls, cfg: Config) -> 'Runner':
-        return super().from_cfg(explicit(cfg))
+        return super().from_cfg(explicit(with_classes(cfg)))
 
     def _log_env(self, env_cfg: dict) -> None:
         # MMEngine would import torchvision for the number of its version.
@@ -71,10 +71,14 @@ class Runner(mmengine.runner.Runner):
         super().set_randomness(seed, diff_rank_seed=False, deterministic=deterministic)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        unused = {name: self.cfg[name] for name in ('find_unused_parameters', ) if name in self.cfg}
         if self.distributed and not torch.cuda.is_available():
             model = revert_sync_batchnorm(model)
             # The runner would set device_ids, which CPU modules must not have.
-            model_wrapper_cfg = dict(type='MMDistributedDataParallel', device_ids=None, broadcast_buffers=True)
+            model_wrapper_cfg = dict(dict(type='MMDistributedDataParallel', broadcast_buffers=True, **unused),
+                                     **(model_wrapper_cfg or {}), device_ids=None)
+        elif self.distributed and model_wrapper_cfg is not None:
+            model_wrapper_cfg = dict(unused, **model_wrapper_cfg)
         return super().wrap_model(model_wrapper_cfg, model)
 
     def register_hooks(self, default_hooks: dict[str, Hook | dict] | None = None,
@@ -100,6 +104,25 @@ class Runner(mmengine.runner.Runner):
             return super().train()
         finally:
             self.call_hook('release')
+
+    def test(self) -> dict:
+        with self.without_training():
+            return super().test()
+
+    def val(self) -> dict:
+        with self.without_training():
+            return super().val()
+
+    @contextmanager
+    def without_training(self) -> Iterator[None]:
+        """Keeps hooks that ask for the iteration from building a training, and with it the training data."""
+        loop = self._train_loop
+        if not isinstance(loop, BaseLoop):
+            self._train_loop = None
+        try:
+            yield
+        finally:
+            self._train_loop = loop
 
     def build_train_loop(self, loop: dict) -> BaseLoop:
         if isinstance(self._train_dataloader, dict):
@@ -195,15 +218,14 @@ class Runner(mmengine.runner.Runner):
 def with_atomic_checkpoints(default_hooks: dict[str, Hook | dict]) -> dict[str, Hook | dict]:
     """Returns default hooks in which AtomicCheckpointHook stands in the place of MMEngine's CheckpointHook."""
     checkpoint = default_hooks.get('checkpoint', {})
-    if isinstance(checkpoint, dict) and checkpoint.get('type', 'CheckpointHook') == 'CheckpointHook':
+    if isinstance(checkpoint, dict) and type_name(checkpoint, 'CheckpointHook') == 'CheckpointHook':
         checkpoint = dict(checkpoint, type='AtomicCheckpointHook')
     return dict(default_hooks, checkpoint=checkpoint)
 
 
 def with_standard_hooks(hooks: list[Hook | dict]) -> list[Hook | dict]:
     """Returns hooks together with those of ``STANDARD_HOOKS`` that are not among them."""
-    kinds = (hook['type'] if isinstance(hook, dict) else type(hook) for hook in hooks)
-    present = {kind if isinstance(kind, str) else kind.__name__ for kind in kinds}
+    present = set(map(type_name, hooks))
     return [*hooks, *(dict(type=name) for name in STANDARD_HOOKS if name not in present)]
 
 

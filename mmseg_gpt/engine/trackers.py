@@ -6,6 +6,8 @@ from pathlib import Path
 
 from mmengine.config import Config
 
+from ..settings import type_name
+
 PROJECT = 'mmseg_gpt'
 
 
@@ -50,7 +52,7 @@ def set_tracking(cfg: Config, names: list[str] | None) -> None:
         raise SystemExit(f'--track {" ".join(absent)}: not installed; pip install {" ".join(absent)}')
     visualizer = cfg.get('visualizer') or dict(type='Visualizer')
     backends = visualizer.get('vis_backends') or [dict(type='LocalVisBackend')]
-    present = {backend['type'] for backend in backends}
+    present = set(map(type_name, backends))
     chosen = {kind: options for kind, options in map(BACKENDS.get, names or []) if kind not in present}
     cfg.visualizer = dict(visualizer, vis_backends=[
         *backends, *(dict(type=kind, **options(Path(cfg.work_dir))) for kind, options in chosen.items())])

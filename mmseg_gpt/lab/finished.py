@@ -14,7 +14,7 @@ from mmengine.config import Config
 from ..checkpoints.read import read_file, settings_in
 from ..engine.resume import OUTSIDE, POINTER, named_checkpoint
 from ..resources import command_of
-from ..settings import flatten, is_under, settings_of
+from ..settings import flatten, is_under, settings_of, type_name
 from .scalars import SCALARS, read_scalars
 
 METRICS = {'': 'metrics.json', 'tta/': 'metrics_tta.json'}  # by the prefix that their numbers get
@@ -180,7 +180,7 @@ def decisive(settings: dict) -> dict[str, object]:
         settings = dict(settings, load_from=settings.get('started_from'))
     if settings.get('custom_hooks'):
         settings = dict(settings, custom_hooks=[
-            hook for hook in settings['custom_hooks'] if hook.get('type') not in WATCHING])
+            hook for hook in settings['custom_hooks'] if type_name(hook) not in WATCHING])
     return {key: value for key, value in flatten(settings).items()
             if not is_under(key, CIRCUMSTANCES) and key.rpartition('.')[2] not in LOADING}
 

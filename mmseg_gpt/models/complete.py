@@ -10,6 +10,7 @@ import copy
 from mmengine.config import Config
 from mmengine.registry import MODELS
 
+from ..settings import type_name
 from .vit import VisionTransformer, read_arch
 
 # Variables by which a config joins its bases; nothing reads them afterwards.
@@ -26,7 +27,7 @@ def explicit(cfg: Config) -> Config:
     if isinstance(vit, dict) and not vit.keys() <= (model.get('backbone') or {}).keys():
         raise ValueError('a base names a ViT, but model.backbone does not have its settings. A config needs a base of '
                          '_base_/heads, and model = dict(backbone=dict(**_base_.vit))')
-    if name_of(model) != 'LeanEncoderDecoder':
+    if type_name(model) != 'LeanEncoderDecoder':
         return cfg
     cfg = cfg.copy()
     cfg.model = complete(model)
@@ -72,7 +73,7 @@ def complete(model: dict) -> dict:
         width = arch['embed_dims']
         choose_taps(backbone, arch['num_layers'])
     if neck := model.get('neck'):
-        if name_of(neck) != 'Feature2Pyramid':
+        if type_name(neck) != 'Feature2Pyramid':
             width = None  # the heads have the neck's
         elif width is not None:
             neck.setdefault('embed_dim', width)
@@ -88,16 +89,10 @@ def complete(model: dict) -> dict:
     return model
 
 
-def name_of(settings: dict) -> str:
-    """Returns the name of the class that ``settings`` are for, without its scope."""
-    kind = settings.get('type', '')
-    return kind.rpartition('.')[2] if isinstance(kind, str) else kind.__name__
-
-
 def is_vit(backbone: dict) -> bool:
     """Returns whether a backbone is GatedPromptViT or another of our ViTs, which all have its ``arch``."""
     kind = backbone.get('type')
-    kind = kind if isinstance(kind, type) else MODELS.module_dict.get(name_of(backbone))
+    kind = kind if isinstance(kind, type) else MODELS.module_dict.get(type_name(backbone))
     return isinstance(kind, type) and issubclass(kind, VisionTransformer)
 
 

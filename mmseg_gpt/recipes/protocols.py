@@ -4,6 +4,7 @@ import copy
 
 from mmengine.config import Config
 
+from ..settings import type_name
 from .experiment import validation
 
 
@@ -20,7 +21,7 @@ def hold_out_for_search(cfg: Config) -> None:
         ValueError: the config has no validation images, or they are its test images.
     """
     dataset = cfg.get('test_dataloader', {}).get('dataset', {})
-    if dataset.get('type') == 'VTABTask':
+    if type_name(dataset) == 'VTABTask':
         cfg.train_dataloader.dataset.split = 'train800'
         validate_on(cfg, dict(dataset, split='val200'))
     loader = cfg.get('val_dataloader')

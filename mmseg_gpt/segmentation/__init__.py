@@ -1,5 +1,6 @@
 """What needs mmsegmentation, all in one place: importing this package registers it."""
 
+from . import losses  # noqa: F401  mends mmsegmentation's
 from .crop import HistogramRandomCrop
 from .linear_head import LinearHead
 from .metrics import PerClassIoUMetric

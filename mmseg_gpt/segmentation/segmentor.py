@@ -46,9 +46,10 @@ class LabelledSample(SegDataSample):
 class LeanEncoderDecoder(EncoderDecoder):
     """EncoderDecoder with the same parameters, options and predictions, and less time and memory in evaluation.
 
-    ``predict`` goes image by image, and no tensor with all classes of a whole image is made: overlapping windows are
-    added into one strip, as high as a window; finished rows are resized to the original size and become labels a few
-    at a time. Memory is bounded by the window's height times the image's width.
+    The images of a batch may have different sizes. ``predict`` goes image by image, and no tensor with all classes of
+    a whole image is made: overlapping windows are added into one strip, as high as a window; finished rows are resized
+    to the original size and become labels a few at a time. Memory is bounded by the window's height times the image's
+    width.
 
     ``test_cfg`` has two more options:
 
@@ -77,6 +78,14 @@ class LeanEncoderDecoder(EncoderDecoder):
     def __init__(self, *, num_classes: int | None = None, crop_size: tuple[int, int] | None = None,
                  **settings: object) -> None:
         super().__init__(**complete(ConfigDict(settings, num_classes=num_classes, crop_size=crop_size)))
+
+    def val_step(self, data: dict) -> list[SegDataSample]:
+        """Labels a batch whose images may have different sizes: then they go through the model one by one."""
+        return [sample for same in in_equal_sizes(data) for sample in super(LeanEncoderDecoder, self).val_step(same)]
+
+    def test_step(self, data: dict) -> list[SegDataSample]:
+        """Labels a batch as :meth:`val_step` does."""
+        return [sample for same in in_equal_sizes(data) for sample in super(LeanEncoderDecoder, self).test_step(same)]
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None) -> list[SegDataSample]:
         """Labels each pixel of images (B, 3, H, W) at the ``ori_shape`` in the samples.
@@ -196,3 +205,15 @@ def with_test_pipeline(cfg: Config) -> Config:
             cfg.test_pipeline = copy.deepcopy(pipeline)
             break
     return cfg
+
+
+def in_equal_sizes(data: dict) -> list[dict]:
+    """Divides a batch into its images if they have different sizes, as a preprocessor takes equal ones only.
+
+    Args:
+        data: The ``inputs``, (B, 3, H, W) or a list of (3, H, W), and whatever else has an entry for each image.
+    """
+    inputs = data['inputs']
+    if len({image.shape for image in inputs}) == 1:
+        return [data]
+    return [{name: values[i:i + 1] for name, values in data.items()} for i in range(len(inputs))]

@@ -94,6 +94,8 @@ class AtomicCheckpointHook(CheckpointHook):
                 old.unlink(missing_ok=True)
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:
+        if not self.save_best:
+            return  # the backend is not there yet where a validation is not part of a training
         backend = self.file_backend
         self.file_backend = late = LateRemoval(backend)
         try:

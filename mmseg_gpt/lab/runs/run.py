@@ -14,7 +14,7 @@ from ...checkpoints import CheckpointError, locate
 from ...engine import read_config
 from ...engine.resume import POINTER, named_checkpoint
 from ...files import file_sha256
-from ...settings import look_up, settings_of
+from ...settings import look_up, settings_of, type_name
 from ..finished import METRICS, decisive, numbers_in
 
 # The settings of a config that plans and searches change, by short names that also name the folders of runs.
@@ -218,5 +218,5 @@ def typed(command: Iterable[str]) -> str:
 def saving(config: Mapping) -> tuple[str, ...]:
     """Returns the setting that keeps the frozen ViT out of a classification run's checkpoints: 2 MB, not 330."""
     backbone = config.get('model', {}).get('backbone', {})
-    frozen = backbone.get('type') == 'GatedPromptViT' and backbone.get('frozen', True)
+    frozen = type_name(backbone) == 'GatedPromptViT' and backbone.get('frozen', True)
     return ('default_hooks.checkpoint.adapter_only=True', ) if frozen and 'head' in config['model'] else ()

@@ -11,7 +11,7 @@ from ...recipes.methods import METHODS, method_of
 from ...recipes.tasks import ADE20K, TASKS
 from ...recipes.titles import title
 from ...recipes.vits import VITS, settings_of_vit
-from ...settings import unwrapped_datasets
+from ...settings import type_name, unwrapped_datasets
 from ..compare import ground_differences
 from ..finished import FinishedRun, by_seed, differing, in_words
 from ..runs import SETTINGS, Run
@@ -90,7 +90,7 @@ def entry_of(run: FinishedRun, axis: Axis) -> Entry:
         ValueError: its backbone is none of ours, or has no prompts where these are what is compared.
     """
     backbone = run.settings['model'].get('backbone') or {}
-    if backbone.get('type') not in {method.backbone for method in METHODS.values()}:
+    if type_name(backbone) not in {method.backbone for method in METHODS.values()}:
         raise ValueError(f'{run.folder}: its backbone is no GatedPromptViT, so it has no place in this figure')
     if axis.value and not backbone.get('prompt'):
         raise ValueError(f'{run.folder} has no prompts, so it has no place in a figure by {axis.x}')
