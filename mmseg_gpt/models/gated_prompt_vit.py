@@ -15,7 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from ..checkpoints.fit import differences
 from ..checkpoints.read import CheckpointError
 from .prompts import DeepPrompt, GatedPrompt, HardGatedPrompt, ShallowPrompt
-from .vit import Block, VisionTransformer
+from .vit import Block, VisionTransformer, is_recorded
 
 FEATURE_MAPS = ('featmap', 'normed_featmap')
 OUT_TYPES = (*FEATURE_MAPS, 'cls_token', 'mean_patch', 'mean_prompt', 'mean_all')
@@ -158,7 +158,7 @@ class GatedPromptViT(VisionTransformer):
         outputs = []
         for i, block in enumerate(self.blocks[:last + 1]):
             if self.prompt is not None and i == self.start_block:
-                prompts = self.prompt.first(i, len(x))
+                prompts = self.prompt.first(i, x.shape[0])
             tokens = x if prompts is None else torch.cat([x, prompts.to(x.dtype)], dim=1)
             if i == last:
                 outputs.append(self._output(run(block, tokens, temperatures[i], wanted), grid))
@@ -172,9 +172,14 @@ class GatedPromptViT(VisionTransformer):
         return tuple(outputs)
 
     def _temperatures(self) -> tuple[Tensor | None, ...]:
-        """Clamps the temperatures to their range, as the authors do before every forward, and returns one a block."""
+        """Clamps the temperatures to their range, as the authors do before every forward, and returns one a block.
+
+        The optimizer goes on from the clamped values. A recorded program clamps too, and leaves its weights as they are.
+        """
         if self.temperature is None:
             return (None, ) * len(self.blocks)
+        if is_recorded():
+            return self.temperature.clamp(*self.temperature_range).unbind()
         self.temperature.data.clamp_(*self.temperature_range)
         return self.temperature.unbind()
 

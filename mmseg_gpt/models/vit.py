@@ -39,7 +39,7 @@ class PatchEmbed(nn.Module):
         """Returns the patch tokens (B, h*w, D) and their grid (h, w)."""
         height, width = images.shape[-2:]
         missing = (-width % self.patch_size, -height % self.patch_size)
-        if any(missing):
+        if is_open(missing) or any(missing):
             images = F.pad(images, (0, missing[0], 0, missing[1]))
         x = self.proj(images)  # (B, D, h, w)
         return x.flatten(2).transpose(1, 2), tuple(x.shape[-2:])
@@ -112,7 +112,7 @@ class Attention(nn.Module):
             wanted: The n tokens whose output is computed. All tokens are attended to.
         """
         qkv = self.qkv(x)
-        if torch.is_grad_enabled() and not torch.jit.is_tracing() and not torch.compiler.is_exporting():
+        if torch.is_grad_enabled() and not is_recorded():
             q, k, v = SplitHeads.apply(qkv, temperature, self.num_heads)
         else:
             q, k, v = heads_of(qkv, self.num_heads)
@@ -233,7 +233,7 @@ class VisionTransformer(BaseModule):
         patches, grid = self.patch_embed(images)
         pos_embed = resize_pos_embed(self.pos_embed, self.grid, grid)
         before = [self.cls_token + pos_embed[:, :1]] + ([] if self.reg_token is None else [self.reg_token])
-        return torch.cat([t.expand(len(patches), -1, -1) for t in before] + [patches + pos_embed[:, 1:]], dim=1), grid
+        return torch.cat([t.expand(patches.shape[0], -1, -1) for t in before] + [patches + pos_embed[:, 1:]], dim=1), grid
 
     def fit_pos_embed(self, pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
         """Resizes a position embedding to the grid of this ViT, in float32 at least.
@@ -284,12 +284,25 @@ def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], new_grid: tuple[i
     The interpolation is bicubic with ``align_corners=False``, the default of mmsegmentation's and mmpretrain's ViT
     (mmsegmentation's SETR configs ask for bilinear; the paper does not say). The entry of CLS stays as it is.
     """
-    if grid == new_grid:
+    if not is_open(new_grid) and grid == new_grid:
         return pos_embed
     cls, patches = pos_embed[:, :1], pos_embed[:, 1:]
     patches = patches.unflatten(1, grid).permute(0, 3, 1, 2)  # (1, D, h, w)
     patches = F.interpolate(patches, new_grid, mode='bicubic', align_corners=False)
     return torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1)
+
+
+def is_recorded() -> bool:
+    """Says whether torch is writing down the operations as a program: ``torch.export``, ``torch.jit.trace`` or ONNX."""
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+
+
+def is_open(sizes: tuple[int, ...]) -> bool:
+    """Says whether ``torch.export`` leaves one of these sizes open, so that no branch may depend on it."""
+    if not torch.compiler.is_exporting():
+        return False
+    from torch.fx.experimental.symbolic_shapes import has_static_value  # slow to import, and there by now
+    return not all(has_static_value(size) for size in sizes)
 
 
 def at_least_float32(x: Tensor) -> Tensor:
