@@ -21,7 +21,7 @@ from .models import GatedPromptViT
 
 # The settings of the backbone that decide the names and shapes of its frozen weights. They are plain values from which
 # no object is built, because a file must not say what to build.
-VIT_SETTINGS = ('arch', 'img_size', 'patch_size', 'layer_scale', 'num_registers')
+VIT_SETTINGS = ('arch', 'img_size', 'patch_size', 'layer_scale', 'num_registers', 'in_channels')
 
 
 def unwrap(model: nn.Module) -> nn.Module:

@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.registry import MODELS
 from test_configs import HEADS, build
 from test_heads import small
 from torch import Tensor, nn
@@ -32,7 +33,8 @@ def assert_same(one: tuple[Tensor, ...], other: tuple[Tensor, ...], tolerance: f
 @pytest.mark.parametrize('prompt, options', zip(STRATEGIES, OPTIONS))
 def test_an_exported_vit_takes_any_batch_and_size_of_images(prompt, options, tiny_vit):
     vit = tiny_vit(prompt=prompt, temperature=True, **options)
-    program = export(vit, (draw(2, 3, 32, 32).double(), ), dynamic_shapes=({0: BATCH, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}, ))
+    sizes = {0: BATCH, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    program = export(vit, (draw(2, 3, 32, 32).double(), ), dynamic_shapes=(sizes, ))
     for size in ((2, 32, 32), (1, 40, 56), (3, 37, 45)):
         images = draw(size[0], 3, *size[1:]).double()
         assert_same(program.module()(images), vit(images))
@@ -50,7 +52,8 @@ def test_a_program_of_one_size_is_exported_without_resizing(grad, strict, tiny_v
 
 
 @pytest.mark.parametrize('record', [
-    lambda vit, images: export(vit, (images, )).module(), lambda vit, images: torch.jit.trace(vit, images, check_trace=False)])
+    lambda vit, images: export(vit, (images, )).module(),
+    lambda vit, images: torch.jit.trace(vit, images, check_trace=False)])
 def test_a_program_clamps_temperatures_and_changes_no_weight(record, tiny_vit):
     vit = tiny_vit(temperature=True)
     wild = torch.tensor([20., 0.001, 1., -3.], dtype=torch.float64)
@@ -99,7 +102,7 @@ def test_training_at_the_bounds_is_bit_for_bit_that_of_the_authors(optimizer):
         hit |= {bound for bound in (0.01, 10.) if (ours.temperature <= 0.01).any() or (ours.temperature >= 10).any()}
         for (name, p), other in zip(ours.named_parameters(), theirs.parameters()):
             assert torch.equal(p, other), name
-            assert p.grad is None and other.grad is None or torch.equal(p.grad, other.grad), name
+            assert (p.grad is None and other.grad is None) or torch.equal(p.grad, other.grad), name
         for one, other in zip(steps[0].state.values(), steps[1].state.values()):
             assert all(torch.equal(torch.as_tensor(one[key]), torch.as_tensor(other[key])) for key in one)
     assert hit
@@ -130,6 +133,18 @@ def test_an_exported_segmentor_is_the_segmentor(head, backbone, whole, tmp_path)
             assert_same((program.module()(images), ), (model(images), ), 1e-5)
 
 
+def test_an_exported_classifier_is_the_classifier():
+    pytest.importorskip('mmpretrain')
+    arch = dict(embed_dims=24, num_layers=3, num_heads=2, mlp_ratio=2)
+    model = MODELS.build(dict(
+        type='mmpretrain.ImageClassifier', head=dict(type='mmpretrain.LinearClsHead', in_channels=24, num_classes=5),
+        backbone=dict(type='GatedPromptViT', arch=arch, img_size=32, patch_size=8, out_type='cls_token',
+                      prompt=STRATEGIES[3], temperature=True))).eval()
+    program = export(model, (draw(2, 3, 32, 32), ), dynamic_shapes=dict(inputs={0: BATCH}))
+    images = draw(5, 3, 32, 32)
+    assert_same((program.module()(images), ), (model(images), ), 1e-5)
+
+
 @pytest.mark.parametrize('prompt, options', zip(STRATEGIES, reversed(OPTIONS)))
 def test_onnx_runtime_computes_the_same(prompt, options, tmp_path, tiny_vit):
     pytest.importorskip('onnxscript')
@@ -148,8 +163,8 @@ def test_a_compiled_vit_trains_alike(tiny_vit):
     vit = tiny_vit(prompt=dict(STRATEGIES[3], dropout=0), temperature=True).train()
     other = copy.deepcopy(vit)
     images = draw(2, 3, 32, 32).double()
-    for each, run in ((vit, vit), (other, torch.compile(other, backend='aot_eager'))):
-        run(images)[0].pow(2).sum().backward()
+    for each in (vit, torch.compile(other, backend='aot_eager')):
+        each(images)[0].pow(2).sum().backward()
     for p, theirs in zip(vit.parameters(), other.parameters()):
         if p.requires_grad:
             torch.testing.assert_close(theirs.grad, p.grad)

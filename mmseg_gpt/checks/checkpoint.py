@@ -65,6 +65,7 @@ def without_trace(backbone: GatedPromptViT) -> dict[str, object]:
     return dict(
         out_type=backbone.out_type, out_indices=backbone.out_indices, start_block=backbone.start_block,
         prompt=type(backbone.prompt).__name__, num_heads=backbone.arch['num_heads'],
+        in_channels=backbone.in_channels,  # adapter-only files do not hold the patch embedding
         temperature_range=backbone.temperature_range)
 
 

@@ -54,6 +54,9 @@ class GatedPromptViT(VisionTransformer):
         layer_scale: True for DINOv2, whose blocks scale what they add (``blocks.0.ls1.gamma``).
         num_registers: Number of register tokens between CLS and patches (``reg_token``), which no output contains;
             4 for DINOv2 with registers.
+        in_channels: Number of channels of an image; 3 unless images are multispectral, depth or the like. A pretrained
+            patch embedding of 3 channels is turned into one of this number, see
+            :func:`mmseg_gpt.checkpoints.load.adapt_channels`. It is frozen like the rest of the ViT.
         with_cp: True recomputes the activations of each block in the backward instead of keeping them. It saves
             memory and costs one more forward of the ViT.
         init_cfg: ``dict(type='PretrainedViT', checkpoint=PATH)`` loads a pretrained ViT, strictly.
@@ -75,12 +78,14 @@ class GatedPromptViT(VisionTransformer):
                  norm_eps: float = 1e-6,
                  layer_scale: bool = False,
                  num_registers: int = 0,
+                 in_channels: int = 3,
                  with_cp: bool = False,
                  init_cfg: dict | None = None) -> None:
         check_init_cfg(init_cfg)
         # SETR reads the blocks without a final norm, because its heads have a norm of their own.
         super().__init__(arch, img_size, patch_size, norm_eps, final_norm=out_type != 'featmap',
-                         layer_scale=layer_scale, num_registers=num_registers, init_cfg=init_cfg)
+                         layer_scale=layer_scale, num_registers=num_registers, in_channels=in_channels,
+                         init_cfg=init_cfg)
         dims, depth = self.arch['embed_dims'], self.arch['num_layers']
         out_indices = (depth - 1, ) if out_indices is None else tuple(out_indices)
         check_outputs(depth, out_indices, out_type)
@@ -142,7 +147,7 @@ class GatedPromptViT(VisionTransformer):
         result, and patches never move. The last block computes only the tokens that are returned.
 
         Args:
-            images: Normalised images (B, 3, H, W).
+            images: Normalised images (B, in_channels, H, W).
 
         Returns:
             tuple: One tensor for each of ``out_indices``: (B, D, h, w) for feature maps, with
@@ -174,7 +179,7 @@ class GatedPromptViT(VisionTransformer):
     def _temperatures(self) -> tuple[Tensor | None, ...]:
         """Clamps the temperatures to their range, as the authors do before every forward, and returns one a block.
 
-        The optimizer goes on from the clamped values. A recorded program clamps too, and leaves its weights as they are.
+        The optimizer goes on from the clamped values. A recorded program clamps too, and its weights stay as they are.
         """
         if self.temperature is None:
             return (None, ) * len(self.blocks)
