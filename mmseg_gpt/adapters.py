@@ -18,10 +18,11 @@ from .checkpoints.load import load_vit
 from .checkpoints.read import CheckpointError, weights_in
 from .files import file_sha256
 from .models import GatedPromptViT
+from .models.updates import rename_old
 
 # The settings of the backbone that decide the names and shapes of its frozen weights. They are plain values from which
 # no object is built, because a file must not say what to build.
-VIT_SETTINGS = ('arch', 'img_size', 'patch_size', 'layer_scale', 'num_registers')
+VIT_SETTINGS = ('arch', 'img_size', 'patch_size', 'layer_scale', 'num_registers', 'in_channels')
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -51,6 +52,10 @@ def load_model_state(model: nn.Module, checkpoint: dict, path: str | Path) -> No
     if frozen:
         load_frozen_vit(model, frozen, path)
         state = {**frozen_state(model), **state}
+    state = dict(state)
+    for name, module in model.named_modules():
+        if isinstance(module, GatedPromptViT):
+            rename_old(module, state, f'{name}.' if name else '')
     problems = differences(model.state_dict(), state)
     if problems:
         raise CheckpointError(

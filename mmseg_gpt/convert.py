@@ -81,7 +81,7 @@ def empty_vit(shape: VitShape, num_heads: int | None, has_norm: bool) -> GatedPr
             arch=dict(embed_dims=shape.width, num_layers=shape.blocks, num_heads=num_heads or 1, mlp_ratio=ratio),
             img_size=(grid[0] * shape.patch, grid[1] * shape.patch), patch_size=shape.patch,
             out_type='cls_token' if has_norm else 'featmap', layer_scale=shape.layer_scale,
-            num_registers=shape.registers)
+            num_registers=shape.registers, in_channels=shape.channels)
 
 
 def describe(path: Path) -> str:
@@ -159,6 +159,7 @@ def config_lines(path: Path, vit: VitFile, digest: str) -> str:
     options = [f'arch={arch}', f'patch_size={shape.patch}']
     options += ['layer_scale=True'] * shape.layer_scale
     options += [f'num_registers={shape.registers}'] * bool(shape.registers)
+    options += [f'in_channels={shape.channels}'] * (shape.channels != 3)
     return (f'model = dict(backbone=dict(\n    {", ".join(options)},\n'
             f'    init_cfg=dict(type=\'PretrainedViT\', checkpoint={str(path)!r},\n'
             f'                  sha256={digest!r})))')

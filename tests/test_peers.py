@@ -47,12 +47,12 @@ def test_lora_adds_a_scaled_product_of_two_matrices(vit):
     model = copy_of(vit, LoRAViT, targets=('attn.qkv', 'mlp.fc1'), rank=2, alpha=6)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if '.lora_up' in name:
+            if name.endswith('.lora_b'):
                 parameter.normal_(generator=torch.Generator().manual_seed(0))
         for name, weight in vit.vit_state().items():
             if name.endswith(('attn.qkv.weight', 'mlp.fc1.weight')):
                 layer = model.get_submodule(name.removesuffix('.weight'))
-                weight += 6 / 2 * layer.lora_up.weight @ layer.lora_down.weight
+                weight += 6 / 2 * layer.lora_b @ layer.lora_a
     torch.testing.assert_close(model(images())[0], vit(images())[0], rtol=1e-12, atol=1e-12)
 
 
@@ -87,7 +87,7 @@ def test_lora_loads_a_pretrained_vit(tmp_path, vit):
     init = dict(type='PretrainedViT', checkpoint=str(tmp_path / 'vit.pth'))
     model = MODELS.build(dict(type='LoRAViT', init_cfg=init, frozen=True, **SIZE))  # configs of SETR say frozen
     model.init_weights()
-    assert not model.frozen
+    assert model.frozen
     for name, weight in model.vit_state().items():
         torch.testing.assert_close(weight, vit.vit_state()[name], rtol=0, atol=0)
 

@@ -90,6 +90,8 @@ def trained(folder) -> Tasks:
     torch.manual_seed(0)
     configs = dict(ade=segmentor(folder))
     configs |= {name: classifier(folder, name, *how) for name, how in CLASSIFIERS.items()}
+    configs['cars'].model.backbone.update(
+        lora=dict(targets=('attn.qkv', 'mlp.fc2')), biases=True, adapter=dict(width=2))
     for cfg in configs.values():
         run(cfg)
     files = {name: next((folder / name).glob('*_1.pth')) for name in configs}

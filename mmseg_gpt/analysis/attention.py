@@ -8,7 +8,7 @@ Source: equations 3 and 9 and Figure 5 of arXiv 2306.05067; the mean attention d
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple, TypeVar
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..models import GatedPromptViT
+from ..models.updates import updates_off
 from ..models.vit import Attention, at_least_float32, heads_of
 
 Seen = TypeVar('Seen')
@@ -123,21 +124,24 @@ def attention_maps(vit: GatedPromptViT, images: Tensor, blocks: Iterable[int]) -
 
 
 @contextmanager
-def switched_off(vit: GatedPromptViT, prompts: bool = False, temperatures: bool = False) -> Iterator[GatedPromptViT]:
-    """Removes prompts or temperatures from a ViT until the end of the ``with`` block, and yields the ViT.
+def switched_off(vit: GatedPromptViT, prompts: bool = False, temperatures: bool = False,
+                 updates: bool = False) -> Iterator[GatedPromptViT]:
+    """Removes prompts, temperatures or updates from a ViT until the end of the ``with`` block, and yields the ViT.
 
-    A frozen ViT without both is the pretrained one.
+    A frozen ViT without all three is the pretrained one.
 
     Args:
         vit: The ViT, which gets them back at the end.
         prompts: Whether to remove the prompts.
         temperatures: Whether to remove the temperatures.
+        updates: Whether to remove the updates of its layers, such as LoRA.
     """
     kept = vit.prompt, vit.temperature
     try:
         vit.prompt = None if prompts else vit.prompt
         vit.temperature = None if temperatures else vit.temperature
-        yield vit
+        with updates_off(vit) if updates else nullcontext():
+            yield vit
     finally:
         vit.prompt, vit.temperature = kept
 
@@ -146,13 +150,16 @@ def variants(vit: GatedPromptViT) -> dict[str, dict[str, bool]]:
     """Returns the columns of Figure 5 by name, as arguments of ``switched_off``; the last is the whole model.
 
     Args:
-        vit: The model; one without prompts or temperatures has fewer columns.
+        vit: The model; one without prompts, temperatures or updates of its layers has fewer columns.
     """
-    found = {'ViT alone' if vit.frozen else 'fine-tuned ViT': dict(prompts=True, temperatures=True)}
-    if vit.prompt is not None:
-        found['with prompts'] = dict(temperatures=True)
-    if vit.temperature is not None:
-        found['with temperatures' if vit.prompt is None else 'with prompts and temperatures'] = {}
+    is_updated = bool(vit.lora or vit.biases or vit.adapter)
+    off = dict(prompts=True, temperatures=True) | (dict(updates=True) if is_updated else {})
+    found = {'ViT alone' if vit.frozen else 'fine-tuned ViT': dict(off)}
+    is_there = dict(updates=is_updated, prompts=vit.prompt is not None, temperatures=vit.temperature is not None)
+    on = [name for name, there in is_there.items() if there]
+    for i, name in enumerate(on, 1):
+        del off[name]
+        found['with ' + ' and '.join(on[:i])] = {} if name == 'temperatures' else dict(off)
     return found
 
 

@@ -74,6 +74,8 @@ def read_encoder(cfg: Config, size: int) -> Encoder:
     backbone = cfg.model.get('backbone') or {}
     if type_name(backbone) != 'GatedPromptViT':
         raise ValueError(f'{cfg.filename}: the backbone must be a GatedPromptViT, this one is {backbone.get("type")}')
+    if backbone.get('in_channels', 3) != 3:
+        raise ValueError(f'{cfg.filename}: the ViT takes images of {backbone["in_channels"]} channels, not pictures')
     preprocessor = cfg.model.get('data_preprocessor') or cfg.get('data_preprocessor') or {}
     if not preprocessor.get('mean') or not preprocessor.get('std'):
         raise ValueError(f'{cfg.filename}: data_preprocessor has no mean and std, so the normalisation of images is '

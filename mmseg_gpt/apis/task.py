@@ -54,7 +54,8 @@ class ServedTask:
         """Reads an image into the dict that the transforms take, with its pixels (H, W, 3) in ``img``, blue first.
 
         Args:
-            image: A file; or the pixels (H, W, 3), uint8, blue first, as OpenCV reads them.
+            image: A file; or the pixels (H, W, 3), uint8, blue first, as OpenCV reads them. For a ViT of another
+                number of channels C, (H, W, C) in the order of training, uint8, uint16 or float32.
 
         Raises:
             SampleError: the file cannot be read.
@@ -65,9 +66,12 @@ class ServedTask:
                 return self.reader(dict(img_path=str(image)))
             except Exception as error:  # decoders raise many types
                 raise SampleError(f'the image {image} cannot be read: {error_line(error)}') from error
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-            raise ValueError('an image is a file, or an array (height, width, 3) of uint8 with blue first; got '
-                             f'{image.shape} of {image.dtype}')
+        channels = self.vit.in_channels
+        is_known = image.dtype == np.uint8 or (channels != 3 and image.dtype in (np.uint16, np.float32))
+        if not is_known or image.ndim != 3 or image.shape[2] != channels or not image.size:
+            wanted = '3) of uint8 with blue first' if channels == 3 else f'{channels}) of uint8, uint16 or float32'
+            raise ValueError(f'an image is a file, or an array (height, width, {wanted}; got {image.shape} of '
+                             f'{image.dtype}')
         size = image.shape[:2]
         pixels = image.astype(np.float32) if self.reader.to_float32 else image
         return dict(img=pixels, img_path=None, img_shape=size, ori_shape=size)
@@ -88,9 +92,15 @@ class ServedTask:
         Args:
             image: As for ``read``.
 
+        Raises:
+            ValueError: the ViT takes images of another number of channels than 3, of which there is no picture.
+
         Returns:
             tuple: The picture (H, W, 3), uint8, red first; and the normalised input (1, 3, H, W) of the backbone.
         """
+        if self.vit.in_channels != 3:
+            raise ValueError(f'an image of {self.vit.in_channels} channels has no red, green and blue to '
+                             'make a picture of')
         prepared = self.prepare(image)
         batch = {key: [prepared[key]] for key in ('inputs', 'data_samples')}
         inputs = self.model.data_preprocessor(batch, False)['inputs']

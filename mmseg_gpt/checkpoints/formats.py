@@ -7,7 +7,6 @@ Each layout has a pure function from state dict to state dict. To add a layout, 
 import math
 import re
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -80,6 +79,18 @@ def from_openmmlab(prefix: str) -> Callable[[State], State]:
              (rf'{layer}ffn\.layers\.1\.', r'\1.mlp.fc2.'), (rf'{layer}attn\.attn\.in_proj_', r'\1.attn.qkv.'),
              (rf'{layer}attn\.attn\.out_proj\.', r'\1.attn.proj.'), (r'^layers\.', 'blocks.'))
     return lambda state: rename(drop_prefix(prefix, state), *rules)
+
+
+def from_mmseg_gpt(prefix: str) -> Callable[[State], State]:
+    """Makes a converter for the names of our own backbone under ``prefix``, whose updates get '/update.' in front."""
+
+    def convert(state: State) -> State:
+        state = drop_prefix(prefix, state) if prefix else state
+        state = {f'/update.{k}' if UPDATE.fullmatch(k) and not k.startswith(('/', 'prompt.')) else k: v
+                 for k, v in state.items()}
+        return rename(state, (r'^(blocks\..+)\.original_layer\.', r'\1.'))  # LoRAViT in older files
+
+    return convert
 
 
 def from_dinov2(prefix: str) -> Callable[[State], State]:
@@ -220,7 +231,9 @@ def moco_heads(state: State) -> int | None:
 # Parts of OpenMMLab's segmentors, classifiers and self-supervised models beside the backbone.
 OPENMMLAB_PARTS = ('/decode_head.', '/auxiliary_head.', '/neck.', '/head.', '/data_preprocessor.', '/momentum_encoder.',
                    '/target_generator.')
-ADAPTERS = ('prompt.', 'temperature')
+ADAPTERS = ('prompt.', 'temperature', '/update.')
+# Names of trained updates of the ViT's layers: see mmseg_gpt/models/updates.py. The last two are those of older files.
+UPDATE = re.compile(r'.+\.(lora_[ab]|bias_update|adapter\.(down|up)\.(weight|bias)|lora_(down|up)\.weight)')
 TIMM_HEADS = ('head.', 'fc_norm.', 'pre_logits.')
 HUGGING_FACE = r'((vit|dinov2|dinov2_with_registers)\.)?embeddings\.cls_token'
 
@@ -240,9 +253,9 @@ LAYOUTS = (
            ('mask_token', '/student.', '/teacher.', '/dino_loss.', '/ibot_patch_loss.')),
     Layout('DINOv2 training, teacher', r'dino_head\..+|backbone\.(mask_token|blocks\.\d+\.\d+\.norm1\.weight)',
            from_dinov2('backbone.'), ('mask_token', '/dino_head.', '/ibot_head.')),
-    Layout('mmseg_gpt', r'backbone\.blocks\.0\.norm1\.weight', partial(drop_prefix, 'backbone.'),
+    Layout('mmseg_gpt', r'backbone\.blocks\.0\.norm1\.weight', from_mmseg_gpt('backbone.'),
            (*ADAPTERS, *OPENMMLAB_PARTS)),
-    Layout('mmseg_gpt backbone', r'prompt\..+|temperature', dict, ADAPTERS),
+    Layout('mmseg_gpt backbone', rf'prompt\..+|temperature|{UPDATE.pattern}', from_mmseg_gpt(''), ADAPTERS),
     Layout('MAE pretraining', r'decoder_embed\.weight', dict, ('decoder_', 'mask_token')),
     Layout('DINOv2', r'mask_token|register_tokens|blocks\.\d+\.\d+\.norm1\.weight', from_dinov2(''),
            ('mask_token', )),

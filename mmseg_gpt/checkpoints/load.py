@@ -5,11 +5,11 @@ from pathlib import Path
 import torch
 from mmengine.logging import print_log
 from mmengine.registry import WEIGHT_INITIALIZERS
-from torch import nn
+from torch import Tensor, nn
 
 from .fetch import fetch
-from .fit import differences
-from .formats import to_timm
+from .fit import differences, kind_of
+from .formats import State, to_timm
 from .read import CheckpointError, read_state_dict
 from .shape import VitShape, shape_of
 
@@ -41,7 +41,8 @@ class PretrainedViT:
 def load_vit(backbone: nn.Module, path: str | Path) -> None:
     """Fills every ViT weight of ``backbone`` from ``path``; prompts, gates and temperatures stay as they are.
 
-    If the grid differs, the position embedding is resized (bicubic), and the log says so.
+    If the grid differs, the position embedding is resized (bicubic). If images have another number of channels, the
+    patch embedding is adapted (:func:`adapt_channels`). The log says so.
 
     Args:
         backbone: A :class:`GatedPromptViT`.
@@ -57,6 +58,7 @@ def load_vit(backbone: nn.Module, path: str | Path) -> None:
     except ValueError as error:
         raise CheckpointError(f'{path} is not a ViT checkpoint I know: {error}') from error
     wanted = backbone.vit_state()
+    adapted_from = adapt_patch_embed(state, backbone.in_channels)
     there, here = shape_of(state), shape_of(wanted)
     heads, file_heads = backbone.arch['num_heads'], layout.num_heads(content)
     resized_from = side_to_resize(there, here, backbone.grid, may_be_oblong=layout.name.startswith('mmseg_gpt'))
@@ -74,7 +76,37 @@ def load_vit(backbone: nn.Module, path: str | Path) -> None:
     if resized_from:
         print_log(f'backbone: pos_embed resized from {resized_from}x{resized_from} to '
                   f'{backbone.grid[0]}x{backbone.grid[1]} patches', logger='current')
+    if adapted_from:
+        how = 'summed' if backbone.in_channels == 1 else f'repeated in turn and multiplied by 3/{backbone.in_channels}'
+        print_log(f'backbone: patch embedding of {adapted_from} channels turned into one of {backbone.in_channels} by '
+                  f'timm\'s rule: its weights were {how}', logger='current')
     print_log(f'backbone: all {len(wanted)} ViT weights loaded from {path} (read as: {layout.name})', logger='current')
+
+
+def adapt_patch_embed(state: State, in_channels: int) -> int:
+    """Adapts the patch embedding in ``state`` to images of ``in_channels`` channels, if it is one of 3.
+
+    Returns:
+        int: The number of channels that it had, if it was adapted, else 0.
+    """
+    weight = state.get('patch_embed.proj.weight')
+    if weight is None or weight.ndim != 4 or weight.shape[1] != 3 or in_channels == 3 or kind_of(weight) != 'real':
+        return 0
+    state['patch_embed.proj.weight'] = adapt_channels(weight, in_channels)
+    return 3
+
+
+def adapt_channels(weight: Tensor, in_channels: int) -> Tensor:
+    """Turns a patch embedding of 3 channels (D, 3, p, p) into one of ``in_channels`` (D, C, p, p), by timm's rule.
+
+    For 1 channel the weights are summed, so that a grey image gives what it gives as three equal channels. For more
+    channels they are repeated in turn (red, green, blue, red, ...) and multiplied by ``3 / in_channels``. Source:
+    ``timm.models.adapt_input_conv``.
+    """
+    weight = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    if in_channels == 1:
+        return weight.sum(1, keepdim=True)
+    return weight[:, torch.arange(in_channels) % 3] * (3 / in_channels)
 
 
 def side_to_resize(there: VitShape, here: VitShape, grid: tuple[int, int], may_be_oblong: bool) -> int:
@@ -93,7 +125,8 @@ def likely_cause(there: VitShape, here: VitShape) -> str:
     sentences = [f'The file holds {there}, the config asks for {here}.'] if str(there) != str(here) else []
     advice = [f'{option}={value}' for option, value, other in (
         ('patch_size', there.patch, here.patch), ('layer_scale', there.layer_scale, here.layer_scale),
-        ('num_registers', there.registers, here.registers)) if value != other]
+        ('num_registers', there.registers, here.registers),
+        ('in_channels', there.channels, here.channels)) if value != other]
     if there.patch and (there.width, there.blocks) != (here.width, here.blocks):
         advice.insert(0, f'arch (for {there.name}, {there.blocks} blocks)')
     if advice and there.patch:

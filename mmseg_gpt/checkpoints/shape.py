@@ -20,6 +20,7 @@ class VitShape(NamedTuple):
         positions: Entries of the position embedding, CLS among them.
         registers: Number of register tokens.
         layer_scale: Whether the blocks have LayerScale.
+        channels: Number of channels of an image.
     """
     width: int
     blocks: int
@@ -28,6 +29,7 @@ class VitShape(NamedTuple):
     positions: int
     registers: int
     layer_scale: bool
+    channels: int = 3
 
     @property
     def name(self) -> str:
@@ -44,6 +46,7 @@ class VitShape(NamedTuple):
         if not self.patch:
             return f'no patch embedding and {self.blocks} blocks'
         extras = ['LayerScale'] * self.layer_scale + [f'{self.registers} registers'] * bool(self.registers)
+        extras += [f'{self.channels} channels'] * (self.channels != 3)
         return f'{self.name} ({", ".join([f"width {self.width}, {self.blocks} blocks, patch {self.patch}", *extras])})'
 
 
@@ -60,4 +63,5 @@ def shape_of(state: State) -> VitShape:
         patch=size('patch_embed.proj.weight', 4, 3),
         positions=size('pos_embed', 3, 1),
         registers=size('reg_token', 3, 1),
-        layer_scale=any(re.fullmatch(r'blocks\.\d+\.ls1\.gamma', k) for k in state))
+        layer_scale=any(re.fullmatch(r'blocks\.\d+\.ls1\.gamma', k) for k in state),
+        channels=size('patch_embed.proj.weight', 4, 1))

@@ -11,8 +11,11 @@ from torch import nn
 from ..adapters import unwrap
 from ..checkpoints import CheckpointError
 from ..checkpoints.read import settings_in
-from ..models import GatedPromptViT
+from ..models import BiasTunedViT, GatedPromptViT, LoRAViT
 from ..settings import type_name, unwrapped_datasets
+
+# What a file may name: no other object is built from what stands in it.
+KINDS = {kind.__name__: kind for kind in (GatedPromptViT, LoRAViT, BiasTunedViT)}
 
 
 def check_evaluated(model: nn.Module, cfg: Config, checkpoint: dict, path: str | Path) -> None:
@@ -34,9 +37,9 @@ def check_evaluated(model: nn.Module, cfg: Config, checkpoint: dict, path: str |
 def check_backbone(model: nn.Module, checkpoint: dict, path: str | Path) -> None:
     """Refuses weights of a backbone that computes something else than that of ``model``.
 
-    Pooling, blocks to be read, the first block with prompts, soft or hard gates, the number of attention heads and the
-    range of temperatures leave no trace in the names and shapes of weights. If they differed, the answers would be
-    wrong, and nobody would be told.
+    Pooling, blocks to be read, the first block with prompts, soft or hard gates, the number of attention heads, the
+    range of temperatures and the factors of updates leave no trace in the names and shapes of weights. If they
+    differed, the answers would be wrong, and nobody would be told.
 
     Args:
         model: The model that has been filled, possibly wrapped.
@@ -49,12 +52,12 @@ def check_backbone(model: nn.Module, checkpoint: dict, path: str | Path) -> None
     backbone = getattr(unwrap(model), 'backbone', None)
     trained = settings_in(checkpoint).get('model', {})
     options = dict(trained.get('module', trained).get('backbone') or {})
-    if not isinstance(backbone, GatedPromptViT) or type_name(options) != 'GatedPromptViT':
+    if not isinstance(backbone, GatedPromptViT) or (kind := KINDS.get(type_name(options))) is None:
         return
     for name in ('type', 'init_cfg'):
         options.pop(name, None)
     with torch.device('meta'):
-        old, new = without_trace(GatedPromptViT(**options)), without_trace(backbone)
+        old, new = without_trace(kind(**options)), without_trace(backbone)
     changed = [f'  {name} was {old[name]} and is {new[name]}' for name in old if old[name] != new[name]]
     if changed:
         raise CheckpointError(f'{path} was trained with another backbone than that of this config:\n' +
@@ -66,7 +69,9 @@ def without_trace(backbone: GatedPromptViT) -> dict[str, object]:
     return dict(
         out_type=backbone.out_type, out_indices=backbone.out_indices, start_block=backbone.start_block,
         prompt=type(backbone.prompt).__name__, num_heads=backbone.arch['num_heads'],
-        temperature_range=backbone.temperature_range)
+        in_channels=backbone.in_channels,  # adapter-only files do not hold the patch embedding
+        temperature_range=backbone.temperature_range,
+        lora_alpha=(backbone.lora or {}).get('alpha'), adapter_scale=(backbone.adapter or {}).get('scale'))
 
 
 def check_data(cfg: Config, checkpoint: dict, path: str | Path) -> None:

@@ -21,13 +21,15 @@ def explicit(cfg: Config) -> Config:
     """Returns a copy of a config in which ``model`` is complete, if it is a LeanEncoderDecoder; else the config itself.
 
     Raises:
-        ValueError: as :func:`complete`; or a base names a ViT that does not reach the model.
+        ValueError: as :func:`complete` and :func:`check_channels`; or a base names a ViT that does not reach the model.
     """
     model, vit = cfg.get('model') or {}, cfg.get('vit')
     if isinstance(vit, dict) and not vit.keys() <= (model.get('backbone') or {}).keys():
         raise ValueError('a base names a ViT, but model.backbone does not have its settings. A config needs a base of '
                          '_base_/heads, and model = dict(backbone=dict(**_base_.vit))')
     if type_name(model) != 'LeanEncoderDecoder':
+        preprocessor = model.get('data_preprocessor') or cfg.get('data_preprocessor')
+        check_channels(model.get('backbone') or {}, preprocessor)
         return cfg
     cfg = cfg.copy()
     cfg.model = complete(model)
@@ -67,6 +69,7 @@ def complete(model: dict) -> dict:
     preprocessor.update({name: backbone.pop(name) for name in ('mean', 'std') if name in backbone})
     if crop_size is not None:
         fit_windows(backbone, preprocessor, model.get('test_cfg') or {}, crop_size)
+    check_channels(backbone, preprocessor)
     width = None
     if is_vit(backbone):
         arch = read_arch(backbone.get('arch', 'base'))
@@ -94,6 +97,28 @@ def is_vit(backbone: dict) -> bool:
     kind = backbone.get('type')
     kind = kind if isinstance(kind, type) else MODELS.module_dict.get(type_name(backbone))
     return isinstance(kind, type) and issubclass(kind, VisionTransformer)
+
+
+def check_channels(backbone: dict, preprocessor: dict | None) -> None:
+    """Refuses a data preprocessor for images of another number of channels than the ViT's ``in_channels``.
+
+    Raises:
+        ValueError: ``mean`` or ``std`` has another number of entries; or red and blue are to be swapped in images that
+            do not have 3 channels, which mmsegmentation would not do, and mmpretrain would with all channels.
+    """
+    if not (is_vit(backbone) and isinstance(preprocessor, dict)):
+        return
+    channels = backbone.get('in_channels', 3)
+    for name in ('mean', 'std'):
+        numbers = preprocessor.get(name)
+        if isinstance(numbers, (list, tuple)) and len(numbers) not in (1, channels):
+            raise ValueError(f'data_preprocessor.{name} has {len(numbers)} entries, but images have {channels} '
+                             f'channels (model.backbone.in_channels): give it {channels}, in the order of the channels')
+    for name in ('bgr_to_rgb', 'rgb_to_bgr', 'to_rgb'):
+        if channels != 3 and preprocessor.get(name):
+            raise ValueError(f'data_preprocessor.{name} is for images of 3 channels, and these have {channels} '
+                             '(model.backbone.in_channels): set it to False, and give the channels in the order that '
+                             'the ViT is to see, red first where there is red')
 
 
 def heads(model: dict) -> list[tuple[str, dict]]:

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..checkpoints.fit import differences
+from ..checkpoints.formats import UPDATE
 from ..checkpoints.read import CheckpointError
-from .vit import Block, VisionTransformer
+from .updates import add_bias_updates, add_bottlenecks, add_lora, rename_old
+from .vit import Block, VisionTransformer, is_recorded
 
 FEATURE_MAPS = ('featmap', 'normed_featmap')
 OUT_TYPES = (*FEATURE_MAPS, 'cls_token', 'mean_patch', 'mean_prompt', 'mean_all')
@@ -22,10 +24,11 @@ OUT_TYPES = (*FEATURE_MAPS, 'cls_token', 'mean_patch', 'mean_prompt', 'mean_all'
 
 @MODELS.register_module()
 class GatedPromptViT(VisionTransformer):
-    """ViT adapted by prompts, gates and attention temperatures (arXiv 2306.05067).
+    """ViT adapted by prompts, gates and attention temperatures (arXiv 2306.05067), or updates of its layers, or both.
 
     Its parameters have timm's names, plus ``prompt.tokens`` (N_p, D), or (L, N_p, D) for deep prompts,
-    ``prompt.gate_prior`` (L-1,) and ``temperature`` (L,). The class is registered in mmengine's root registry, so
+    ``prompt.gate_prior`` (L-1,), ``temperature`` (L,), and those of the updates, such as
+    ``blocks.0.attn.qkv.lora_a``. The class is registered in mmengine's root registry, so
     the configs of mmsegmentation and of mmpretrain find it without a prefix.
 
     Args:
@@ -44,12 +47,20 @@ class GatedPromptViT(VisionTransformer):
             GatedPrompt, HardGatedPrompt or any other registered module with their interface.
         temperature: False, True, or a dict with any of init (1.), min (0.01), max (10.): a learnable
             attention temperature for each block (equation 9).
+        lora: None, or a dict with any of rank (4), alpha (4) and targets (('attn.qkv', )): low-rank updates of the
+            linear layers whose names end so, see :class:`mmseg_gpt.models.updates.LoRALinear`.
+        biases: True trains an update of each bias of the ViT (BitFit).
+        adapter: None, or a dict with any of width (64) and scale (0.1): a bottleneck beside each MLP, see
+            :class:`mmseg_gpt.models.updates.Bottleneck`.
         start_block: Block, counted from 0, from which prompts join the sequence (Figure 1 counts from 1).
-        frozen: True trains prompts, gates and temperatures only. False is full fine-tuning.
+        frozen: True trains prompts, gates, temperatures and updates only. False is full fine-tuning.
         norm_eps: Epsilon of the layer norms; 1e-6 in all released ViTs.
         layer_scale: True for DINOv2, whose blocks scale what they add (``blocks.0.ls1.gamma``).
         num_registers: Number of register tokens between CLS and patches (``reg_token``), which no output contains;
             4 for DINOv2 with registers.
+        in_channels: Number of channels of an image; 3 unless images are multispectral, depth or the like. A pretrained
+            patch embedding of 3 channels is turned into one of this number, see
+            :func:`mmseg_gpt.checkpoints.load.adapt_channels`. It is frozen like the rest of the ViT.
         with_cp: True recomputes the activations of each block in the backward instead of keeping them. It saves
             memory and costs one more forward of the ViT.
         init_cfg: ``dict(type='PretrainedViT', checkpoint=PATH)`` loads a pretrained ViT, strictly.
@@ -66,21 +77,27 @@ class GatedPromptViT(VisionTransformer):
                  out_type: str = 'featmap',
                  prompt: dict | None = None,
                  temperature: bool | dict = False,
+                 lora: dict | None = None,
+                 biases: bool = False,
+                 adapter: dict | None = None,
                  start_block: int = 0,
                  frozen: bool = True,
                  norm_eps: float = 1e-6,
                  layer_scale: bool = False,
                  num_registers: int = 0,
+                 in_channels: int = 3,
                  with_cp: bool = False,
                  init_cfg: dict | None = None) -> None:
         check_init_cfg(init_cfg)
         # SETR reads the blocks without a final norm, because its heads have a norm of their own.
         super().__init__(arch, img_size, patch_size, norm_eps, final_norm=out_type != 'featmap',
-                         layer_scale=layer_scale, num_registers=num_registers, init_cfg=init_cfg)
+                         layer_scale=layer_scale, num_registers=num_registers, in_channels=in_channels,
+                         init_cfg=init_cfg)
         dims, depth = self.arch['embed_dims'], self.arch['num_layers']
         out_indices = (depth - 1, ) if out_indices is None else tuple(out_indices)
         check_outputs(depth, out_indices, out_type)
         check_adapters(depth, out_indices, out_type, prompt, temperature, start_block)
+        check_updates(lora, biases, adapter, frozen)
         self.out_indices = out_indices
         self.out_type = out_type
         self.start_block = start_block
@@ -98,6 +115,13 @@ class GatedPromptViT(VisionTransformer):
             self.prompt.gate_prior.requires_grad_(False)
         options = temperature if isinstance(temperature, dict) else {}
         self.temperature = None if temperature is False else self._declare_temperature(depth, **options)
+        used = self.blocks[:max(out_indices) + 1]
+        self.lora = None if lora is None else add_lora(used, **lora)
+        self.biases = biases
+        if biases:
+            add_bias_updates([self.patch_embed, *used, *([] if self.norm is None else [self.norm])])
+        self.adapter = None if adapter is None else add_bottlenecks(used, dims, **adapter)
+        self.register_load_state_dict_pre_hook(rename_old)
         self.register_load_state_dict_pre_hook(check_complete)
 
     def _declare_temperature(self, depth: int, init: float = 1., min: float = 0.01, max: float = 10.) -> nn.Parameter:
@@ -107,9 +131,9 @@ class GatedPromptViT(VisionTransformer):
         return nn.Parameter(torch.full((depth, ), float(init)))
 
     def vit_state(self) -> dict[str, Tensor]:
-        """Returns the weights of the ViT itself by timm's names: all but prompts, gates and temperatures."""
+        """Returns the weights of the ViT itself by timm's names: all but prompts, gates, temperatures and updates."""
         adapters = {id(p) for p in (*(self.prompt.parameters() if self.prompt is not None else ()), self.temperature)}
-        return {name: p for name, p in self.named_parameters() if id(p) not in adapters}
+        return {name: p for name, p in self.named_parameters() if id(p) not in adapters and not UPDATE.fullmatch(name)}
 
     @property
     def frozen_children(self) -> list[nn.Module]:
@@ -117,7 +141,7 @@ class GatedPromptViT(VisionTransformer):
         return [m for m in (self.patch_embed, self.blocks, self.norm) if m is not None] if self.frozen else []
 
     def train(self, mode: bool = True) -> 'GatedPromptViT':
-        """Sets the training mode of all modules but the frozen ones, which stay in eval mode."""
+        """Sets the training mode of all modules but the frozen ones, which stay in eval mode; updates have no mode."""
         super().train(mode)
         for module in self.frozen_children:
             module.eval()
@@ -138,7 +162,7 @@ class GatedPromptViT(VisionTransformer):
         result, and patches never move. The last block computes only the tokens that are returned.
 
         Args:
-            images: Normalised images (B, 3, H, W).
+            images: Normalised images (B, in_channels, H, W).
 
         Returns:
             tuple: One tensor for each of ``out_indices``: (B, D, h, w) for feature maps, with
@@ -154,7 +178,7 @@ class GatedPromptViT(VisionTransformer):
         outputs = []
         for i, block in enumerate(self.blocks[:last + 1]):
             if self.prompt is not None and i == self.start_block:
-                prompts = self.prompt.first(i, len(x))
+                prompts = self.prompt.first(i, x.shape[0])
             tokens = x if prompts is None else torch.cat([x, prompts.to(x.dtype)], dim=1)
             if i == last:
                 outputs.append(self._output(run(block, tokens, temperatures[i], wanted), grid))
@@ -168,9 +192,14 @@ class GatedPromptViT(VisionTransformer):
         return tuple(outputs)
 
     def _temperatures(self) -> tuple[Tensor | None, ...]:
-        """Clamps the temperatures to their range, as the authors do before every forward, and returns one a block."""
+        """Clamps the temperatures to their range, as the authors do before every forward, and returns one a block.
+
+        The optimizer goes on from the clamped values. A recorded program clamps too, and its weights stay as they are.
+        """
         if self.temperature is None:
             return (None, ) * len(self.blocks)
+        if is_recorded():
+            return self.temperature.clamp(*self.temperature_range).unbind()
         self.temperature.data.clamp_(*self.temperature_range)
         return self.temperature.unbind()
 
@@ -243,6 +272,18 @@ def check_outputs(depth: int, out_indices: tuple[int, ...], out_type: str) -> No
         raise ValueError(f'out_indices {out_indices}: blocks are counted from 0 to {depth - 1}, and one is needed')
     if list(out_indices) != sorted(set(out_indices)):
         raise ValueError(f'out_indices {out_indices} must be in ascending order, each block once')
+
+
+def check_updates(lora: dict | None, biases: bool, adapter: dict | None, frozen: bool) -> None:
+    """Refuses updates of a ViT that is trained anyway, and options that are of another type."""
+    for name, value in (('lora', lora), ('adapter', adapter)):
+        if not (value is None or isinstance(value, dict)):
+            raise ValueError(f'{name} must be None or a dict of its options, which may be empty, got {value}')
+    if not isinstance(biases, bool):
+        raise ValueError(f'biases must be True or False, got {biases}')
+    if not frozen and (lora is not None or biases or adapter is not None):
+        raise ValueError('lora, biases and adapter update a frozen ViT, and frozen=False trains all of its weights: '
+                         'leave one of them out')
 
 
 def check_adapters(depth: int, out_indices: tuple[int, ...], out_type: str, prompt: dict | None,

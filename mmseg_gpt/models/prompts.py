@@ -109,7 +109,7 @@ class DeepPrompt(ShallowPrompt):
     def next(self, block: int, before: Tensor, after: Tensor) -> Tensor:
         """Returns the prompts (B, N_p, D) that belong to block ``block + 1`` (equation 5)."""
         last = block == self.num_layers - 1
-        return after if last else self.enter(self.tokens[block + 1], len(after))
+        return after if last else self.enter(self.tokens[block + 1], after.shape[0])
 
 
 @MODELS.register_module()

@@ -20,7 +20,7 @@ ALL = slice(None)
 
 
 class PatchEmbed(nn.Module):
-    """Cuts an image into patches and projects each (equation 1): (B, 3, H, W) -> (B, h*w, D).
+    """Cuts an image into patches and projects each (equation 1): (B, C, H, W) -> (B, h*w, D).
 
     An image whose sides are not multiples of the patch is padded with zeros at the bottom and right,
     as mmsegmentation's ``PatchEmbed(padding='corner')`` does, so ``h = ceil(H / patch_size)``.
@@ -28,18 +28,19 @@ class PatchEmbed(nn.Module):
     Args:
         patch_size: Side of a patch in pixels.
         embed_dims: Width D of the tokens.
+        in_channels: Number C of channels of an image.
     """
 
-    def __init__(self, patch_size: int, embed_dims: int) -> None:
+    def __init__(self, patch_size: int, embed_dims: int, in_channels: int = 3) -> None:
         super().__init__()
         self.patch_size = patch_size
-        self.proj = nn.Conv2d(3, embed_dims, patch_size, patch_size)
+        self.proj = nn.Conv2d(in_channels, embed_dims, patch_size, patch_size)
 
     def forward(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
         """Returns the patch tokens (B, h*w, D) and their grid (h, w)."""
         height, width = images.shape[-2:]
         missing = (-width % self.patch_size, -height % self.patch_size)
-        if any(missing):
+        if is_open(missing) or any(missing):
             images = F.pad(images, (0, missing[0], 0, missing[1]))
         x = self.proj(images)  # (B, D, h, w)
         return x.flatten(2).transpose(1, 2), tuple(x.shape[-2:])
@@ -112,7 +113,7 @@ class Attention(nn.Module):
             wanted: The n tokens whose output is computed. All tokens are attended to.
         """
         qkv = self.qkv(x)
-        if torch.is_grad_enabled() and not torch.jit.is_tracing() and not torch.compiler.is_exporting():
+        if torch.is_grad_enabled() and not is_recorded():
             q, k, v = SplitHeads.apply(qkv, temperature, self.num_heads)
         else:
             q, k, v = heads_of(qkv, self.num_heads)
@@ -189,6 +190,7 @@ class VisionTransformer(BaseModule):
         layer_scale: Whether each block scales what it adds, channel by channel (``blocks.0.ls1.gamma``).
         num_registers: Register tokens between CLS and patches (``reg_token``, arXiv 2309.16588); they have no
             position embedding.
+        in_channels: Number of channels of an image.
         init_cfg: The ``init_cfg`` of mmengine's BaseModule.
 
     Raises:
@@ -196,15 +198,15 @@ class VisionTransformer(BaseModule):
     """
 
     def __init__(self, arch: str | dict, img_size: int | tuple[int, int], patch_size: int, norm_eps: float,
-                 final_norm: bool, layer_scale: bool = False, num_registers: int = 0,
+                 final_norm: bool, layer_scale: bool = False, num_registers: int = 0, in_channels: int = 3,
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         self.arch = read_arch(arch)
-        check_sizes(img_size, patch_size, num_registers)
+        check_sizes(img_size, patch_size, num_registers, in_channels)
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         self.grid = (-(-height // patch_size), -(-width // patch_size))
         dims, heads, mlp_ratio = (self.arch[key] for key in ('embed_dims', 'num_heads', 'mlp_ratio'))
-        self.patch_embed = PatchEmbed(patch_size, dims)
+        self.patch_embed = PatchEmbed(patch_size, dims, in_channels)
         self.cls_token = nn.Parameter(torch.empty(1, 1, dims))
         self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.grid[0] * self.grid[1], dims))
         self.reg_token = nn.Parameter(torch.empty(1, num_registers, dims)) if num_registers else None
@@ -217,6 +219,11 @@ class VisionTransformer(BaseModule):
             nn.init.trunc_normal_(self.reg_token, std=.02)
 
     @property
+    def in_channels(self) -> int:
+        """Number of channels of an image."""
+        return self.patch_embed.proj.in_channels
+
+    @property
     def first_patch(self) -> int:
         """Position of the first patch in the sequence, after CLS and the registers."""
         return 1 if self.reg_token is None else 1 + self.reg_token.shape[1]
@@ -225,7 +232,7 @@ class VisionTransformer(BaseModule):
         """Turns images into the tokens of the first block (equation 1).
 
         Args:
-            images: Normalised images (B, 3, H, W).
+            images: Normalised images (B, C, H, W).
 
         Returns:
             tuple: CLS, R register and patch tokens (B, 1 + R + h*w, D), and the grid (h, w) of the patches.
@@ -233,7 +240,8 @@ class VisionTransformer(BaseModule):
         patches, grid = self.patch_embed(images)
         pos_embed = resize_pos_embed(self.pos_embed, self.grid, grid)
         before = [self.cls_token + pos_embed[:, :1]] + ([] if self.reg_token is None else [self.reg_token])
-        return torch.cat([t.expand(len(patches), -1, -1) for t in before] + [patches + pos_embed[:, 1:]], dim=1), grid
+        before = [token.expand(patches.shape[0], -1, -1) for token in before]
+        return torch.cat([*before, patches + pos_embed[:, 1:]], dim=1), grid
 
     def fit_pos_embed(self, pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
         """Resizes a position embedding to the grid of this ViT, in float32 at least.
@@ -267,8 +275,8 @@ def read_arch(arch: str | dict) -> dict:
     return arch
 
 
-def check_sizes(img_size: int | tuple[int, int], patch_size: int, num_registers: int) -> None:
-    """Refuses sizes of images and patches below 1, and a negative number of registers."""
+def check_sizes(img_size: int | tuple[int, int], patch_size: int, num_registers: int, in_channels: int) -> None:
+    """Refuses sizes of images and patches and numbers of channels below 1, and a negative number of registers."""
     sides = [img_size] if isinstance(img_size, int) else img_size
     if min(sides) < 1:
         raise ValueError(f'img_size {img_size} must be positive')
@@ -276,6 +284,8 @@ def check_sizes(img_size: int | tuple[int, int], patch_size: int, num_registers:
         raise ValueError(f'patch_size {patch_size} must be positive')
     if num_registers < 0:
         raise ValueError(f'num_registers must be at least 0, got {num_registers}')
+    if in_channels < 1:
+        raise ValueError(f'in_channels must be at least 1, got {in_channels}')
 
 
 def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:
@@ -284,12 +294,25 @@ def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], new_grid: tuple[i
     The interpolation is bicubic with ``align_corners=False``, the default of mmsegmentation's and mmpretrain's ViT
     (mmsegmentation's SETR configs ask for bilinear; the paper does not say). The entry of CLS stays as it is.
     """
-    if grid == new_grid:
+    if not is_open(new_grid) and grid == new_grid:
         return pos_embed
     cls, patches = pos_embed[:, :1], pos_embed[:, 1:]
     patches = patches.unflatten(1, grid).permute(0, 3, 1, 2)  # (1, D, h, w)
     patches = F.interpolate(patches, new_grid, mode='bicubic', align_corners=False)
     return torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1)
+
+
+def is_recorded() -> bool:
+    """Says whether torch is writing down the operations as a program: ``torch.export``, ``torch.jit.trace`` or ONNX."""
+    return torch.jit.is_tracing() or torch.compiler.is_exporting()
+
+
+def is_open(sizes: tuple[int, ...]) -> bool:
+    """Says whether ``torch.export`` leaves one of these sizes open, so that no branch may depend on it."""
+    if not torch.compiler.is_exporting():
+        return False
+    from torch.fx.experimental.symbolic_shapes import has_static_value  # slow to import, and there by now
+    return not all(has_static_value(size) for size in sizes)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

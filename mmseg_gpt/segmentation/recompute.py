@@ -12,6 +12,8 @@ from torch.autograd.function import once_differentiable
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..models.vit import is_open
+
 Recipe = Callable[[], Tensor]
 ROWS = 8192  # rows of a matrix to compute at once where the whole would be a large temporary
 
@@ -34,7 +36,18 @@ def kept_as(tensor: Tensor, recipe: Recipe | None) -> AbstractContextManager:
 def upsampled(upsample: nn.Module, x: Tensor, recipe: Recipe | None) -> tuple[Tensor, Recipe]:
     """Returns ``upsample(x)`` and a recipe for it, which starts from ``x`` or from the recipe for ``x``."""
     kept = recipe or x.detach
-    return upsample(x), lambda: upsample(kept())
+    return enlarged(upsample, x), lambda: upsample(kept())
+
+
+def enlarged(upsample: nn.Module, x: Tensor) -> Tensor:
+    """Returns ``upsample(x)``, for a ``scale_factor`` that is a whole number.
+
+    mmsegmentation's Upsample multiplies sizes by a float, and ``torch.export`` would hold that size fixed.
+    """
+    if not is_open(x.shape[2:]):
+        return upsample(x)
+    size = [int(upsample.scale_factor) * side for side in x.shape[2:]]
+    return F.interpolate(x, size, mode=upsample.mode, align_corners=upsample.align_corners)
 
 
 def conv_norm(layer: ConvModule, x: Tensor) -> tuple[Tensor, Recipe | None]:

@@ -6,7 +6,8 @@ from mmseg.models.decode_heads import SETRUPHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
 
-from .recompute import Recipe, ReLUAndLinear, conv_norm, has_hooks, kept_as, relu, upsampled
+from ..models.vit import is_open
+from .recompute import Recipe, ReLUAndLinear, conv_norm, enlarged, has_hooks, kept_as, relu, upsampled
 from .upsampled_loss import is_plain_cross_entropy, upsampled_loss
 
 
@@ -32,7 +33,7 @@ class LeanSETRUPHead(SETRUPHead):
         """The features of one tap (B, D, h, w) of ``inputs`` -> logits (B, C, H, W), H = up_scale ** num_convs * h."""
         if not self.commutes:
             return super().forward(inputs)
-        return self.up_convs[-1][1](self.small_logits(inputs))
+        return enlarged(self.up_convs[-1][1], self.small_logits(inputs))
 
     @property
     def commutes(self) -> bool:
@@ -79,6 +80,6 @@ class LeanSETRUPHead(SETRUPHead):
         size = meta['img_shape']
         if not isinstance(size, torch.Size):  # which it is in sliding windows
             size = meta.get('pad_shape', size)
-        if tuple(seg_logits.shape[2:]) == tuple(size[:2]):
+        if not is_open(seg_logits.shape[2:]) and tuple(seg_logits.shape[2:]) == tuple(size[:2]):
             return seg_logits
         return super().predict_by_feat(seg_logits, batch_img_metas)
