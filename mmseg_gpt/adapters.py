@@ -88,7 +88,7 @@ def frozen_source(model: nn.Module) -> dict:
     (backbone, ) = backbones.values()
     path = pretrained_file(backbone)
     digest, twin = weights_sha256(backbone), copy.deepcopy(backbone)
-    load_vit(twin, path)
+    load_vit(twin, path, backbone.init_cfg.get('key'))
     if weights_sha256(twin) != digest:
         raise CheckpointError(f'adapter_only: the frozen ViT is not the one in {path} (was another one loaded over it '
                               'by load_from?), so a checkpoint without it could not be loaded again')
@@ -107,7 +107,7 @@ def load_frozen_vit(model: nn.Module, frozen: dict, path: str | Path) -> None:
         raise CheckpointError(f'{path} was trained with another img_size or patch_size: its pos_embed had the shape '
                               f'{frozen["pos_embed"]}, in this config it has {list(backbone.pos_embed.shape)}')
     source = pretrained_file(backbone, needed_by=path)
-    load_vit(backbone, source)
+    load_vit(backbone, source, backbone.init_cfg.get('key'))
     # One of the two must agree. Other files can hold the same weights, and a resized position embedding may differ in
     # its last bits from machine to machine.
     if file_sha256(source) != frozen['sha256'] and weights_sha256(backbone) != frozen['weights_sha256']:
@@ -162,7 +162,9 @@ def with_frozen_state(checkpoint: dict, vit: str, path: str | Path) -> dict[str,
         settings = json.loads(checkpoint['meta']['settings'])['model']['backbone']
         options = {name: settings[name] for name in VIT_SETTINGS if name in settings}
         out_type = 'featmap' if settings.get('out_type', 'featmap') == 'featmap' else 'cls_token'
-        backbone = GatedPromptViT(**options, out_type=out_type, init_cfg=dict(type='PretrainedViT', checkpoint=vit))
+        key = (settings.get('init_cfg') or {}).get('key')
+        backbone = GatedPromptViT(**options, out_type=out_type, init_cfg=dict(
+            type='PretrainedViT', checkpoint=vit, key=key if isinstance(key, str) else None))
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f'{path} holds adapters only, and not the config of their model: {error!r}') from error
     load_frozen_vit(backbone, checkpoint['meta']['frozen'], path)

@@ -82,7 +82,7 @@ def read_encoder(cfg: Config, size: int) -> Encoder:
         raise ValueError(f'{cfg.filename} names no pretrained ViT: give a checkpoint, or set model.backbone.init_cfg')
     options = {name: backbone[name] for name in (*VIT_SETTINGS, 'norm_eps') if name in backbone}
     vit = GatedPromptViT(**{**options, 'img_size': size})
-    load_vit(vit, fetch(source['checkpoint'], source.get('sha256')))
+    load_vit(vit, fetch(source['checkpoint'], source.get('sha256')), source.get('key'))
     # Files are read with blue first; each package has its own name for the option that swaps red and blue.
     rgb = bool(preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb'))
     return Encoder(vit, preprocessor['mean'], preprocessor['std'], rgb)
