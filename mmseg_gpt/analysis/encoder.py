@@ -41,9 +41,10 @@ class Encoder(nn.Module):
         """
         self.check(block)
         images = images if self.rgb else images.flip(1)
-        tokens, _ = self.vit.embed((images - self.mean) / self.std)
+        tokens, grid = self.vit.embed((images - self.mean) / self.std)
+        rotation = self.vit.rotation(grid)
         for each in self.vit.blocks[:block]:
-            tokens = each(tokens)
+            tokens = each(tokens, rotation=rotation)
         return tokens
 
     def check(self, block: int) -> None:
@@ -54,7 +55,8 @@ class Encoder(nn.Module):
     def identity(self) -> dict:
         """Returns all that decides the output: SHA-256 of the weights, heads, epsilon of the norms, normalisation."""
         block = self.vit.blocks[0]
-        return dict(vit=weights_sha256(self.vit), num_heads=block.attn.num_heads, norm_eps=block.norm1.eps,
+        rotary = {} if self.vit.rotary is None else dict(rotary=self.vit.rotary)
+        return dict(vit=weights_sha256(self.vit), num_heads=block.attn.num_heads, norm_eps=block.norm1.eps, **rotary,
                     mean=self.mean.flatten().tolist(), std=self.std.flatten().tolist(), rgb=self.rgb)
 
 

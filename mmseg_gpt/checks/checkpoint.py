@@ -65,7 +65,7 @@ def without_trace(backbone: GatedPromptViT) -> dict[str, object]:
     return dict(
         out_type=backbone.out_type, out_indices=backbone.out_indices, start_block=backbone.start_block,
         prompt=type(backbone.prompt).__name__, num_heads=backbone.arch['num_heads'],
-        temperature_range=backbone.temperature_range)
+        temperature_range=backbone.temperature_range, rotary=backbone.rotary, norm_eps=backbone.blocks[0].norm1.eps)
 
 
 def check_data(cfg: Config, checkpoint: dict, path: str | Path) -> None:
