@@ -22,7 +22,8 @@ from .models.updates import rename_old
 
 # The settings of the backbone that decide the names and shapes of its frozen weights. They are plain values from which
 # no object is built, because a file must not say what to build.
-VIT_SETTINGS = ('arch', 'img_size', 'patch_size', 'layer_scale', 'num_registers', 'in_channels')
+VIT_SETTINGS = ('arch', 'img_size', 'patch_size', 'layer_scale', 'num_registers', 'in_channels', 'rotary', 'gated_mlp',
+                'qkv_bias')
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -80,7 +81,8 @@ def frozen_source(model: nn.Module) -> dict:
     """Describes the frozen weights that an adapter-only checkpoint leaves out.
 
     Returns:
-        dict: ``source`` and ``sha256`` of the pretrained file, ``weights_sha256``, and the shape of ``pos_embed``.
+        dict: ``source`` and ``sha256`` of the pretrained file, ``weights_sha256``, and the shape of ``pos_embed``,
+        None if there is none.
 
     Raises:
         CheckpointError: nothing is frozen, or no pretrained file is named, or that file does not hold the frozen
@@ -93,12 +95,12 @@ def frozen_source(model: nn.Module) -> dict:
     (backbone, ) = backbones.values()
     path = pretrained_file(backbone)
     digest, twin = weights_sha256(backbone), copy.deepcopy(backbone)
-    load_vit(twin, path)
+    load_vit(twin, path, backbone.init_cfg.get('key'))
     if weights_sha256(twin) != digest:
         raise CheckpointError(f'adapter_only: the frozen ViT is not the one in {path} (was another one loaded over it '
                               'by load_from?), so a checkpoint without it could not be loaded again')
     return dict(source=path.name, sha256=file_sha256(path), weights_sha256=digest,
-                pos_embed=list(backbone.pos_embed.shape))
+                pos_embed=shape_of_positions(backbone))
 
 
 def load_frozen_vit(model: nn.Module, frozen: dict, path: str | Path) -> None:
@@ -108,17 +110,22 @@ def load_frozen_vit(model: nn.Module, frozen: dict, path: str | Path) -> None:
         raise CheckpointError(f'{path} holds adapters only, and needs a model with one frozen GatedPromptViT; this '
                               f'config has {len(backbones)}')
     (backbone, ) = backbones.values()
-    if list(backbone.pos_embed.shape) != frozen['pos_embed']:
+    if shape_of_positions(backbone) != frozen['pos_embed']:
         raise CheckpointError(f'{path} was trained with another img_size or patch_size: its pos_embed had the shape '
-                              f'{frozen["pos_embed"]}, in this config it has {list(backbone.pos_embed.shape)}')
+                              f'{frozen["pos_embed"]}, in this config it has {shape_of_positions(backbone)}')
     source = pretrained_file(backbone, needed_by=path)
-    load_vit(backbone, source)
+    load_vit(backbone, source, backbone.init_cfg.get('key'))
     # One of the two must agree. Other files can hold the same weights, and a resized position embedding may differ in
     # its last bits from machine to machine.
     if file_sha256(source) != frozen['sha256'] and weights_sha256(backbone) != frozen['weights_sha256']:
         raise CheckpointError(f'{path} holds adapters of another ViT than {source}: they were trained on '
                               f'{frozen["source"]} (SHA-256 {frozen["sha256"]}). Set '
                               'model.backbone.init_cfg.checkpoint, or --vit, to that file')
+
+
+def shape_of_positions(backbone: GatedPromptViT) -> list[int] | None:
+    """Returns the shape of the position embedding, None for a ViT with rotary positions."""
+    return None if backbone.pos_embed is None else list(backbone.pos_embed.shape)
 
 
 def pretrained_file(backbone: GatedPromptViT, needed_by: str | Path = 'adapter_only') -> Path:
@@ -167,7 +174,9 @@ def with_frozen_state(checkpoint: dict, vit: str, path: str | Path) -> dict[str,
         settings = json.loads(checkpoint['meta']['settings'])['model']['backbone']
         options = {name: settings[name] for name in VIT_SETTINGS if name in settings}
         out_type = 'featmap' if settings.get('out_type', 'featmap') == 'featmap' else 'cls_token'
-        backbone = GatedPromptViT(**options, out_type=out_type, init_cfg=dict(type='PretrainedViT', checkpoint=vit))
+        key = (settings.get('init_cfg') or {}).get('key')
+        backbone = GatedPromptViT(**options, out_type=out_type, init_cfg=dict(
+            type='PretrainedViT', checkpoint=vit, key=key if isinstance(key, str) else None))
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise CheckpointError(f'{path} holds adapters only, and not the config of their model: {error!r}') from error
     load_frozen_vit(backbone, checkpoint['meta']['frozen'], path)

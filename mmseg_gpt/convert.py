@@ -10,8 +10,8 @@ import torch
 from .adapters import is_adapter_only, with_frozen_state
 from .checkpoints.export import EXPORTS
 from .checkpoints.fit import differences
-from .checkpoints.formats import State, to_timm
-from .checkpoints.load import FINAL_NORM
+from .checkpoints.formats import State
+from .checkpoints.load import FINAL_NORM, recognise
 from .checkpoints.read import CheckpointError, read_file, weights_in
 from .checkpoints.seal import LENGTH, PREFIX, seal
 from .checkpoints.shape import VitShape, shape_of
@@ -43,8 +43,12 @@ class VitFile(NamedTuple):
     left_over: list[str]
 
 
-def read_vit(path: Path) -> VitFile:
+def read_vit(path: Path, key: str | None = None) -> VitFile:
     """Reads the whole ViT out of a checkpoint, which may be one of stock MMEngine.
+
+    Args:
+        path: The file.
+        key: Which model to take of a file with several, as in :class:`PretrainedViT`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -53,21 +57,18 @@ def read_vit(path: Path) -> VitFile:
     content = read_file(path, old_mmengine=True)
     if is_adapter_only(content):
         raise CheckpointError(f'{path} holds adapters only, without a ViT; {how_to_make_whole(content)}')
-    content = weights_in(content, path)
-    try:
-        layout, state = to_timm(content)
-        heads = layout.num_heads(content)
-    except ValueError as error:
-        raise CheckpointError(f'{path} is not a ViT checkpoint I know: {error}') from error
+    found = recognise(weights_in(content, path, key), path)
+    state, heads = found.state, found.num_heads
     shape = shape_of(state)
     if not all((shape.width, shape.blocks, shape.hidden, shape.patch, shape.positions > 1)):
-        raise CheckpointError(f'{path} (read as: {layout.name}) holds no whole ViT, but {shape}')
+        raise CheckpointError(f'{path} (read as: {found}) holds no whole ViT, but {shape}')
     wanted = empty_vit(shape, heads, 'norm.weight' in state).vit_state()
-    problems = differences(wanted, state, (*layout.left_over, *FINAL_NORM))
+    problems = differences(wanted, state, (*found.left_over, *FINAL_NORM))
     if problems:
-        raise CheckpointError(f'{path} (read as: {layout.name}) holds no whole {shape}:\n' + '\n'.join(problems))
+        raise CheckpointError('\n'.join(
+            [f'{path} (read as: {found}) holds no whole {shape}:', *problems, *found.advice()]))
     left_over = [k.removeprefix('/') for k in state if k not in wanted]
-    return VitFile(layout.name, shape, heads, {k: state[k] for k in wanted}, left_over)
+    return VitFile(str(found), shape, heads, {k: state[k] for k in wanted}, left_over)
 
 
 def empty_vit(shape: VitShape, num_heads: int | None, has_norm: bool) -> GatedPromptViT:
@@ -84,16 +85,17 @@ def empty_vit(shape: VitShape, num_heads: int | None, has_norm: bool) -> GatedPr
             num_registers=shape.registers, in_channels=shape.channels)
 
 
-def describe(path: Path) -> str:
+def describe(path: Path, key: str | None = None) -> str:
     """Describes in lines of text what a checkpoint holds and how a config uses it.
 
     Args:
         path: A checkpoint in any layout, which may be one of stock MMEngine.
+        key: Which model to take of a file with several, as in :class:`PretrainedViT`.
     """
     content = read_file(path, old_mmengine=True)
     if is_adapter_only(content):
         return describe_adapters(path, content)
-    vit, digest = read_vit(path), file_sha256(path)
+    vit, digest = read_vit(path, key), file_sha256(path)
     shape = vit.shape
     dtypes = Counter(str(value.dtype).removeprefix('torch.') for value in vit.state.values())
     rows = {
@@ -102,7 +104,7 @@ def describe(path: Path) -> str:
         'sealed': 'yes' if is_sealed(path) else 'no',
         'layout': vit.layout,
         'ViT': f'{shape.name}, width {shape.width}, {shape.blocks} blocks, MLP {shape.hidden}',
-        'heads': vit.num_heads or 'not in the file',
+        'heads': vit.num_heads or heads_of_width(shape),
         'patch': shape.patch,
         'grid': f'{shape.side}x{shape.side}' if shape.side else f'{shape.positions - 1} patches, not square',
         'registers': shape.registers,
@@ -111,7 +113,7 @@ def describe(path: Path) -> str:
         'dtypes': ', '.join(f'{dtype} ({number})' for dtype, number in dtypes.items()),
         'left over': f'{len(vit.left_over)} names: {", ".join(vit.left_over)}' if vit.left_over else 'nothing',
     }
-    return '\n'.join([in_columns(rows), '', 'In a config:', '', config_lines(path, vit, digest)])
+    return '\n'.join([in_columns(rows), '', 'In a config:', '', config_lines(path, vit, digest, key)])
 
 
 def describe_adapters(path: Path, content: dict) -> str:
@@ -148,7 +150,7 @@ def in_columns(rows: dict[str, object]) -> str:
     return '\n'.join(f'{key:<11} {value}' for key, value in rows.items())
 
 
-def config_lines(path: Path, vit: VitFile, digest: str) -> str:
+def config_lines(path: Path, vit: VitFile, digest: str, key: str | None) -> str:
     """Returns the part of a config that loads ``vit`` from ``path``."""
     shape = vit.shape
     sizes = dict(embed_dims=shape.width, num_layers=shape.blocks, mlp_ratio=shape.hidden / shape.width)
@@ -162,7 +164,14 @@ def config_lines(path: Path, vit: VitFile, digest: str) -> str:
     options += [f'in_channels={shape.channels}'] * (shape.channels != 3)
     return (f'model = dict(backbone=dict(\n    {", ".join(options)},\n'
             f'    init_cfg=dict(type=\'PretrainedViT\', checkpoint={str(path)!r},\n'
-            f'                  sha256={digest!r})))')
+            f'                  sha256={digest!r}{f", key={key!r}" if key else ""})))')
+
+
+def heads_of_width(shape: VitShape) -> str:
+    """Says that a file does not show the number of heads, and how many other ViTs of its width have."""
+    usual = [arch['num_heads'] for arch in ARCHS.values() if arch['embed_dims'] == shape.width]
+    exception = ' (MoCo v3\'s has 12)' * (shape.width == 384)
+    return 'not in the file' + (f'; a released {shape.name} has {usual[0]}{exception}' if usual else '')
 
 
 def is_sealed(path: Path) -> bool:
@@ -172,7 +181,8 @@ def is_sealed(path: Path) -> bool:
         return file.read().startswith(PREFIX)
 
 
-def convert(source: Path, target: Path, layout: str, force: bool = False, vit: str | None = None) -> int:
+def convert(source: Path, target: Path, layout: str, force: bool = False, vit: str | None = None,
+            key: str | None = None) -> int:
     """Writes the weights in ``source`` to ``target``, which appears whole or not at all.
 
     Args:
@@ -182,6 +192,7 @@ def convert(source: Path, target: Path, layout: str, force: bool = False, vit: s
         force: Whether to overwrite ``target``.
         vit: Path or address of the pretrained ViT of an adapter-only ``source``, to write a whole checkpoint; only with
             ``AS_IS``.
+        key: Which model to take of a file with several, as in :class:`PretrainedViT`.
 
     Returns:
         int: The number of weights written.
@@ -203,7 +214,7 @@ def convert(source: Path, target: Path, layout: str, force: bool = False, vit: s
     meta = dict(source=source.name, source_sha256=file_sha256(source) if source.is_file() else '', layout=layout)
     if layout == AS_IS:
         content = read_file(source, old_mmengine=True)
-        state = weights_in(content, source)
+        state = weights_in(content, source, key)
         if vit:
             if not is_adapter_only(content):
                 raise ValueError(f'--vit is for adapter-only checkpoints, and {source} is a whole one')
@@ -213,7 +224,7 @@ def convert(source: Path, target: Path, layout: str, force: bool = False, vit: s
         meta |= class_meta(content)
     else:
         try:
-            state = EXPORTS[layout](read_vit(source).state)
+            state = EXPORTS[layout](read_vit(source, key).state)
         except ValueError as error:
             raise CheckpointError(f'{source}: {error}') from error
     write(state, target, meta)

@@ -19,11 +19,14 @@ from vit_files import (
     MMSEG_ATTENTION,
     REAL_ARCH,
     TORCH_LAYOUTS,
+    WRAPPED,
     State,
     assert_filled,
     assert_refused,
     build,
     mae_pretraining,
+    moco_linear_probe,
+    moco_positions,
     our_own,
     prefixed,
     random_vit,
@@ -36,6 +39,7 @@ from vit_files import (
 )
 
 from mmseg_gpt.checkpoints import CheckpointError, PretrainedViT, load_vit, read_state_dict
+from mmseg_gpt.checkpoints.formats import is_moco_probe
 from mmseg_gpt.checkpoints.seal import seal
 from mmseg_gpt.models import GatedPromptViT
 
@@ -225,7 +229,7 @@ def test_names_of_the_released_npz(layouts_folder, tmp_path):
     (r'missing \(1\): cls_token', lambda s: without(s, 'cls_token')),
     (r'missing \(1\): pos_embed', lambda s: without(s, 'pos_embed')),
     (r'missing \(2\): blocks.1.attn.qkv.bias, norm.bias', lambda s: without(s, 'norm.bias', 'blocks.1.attn.qkv.bias')),
-    ('blocks.0.norm1.weight', lambda s: without(s, 'blocks.0.norm1.weight')),  # the mark of the layout
+    (r'missing \(1\): blocks.0.norm1.weight', lambda s: without(s, 'blocks.0.norm1.weight')),
     (r'unexpected \(1\): blocks.1.ls1.gamma', lambda s: {**s, 'blocks.1.ls1.gamma': torch.ones(16)}),
     (r'unexpected \(1\): norm_pre.weight', lambda s: {**s, 'norm_pre.weight': torch.ones(16)}),
     (r'pos_embed has 17 entries, which is not a square grid without CLS|unexpected \(1\): reg_token',
@@ -253,15 +257,9 @@ def test_names_of_the_released_npz(layouts_folder, tmp_path):
         {k: v for k, v in s.items() if k.startswith('blocks.2')}, (r'blocks\.2', 'blocks.3'))}),
 ])
 @pytest.mark.parametrize('wrap', [dict, lambda s: dict(model=s), lambda s: dict(state_dict=prefixed(s, 'module.'))],
-                         ids=['timm', 'MAE', 'MoCo v3'])
+                         ids=['timm', 'MAE', 'DDP'])
 def test_a_file_that_does_not_fit_is_refused_naming_the_key(message, change, wrap, vit, tmp_path):
-    state = change(random_vit())
-    if 'state_dict' in wrap(state):
-        if 'cls_token' not in state:
-            message = r'module\.cls_token'  # MoCo's mark
-        elif 'blocks.0.norm1.weight' not in state:
-            message = r'missing \(1\): blocks.0.norm1.weight'
-    assert_refused(vit, save(wrap(state), tmp_path / 'vit.pth'), message)
+    assert_refused(vit, save(wrap(change(random_vit())), tmp_path / 'vit.pth'), message)
 
 
 def test_a_vit_l_for_a_vit_b_is_called_so(tmp_path):
@@ -283,11 +281,23 @@ def test_the_small_vit_of_moco_v3_has_12_heads(tmp_path):
     # 384 wide, as all ViT-S, which have 6 heads elsewhere; no weight shows it, and the outputs would be wrong.
     arch = dict(embed_dims=384, num_layers=2, num_heads=6, mlp_ratio=1)
     state = {name: torch.randn(p.shape) for name, p in build(arch=arch).vit_state().items()}
-    for prefix in ('module.', 'module.base_encoder.'):
-        path = save(dict(state_dict=prefixed(state, prefix)), tmp_path / 'vit.pth')
-        assert_refused(build(arch=arch), path, r'num_heads \(file 12, config 6\)')
+    probe = moco_linear_probe({**state, 'pos_embed': moco_positions(4, 384)})
+    rounded = dict(state_dict={name: value.half() for name, value in probe['state_dict'].items()})
+    for content in (dict(state_dict=prefixed(state, 'module.base_encoder.')), probe, rounded):
+        path = save(content, tmp_path / 'vit.pth')
+        assert_refused(build(arch=arch), path, r'MoCo v3(?s:.*)num_heads \(file 12, config 6\)')
         load_vit(build(arch={**arch, 'num_heads': 12}), path)
-    load_vit(build(arch=arch), save(state, tmp_path / 'dino.pth'))
+    # No other file says how many heads it has: neither DINO's nor any saved in data-parallel training.
+    for content in (state, moco_linear_probe(state), dict(state_dict=prefixed(state, 'module.'))):
+        load_vit(build(arch=arch), save(content, tmp_path / 'dino.pth'))
+
+
+def test_the_position_embedding_of_moco_v3_is_that_of_mmpretrains_moco_v3():
+    embed = pytest.importorskip('mmpretrain.models.utils.position_encoding')
+    theirs = embed.build_2d_sincos_position_embedding(4, 16, cls_token=True)
+    assert is_moco_probe({'pos_embed': theirs})
+    torch.testing.assert_close(moco_positions(4, 16), theirs)
+    assert not is_moco_probe({'pos_embed': torch.cat([theirs[:, :1], theirs[:, 1:].roll(8, dims=2)], dim=1)})  # MAE's
 
 
 def test_npz_shows_the_number_of_heads(tmp_path):
@@ -521,7 +531,7 @@ def test_only_the_namespace_is_allowed_beside_plain_types(vit, tmp_path, monkeyp
 
 # --- Mutations: none may pass ---
 
-MUTATIONS = 405  # of each of the 25 layouts
+MUTATIONS = 405  # of each of the 31 layouts
 
 
 def mutate(file: State, names: list[str], dice: random.Random) -> tuple[State, str]:
@@ -562,10 +572,11 @@ def test_no_mutation_of_a_state_dict_is_accepted(tmp_path, monkeypatch, record_p
     """Two tensors of one shape that change places are not among them: only a checksum of the file can show that."""
     dice, accepted, tried = random.Random(11), [], 0
     kinds = {name: (make, {}) for name, make in TORCH_LAYOUTS.items()} | DINOV2_LAYOUTS
+    kinds |= {name: (make, {}) for name, make in WRAPPED.items()}
     kinds['jax'] = (lambda state: {k: torch.from_numpy(v) for k, v in to_jax(state).items()} if state else {}, {})
     mutant: dict = {}
     # What reading returns is set here: ten thousand files would only test torch.save.
-    monkeypatch.setattr('mmseg_gpt.checkpoints.load.read_state_dict', lambda path: dict(mutant))
+    monkeypatch.setattr('mmseg_gpt.checkpoints.load.read_state_dict', lambda path, key=None: dict(mutant))
     for layout, (make, options) in kinds.items():
         vit, good = build(**options), weights_of(make(random_vit(**options)))
         names = [k for k in good if k not in weights_of(make({})) and not any(

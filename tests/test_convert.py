@@ -24,13 +24,14 @@ from vit_files import (
     assert_refused,
     build,
     mae_pretraining,
+    moco_positions,
     our_own,
     random_vit,
     save,
     to_jax,
 )
 
-from mmseg_gpt.checkpoints import CheckpointError, load_vit, read_file, read_state_dict
+from mmseg_gpt.checkpoints import CheckpointError, PretrainedViT, load_vit, read_file, read_state_dict
 from mmseg_gpt.checkpoints.export import EXPORTS
 from mmseg_gpt.checkpoints.seal import check_seal, seal
 from mmseg_gpt.convert import AS_IS, convert, describe
@@ -233,8 +234,38 @@ def test_the_config_lines_of_list_load_the_file(options, tmp_path):
 def test_list_of_moco_v3_names_its_12_heads(tmp_path):
     arch = dict(embed_dims=384, num_layers=2, num_heads=12, mlp_ratio=1)
     state = {k: torch.randn(v.shape) for k, v in build(arch=arch).vit_state().items()}
+    state['pos_embed'] = moco_positions(4, 384)
     path = save(TORCH_LAYOUTS['MoCo v3 linear probe'](state), tmp_path / 'vit.pth.tar')
     assert 'arch=dict(embed_dims=384, num_layers=2, num_heads=12, mlp_ratio=1)' in describe(path)
+
+
+def test_list_says_what_a_vit_s_saved_in_data_parallel_training_does_not_show(tmp_path):
+    arch = dict(embed_dims=384, num_layers=2, num_heads=6, mlp_ratio=1)
+    state = {k: torch.randn(v.shape) for k, v in build(arch=arch).vit_state().items()}
+    said = describe(save(TORCH_LAYOUTS['MoCo v3 linear probe'](state), tmp_path / 'vit.pth.tar'))
+    assert 'MoCo v3 linear' not in said and 'num_heads=...' in said
+    assert "heads       not in the file; a released ViT-S has 6 (MoCo v3's has 12)" in said
+
+
+def test_list_and_convert_take_the_model_that_key_names(run, tmp_path):
+    state, averaged = random_vit(), random_vit()
+    path = save(dict(model=state, model_ema=averaged), tmp_path / 'vit.pth')
+    for args in (('--list', path), (path, tmp_path / 'x.pth'), ('--layout', AS_IS, path, tmp_path / 'x.pth')):
+        result = run(*args)
+        assert result.returncode == 1 and "holds 2 models, under 'model' and 'model_ema'" in result.stderr
+        assert '--key model_ema' in result.stderr
+    assert "key='model_ema'" in run('--list', '--key', 'model_ema', path).stdout
+    for layout in ('timm', AS_IS):
+        result = run(path, tmp_path / 'x.safetensors', '--key', 'model_ema', '--layout', layout, '--force')
+        assert result.returncode == 0, result.stderr
+        written = read_state_dict(tmp_path / 'x.safetensors')
+        assert written.keys() == averaged.keys() and all(torch.equal(written[k], v) for k, v in averaged.items())
+    settings = eval(describe(path, 'model').split('In a config:')[1].strip().removeprefix('model = '), {'dict': dict})
+    init_cfg = settings['backbone']['init_cfg']
+    assert init_cfg.pop('type') == 'PretrainedViT'
+    vit = build()
+    PretrainedViT(**init_cfg)(vit)
+    assert_filled(vit, state, vit.state_dict())
 
 
 @pytest.mark.parametrize('message, code, args', [

@@ -212,7 +212,7 @@ def test_swiglu_is_refused_saying_so(make, tmp_path):
 
 
 @pytest.mark.parametrize('layout, extra', [
-    ('MoCo v3 pretraining', 'module.base_decoder.x'), ('MoCo v3 linear probe', 'head.weight'),
+    ('MoCo v3 pretraining', 'module.base_decoder.x'), ('MoCo v3 linear probe', 'predictor.weight'),
     ('mmsegmentation', 'classifier.weight'), ('mmpretrain', 'cls_token'), ('ours', 'blocks.0.norm1.weight'),
     ('ours', 'backbone.head.weight'), ('DINO training', 'dino_head.x'), ('Hugging Face classifier', 'vit.decoder.x'),
     ('Hugging Face MAE', 'encoder.layer.0.norm1.weight'), ('MAE pretraining', 'head.weight'),

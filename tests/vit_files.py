@@ -97,6 +97,17 @@ def moco_linear_probe(state: State) -> dict:
                 state_dict=prefixed({**state, **head}, 'module.'))
 
 
+def moco_positions(side: int, width: int) -> Tensor:
+    """MoCo v3's fixed position embedding (1, 1 + side**2, width), of which the rows vary in its first half."""
+    result = np.zeros((1, 1 + side**2, width), dtype=np.float32)
+    for row, column, i in np.ndindex(side, side, width // 4):
+        for part, position in enumerate((row, column)):
+            angle = position / 10000**(i / (width // 4))
+            result[0, 1 + row * side + column, part * width // 2 + i] = np.sin(angle)
+            result[0, 1 + row * side + column, part * width // 2 + width // 4 + i] = np.cos(angle)
+    return torch.from_numpy(result)
+
+
 def mmpretrain_pretraining(state: State) -> dict:
     neck = {'neck.mask_token': torch.randn(1, 1, 8), 'head.layers.head.weight': torch.randn(10, 16)}
     return dict(meta=dict(epoch=3), state_dict={**prefixed(to_openmmlab(state), 'backbone.'), **neck})
@@ -222,6 +233,23 @@ DINOV2_LAYOUTS: dict[str, tuple[Callable[[State], dict], dict]] = {
         to_openmmlab(state), (r'\bls1\.gamma', 'attn.gamma1.weight'), (r'\bls2\.gamma', 'ffn.gamma2.weight')),
                                    LAYER_SCALE),
     'timm with LayerScale': (dict, LAYER_SCALE),
+}
+
+
+def sharded(state: State) -> State:
+    """Names of FSDP around each block, in DDP's, with torch.compile and activation checkpointing inside."""
+    return renamed(state, (r'^blocks\.(\d+)\.', r'blocks.\1._fsdp_wrapped_module._checkpoint_wrapped_module.'),
+                   (r'\.attn\.', '.attn._orig_mod.'), ('^', 'module._fsdp_wrapped_module.'))
+
+
+# Steps that training programs put before or between names, around layouts from above.
+WRAPPED: dict[str, Callable[[State], State]] = {
+    'DDP': lambda state: prefixed(state, 'module.'),
+    'DDP around torch.compile': lambda state: prefixed(state, 'module._orig_mod.'),
+    'Lightning, compiled': lambda state: prefixed(state, '_orig_mod.model.backbone.'),
+    'FSDP': sharded,
+    'averaged by torch': lambda state: {**prefixed(state, 'module.'), 'n_averaged': torch.tensor(3)},
+    'Hugging Face ViT in a net': lambda state: prefixed(hugging_face(state, HF_VIT), 'net.vit.'),
 }
 
 

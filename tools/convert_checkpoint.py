@@ -18,6 +18,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog='examples:\n  %(prog)s --list pretrained/mae_pretrain_vit_base.pth\n'
         '  %(prog)s timm://vit_base_patch14_dinov2.lvd142m dinov2_b.safetensors\n'
+        '  %(prog)s --list --key model_ema deit_checkpoint.pth\n'
         f'  %(prog)s --layout {AS_IS} old_mmengine/iter_160000.pth iter_160000.pth\n'
         f'  %(prog)s --layout {AS_IS} --vit pretrained/mae_pretrain_vit_base.pth adapters.pth whole.pth\n\n'
         'Exit code: 0; 1 if a file cannot be read or written; 2 for a wrong command line.')
@@ -28,6 +29,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--vit', metavar='FILE', help=f'with --layout {AS_IS}: make a whole checkpoint of an '
                         'adapter-only SRC and its pretrained ViT, a path or an address, for programs that cannot load '
                         'adapters alone, such as the inferencers of mmpretrain and mmsegmentation')
+    parser.add_argument('--key', metavar='NAME', help='which model to take of an SRC that holds several, such as '
+                        'model_ema or teacher: a part of the file, or what the names of its weights begin with')
     parser.add_argument('--sha256', metavar='HEX', help='refuse SRC if it has another SHA-256')
     parser.add_argument('--force', action='store_true', help='overwrite DST')
     args = parser.parse_args()
@@ -46,9 +49,9 @@ def main() -> None:
     try:
         source = fetch(args.src, args.sha256)
         if args.list:
-            print(describe(source))
+            print(describe(source, args.key))
             return
-        count = convert(source, args.dst, args.layout, args.force, args.vit)
+        count = convert(source, args.dst, args.layout, args.force, args.vit, args.key)
         print(f'written: {args.dst} ({count} weights, layout {args.layout})\nsha256:  {file_sha256(args.dst)}')
     except (CheckpointError, OSError, ValueError) as error:
         raise SystemExit(str(error)) from error

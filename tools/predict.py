@@ -114,7 +114,8 @@ def build_pool(args: argparse.Namespace) -> 'AdapterPool':
         for name, config, checkpoint in args.tasks:
             cfg = find_config(config)
             if args.vit:
-                cfg.model.backbone.init_cfg = dict(type='PretrainedViT', checkpoint=args.vit)
+                key = (cfg.model.backbone.get('init_cfg') or {}).get('key')
+                cfg.model.backbone.init_cfg = dict(type='PretrainedViT', checkpoint=args.vit, key=key)
             pool.add(name, cfg, checkpoint)
     except ValueError as error:
         raise SystemExit(str(error)) from error

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ..models import GatedPromptViT
+from ..models.rotary import Rotation
 from ..models.updates import updates_off
 from ..models.vit import Attention, at_least_float32, heads_of
 
@@ -52,18 +53,22 @@ class Tokens:
         return self.patches.stop + self.num_prompts
 
 
-def attention_weights(attention: Attention, x: Tensor, temperature: Tensor | None = None) -> Tensor:
+def attention_weights(attention: Attention, x: Tensor, temperature: Tensor | None = None,
+                      rotation: Rotation | None = None) -> Tensor:
     """Computes the softmax of equation 9 for every token, also for those whose output the model does not use.
 
     Args:
         attention: Attention layer of one block.
         x: Its input (B, N, D).
         temperature: Scalar tensor tau; None means 1.
+        rotation: The rotary positions of the patches; None for none.
 
     Returns:
         Tensor: Weights (B, heads, N, N) of float32 at least; each row belongs to one query and sums to 1.
     """
     q, k, _ = (at_least_float32(each) for each in heads_of(attention.qkv(x), attention.num_heads))
+    if rotation is not None:
+        q, k = rotation.turned(q), rotation.turned(k)
     scores = q @ k.mT / q.shape[-1]**0.5
     return (scores if temperature is None else scores / temperature).softmax(-1)
 
@@ -96,10 +101,10 @@ def visit_attention(vit: GatedPromptViT, images: Tensor, blocks: Iterable[int],
 
     def look(block: int) -> Callable[[Attention, tuple], None]:
         def hook(attention: Attention, inputs: tuple) -> None:
-            x, temperature = inputs[:2]
+            x, temperature, _, rotation = inputs
             prompts = x.shape[1] - vit.first_patch - grid[0] * grid[1]
             tokens = Tokens(vit.first_patch, grid, prompts, size)
-            found[block] = visit(block, attention_weights(attention, x, temperature), tokens)
+            found[block] = visit(block, attention_weights(attention, x, temperature, rotation), tokens)
         return hook
 
     with ExitStack() as hooks:

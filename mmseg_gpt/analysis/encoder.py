@@ -42,9 +42,10 @@ class Encoder(nn.Module):
         """
         self.check(block)
         images = images if self.rgb else images.flip(1)
-        tokens, _ = self.vit.embed((images - self.mean) / self.std)
+        tokens, grid = self.vit.embed((images - self.mean) / self.std)
+        rotation = self.vit.rotation(grid)
         for each in self.vit.blocks[:block]:
-            tokens = each(tokens)
+            tokens = each(tokens, rotation=rotation)
         return tokens
 
     def check(self, block: int) -> None:
@@ -55,7 +56,8 @@ class Encoder(nn.Module):
     def identity(self) -> dict:
         """Returns all that decides the output: SHA-256 of the weights, heads, epsilon of the norms, normalisation."""
         block = self.vit.blocks[0]
-        return dict(vit=weights_sha256(self.vit), num_heads=block.attn.num_heads, norm_eps=block.norm1.eps,
+        rotary = {} if self.vit.rotary is None else dict(rotary=self.vit.rotary)
+        return dict(vit=weights_sha256(self.vit), num_heads=block.attn.num_heads, norm_eps=block.norm1.eps, **rotary,
                     mean=self.mean.flatten().tolist(), std=self.std.flatten().tolist(), rgb=self.rgb)
 
 
@@ -85,7 +87,7 @@ def read_encoder(cfg: Config, size: int) -> Encoder:
         raise ValueError(f'{cfg.filename} names no pretrained ViT: give a checkpoint, or set model.backbone.init_cfg')
     options = {name: backbone[name] for name in (*VIT_SETTINGS, 'norm_eps') if name in backbone}
     vit = GatedPromptViT(**{**options, 'img_size': size})
-    load_vit(vit, fetch(source['checkpoint'], source.get('sha256')))
+    load_vit(vit, fetch(source['checkpoint'], source.get('sha256')), source.get('key'))
     # Files are read with blue first; each package has its own name for the option that swaps red and blue.
     rgb = bool(preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb'))
     return Encoder(vit, preprocessor['mean'], preprocessor['std'], rgb)

@@ -1,22 +1,26 @@
 """Recognising a checkpoint's layout by its names, and renaming it to timm's.
 
 Each layout has a pure function from state dict to state dict. To add a layout, add a
-:class:`Layout` to ``LAYOUTS``: the first whose ``mark`` is among the names is taken.
+:class:`Layout` to ``LAYOUTS``: the first whose ``mark`` is among the names is taken. Before that the steps of wrappers
+are dropped from the names (:func:`.parts.bare`), and the ViT may be a part of a larger model.
 """
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from .parts import bare, how_to_choose, two_models
+
 State = dict[str, Tensor]
 
 
 class Layout(NamedTuple):
-    """The names of weights in one family of checkpoints.
+    """The names of weights in one family of checkpoints, without the steps of wrappers such as ``module.``.
 
     Attributes:
         name: Its name in error messages and the log.
@@ -24,15 +28,45 @@ class Layout(NamedTuple):
         convert: Function from the file's state dict to one with timm's names.
         left_over: Names, after ``convert``, of other weights in these files; one that ends in '.' or '_' is a prefix.
         num_heads: Function from the file's state dict to the number of attention heads, None where it is not shown.
+        fits: Function from the file's state dict to whether it is of this layout, where names alone do not tell.
     """
     name: str
     mark: str
     convert: Callable[[State], State]
     left_over: tuple[str, ...] = ()
     num_heads: Callable[[State], int | None] = lambda state: None
+    fits: Callable[[State], bool] = lambda state: True
 
 
-def rename(state: State, *rules: tuple[str, str]) -> State:
+class Recognised(NamedTuple):
+    """What :func:`to_timm` recognised.
+
+    Attributes:
+        name: The name of the layout.
+        state: The state dict with timm's names, heads and decoders still in it.
+        prefix: What the names in the file begin with, where the ViT is a part of a larger model; it ends in a dot.
+        left_over: Names in it that need not be the ViT's, as those of :class:`Layout`.
+        num_heads: The number of attention heads, None where the file does not show it.
+    """
+    name: str
+    state: State
+    prefix: str
+    left_over: tuple[str, ...]
+    num_heads: int | None
+
+    def __str__(self) -> str:
+        return f'{self.name}, under "{self.prefix}"' if self.prefix else self.name
+
+    def advice(self) -> list[str]:
+        """Says how to leave out what stands beside the ViT and is not known to; one line, or none."""
+        allowed = tuple(name for name in self.left_over if name.endswith(('.', '_')))
+        if not self.prefix or all(k in self.left_over or k.startswith(allowed) for k in self.state if k[:1] == '/'):
+            return []
+        return ['  Names that begin with / are not in the ViT. If they are no part of it, '
+                f'{how_to_choose([self.prefix.removesuffix(".")])}']
+
+
+def rename(state: State, *rules: tuple[str, str | Callable[[re.Match], str]]) -> State:
     """Replaces regular expressions in the names, one after the other.
 
     Raises:
@@ -52,22 +86,6 @@ def rename(state: State, *rules: tuple[str, str]) -> State:
 def drop_prefix(prefix: str, state: State) -> State:
     """Drops a prefix from the names that have it. The others get a '/', so that none is taken for a ViT weight."""
     return {k.removeprefix(prefix) if k.startswith(prefix) else f'/{k}': v for k, v in state.items()}
-
-
-def dropping_prefix(pattern: str) -> Callable[[State], State]:
-    """Makes a converter that drops the prefix of ``cls_token`` from all names, as :func:`drop_prefix` does.
-
-    Args:
-        pattern: A regular expression for that prefix.
-    """
-
-    def convert(state: State) -> State:
-        found = [k for k in state if re.fullmatch(f'{pattern}cls_token', k)]
-        if len(found) != 1:
-            raise ValueError(f'it has {len(found)} names for cls_token, where one is needed: {found}')
-        return drop_prefix(found[0].removesuffix('cls_token'), state)
-
-    return convert
 
 
 def from_openmmlab(prefix: str) -> Callable[[State], State]:
@@ -131,9 +149,8 @@ def from_huggingface(state: State) -> State:
         ValueError: two names become one.
     """
     layer = r'^encoder\.layer\.(\d+)\.'
-    prefix = next(k for k in state if re.fullmatch(HUGGING_FACE, k)).removesuffix('embeddings.cls_token')
     state = rename(
-        drop_prefix(prefix, state), (r'^embeddings\.patch_embeddings\.projection\.', 'patch_embed.proj.'),
+        state, (r'^embeddings\.patch_embeddings\.projection\.', 'patch_embed.proj.'),
         (r'^embeddings\.position_embeddings$', 'pos_embed'), (r'^embeddings\.register_tokens$', 'reg_token'),
         (r'^embeddings\.(cls_token|mask_token)$', r'\1'), (r'^layernorm\.', 'norm.'),
         (rf'{layer}attention\.attention\.', r'blocks.\1.attn.'),
@@ -223,9 +240,28 @@ def jax_heads(state: State) -> int:
 
 
 def moco_heads(state: State) -> int | None:
-    """Returns 12 for MoCo v3's ViT-S, which has 6 heads everywhere else; its file does not show that. Else None."""
-    cls_token = state.get('module.base_encoder.cls_token', state.get('module.cls_token'))
-    return 12 if cls_token.shape[-1:] == (384, ) else None
+    """Returns 12 for MoCo v3's ViT-S, which has 6 heads everywhere else; no weight shows that. Else None."""
+    cls_token = state.get('base_encoder.cls_token', state.get('cls_token'))
+    return 12 if cls_token is not None and cls_token.shape[-1:] == (384, ) else None
+
+
+def is_moco_probe(state: State) -> bool:
+    """Says whether a ViT with a linear head is MoCo v3's, which alone has this fixed position embedding.
+
+    It holds sines and cosines of the row, then of the column, and 0 for CLS.
+    """
+    pos_embed = state.get('pos_embed')
+    if pos_embed is None or pos_embed.ndim != 3 or not pos_embed.is_floating_point():
+        return False
+    number, length, width = pos_embed.shape
+    side = math.isqrt(max(length - 1, 0))
+    if number != 1 or not side or side**2 + 1 != length or width % 4 or pos_embed.numel() > 10**8:
+        return False
+    angles = torch.arange(side)[:, None] * 10000**(-4 * torch.arange(width // 4) / width)
+    waves = torch.cat([angles.sin(), angles.cos()], dim=1)
+    fixed = torch.cat([waves[:, None].expand(-1, side, -1), waves.expand(side, -1, -1)], dim=2).flatten(0, 1)
+    # Files in half precision are rounded.
+    return not pos_embed[:, 0].any() and torch.allclose(pos_embed[0, 1:].float(), fixed, rtol=0, atol=1e-2)
 
 
 # Parts of OpenMMLab's segmentors, classifiers and self-supervised models beside the backbone.
@@ -235,54 +271,97 @@ ADAPTERS = ('prompt.', 'temperature', '/update.')
 # Names of trained updates of the ViT's layers: see mmseg_gpt/models/updates.py. The last two are those of older files.
 UPDATE = re.compile(r'.+\.(lora_[ab]|bias_update|adapter\.(down|up)\.(weight|bias)|lora_(down|up)\.weight)')
 TIMM_HEADS = ('head.', 'fc_norm.', 'pre_logits.')
-HUGGING_FACE = r'((vit|dinov2|dinov2_with_registers)\.)?embeddings\.cls_token'
+# Parts of larger models beside a ViT that is found inside, and counters of torch's averaging.
+BESIDE = ('/head.', '/classifier.', '/fc.', '/decoder.', '/criterion.', '/loss.', *OPENMMLAB_PARTS)
+COUNTERS = ('n_averaged', '/n_averaged')
 
 LAYOUTS = (
-    Layout('MoCo v3 pretraining', r'module\.base_encoder\.cls_token', dropping_prefix(r'module\.base_encoder\.'),
-           ('head.', '/module.momentum_encoder.', '/module.predictor.'), moco_heads),
-    Layout('MoCo v3 linear probe', r'module\.cls_token', dropping_prefix(r'module\.'), ('head.', ), moco_heads),
+    Layout('MoCo v3 pretraining', r'base_encoder\.cls_token', partial(drop_prefix, 'base_encoder.'),
+           ('head.', '/momentum_encoder.', '/predictor.'), moco_heads),
+    Layout('MoCo v3 linear probe', r'head\.weight', dict, ('head.', ), moco_heads, is_moco_probe),
     Layout('JAX ViT (.npz)', 'embedding/kernel', from_jax, ('pre_logits.', 'head.'), jax_heads),
-    Layout('Hugging Face ViT or Dinov2', HUGGING_FACE, from_huggingface,
+    Layout('Hugging Face ViT or Dinov2', r'embeddings\.cls_token', from_huggingface,
            ('mask_token', 'pooler.', '/decoder.', '/classifier.')),
-    Layout('mmpretrain or mmsegmentation', r'backbone\.layers\.0\.ln1\.weight', from_openmmlab('backbone.'),
+    Layout('mmpretrain or mmsegmentation', r'backbone\.layers\.\d+\.ln1\.weight', from_openmmlab('backbone.'),
            OPENMMLAB_PARTS),
-    Layout('mmpretrain or mmsegmentation backbone', r'layers\.0\.ln1\.weight', from_openmmlab('')),
-    Layout('DINO training', r'(module\.)?head\.(mlp|last_layer)\..+|module\.backbone\.cls_token',
-           dropping_prefix(r'(module\.)?backbone\.'), ('/head.', '/module.head.')),
-    Layout('DINOv2 training', r'teacher\.backbone\.cls_token', from_dinov2('teacher.backbone.'),
+    Layout('mmpretrain or mmsegmentation backbone', r'layers\.\d+\.ln1\.weight', from_openmmlab('')),
+    Layout('DINO training', r'head\.(mlp|last_layer)\..+', partial(drop_prefix, 'backbone.'), ('/head.', )),
+    Layout('DINOv2 training, teacher', r'teacher\.backbone\.cls_token', from_dinov2('teacher.backbone.'),
            ('mask_token', '/student.', '/teacher.', '/dino_loss.', '/ibot_patch_loss.')),
     Layout('DINOv2 training, teacher', r'dino_head\..+|backbone\.(mask_token|blocks\.\d+\.\d+\.norm1\.weight)',
            from_dinov2('backbone.'), ('mask_token', '/dino_head.', '/ibot_head.')),
-    Layout('mmseg_gpt', r'backbone\.blocks\.0\.norm1\.weight', from_mmseg_gpt('backbone.'),
+    Layout('mmseg_gpt', r'backbone\.blocks\.\d+\.norm1\.weight', from_mmseg_gpt('backbone.'),
            (*ADAPTERS, *OPENMMLAB_PARTS)),
     Layout('mmseg_gpt backbone', rf'prompt\..+|temperature|{UPDATE.pattern}', from_mmseg_gpt(''), ADAPTERS),
     Layout('MAE pretraining', r'decoder_embed\.weight', dict, ('decoder_', 'mask_token')),
     Layout('DINOv2', r'mask_token|register_tokens|blocks\.\d+\.\d+\.norm1\.weight', from_dinov2(''),
            ('mask_token', )),
     Layout('timm names, with registers', 'reg_token', from_timm_with_registers, TIMM_HEADS),
-    Layout('timm names (MAE, DINO, timm)', r'blocks\.0\.norm1\.weight', dict, TIMM_HEADS),
+    Layout('timm names (MAE, DINO, timm)', r'blocks\.\d+\.norm1\.weight', dict, TIMM_HEADS),
 )
 
 
-def to_timm(state: State) -> tuple[Layout, State]:
+def to_timm(state: State) -> Recognised:
     """Recognises the layout of a state dict and renames it to timm's names.
 
     Args:
         state: The weights of a file, by the names they have there.
 
-    Returns:
-        tuple: The layout, and the converted state dict, heads and decoders still in it.
-
     Raises:
-        ValueError: the layout is unknown or its names are incomplete, or the ViT has SwiGLU; the message says which.
+        ValueError: the layout is unknown or its names are incomplete; or there are two ViTs, the ViT has SwiGLU or
+            low-rank updates beside its weights. The message says which.
     """
+    state = rename(state, ('^.+$', lambda name: bare(name[0])))
+    refuse_dinov3(state)
     for layout in LAYOUTS:
-        if any(map(re.compile(layout.mark).fullmatch, state)):
-            converted = layout.convert(state)
-            refuse_swiglu(converted)
-            return layout, converted
+        found = places_of(layout, state)
+        if not found:
+            continue
+        if len(found) > 1:
+            raise ValueError('it ' + two_models(
+                sorted(vits_in(state)) if len(vits_in(state)) > 1 else [place.removesuffix('.') for place in found]))
+        (prefix, (within, converted)), = found.items()
+        recognised = Recognised(layout.name, converted, prefix,
+                                (*layout.left_over, *COUNTERS, *(BESIDE if prefix else ())), layout.num_heads(within))
+        refuse_others(recognised, state)
+        refuse_swiglu(converted)
+        return recognised
     known = '\n'.join(f'  {layout.name}: {layout.mark}' for layout in LAYOUTS).replace('\\.', '.')
     raise ValueError(f'its first names are {list(state)[:4]}, and none is the mark of a known layout:\n{known}')
+
+
+def places_of(layout: Layout, state: State) -> dict[str, tuple[State, State]]:
+    """Returns where in a model there are ViTs of this layout: for each prefix the state dict without it, and by timm's
+    names. A part without a patch embedding, such as MAE's decoder, counts only where nothing else is found.
+    """
+    mark = re.compile(rf'((?:.*\.)?)(?:{layout.mark})')
+    found = {}
+    for prefix in sorted({match[1] for match in map(mark.fullmatch, state) if match}):
+        within = drop_prefix(prefix, state)
+        if layout.fits(within):
+            converted = layout.convert(within)
+            if any(name.startswith('blocks.') for name in converted):
+                found[prefix] = within, converted
+    whole = {prefix: pair for prefix, pair in found.items() if 'patch_embed.proj.weight' in pair[1]}
+    return whole or found
+
+
+def refuse_others(recognised: Recognised, state: State) -> None:
+    """Refuses a second ViT beside the one that was recognised, and updates that were not merged into its weights.
+
+    Raises:
+        ValueError: there is one.
+    """
+    allowed = tuple(name for name in recognised.left_over if name.endswith(('.', '_')))
+    others = vits_in(k.removeprefix('/') for k in recognised.state if k[:1] == '/' and not k.startswith(allowed))
+    if others := others & vits_in(state) - {''}:
+        here = vits_in(name for name in state if not f'/{name}'.startswith(allowed)) - others
+        raise ValueError('it ' + two_models([*(here or {recognised.prefix.removesuffix('.')}), *sorted(others)]))
+    lora = [name for name in recognised.state
+            if re.search(r'\.(lora_[A-Z]|lora_embedding_|lora_magnitude|base_layer|modules_to_save)', name)]
+    if lora:
+        raise ValueError('it holds low-rank updates or copies beside the weights, as PEFT saves them '
+                         f'({lora[0]}): save the model after merge_and_unload()')
 
 
 def refuse_swiglu(state: State) -> None:
@@ -297,3 +376,22 @@ def refuse_swiglu(state: State) -> None:
     if is_packed or named:
         raise ValueError('its MLPs are SwiGLU, as in DINOv2\'s ViT-g, and GatedPromptViT has plain ones only: take '
                          'DINOv2\'s ViT-S, ViT-B or ViT-L')
+
+
+def vits_in(names: Iterable[str]) -> set[str]:
+    """Returns where among these names there are ViTs, by their CLS tokens."""
+    found = (re.fullmatch(r'(?:(.+?)\.)??(?:embeddings\.)?cls_token', name) for name in names)
+    return {match[1] or '' for match in found if match}
+
+
+def refuse_dinov3(state: State) -> None:
+    """Refuses a DINOv3, by its official names, Hugging Face's or timm's.
+
+    Raises:
+        ValueError: it is one.
+    """
+    names = r'(.*\.)?(storage_tokens|rope_embed\.periods|layer\.\d+\.attention\.q_proj\.weight)'
+    registers = [k.removesuffix('reg_token') for k in state if re.fullmatch(r'(.*\.)?reg_token', k)]
+    if any(re.fullmatch(names, k) for k in state) or any(
+            f'{prefix}blocks.0.gamma_1' in state and f'{prefix}pos_embed' not in state for prefix in registers):
+        raise ValueError('it is a DINOv3, whose rotary positions GatedPromptViT does not have')

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .fetch import fetch
 from .fit import differences, kind_of
-from .formats import State, to_timm
+from .formats import Recognised, State, to_timm
 from .read import CheckpointError, read_state_dict
 from .shape import VitShape, shape_of
 
@@ -28,17 +28,20 @@ class PretrainedViT:
         checkpoint: A file in any layout of :mod:`mmseg_gpt.checkpoints.formats`, the http(s) address of one, or
             ``timm://NAME`` for a model of timm. The latter two are fetched once into the cache of torch.hub.
         sha256: The SHA-256 of the file, as ``sha256sum`` prints it; any other file is refused.
+        key: Which model to take of a file with several, such as 'model_ema' or 'teacher': a part of the file, or what
+            the names of its weights begin with.
     """
 
-    def __init__(self, checkpoint: str, sha256: str | None = None) -> None:
+    def __init__(self, checkpoint: str, sha256: str | None = None, key: str | None = None) -> None:
         self.checkpoint = checkpoint
         self.sha256 = sha256
+        self.key = key
 
     def __call__(self, module: nn.Module) -> None:
-        load_vit(module, fetch(self.checkpoint, self.sha256))
+        load_vit(module, fetch(self.checkpoint, self.sha256), self.key)
 
 
-def load_vit(backbone: nn.Module, path: str | Path) -> None:
+def load_vit(backbone: nn.Module, path: str | Path, key: str | None = None) -> None:
     """Fills every ViT weight of ``backbone`` from ``path``; prompts, gates and temperatures stay as they are.
 
     If the grid differs, the position embedding is resized (bicubic). If images have another number of channels, the
@@ -47,29 +50,28 @@ def load_vit(backbone: nn.Module, path: str | Path) -> None:
     Args:
         backbone: A :class:`GatedPromptViT`.
         path: A local checkpoint file.
+        key: Which model to take of a file with several, see :class:`PretrainedViT`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: a weight is missing, left over, misshapen or not finite. The backbone is then as it was.
+        CheckpointError: a weight is missing, left over, misshapen or not finite, or there are several models. The
+            backbone is then as it was.
     """
-    try:
-        content = read_state_dict(path)
-        layout, state = to_timm(content)
-    except ValueError as error:
-        raise CheckpointError(f'{path} is not a ViT checkpoint I know: {error}') from error
-    wanted = backbone.vit_state()
+    found = recognise(read_state_dict(path, key=key), path)
+    state, wanted = found.state, backbone.vit_state()
     adapted_from = adapt_patch_embed(state, backbone.in_channels)
     there, here = shape_of(state), shape_of(wanted)
-    heads, file_heads = backbone.arch['num_heads'], layout.num_heads(content)
-    resized_from = side_to_resize(there, here, backbone.grid, may_be_oblong=layout.name.startswith('mmseg_gpt'))
+    heads, file_heads = backbone.arch['num_heads'], found.num_heads
+    resized_from = side_to_resize(there, here, backbone.grid, may_be_oblong=found.name.startswith('mmseg_gpt'))
     if resized_from and state['pos_embed'].is_floating_point():
         state['pos_embed'] = backbone.fit_pos_embed(state['pos_embed'], (resized_from, resized_from))
-    problems = differences(wanted, state, (*layout.left_over, *FINAL_NORM))
+    problems = differences(wanted, state, (*found.left_over, *FINAL_NORM))
     if file_heads not in (None, heads):
         problems.append(f'  num_heads (file {file_heads}, config {heads}): set it in arch, which can be a dict')
     if problems:
+        problems += found.advice()
         raise CheckpointError('\n'.join([
-            f'{path} (read as: {layout.name}) does not fill the backbone. {likely_cause(there, here)}', *problems]))
+            f'{path} (read as: {found}) does not fill the backbone. {likely_cause(there, here)}', *problems]))
     with torch.no_grad():
         for name, parameter in wanted.items():
             parameter.copy_(state[name])
@@ -80,7 +82,19 @@ def load_vit(backbone: nn.Module, path: str | Path) -> None:
         how = 'summed' if backbone.in_channels == 1 else f'repeated in turn and multiplied by 3/{backbone.in_channels}'
         print_log(f'backbone: patch embedding of {adapted_from} channels turned into one of {backbone.in_channels} by '
                   f'timm\'s rule: its weights were {how}', logger='current')
-    print_log(f'backbone: all {len(wanted)} ViT weights loaded from {path} (read as: {layout.name})', logger='current')
+    print_log(f'backbone: all {len(wanted)} ViT weights loaded from {path} (read as: {found})', logger='current')
+
+
+def recognise(content: dict[str, Tensor], path: str | Path) -> Recognised:
+    """Recognises the layout of the weights in the file ``path``.
+
+    Raises:
+        CheckpointError: the layout is unknown, or is not one ViT.
+    """
+    try:
+        return to_timm(content)
+    except ValueError as error:
+        raise CheckpointError(f'{path} is not a ViT checkpoint I know: {error}') from error
 
 
 def adapt_patch_embed(state: State, in_channels: int) -> int:
@@ -134,4 +148,7 @@ def likely_cause(there: VitShape, here: VitShape) -> str:
     if not there.side and there.positions and there.positions != here.positions:
         sentences.append(f'Its pos_embed has {there.positions} entries, which is not one CLS token and a square grid, '
                          'so it cannot be resized to the grid of the config.')
+        if there.registers:
+            sentences.append('A timm model with registers has no position of CLS: if one is the backbone in this file, '
+                             "take it alone, by key='backbone'.")
     return ' '.join(sentences)

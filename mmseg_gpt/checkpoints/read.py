@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..resources import command_of
 from .fit import kind_of, kind_of_number
+from .parts import choose, parts_of
 from .seal import check_seal
 from .stand_ins import HISTORY_BUFFER, OLD_MMENGINE, STAND_INS
 
@@ -22,9 +23,6 @@ class CheckpointError(RuntimeError):
     """A checkpoint cannot be used. The message names the file and says what is wrong and what to do."""
 
 
-# Keys under which files hold their weights: 'model' in MAE, 'state_dict' in MoCo v3 and OpenMMLab; DINO and DINOv2
-# have a 'teacher' beside the 'student', and publish the teacher.
-WRAPPERS = ('model', 'state_dict', 'teacher')
 # Weights do not compress: an archive that unpacks to more than this many times its size is an attack on the memory.
 MAX_GROWTH = 20
 
@@ -57,37 +55,41 @@ def read_file(path: str | Path, old_mmengine: bool = False) -> object:
     return read_torch(path, (argparse.Namespace, *(STAND_INS if old_mmengine else ())))
 
 
-def read_state_dict(path: str | Path, old_mmengine: bool = False) -> dict[str, Tensor]:
+def read_state_dict(path: str | Path, old_mmengine: bool = False, key: str | None = None) -> dict[str, Tensor]:
     """Reads the weights in a file as safely as :func:`read_file`.
 
     Args:
         path: A local file.
         old_mmengine: Whether to read checkpoints of stock MMEngine too.
+        key: The part of the file to take, see :func:`weights_in`.
 
     Returns:
         dict: The innermost mapping of names to CPU tensors, with the names of the file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        CheckpointError: the file is damaged, not a checkpoint, or holds no tensors.
+        CheckpointError: the file is damaged, not a checkpoint, holds no tensors, or several models and no ``key``.
     """
-    return weights_in(read_file(path, old_mmengine), path)
+    return weights_in(read_file(path, old_mmengine), path, key)
 
 
-def weights_in(content: object, path: str | Path) -> dict[str, Tensor]:
+def weights_in(content: object, path: str | Path, key: str | None = None) -> dict[str, Tensor]:
     """Takes the weights out of the content of the file ``path``.
 
+    Args:
+        content: What :func:`read_file` returned.
+        path: The file's name, for messages.
+        key: The part to take, such as 'model_ema' or 'teacher', or the beginning of the names to take, such as 'net'.
+            None takes the only model.
+
     Raises:
-        CheckpointError: the content has no tensors, or some that are not plain arrays of numbers.
+        CheckpointError: the content has no tensors, some that are not plain arrays of numbers, or several models, and
+            ``key`` does not name one of them.
     """
-    for wrapper in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-    items = content.items() if isinstance(content, dict) else ()
-    tensors = {k: v.detach() for k, v in items if isinstance(k, str) and isinstance(v, Tensor)}
-    if not tensors:
-        raise CheckpointError(f'{path} holds no weights: expected names with tensors, or these under '
-                              f'{" or ".join(map(repr, WRAPPERS))}')
+    try:
+        tensors = choose(parts_of(content), key)
+    except ValueError as error:
+        raise CheckpointError(f'{path} {error}') from error
     odd = [f'{k} ({kind_of(v)})' for k, v in tensors.items() if kind_of(v) != kind_of_number(v)]
     if odd:
         raise CheckpointError(f'{path} holds tensors that are not plain arrays of numbers: {", ".join(odd[:6])}')

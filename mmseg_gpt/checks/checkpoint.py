@@ -70,7 +70,7 @@ def without_trace(backbone: GatedPromptViT) -> dict[str, object]:
         out_type=backbone.out_type, out_indices=backbone.out_indices, start_block=backbone.start_block,
         prompt=type(backbone.prompt).__name__, num_heads=backbone.arch['num_heads'],
         in_channels=backbone.in_channels,  # adapter-only files do not hold the patch embedding
-        temperature_range=backbone.temperature_range,
+        temperature_range=backbone.temperature_range, rotary=backbone.rotary, norm_eps=backbone.blocks[0].norm1.eps,
         lora_alpha=(backbone.lora or {}).get('alpha'), adapter_scale=(backbone.adapter or {}).get('scale'))
 
 

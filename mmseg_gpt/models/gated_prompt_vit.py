@@ -15,8 +15,9 @@ from torch.utils.checkpoint import checkpoint
 from ..checkpoints.fit import differences
 from ..checkpoints.formats import UPDATE
 from ..checkpoints.read import CheckpointError
+from .rotary import Rotation
 from .updates import add_bias_updates, add_bottlenecks, add_lora, rename_old
-from .vit import Block, VisionTransformer, is_recorded
+from .vit import ALL, Block, VisionTransformer, is_recorded
 
 FEATURE_MAPS = ('featmap', 'normed_featmap')
 OUT_TYPES = (*FEATURE_MAPS, 'cls_token', 'mean_patch', 'mean_prompt', 'mean_all')
@@ -32,7 +33,8 @@ class GatedPromptViT(VisionTransformer):
     the configs of mmsegmentation and of mmpretrain find it without a prefix.
 
     Args:
-        arch: 'small', 'base', 'large', 'huge', or a dict of embed_dims, num_layers, num_heads, mlp_ratio.
+        arch: 'small', 'base', 'large', 'huge', 'huge_plus', '7b', or a dict of embed_dims, num_layers, num_heads,
+            mlp_ratio.
         img_size: Side in pixels (or height, width) for which ``pos_embed`` is made. Images of other sizes work too;
             the position embedding is then resized in every forward.
         patch_size: Side of a patch in pixels.
@@ -54,13 +56,18 @@ class GatedPromptViT(VisionTransformer):
             :class:`mmseg_gpt.models.updates.Bottleneck`.
         start_block: Block, counted from 0, from which prompts join the sequence (Figure 1 counts from 1).
         frozen: True trains prompts, gates, temperatures and updates only. False is full fine-tuning.
-        norm_eps: Epsilon of the layer norms; 1e-6 in all released ViTs.
+        norm_eps: Epsilon of the layer norms; 1e-5 in DINOv3, 1e-6 in all other released ViTs.
         layer_scale: True for DINOv2, whose blocks scale what they add (``blocks.0.ls1.gamma``).
         num_registers: Number of register tokens between CLS and patches (``reg_token``), which no output contains;
-            4 for DINOv2 with registers.
+            4 for DINOv3 and DINOv2 with registers.
         in_channels: Number of channels of an image; 3 unless images are multispectral, depth or the like. A pretrained
             patch embedding of 3 channels is turned into one of this number, see
             :func:`mmseg_gpt.checkpoints.load.adapt_channels`. It is frozen like the rest of the ViT.
+        rotary: For DINOv3 'bfloat16' (its own files) or 'float32' (timm's and transformers'), to which the periods of
+            its rotary positions are rounded. There is no ``pos_embed`` then, prompts have no position either, and
+            ``img_size`` decides nothing.
+        gated_mlp: True for DINOv3's ViT-S+, ViT-H+ and ViT-7B, whose MLPs are gated (``blocks.0.mlp.fc1_g``).
+        qkv_bias: Which of queries, keys and values have a bias: 'qkv', 'qv' for DINOv3, '' for its ViT-7B.
         with_cp: True recomputes the activations of each block in the backward instead of keeping them. It saves
             memory and costs one more forward of the ViT.
         init_cfg: ``dict(type='PretrainedViT', checkpoint=PATH)`` loads a pretrained ViT, strictly.
@@ -86,13 +93,16 @@ class GatedPromptViT(VisionTransformer):
                  layer_scale: bool = False,
                  num_registers: int = 0,
                  in_channels: int = 3,
+                 rotary: str | None = None,
+                 gated_mlp: bool = False,
+                 qkv_bias: str = 'qkv',
                  with_cp: bool = False,
                  init_cfg: dict | None = None) -> None:
         check_init_cfg(init_cfg)
         # SETR reads the blocks without a final norm, because its heads have a norm of their own.
         super().__init__(arch, img_size, patch_size, norm_eps, final_norm=out_type != 'featmap',
-                         layer_scale=layer_scale, num_registers=num_registers, in_channels=in_channels,
-                         init_cfg=init_cfg)
+                         layer_scale=layer_scale, num_registers=num_registers, in_channels=in_channels, rotary=rotary,
+                         gated_mlp=gated_mlp, qkv_bias=qkv_bias, init_cfg=init_cfg)
         dims, depth = self.arch['embed_dims'], self.arch['num_layers']
         out_indices = (depth - 1, ) if out_indices is None else tuple(out_indices)
         check_outputs(depth, out_indices, out_type)
@@ -170,6 +180,7 @@ class GatedPromptViT(VisionTransformer):
         """
         x, grid = self.embed(images)  # equation 1
         length = x.shape[1]
+        rotation = self.rotation(grid)
         temperatures = self._temperatures()
         wanted = wanted_tokens(self.out_type, self.first_patch, length)
         run = checkpointed if self.with_cp and torch.is_grad_enabled() else Block.__call__
@@ -181,9 +192,9 @@ class GatedPromptViT(VisionTransformer):
                 prompts = self.prompt.first(i, x.shape[0])
             tokens = x if prompts is None else torch.cat([x, prompts.to(x.dtype)], dim=1)
             if i == last:
-                outputs.append(self._output(run(block, tokens, temperatures[i], wanted), grid))
+                outputs.append(self._output(run(block, tokens, temperatures[i], wanted, rotation), grid))
                 break
-            tokens = run(block, tokens, temperatures[i])  # equation 2, with the temperature of equation 9
+            tokens = run(block, tokens, temperatures[i], ALL, rotation)  # equation 2, with equation 9's temperature
             if i in self.out_indices:
                 outputs.append(self._output(tokens[:, wanted], grid))
             x, after = tokens[:, :length], tokens[:, length:]
@@ -227,7 +238,7 @@ def wanted_tokens(out_type: str, first_patch: int, length: int) -> slice:
     }[out_type]
 
 
-def checkpointed(block: Block, *inputs: Tensor | slice | None) -> Tensor:
+def checkpointed(block: Block, *inputs: Tensor | slice | Rotation | None) -> Tensor:
     """Runs ``block`` and recomputes its activations in the backward instead of keeping them."""
     return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
 

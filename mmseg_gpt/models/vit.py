@@ -1,6 +1,7 @@
 """The plain Vision Transformer, with timm's parameter names and a temperature in attention.
 
-Source: arXiv 2010.11929 for the ViT, equation 9 of arXiv 2306.05067 for the temperature.
+Source: arXiv 2010.11929 for the ViT, equation 9 of arXiv 2306.05067 for the temperature. What DINOv2 and DINOv3 add to
+it, and the first leaves out, are options.
 """
 
 import torch
@@ -9,11 +10,15 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from .rotary import PERIODS, Rotation, rotary_periods, rotation_of
+
 ARCHS = {
     'small': dict(embed_dims=384, num_layers=12, num_heads=6, mlp_ratio=4),
     'base': dict(embed_dims=768, num_layers=12, num_heads=12, mlp_ratio=4),
     'large': dict(embed_dims=1024, num_layers=24, num_heads=16, mlp_ratio=4),
     'huge': dict(embed_dims=1280, num_layers=32, num_heads=16, mlp_ratio=4),
+    'huge_plus': dict(embed_dims=1280, num_layers=32, num_heads=20, mlp_ratio=4),  # DINOv3's ViT-H+
+    '7b': dict(embed_dims=4096, num_layers=40, num_heads=32, mlp_ratio=2),  # DINOv3's ViT-7B
 }
 
 ALL = slice(None)
@@ -47,7 +52,8 @@ class PatchEmbed(nn.Module):
 
 
 class SplitHeads(torch.autograd.Function):
-    """Cuts the output of ``qkv`` into heads and divides the queries by the temperature in place (equation 9).
+    """Cuts the output of ``qkv`` into heads, turns them by their rotary positions, and divides the queries by the
+    temperature (equation 9), in place.
 
     ``(B, N, 3 * D) -> 3 x (B, heads, N, d)``, which are views of the input; its queries are overwritten. Only a hook
     that keeps the output of ``qkv`` would notice, as the backward of a linear layer does not need its output. The
@@ -56,8 +62,13 @@ class SplitHeads(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, qkv: Tensor, temperature: Tensor | None, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx, qkv: Tensor, temperature: Tensor | None, num_heads: int,
+                rotation: Rotation | None) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = heads_of(qkv, num_heads)
+        ctx.rotation = rotation
+        if rotation is not None:
+            rotation.turn_in_place(q)
+            rotation.turn_in_place(k)
         if temperature is not None:
             q.copy_(divided(q, temperature))
             ctx.save_for_backward(q.detach(), temperature)
@@ -65,7 +76,7 @@ class SplitHeads(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None]:
+    def backward(ctx, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         batch, heads, length, width = gradients[0].shape
         together = gradients[0].new_empty(batch, length, 3, heads, width)
         for place, gradient in zip(together.permute(2, 0, 3, 1, 4), gradients):
@@ -75,7 +86,10 @@ class SplitHeads(torch.autograd.Function):
             q, temperature = saved
             slope = -(at_least_float32(gradients[0]) * q).sum(dtype=temperature.dtype) / temperature
             together[:, :, 0].copy_(divided(together[:, :, 0], temperature))
-        return together.flatten(2), slope, None
+        if ctx.rotation is not None:
+            for place in together.permute(2, 0, 3, 1, 4)[:2]:
+                ctx.rotation.turn_in_place(place, back=True)
+        return together.flatten(2), slope, None, None
 
 
 def heads_of(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -88,6 +102,14 @@ def divided(x: Tensor, temperature: Tensor) -> Tensor:
     return (at_least_float32(x) / temperature).to(x.dtype)
 
 
+class KeyBiasFreeLinear(nn.Linear):
+    """The ``qkv`` of DINOv3: a linear layer whose middle third, the keys, has no bias, whatever ``bias`` holds."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        queries, keys, values = self.bias.chunk(3)
+        return F.linear(x, self.weight, torch.cat([queries, torch.zeros_like(keys), values]))
+
+
 class Attention(nn.Module):
     """Multi-head self-attention, ``softmax(q k^T / sqrt(d) / tau) v`` (equations 3 and 9, which omit sqrt(d)).
 
@@ -96,27 +118,32 @@ class Attention(nn.Module):
     Args:
         dim: Width D of the tokens.
         num_heads: Number of heads; each has the width d = D / num_heads.
+        bias: Which of queries, keys and values have a bias: 'qkv', 'qv' or ''.
     """
 
-    def __init__(self, dim: int, num_heads: int) -> None:
+    def __init__(self, dim: int, num_heads: int, bias: str = 'qkv') -> None:
         super().__init__()
         self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, dim * 3)
+        self.qkv = (KeyBiasFreeLinear if bias == 'qv' else nn.Linear)(dim, dim * 3, bias=bool(bias))
         self.proj = nn.Linear(dim, dim)
 
-    def forward(self, x: Tensor, temperature: Tensor | None = None, wanted: slice = ALL) -> Tensor:
+    def forward(self, x: Tensor, temperature: Tensor | None = None, wanted: slice = ALL,
+                rotation: Rotation | None = None) -> Tensor:
         """Lets tokens attend to each other: (B, N, D) -> (B, n, D).
 
         Args:
             x: Tokens (B, N, D).
             temperature: Scalar tensor tau of equation 9; None means 1.
             wanted: The n tokens whose output is computed. All tokens are attended to.
+            rotation: The rotary positions of the patches; None for none.
         """
         qkv = self.qkv(x)
         if torch.is_grad_enabled() and not is_recorded():
-            q, k, v = SplitHeads.apply(qkv, temperature, self.num_heads)
+            q, k, v = SplitHeads.apply(qkv, temperature, self.num_heads, rotation)
         else:
             q, k, v = heads_of(qkv, self.num_heads)
+            if rotation is not None:
+                q, k = rotation.turned(q), rotation.turned(k)
             q = q if temperature is None else divided(q, temperature)
         x = F.scaled_dot_product_attention(q[:, :, wanted], k, v)
         return self.proj(x.transpose(1, 2).flatten(2))
@@ -133,6 +160,22 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc2(self.act(self.fc1(x)))
+
+
+class GatedMlp(nn.Module):
+    """SwiGLU: a linear layer of values, each weighted by a gate, and a linear layer back: (B, N, D) -> (B, N, D).
+
+    Source: arXiv 2002.05202. DINOv3's larger ViTs have it.
+    """
+
+    def __init__(self, dim: int, hidden_dim: int) -> None:
+        super().__init__()
+        self.fc1_g = nn.Linear(dim, hidden_dim)
+        self.fc1_x = nn.Linear(dim, hidden_dim)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.silu(self.fc1_g(x)) * self.fc1_x(x))
 
 
 class LayerScale(nn.Module):
@@ -158,31 +201,37 @@ class Block(nn.Module):
         mlp_ratio: Hidden width of the MLP, divided by D.
         norm_eps: Epsilon of the layer norms.
         layer_scale: Whether the block scales what it adds, channel by channel.
+        gated_mlp: Whether the MLP is a :class:`GatedMlp`.
+        qkv_bias: Which of queries, keys and values have a bias, see :class:`Attention`.
     """
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, norm_eps: float, layer_scale: bool = False) -> None:
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float, norm_eps: float, layer_scale: bool = False,
+                 gated_mlp: bool = False, qkv_bias: str = 'qkv') -> None:
         super().__init__()
         scale = LayerScale if layer_scale else nn.Identity
         self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
-        self.attn = Attention(dim, num_heads)
+        self.attn = Attention(dim, num_heads, qkv_bias)
         self.ls1 = scale(dim)
         self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.mlp = (GatedMlp if gated_mlp else Mlp)(dim, int(dim * mlp_ratio))
         self.ls2 = scale(dim)
 
-    def forward(self, x: Tensor, temperature: Tensor | None = None, wanted: slice = ALL) -> Tensor:
+    def forward(self, x: Tensor, temperature: Tensor | None = None, wanted: slice = ALL,
+                rotation: Rotation | None = None) -> Tensor:
         """Returns the ``wanted`` n tokens: (B, N, D) -> (B, n, D); see :meth:`Attention.forward`."""
-        x = x[:, wanted] + self.ls1(self.attn(self.norm1(x), temperature, wanted))
+        x = x[:, wanted] + self.ls1(self.attn(self.norm1(x), temperature, wanted, rotation))
         return x + self.ls2(self.mlp(self.norm2(x)))
 
 
 class VisionTransformer(BaseModule):
     """The parts of a ViT: patch embedding, CLS token, position embedding, blocks, and a final norm or none.
 
-    Subclasses decide how the blocks are run. ``layer_scale`` and ``num_registers`` are DINOv2's additions.
+    Subclasses decide how the blocks are run. ``layer_scale`` and ``num_registers`` are DINOv2's additions, ``rotary``,
+    ``gated_mlp`` and ``qkv_bias`` DINOv3's.
 
     Args:
-        arch: 'small', 'base', 'large', 'huge', or a dict of embed_dims, num_layers, num_heads, mlp_ratio.
+        arch: 'small', 'base', 'large', 'huge', 'huge_plus', '7b', or a dict of embed_dims, num_layers, num_heads,
+            mlp_ratio.
         img_size: Side in pixels (or height, width) for which ``pos_embed`` is made.
         patch_size: Side of a patch in pixels.
         norm_eps: Epsilon of the layer norms.
@@ -191,6 +240,11 @@ class VisionTransformer(BaseModule):
         num_registers: Register tokens between CLS and patches (``reg_token``, arXiv 2309.16588); they have no
             position embedding.
         in_channels: Number of channels of an image.
+        rotary: None for a learned ``pos_embed``. Else patches have rotary positions instead, whose periods are rounded
+            to 'float32' or 'bfloat16', see :func:`.rotary.rotary_periods`.
+        gated_mlp: Whether the MLPs are gated (``blocks.0.mlp.fc1_g``).
+        qkv_bias: Which of queries, keys and values have a bias: 'qkv', 'qv' (where the keys' part of the bias is not
+            used), or ''.
         init_cfg: The ``init_cfg`` of mmengine's BaseModule.
 
     Raises:
@@ -199,24 +253,27 @@ class VisionTransformer(BaseModule):
 
     def __init__(self, arch: str | dict, img_size: int | tuple[int, int], patch_size: int, norm_eps: float,
                  final_norm: bool, layer_scale: bool = False, num_registers: int = 0, in_channels: int = 3,
+                 rotary: str | None = None, gated_mlp: bool = False, qkv_bias: str = 'qkv',
                  init_cfg: dict | None = None) -> None:
         super().__init__(init_cfg)
         self.arch = read_arch(arch)
+        self.rotary = rotary
         check_sizes(img_size, patch_size, num_registers, in_channels)
+        check_attention(self.arch, rotary, qkv_bias)
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         self.grid = (-(-height // patch_size), -(-width // patch_size))
         dims, heads, mlp_ratio = (self.arch[key] for key in ('embed_dims', 'num_heads', 'mlp_ratio'))
         self.patch_embed = PatchEmbed(patch_size, dims, in_channels)
         self.cls_token = nn.Parameter(torch.empty(1, 1, dims))
-        self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.grid[0] * self.grid[1], dims))
+        self.pos_embed = None if rotary else nn.Parameter(torch.empty(1, 1 + self.grid[0] * self.grid[1], dims))
         self.reg_token = nn.Parameter(torch.empty(1, num_registers, dims)) if num_registers else None
-        self.blocks = nn.ModuleList(Block(dims, heads, mlp_ratio, norm_eps, layer_scale)
+        self.blocks = nn.ModuleList(Block(dims, heads, mlp_ratio, norm_eps, layer_scale, gated_mlp, qkv_bias)
                                     for _ in range(self.arch['num_layers']))
         self.norm = nn.LayerNorm(dims, eps=norm_eps) if final_norm else None
         nn.init.trunc_normal_(self.cls_token, std=.02)
-        nn.init.trunc_normal_(self.pos_embed, std=.02)
-        if num_registers:
-            nn.init.trunc_normal_(self.reg_token, std=.02)
+        for extra in (self.pos_embed, self.reg_token):
+            if extra is not None:
+                nn.init.trunc_normal_(extra, std=.02)
 
     @property
     def in_channels(self) -> int:
@@ -238,10 +295,21 @@ class VisionTransformer(BaseModule):
             tuple: CLS, R register and patch tokens (B, 1 + R + h*w, D), and the grid (h, w) of the patches.
         """
         patches, grid = self.patch_embed(images)
-        pos_embed = resize_pos_embed(self.pos_embed, self.grid, grid)
-        before = [self.cls_token + pos_embed[:, :1]] + ([] if self.reg_token is None else [self.reg_token])
+        cls_token = self.cls_token
+        if self.pos_embed is not None:
+            pos_embed = resize_pos_embed(self.pos_embed, self.grid, grid)
+            cls_token, patches = cls_token + pos_embed[:, :1], patches + pos_embed[:, 1:]
+        before = [cls_token] + ([] if self.reg_token is None else [self.reg_token])
         before = [token.expand(patches.shape[0], -1, -1) for token in before]
-        return torch.cat([*before, patches + pos_embed[:, 1:]], dim=1), grid
+        return torch.cat([*before, patches], dim=1), grid
+
+    def rotation(self, grid: tuple[int, int]) -> Rotation | None:
+        """Returns the rotary positions of a grid (h, w) of patches, for all blocks; None if the ViT has none."""
+        if self.rotary is None:
+            return None
+        periods = rotary_periods(self.arch['embed_dims'] // self.arch['num_heads'], self.rotary)
+        dtype = torch.promote_types(self.cls_token.dtype, torch.float32)
+        return rotation_of(grid, periods.to(self.cls_token.device, dtype), self.first_patch)
 
     def fit_pos_embed(self, pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
         """Resizes a position embedding to the grid of this ViT, in float32 at least.
@@ -286,6 +354,17 @@ def check_sizes(img_size: int | tuple[int, int], patch_size: int, num_registers:
         raise ValueError(f'num_registers must be at least 0, got {num_registers}')
     if in_channels < 1:
         raise ValueError(f'in_channels must be at least 1, got {in_channels}')
+
+
+def check_attention(arch: dict, rotary: str | None, qkv_bias: str) -> None:
+    """Refuses rotary positions and biases that there are not."""
+    if rotary not in (None, *PERIODS):
+        raise ValueError(f'rotary must be None, or what the periods are rounded to, one of {PERIODS}, got {rotary!r}')
+    if rotary and arch['embed_dims'] // arch['num_heads'] % 4:
+        raise ValueError(f'rotary positions need heads whose width is a multiple of 4, got embed_dims '
+                         f'{arch["embed_dims"]} and num_heads {arch["num_heads"]}')
+    if qkv_bias not in ('qkv', 'qv', ''):
+        raise ValueError(f"qkv_bias must be 'qkv', 'qv' or '', got {qkv_bias!r}")
 
 
 def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], new_grid: tuple[int, int]) -> Tensor:

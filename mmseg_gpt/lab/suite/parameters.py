@@ -51,7 +51,7 @@ def count_parameters(cfg: Config) -> Parameters:
     if not hasattr(backbone, 'vit_state'):
         raise ValueError(f'{cfg.filename}: its backbone is no GatedPromptViT')
     vit = backbone.vit_state()
-    position = vit.pop('pos_embed')
+    position = vit.pop('pos_embed', torch.empty(0))  # a ViT with rotary positions has none
     prompts = [] if backbone.prompt is None else [backbone.prompt.tokens]
     inside, of_prompts = {id(p) for p in backbone.parameters()}, {id(p) for p in prompts}
     size, in_vit = sum(p.numel() for p in vit.values()), {id(p) for p in (*vit.values(), position)}
