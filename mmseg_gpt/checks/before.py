@@ -23,8 +23,8 @@ def check_files(cfg: Config, loaders: tuple[str, ...], pretrained: bool, device:
 
     It looks for files that are missing; for datasets that are empty or incomplete, or have wrong files or labels (it
     opens a sample from all over them), or another number of classes than the heads; and for misspelt keys, numbers
-    that make no sense, a work directory that cannot be written, and a GPU that is asked for and not there. It writes
-    nothing.
+    that make no sense, settings that make none together, a work directory that cannot be written, and a GPU that is
+    asked for and not there. It writes nothing.
 
     Args:
         cfg: The whole config.
@@ -39,15 +39,20 @@ def check_files(cfg: Config, loaders: tuple[str, ...], pretrained: bool, device:
     missing = missing_datasets([cfg[loader].dataset for loader in loaders])
     if pretrained:
         missing += missing_checkpoint(cfg.get('model', {}).get('backbone', {}).get('init_cfg'))
-    wrong = misspelt_keys(cfg) + wrong_numbers(cfg, loaders) + wrong_device(cfg, device) + wrong_work_dir(cfg)
-    wrong += missing_weights(cfg) + wrong_backbone(cfg)
-    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
-        wrong += missing_parts(cfg, loaders) + senseless_pairs(cfg, loaders) + wrong_model(cfg)
-        if 'train_dataloader' in loaders:
-            wrong += wrong_optimizer(cfg)
+    alone = misspelt_keys(cfg) + wrong_numbers(cfg, loaders)
+    wrong = alone + wrong_device(cfg, device) + wrong_work_dir(cfg) + missing_weights(cfg) + wrong_backbone(cfg)
+    if not alone:  # only settings that are right alone can be judged together
+        wrong += wrong_together(cfg, loaders)
     # Images are loaded last, by one process, and only where nothing else is wrong.
-    wrong += wrong_data(cfg, loaders, look_at_pairs=is_first_process(), try_batches=not missing + wrong)
+    wrong += wrong_data(cfg, loaders, look_at_pairs=is_first_process(), try_batches=not (missing or wrong))
     refuse(missing, wrong)
+
+
+def wrong_together(cfg: Config, loaders: tuple[str, ...]) -> list[str]:
+    """Says which settings do not go together, or cannot be built together."""
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
+        wrong = missing_parts(cfg, loaders) + senseless_pairs(cfg, loaders) + wrong_model(cfg)
+        return wrong + (wrong_optimizer(cfg) if 'train_dataloader' in loaders else [])
 
 
 def check_run(runner: Runner) -> None:

@@ -79,8 +79,9 @@ def train_loop(cfg: Config) -> type | None:
 
 
 def checkpoint_hook(cfg: Config) -> dict:
-    """Returns the settings of the checkpoint hook."""
-    return look_up(cfg, 'default_hooks.checkpoint') or {}
+    """Returns the settings of the checkpoint hook; none of one that is built already."""
+    hook = look_up(cfg, 'default_hooks.checkpoint')
+    return hook if isinstance(hook, dict) else {}
 
 
 def ignored_settings(cfg: Config) -> list[str]:
@@ -132,8 +133,9 @@ def wrong_loop(cfg: Config) -> list[str]:
         hint = next((f'{name}{words}' for name, words in meant.items() if name in options and name in str(error)), '')
         return [f'train_cfg does not go with its type, {loop.__name__}: {error}' + (f' ({hint})' if hint else '')]
     length = options.get('max_epochs', options.get('max_iters', math.inf))
-    if cfg.get('val_dataloader') and options.get('val_begin', 1) > length:
-        return [f'train_cfg.val_begin is {options["val_begin"]}, but training ends at {length}: there would be no '
+    begin = options.get('val_begin', 1)
+    if cfg.get('val_dataloader') and begin > length:
+        return [f'train_cfg.val_begin is {begin}, but training ends at {length}: there would be no '
                 'validation. Set a smaller val_begin, or val_dataloader, val_cfg and val_evaluator to None']
     return []
 
@@ -151,7 +153,7 @@ def wrong_units(cfg: Config) -> list[str]:
                             'iterations: it would never make a step. Set its by_epoch=False, and begin and end in '
                             'iterations')
     hook = checkpoint_hook(cfg)
-    if isinstance(hook, dict) and hook.get('interval', -1) > 0 and hook.get('by_epoch', True):
+    if hook.get('interval', -1) > 0 and hook.get('by_epoch', True):
         problems.append(f'default_hooks.checkpoint.interval is {hook["interval"]} epochs, but train_cfg counts '
                         'iterations: only the last iteration would be saved. Set default_hooks.checkpoint.by_epoch='
                         'False')
@@ -169,10 +171,9 @@ def too_late(cfg: Config) -> list[str]:
                     f'train_cfg.max_{unit}s is {end}' if end else f'train_cfg does not count {unit}s') +
                     ': the averages would never begin')
     hook = checkpoint_hook(cfg)
-    interval = hook.get('interval', -1) if isinstance(hook, dict) else 1
-    end = ends['epoch' if isinstance(hook, dict) and hook.get('by_epoch', True) else 'iter']
-    if isinstance(hook, dict) and not hook.get('save_last', True) and not hook.get('save_best') and (
-            interval <= 0 or (end is not None and interval > end)):
+    interval, end = hook.get('interval', -1), ends['epoch' if hook.get('by_epoch', True) else 'iter']
+    never = interval <= 0 or interval > (end or interval)
+    if never and not hook.get('save_last', True) and not hook.get('save_best'):
         problems.append(f'default_hooks.checkpoint.save_last is False and its interval, {interval}, is never reached: '
                         'nothing would be saved. Set a smaller interval, or leave save_last out')
     return problems
@@ -181,7 +182,7 @@ def too_late(cfg: Config) -> list[str]:
 def wrong_adapter_only(cfg: Config) -> list[str]:
     """Refuses checkpoints without the ViT where its weights could not be found again."""
     hook, backbone = checkpoint_hook(cfg), look_up(cfg, 'model.backbone') or {}
-    if not isinstance(hook, dict) or not hook.get('adapter_only'):
+    if not hook.get('adapter_only'):
         return []
     said = 'default_hooks.checkpoint.adapter_only=True does not go with '
     problems = []
@@ -220,7 +221,7 @@ def known_metrics(evaluators: object) -> set[str] | None:
 def wrong_best(cfg: Config) -> list[str]:
     """Refuses to wait for the best value of something that no validation measures."""
     hook = checkpoint_hook(cfg)
-    asked = {'default_hooks.checkpoint.save_best': hook.get('save_best') if isinstance(hook, dict) else None}
+    asked = {'default_hooks.checkpoint.save_best': hook.get('save_best')}
     for i, each in enumerate(cfg.get('custom_hooks') or []):
         if type_name(each) == 'EarlyStoppingHook' and isinstance(each, dict):
             asked[f'custom_hooks.{i}.monitor'] = each.get('monitor')
@@ -232,7 +233,7 @@ def wrong_best(cfg: Config) -> list[str]:
             elif known is not None and metric not in known | {'auto'}:
                 problems.append(f'{key} is {metric}, which val_evaluator does not measure: it measures '
                                 f'{", ".join(sorted(known))}')
-    if not problems and isinstance(hook, dict) and hook.get('save_best'):
+    if not problems and hook.get('save_best'):
         options = {name: hook[name] for name in ('save_best', 'rule', 'greater_keys', 'less_keys') if name in hook}
         try:
             CheckpointHook(**options)

@@ -60,10 +60,13 @@ def find_config(config: str) -> Config:
     if file := find_config_file(config):
         try:
             cfg = load_config(file)
-            if not cfg.get('model'):
-                raise SystemExit(f'{config} has no model: it is a part of configs')
-            return explicit(cfg)
         except (ImportError, ValueError) as error:
+            raise SystemExit(str(error)) from error
+        if not cfg.get('model'):
+            raise SystemExit(f'{config} has no model: it is a part of configs')
+        try:
+            return explicit(cfg)
+        except ValueError as error:
             raise SystemExit(f'{config}: {error}') from error
     name = Path(config).stem
     if not name.startswith('cls_'):
@@ -76,7 +79,7 @@ def find_config(config: str) -> Config:
     except ValueError as error:
         raise SystemExit(str(error)) from error
     except ImportError as error:
-        raise SystemExit(f'{config}: {error}') from error
+        raise SystemExit(f'{config}: {error}{hint_for(error)}') from error
 
 
 # What a config imports if it names none of our modules, by its default scope.
@@ -100,7 +103,7 @@ def load_config(file: str | Path) -> Config:
     try:
         cfg = Config.fromfile(file, import_custom_modules=False)
     except Exception as error:  # a config is Python, so any
-        raise ValueError(f'it cannot be read as a config: {error}') from error
+        raise ValueError(f'{file} cannot be read as a config: {error}') from error
     custom = cfg.get('custom_imports') or {}
     own = OWN_MODULES.get(cfg.get('default_scope'), [])
     modules = custom.get('imports') or []
@@ -109,12 +112,12 @@ def load_config(file: str | Path) -> Config:
         modules = cfg.custom_imports.imports = [*own, *modules]
     if cfg._imported_names or not all(map(is_own, modules)):
         look_beside(file)
-    import_modules([*own, *(module for module in modules if module not in own)],
-                   optional=custom.get('allow_failed_imports', False))
     try:
+        import_modules([*own, *(module for module in modules if module not in own)],
+                       optional=custom.get('allow_failed_imports', False))
         return with_classes(cfg)
-    except Exception as error:  # LazyObject.build raises what the module does
-        raise ImportError(import_problem(str(error), error)) from error
+    except Exception as error:  # importing a module runs it, so any
+        raise ImportError(f'{file}: {error}{hint_for(error)}') from error
 
 
 def is_own(module: str) -> bool:
@@ -142,21 +145,21 @@ def import_modules(modules: Sequence[str], optional: bool) -> None:
     for module in modules:
         try:
             importlib.import_module(module)
-        except Exception as error:  # importing runs the module, so any
-            said = import_problem(f'custom_imports names {module}, which cannot be imported: {error!r}', error)
+        except Exception as error:
+            said = f'custom_imports names {module}, which cannot be imported: {error!r}'
             if not optional:
                 raise ImportError(said) from error
             print_log(said, logger='current', level=logging.WARNING)
 
 
-def import_problem(said: str, error: Exception) -> str:
-    """Adds to what is said of a failed import what helps against it."""
-    package = (getattr(error, 'name', None) or '').partition('.')[0]
-    if package in ('mmpretrain', 'torchvision'):
-        return f'{said}. Classification needs mmpretrain and torchvision; see "Install" in docs/get_started.md'
-    if isinstance(error, ModuleNotFoundError):
-        return f'{said}. Modules are looked for beside the config and in PYTHONPATH'
-    return said
+def hint_for(error: Exception) -> str:
+    """Returns what helps against a failed import, for the end of a message, or ''."""
+    missing = error.__cause__ if isinstance(error.__cause__, ModuleNotFoundError) else error
+    if not isinstance(missing, ModuleNotFoundError):
+        return ''
+    if (missing.name or '').partition('.')[0] in ('mmpretrain', 'torchvision'):
+        return '. Classification needs mmpretrain and torchvision; see "Install" in docs/get_started.md'
+    return '. Modules are looked for beside the config and in PYTHONPATH'
 
 
 def follow_protocol(cfg: Config, protocol: str) -> None:
