@@ -129,6 +129,21 @@ def test_the_labels_of_the_dataset_are_not_overwritten(folder, tested):
     assert {path: path.read_bytes() for path in labels.rglob('*.png')} == before
 
 
+def test_images_without_labels_are_labelled(folder, tested):
+    """With mmsegmentation's own metric, which only formats: --out has taken over what it formats."""
+    cfg = Config.fromfile(folder / 'small.py')
+    data = cfg.test_dataloader.dataset
+    data.data_prefix = dict(img_path=data.data_prefix.img_path)
+    data.pipeline = [step for step in data.pipeline if step.type != 'LoadAnnotations']
+    cfg.test_evaluator = dict(type='IoUMetric', format_only=True)
+    cfg.dump(folder / 'unlabelled.py')
+    run(folder, ROOT / 'tools/test.py', 'unlabelled.py', CHECKPOINT, '--out', 'formatted')
+    for side in SIDES:
+        one, other = (labels_in(folder / f'{place}/{side}/frame_0001.png') for place in ('maps', 'formatted'))
+        assert np.array_equal(one, other)
+    assert not (folder / 'work_dirs/unlabelled/confusion.csv').exists()
+
+
 def test_the_test_needs_no_training_images(folder, tested):
     images = folder / 'data/images/training'
     images.rename(folder / 'moved')

@@ -77,6 +77,9 @@ def add_outputs(runner: 'Runner', args: argparse.Namespace) -> 'ConfusionMetric 
     except ValueError as error:
         raise SystemExit(str(error)) from error
     evaluator = loop.evaluator
+    # Without output_dir, a metric that only formats has nothing to do, and mmsegmentation's fails.
+    evaluator.metrics = [metric for metric in evaluator.metrics if not (
+        getattr(metric, 'format_only', False) and getattr(metric, 'output_dir', '') is None)]
     if all(getattr(metric, 'format_only', False) for metric in evaluator.metrics):
         return None
     confusion = ConfusionMetric(next((metric.ignore_index for metric in evaluator.metrics
@@ -86,7 +89,7 @@ def add_outputs(runner: 'Runner', args: argparse.Namespace) -> 'ConfusionMetric 
     return confusion
 
 
-def keep_earlier(folder: Path, names: tuple[str, ...], written: dict) -> None:
+def keep_earlier(folder: Path, names: list[str], written: dict) -> None:
     """Renames the files of an earlier test of another checkpoint or on other data, which would be overwritten.
 
     Args:
@@ -98,8 +101,8 @@ def keep_earlier(folder: Path, names: tuple[str, ...], written: dict) -> None:
         earlier = json.loads((folder / names[0]).read_text())
     except (OSError, ValueError):
         return
-    new = json.loads(json.dumps(written))
-    if all(earlier.get(key) == new.get(key) for key in ('checkpoint', 'tested')):
+    new = json.loads(json.dumps({key: written[key] for key in ('checkpoint', 'tested')}))
+    if all(earlier.get(key) == value for key, value in new.items()):
         return
     number = next(i for i in count(1) if not any(numbered(folder / name, i).exists() for name in names))
     for name in names:

@@ -41,8 +41,6 @@ class PerClassIoUMetric(IoUMetric):
     def compute_metrics(self, results: list) -> OrderedDict:
         """Computes the summary as mmsegmentation does, and keeps the IoU of each class."""
         self.per_class = {}
-        if self.format_only and self.output_dir is None:  # mmsegmentation would name it in a message
-            return OrderedDict()
         if not self.format_only:
             intersect, union, _, labels = (sum(area) for area in zip(*results))
             if not labels.sum():
