@@ -90,7 +90,7 @@ def trained(folder) -> Tasks:
     torch.manual_seed(0)
     configs = dict(ade=segmentor(folder))
     configs |= {name: classifier(folder, name, *how) for name, how in CLASSIFIERS.items()}
-    configs['cars'].model.backbone.update(
+    configs['dogs'].model.backbone.update(
         lora=dict(targets=('attn.qkv', 'mlp.fc2')), biases=True, adapter=dict(width=2))
     for cfg in configs.values():
         run(cfg)

@@ -14,6 +14,7 @@ from torch.export import Dim, export
 from mmseg_gpt.adapters import frozen_source, frozen_state, load_model_state, with_frozen_state
 from mmseg_gpt.analysis.attention import switched_off, variants
 from mmseg_gpt.checkpoints import CheckpointError
+from mmseg_gpt.checkpoints.formats import UPDATE
 from mmseg_gpt.checkpoints.load import load_vit
 from mmseg_gpt.checks.checkpoint import check_backbone
 from mmseg_gpt.convert import convert, read_vit
@@ -449,3 +450,22 @@ def test_attention_is_shown_with_and_without_updates(tiny_vit):
 def test_every_update_begins_without_effect():
     assert not LoRALinear(nn.Linear(4, 4), 2, 2).lora_b.any()
     assert not Bottleneck(4, 2).up.weight.any()
+
+
+# --- a run ---
+
+
+def test_a_run_with_updates_resumes_from_its_adapters_as_if_it_had_not_stopped(tmp_path):
+    from tiny_run import differing, run, saved, tiny_config
+    options = dict(model__backbone__lora=dict(rank=2, targets=ALL), model__backbone__biases=True,
+                   model__backbone__adapter=dict(width=3), default_hooks__checkpoint__adapter_only=True)
+    run(tiny_config(tmp_path, **options))
+    whole, middle = saved(tmp_path, 6), saved(tmp_path, 4)
+    assert not {name for name in whole['state_dict'] if name.endswith(('qkv.weight', 'norm1.bias', 'proj.weight'))}
+    updates = {name for name in whole['state_dict'] if UPDATE.fullmatch(name)}
+    moved = [name for name in updates if not torch.equal(whole['state_dict'][name], middle['state_dict'][name])]
+    assert len(moved) > 0.8 * len(updates) > 100  # the others get steps too small for float32
+    for name in ('iter_6.pth', 'last_checkpoint'):
+        (tmp_path / 'run' / name).unlink()
+    run(tiny_config(tmp_path, resume=True, **options))
+    assert not differing(whole, saved(tmp_path, 6))

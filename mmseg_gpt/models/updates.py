@@ -147,6 +147,7 @@ def update_bias(layer: nn.Module, _: tuple, output: Tensor) -> Tensor:
     update = getattr(layer, 'bias_update', None)
     if update is None:  # it was merged, or is switched off
         return output
+    update = update.to(output.dtype)  # under autocast biases are rounded too
     return output.add_(update.view(-1, 1, 1) if isinstance(layer, nn.Conv2d) else update)
 
 
@@ -167,6 +168,9 @@ def without_updates(vit: nn.Module) -> nn.Module:
     """Returns a copy of a ViT in which LoRA and updates of biases are merged into the weights, as for an export.
 
     Prompts, gates, temperatures and bottlenecks are not a change of weights, and stay.
+
+    Args:
+        vit: A GatedPromptViT, which stays as it is.
     """
     vit = copy.deepcopy(vit)
     for name, layer in list(vit.named_modules()):
