@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from test_configs import BACKBONES, CONFIGS, swapped
+from test_configs import build as build_model
 from vit_files import (
     DINOV3,
     DINOV3_LAYOUTS,
@@ -29,11 +31,15 @@ from vit_files import (
 from mmseg_gpt.adapters import frozen_source, load_model_state
 from mmseg_gpt.analysis.attention import visit_attention
 from mmseg_gpt.analysis.encoder import Encoder
-from mmseg_gpt.checkpoints import CheckpointError, load_vit, read_state_dict
+from mmseg_gpt.checkpoints import CheckpointError, address_of, load_vit, read_state_dict
 from mmseg_gpt.checkpoints.periods import rotary_periods
+from mmseg_gpt.checks.missing import missing_checkpoint
 from mmseg_gpt.convert import convert, describe
+from mmseg_gpt.engine.config import find_config
+from mmseg_gpt.lab.benchmark.serving import measure_growth
 from mmseg_gpt.models import GatedPromptViT
 from mmseg_gpt.models.rotary import rotation_of
+from mmseg_gpt.recipes.experiment import read_experiment
 
 KINDS = {'plain': DINOV3, 'gated': GATED, 'no bias': NO_BIAS}
 ARCH = dict(embed_dims=48, num_layers=3, num_heads=2, mlp_ratio=2)  # heads of 24: six periods
@@ -273,7 +279,10 @@ def test_recomputing_and_autocast_and_export():
     with torch.autocast('cpu', torch.bfloat16):
         close = vit(images)[0]
     torch.testing.assert_close(close.float(), vit(images)[0], rtol=0.1, atol=0.2)
-    exported = torch.jit.trace(vit, images)
+    traced = torch.jit.trace(vit, images)
+    torch.testing.assert_close(traced(images)[0], vit(images)[0])
+    vit.temperature = None  # which torch.export does not take yet
+    exported = torch.export.export(vit, (images, )).module()
     torch.testing.assert_close(exported(images)[0], vit(images)[0])
 
 
@@ -429,6 +438,19 @@ def test_adapters_alone_are_filled_up(tmp_path):
     assert_filled(other, state, vit.state_dict())
 
 
+def test_tasks_on_one_dinov3_share_it(tmp_path):
+    pytest.importorskip('mmpretrain')
+    configs = {}
+    for name, experiment in (('birds', 'cls_gpt_dinov3-splus_cub'), ('cars', 'cls_vpt-deep_dinov3-splus_cars')):
+        configs[name] = cfg = read_experiment(experiment)
+        cfg.model.backbone.update(arch=dict(embed_dims=24, num_layers=12, num_heads=2, mlp_ratio=2), img_size=64)
+        cfg.model.head.update(in_channels=24, num_classes=3, topk=(1, ))
+        cfg.data_preprocessor.num_classes = 3
+    first, second = measure_growth(configs, tmp_path)
+    assert second.added == 4 * (12 * configs['cars'].model.backbone.prompt.num_tokens * 24 + 3 * (24 + 1) + 6)
+    assert second.separate > 1.9 * first.separate
+
+
 def test_attention_maps_are_those_of_the_model():
     vit = double_vit(prompt=dict(type='GatedPrompt', num_tokens=3), temperature=True)
     vit.temperature.data.uniform_(0.5, 2)
@@ -449,3 +471,49 @@ def test_the_encoder_of_the_analysis_gives_the_tokens_of_the_model():
     torch.testing.assert_close(tokens[:, 5:].transpose(1, 2).unflatten(2, (2, 3)), vit(images)[0])
     assert encoder.identity()['rotary'] == 'float32'
     assert F.cosine_similarity(tokens, encoder(images, 1), dim=-1).min() < 0.999
+
+
+# --- The configs ---
+
+FORM = 'https://ai.meta.com/'
+WIDTHS = {'s': (384, 12, 6), 'splus': (384, 12, 6), 'b': (768, 12, 12), 'l': (1024, 24, 16), 'hplus': (1280, 32, 20),
+          'sat_l': (1024, 24, 16)}
+MILLIONS = {'s': 21.6, 'splus': 28.7, 'b': 85.7, 'l': 303.2, 'hplus': 840.6, 'sat_l': 303.2}
+
+
+def test_there_is_a_config_of_each_size():
+    assert {f'dinov3_{size}' for size in WIDTHS} == {name for name in BACKBONES if name.startswith('dinov3')}
+
+
+@pytest.mark.parametrize('size', WIDTHS)
+def test_one_line_makes_the_backbone_dinov3(size, tmp_path):
+    cfg = find_config(str(swapped(tmp_path, f'dinov3_{size}')))
+    with torch.device('meta'):
+        vit = build_model(cfg).backbone
+    assert (vit.arch['embed_dims'], vit.arch['num_layers'], vit.arch['num_heads']) == WIDTHS[size]
+    assert vit.pos_embed is None and vit.rotary == 'bfloat16' and vit.blocks[0].norm1.eps == 1e-5
+    assert ('blocks.0.mlp.fc1_g.weight' in vit.vit_state()) == (size in ('splus', 'hplus'))
+    page = (CONFIGS.parent / 'docs/vits.md').read_text()
+    row, = (line for line in page.splitlines() if line.startswith(f'| `dinov3_{size}`'))
+    parameters = sum(p.numel() for p in vit.vit_state().values())
+    norm = 2 * WIDTHS[size][0]
+    assert f'| {(parameters + norm) / 1e6:.1f} M |' in row and f'| {MILLIONS[size]} M |' in row
+    assert Path(cfg.model.backbone.init_cfg.checkpoint).name in row
+    assert address_of(cfg.model.backbone.init_cfg.checkpoint).startswith(FORM)
+    mean = [round(255 * x, 3) for x in (0.430, 0.411, 0.296)] if size == 'sat_l' else [123.675, 116.28, 103.53]
+    assert cfg.model.data_preprocessor.mean == mean
+    classifier = read_experiment(f'cls_gpt_{experiment_name(size)}_cub')
+    assert classifier.data_preprocessor.mean == mean
+    with torch.device('meta'):
+        vit = GatedPromptViT(**{k: v for k, v in classifier.model.backbone.items() if k not in ('type', 'init_cfg')})
+    assert vit.norm is not None and vit.rotary == 'bfloat16'
+
+
+def experiment_name(size: str) -> str:
+    """The name of a ViT in experiments."""
+    return f'dinov3_{size}'.removesuffix('_b').replace('_', '-')
+
+
+def test_a_missing_file_says_how_it_is_sent():
+    said, = missing_checkpoint(dict(checkpoint='pretrained/dinov3_vits16_pretrain_lvd1689m-08c60483.pth'))
+    assert f'get:        {FORM}' in said and 'by e-mail; DINOv3 License' in said

@@ -24,12 +24,12 @@ class Rotation(NamedTuple):
 
     def turned(self, x: Tensor) -> Tensor:
         """Returns queries or keys (B, heads, N, d) of which those of patches are turned."""
-        patches = slice(self.first, self.first + len(self.cos))
+        patches = slice(self.first, self.first + self.cos.shape[0])
         return torch.cat([x[:, :, :patches.start], self.turn(x[:, :, patches]), x[:, :, patches.stop:]], dim=2)
 
     def turn_in_place(self, x: Tensor, back: bool = False) -> None:
         """Turns the patches among queries or keys (B, heads, N, d) in place, or turns them back."""
-        patches = x[:, :, self.first:self.first + len(self.cos)]
+        patches = x[:, :, self.first:self.first + self.cos.shape[0]]
         patches.copy_(self.turn(patches, back))
 
     def turn(self, patches: Tensor, back: bool = False) -> Tensor:
