@@ -24,6 +24,8 @@ from .wording import listed
 # This layout keeps all weights of a file under the names they have in it; the others hold the ViT alone.
 AS_IS = 'as-is'
 SUFFIXES = ('.pth', '.safetensors')
+# Architectures of DINOv3 whose width other ViTs have with other heads.
+DINOV3_ONLY = ('huge_plus', '7b')
 
 
 class VitFile(NamedTuple):
@@ -33,12 +35,14 @@ class VitFile(NamedTuple):
         layout: The name of the file's layout.
         shape: The sizes of the ViT.
         num_heads: The number of its attention heads, or None where the file does not show it.
+        rotary: What the periods of its rotary positions are rounded to, or None where the file does not show it.
         state: The weights of the ViT, by timm's names.
         left_over: The names of all other weights in the file.
     """
     layout: str
     shape: VitShape
     num_heads: int | None
+    rotary: str | None
     state: State
     left_over: list[str]
 
@@ -60,7 +64,7 @@ def read_vit(path: Path, key: str | None = None) -> VitFile:
     found = recognise(weights_in(content, path, key), path)
     state, heads = found.state, found.num_heads
     shape = shape_of(state)
-    if not all((shape.width, shape.blocks, shape.hidden, shape.patch, shape.positions > 1)):
+    if not all((shape.width, shape.blocks, shape.hidden, shape.patch, shape.positions > 1 or shape.rotary)):
         raise CheckpointError(f'{path} (read as: {found}) holds no whole ViT, but {shape}')
     wanted = empty_vit(shape, heads, 'norm.weight' in state).vit_state()
     problems = differences(wanted, state, (*found.left_over, *FINAL_NORM))
@@ -68,7 +72,7 @@ def read_vit(path: Path, key: str | None = None) -> VitFile:
         raise CheckpointError('\n'.join(
             [f'{path} (read as: {found}) holds no whole {shape}:', *problems, *found.advice()]))
     left_over = [k.removeprefix('/') for k in state if k not in wanted]
-    return VitFile(str(found), shape, heads, {k: state[k] for k in wanted}, left_over)
+    return VitFile(str(found), shape, heads, found.rotary, {k: state[k] for k in wanted}, left_over)
 
 
 def empty_vit(shape: VitShape, num_heads: int | None, has_norm: bool) -> GatedPromptViT:
@@ -76,13 +80,28 @@ def empty_vit(shape: VitShape, num_heads: int | None, has_norm: bool) -> GatedPr
     ratio = shape.hidden / shape.width
     if int(ratio * shape.width) < shape.hidden:  # because of rounding
         ratio = math.nextafter(ratio, math.inf)
-    grid = (shape.side, shape.side) if shape.side else (1, shape.positions - 1)
+    grid = (shape.side, shape.side) if shape.side else (1, max(1, shape.positions - 1))
     with torch.device('meta'):
         return GatedPromptViT(
             arch=dict(embed_dims=shape.width, num_layers=shape.blocks, num_heads=num_heads or 1, mlp_ratio=ratio),
+            **dinov3_options(shape),
             img_size=(grid[0] * shape.patch, grid[1] * shape.patch), patch_size=shape.patch,
             out_type='cls_token' if has_norm else 'featmap', layer_scale=shape.layer_scale,
             num_registers=shape.registers, in_channels=shape.channels)
+
+
+def grid_of(shape: VitShape) -> str:
+    """Says for which grid of patches a ViT has positions."""
+    if shape.rotary:
+        return 'any, by rotary positions'
+    return f'{shape.side}x{shape.side}' if shape.side else f'{shape.positions - 1} patches, not square'
+
+
+def dinov3_options(shape: VitShape, rotary: str | None = None) -> dict[str, object]:
+    """Returns the options of a backbone with the positions, MLPs and biases of ``shape``; none if they are usual."""
+    if not shape.rotary:
+        return {}
+    return dict(rotary=rotary or 'bfloat16', gated_mlp=shape.gated_mlp, qkv_bias='qv' if shape.qkv_bias else '')
 
 
 def describe(path: Path, key: str | None = None) -> str:
@@ -106,7 +125,7 @@ def describe(path: Path, key: str | None = None) -> str:
         'ViT': f'{shape.name}, width {shape.width}, {shape.blocks} blocks, MLP {shape.hidden}',
         'heads': vit.num_heads or heads_of_width(shape),
         'patch': shape.patch,
-        'grid': f'{shape.side}x{shape.side}' if shape.side else f'{shape.positions - 1} patches, not square',
+        'grid': grid_of(shape),
         'registers': shape.registers,
         'LayerScale': 'yes' if shape.layer_scale else 'no',
         'weights': count_weights(vit.state),
@@ -154,14 +173,17 @@ def config_lines(path: Path, vit: VitFile, digest: str, key: str | None) -> str:
     """Returns the part of a config that loads ``vit`` from ``path``."""
     shape = vit.shape
     sizes = dict(embed_dims=shape.width, num_layers=shape.blocks, mlp_ratio=shape.hidden / shape.width)
-    named = [name for name, arch in ARCHS.items()
-             if sizes.items() <= arch.items() and vit.num_heads in (None, arch['num_heads'])]
+    named = [name for name, arch in ARCHS.items() if (name in DINOV3_ONLY) <= shape.rotary
+             if sizes.items() <= arch.items() and vit.num_heads in (None, arch['num_heads'])][-1:]
     arch = repr(named[0]) if named else (f'dict(embed_dims={shape.width}, num_layers={shape.blocks}, '
                                          f'num_heads={vit.num_heads or "..."}, mlp_ratio={sizes["mlp_ratio"]:g})')
     options = [f'arch={arch}', f'patch_size={shape.patch}']
     options += ['layer_scale=True'] * shape.layer_scale
     options += [f'num_registers={shape.registers}'] * bool(shape.registers)
     options += [f'in_channels={shape.channels}'] * (shape.channels != 3)
+    if shape.rotary:
+        options += ['norm_eps=1e-5']
+        options += [f'{name}={value!r}' for name, value in dinov3_options(shape, vit.rotary).items()]
     return (f'model = dict(backbone=dict(\n    {", ".join(options)},\n'
             f'    init_cfg=dict(type=\'PretrainedViT\', checkpoint={str(path)!r},\n'
             f'                  sha256={digest!r}{f", key={key!r}" if key else ""})))')
@@ -169,7 +191,8 @@ def config_lines(path: Path, vit: VitFile, digest: str, key: str | None) -> str:
 
 def heads_of_width(shape: VitShape) -> str:
     """Says that a file does not show the number of heads, and how many other ViTs of its width have."""
-    usual = [arch['num_heads'] for arch in ARCHS.values() if arch['embed_dims'] == shape.width]
+    usual = [arch['num_heads'] for name, arch in ARCHS.items()
+             if arch['embed_dims'] == shape.width and (name in DINOV3_ONLY) <= shape.rotary][-1:]
     exception = ' (MoCo v3\'s has 12)' * (shape.width == 384)
     return 'not in the file' + (f'; a released {shape.name} has {usual[0]}{exception}' if usual else '')
 

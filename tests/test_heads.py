@@ -17,7 +17,8 @@ from mmseg_gpt.models.complete import complete, explicit
 
 ARCH = dict(embed_dims=24, num_layers=12, num_heads=2, mlp_ratio=2)
 MAIN = CONFIGS / 'setr_pup_gpt_mae_ade20k.py'
-TAPS = {'setr_pup': {12: (4, 8, 11), 24: (9, 14, 19, 23)}, 'upernet': {12: (3, 5, 7, 11), 24: (7, 11, 15, 23)}}
+TAPS = {'setr_pup': {12: (4, 8, 11), 24: (9, 14, 19, 23), 32: (12, 19, 26, 31)},
+        'upernet': {12: (3, 5, 7, 11), 24: (7, 11, 15, 23), 32: (10, 15, 20, 31)}}
 
 
 def settings(**changes) -> ConfigDict:
@@ -121,13 +122,14 @@ def test_one_line_on_top_of_a_config_changes_the_classes_of_all_heads(tmp_path):
 
 
 @pytest.mark.parametrize('head', HEADS)
-@pytest.mark.parametrize('backbone', ['mae_b', 'dinov2_s', 'mae_l'])
+@pytest.mark.parametrize('backbone', ['mae_b', 'dinov2_s', 'mae_l', 'dinov3_s', 'dinov3_hplus'])
 def test_one_line_swaps_the_vit_and_one_the_head(backbone, head, tmp_path):
     cfg = find_config(str(swapped(tmp_path, backbone, head)))
     assert not cfg.keys() & {'vit', 'num_classes', 'crop_size'}
     with torch.device('meta'):
         model = build(cfg)
-    width, depth = {'mae_b': (768, 12), 'dinov2_s': (384, 12), 'mae_l': (1024, 24)}[backbone]
+    width, depth = {'mae_b': (768, 12), 'dinov2_s': (384, 12), 'mae_l': (1024, 24), 'dinov3_s': (384, 12),
+                    'dinov3_hplus': (1280, 32)}[backbone]
     assert (model.backbone.arch['embed_dims'], model.backbone.arch['num_layers']) == (width, depth)
     assert model.backbone.out_indices == TAPS.get(head, {}).get(depth, (depth - 1, ))
     heads = [model.decode_head, *(model.auxiliary_head if isinstance(getattr(model, 'auxiliary_head', None),
@@ -159,7 +161,7 @@ def small(folder: Path, backbone: str, head: str) -> Path:
     return path
 
 
-@pytest.mark.parametrize('backbone, window', [('mae_b', 64), ('dinov2_reg_s', 70)])
+@pytest.mark.parametrize('backbone, window', [('mae_b', 64), ('dinov2_reg_s', 70), ('dinov3_splus', 64)])
 @pytest.mark.parametrize('head', HEADS)
 def test_it_trains_and_predicts_in_sliding_windows(head, backbone, window, tmp_path):
     from mmseg.structures import SegDataSample

@@ -26,7 +26,12 @@ def build(**options) -> GatedPromptViT:
 
 def random_vit(**options) -> State:
     """Random weights by timm's names, as a file would hold them."""
-    return {name: torch.randn(p.shape) for name, p in build(**options).vit_state().items()}
+    state = {name: torch.randn(p.shape) for name, p in build(**options).vit_state().items()}
+    if options.get('qkv_bias') == 'qv':
+        for name in state:
+            if name.endswith('qkv.bias'):
+                state[name].chunk(3)[1].zero_()
+    return state
 
 
 def assert_filled(vit: GatedPromptViT, expected: State, untouched: State) -> None:
@@ -251,6 +256,60 @@ WRAPPED: dict[str, Callable[[State], State]] = {
     'averaged by torch': lambda state: {**prefixed(state, 'module.'), 'n_averaged': torch.tensor(3)},
     'Hugging Face ViT in a net': lambda state: prefixed(hugging_face(state, HF_VIT), 'net.vit.'),
 }
+
+
+# --- DINOv3 ---
+
+
+def dinov3(state: State) -> State:
+    """The official names, with what stands beside; the bias of the keys is masked there, and is not 0 itself."""
+    file = renamed(state, ('^reg_token$', 'storage_tokens'), (r'fc1_g', 'w1'), (r'fc1_x', 'w2'))
+    if 'blocks.0.mlp.w1.weight' in file:
+        file = renamed(file, (r'mlp\.fc2', 'mlp.w3'))
+    for name in [name for name in file if name.endswith('qkv.bias')]:
+        dims = len(file[name]) // 3
+        file[f'{name}_mask'] = torch.cat([torch.ones(dims), torch.zeros(dims), torch.ones(dims)])
+        file[name] = file[name] + torch.cat([torch.zeros(dims), torch.full((dims, ), 3.), torch.zeros(dims)])
+    return {**file, 'mask_token': torch.randn(1, 16), 'rope_embed.periods': torch.ones(1)}
+
+
+def timm_dinov3(state: State) -> State:
+    """The names of timm's ``_qkvb`` models."""
+    file = renamed(state, (r'ls([12])\.gamma', r'gamma_\1'))
+    for name in [name for name in file if name.endswith('qkv.bias')]:
+        prefix = name.removesuffix('qkv.bias')
+        file[f'{prefix}q_bias'], _, file[f'{prefix}v_bias'] = file.pop(name).chunk(3)
+    return {**file, 'head.weight': torch.randn(10, 16)}
+
+
+def hf_dinov3(state: State, layer: str = 'model.layer', prefix: str = '') -> State:
+    """The names of transformers; in its older versions ``layer`` is 'layer'."""
+    gated = 'blocks.0.mlp.fc1_g.weight' in state
+    file = renamed(state, ('^cls_token$', 'embeddings.cls_token'), ('^reg_token$', 'embeddings.register_tokens'),
+                   (r'^patch_embed\.proj', 'embeddings.patch_embeddings'), (r'^blocks', layer),
+                   (r'ls([12])\.gamma', r'layer_scale\1.lambda1'), (r'attn\.proj', 'attention.o_proj'),
+                   (r'fc1_g', 'gate_proj'), (r'fc1_x', 'up_proj'), (r'fc1\b', 'up_proj'), (r'fc2', 'down_proj'))
+    assert gated == any('gate_proj' in name for name in file)
+    for name in [name for name in file if '.attn.qkv.' in name]:
+        for part, value in zip('qkv', file.pop(name).chunk(3)):
+            if (part, name[-4:]) != ('k', 'bias'):
+                file[name.replace('attn.qkv', f'attention.{part}_proj')] = value.clone()
+    return prefixed({**file, 'embeddings.mask_token': torch.randn(1, 1, 16)}, prefix)
+
+
+DINOV3 = dict(layer_scale=True, num_registers=4, rotary='bfloat16', qkv_bias='qv', norm_eps=1e-5)
+GATED = dict(**DINOV3, gated_mlp=True)
+NO_BIAS = dict(GATED, qkv_bias='')  # ViT-7B
+DINOV3_LAYOUTS: dict[str, tuple[Callable[[State], State], dict]] = {
+    f'{name}{kind}': (make, options)
+    for name, make in {
+        'DINOv3': dinov3,
+        'timm DINOv3': timm_dinov3,
+        'Hugging Face DINOv3': hf_dinov3,
+        'ours, DINOv3': our_own,
+    }.items() for kind, options in {'': DINOV3, ' gated': GATED, ' without bias': NO_BIAS}.items()}
+DINOV3_LAYOUTS['Hugging Face DINOv3, older'] = (lambda state: hf_dinov3(state, 'layer', 'dinov3_vit.'), GATED)
+DINOV3_LAYOUTS['DINOv3 in data-parallel training'] = (lambda state: prefixed(dinov3(state), 'module.net.'), DINOV3)
 
 
 def to_jax(state: State, num_heads: int = 4) -> dict[str, np.ndarray]:

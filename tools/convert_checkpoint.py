@@ -8,8 +8,9 @@ import argparse
 from pathlib import Path
 
 AS_IS = 'as-is'
-LAYOUTS = ('timm', 'mmpretrain', 'mmsegmentation', 'mmseg_gpt', AS_IS)
-LAYOUT_HELP = ('the names to write. timm (default), mmpretrain, mmsegmentation and mmseg_gpt hold the ViT alone; '
+LAYOUTS = ('timm', 'mmpretrain', 'mmsegmentation', 'mmseg_gpt', 'dinov3', 'huggingface', AS_IS)
+LAYOUT_HELP = ('the names to write. timm (default), mmpretrain, mmsegmentation and mmseg_gpt hold the ViT alone, and '
+               'so do dinov3 and huggingface, which are for DINOv3; '
                f'{AS_IS} holds all weights of SRC, heads too, under the names they have there')
 
 

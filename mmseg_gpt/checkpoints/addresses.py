@@ -18,7 +18,16 @@ ADDRESSES |= {
     f'dinov2_{vit}14{registers}_pretrain.pth': f'{DINOV2}/dinov2_{vit}14/dinov2_{vit}14{registers}_pretrain.pth'
     for vit in ('vits', 'vitb', 'vitl') for registers in ('', '_reg4')}
 
+# No public addresses: Meta sends them by e-mail. The weights have a licence of their own.
+DINOV3 = ('https://ai.meta.com/resources/models-and-libraries/dinov3-downloads/ (a form; the address comes by e-mail; '
+          'DINOv3 License)')
+ADDRESSES |= {
+    f'dinov3_{name}.pth': DINOV3 for name in (
+        'vits16_pretrain_lvd1689m-08c60483', 'vits16plus_pretrain_lvd1689m-4057cbaa',
+        'vitb16_pretrain_lvd1689m-73cec8be', 'vitl16_pretrain_lvd1689m-8aa4cbdd',
+        'vith16plus_pretrain_lvd1689m-7c1da9a5', 'vitl16_pretrain_sat493m-eadcf0ff')}
+
 
 def address_of(path: str | Path) -> str | None:
-    """Returns the address of a released checkpoint, or None for a file of the user's own."""
+    """Returns where to get a released checkpoint, an address first; None for a file of the user's own."""
     return ADDRESSES.get(Path(path).name)

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from . import dinov3
 from .parts import bare, how_to_choose, two_models
-
-State = dict[str, Tensor]
+from .periods import rounding_of
+from .renaming import State, drop_prefix, join, join_qkv, rename
 
 
 class Layout(NamedTuple):
@@ -47,12 +48,14 @@ class Recognised(NamedTuple):
         prefix: What the names in the file begin with, where the ViT is a part of a larger model; it ends in a dot.
         left_over: Names in it that need not be the ViT's, as those of :class:`Layout`.
         num_heads: The number of attention heads, None where the file does not show it.
+        rotary: What the periods of rotary positions are rounded to, None where the file does not hold them.
     """
     name: str
     state: State
     prefix: str
     left_over: tuple[str, ...]
     num_heads: int | None
+    rotary: str | None = None
 
     def __str__(self) -> str:
         return f'{self.name}, under "{self.prefix}"' if self.prefix else self.name
@@ -64,28 +67,6 @@ class Recognised(NamedTuple):
             return []
         return ['  Names that begin with / are not in the ViT. If they are no part of it, '
                 f'{how_to_choose([self.prefix.removesuffix(".")])}']
-
-
-def rename(state: State, *rules: tuple[str, str | Callable[[re.Match], str]]) -> State:
-    """Replaces regular expressions in the names, one after the other.
-
-    Raises:
-        ValueError: two names become one.
-    """
-    compiled = [(re.compile(pattern), new) for pattern, new in rules]
-    renamed = {}
-    for name, value in state.items():
-        for pattern, new in compiled:
-            name = pattern.sub(new, name)
-        if name in renamed:
-            raise ValueError(f'two of its names both mean {name}')
-        renamed[name] = value
-    return renamed
-
-
-def drop_prefix(prefix: str, state: State) -> State:
-    """Drops a prefix from the names that have it. The others get a '/', so that none is taken for a ViT weight."""
-    return {k.removeprefix(prefix) if k.startswith(prefix) else f'/{k}': v for k, v in state.items()}
 
 
 def from_openmmlab(prefix: str) -> Callable[[State], State]:
@@ -159,29 +140,6 @@ def from_huggingface(state: State) -> State:
         (rf'{layer}layernorm_before\.', r'blocks.\1.norm1.'), (rf'{layer}layernorm_after\.', r'blocks.\1.norm2.'),
         (rf'{layer}layer_scale([12])\.lambda1$', r'blocks.\1.ls\2.gamma'), (layer, r'blocks.\1.'))
     return join_qkv(state)
-
-
-def join_qkv(state: State) -> State:
-    """Joins ``attn.query``, ``attn.key`` and ``attn.value`` to ``attn.qkv``, where all three are there."""
-    joined = dict(state)
-    for name in state:
-        if match := re.fullmatch(r'(blocks\.\d+\.attn\.)query(\.weight|\.bias)', name):
-            parts = [f'{match[1]}{part}{match[2]}' for part in ('query', 'key', 'value')]
-            if all(part in state for part in parts):
-                joined[f'{match[1]}qkv{match[2]}'] = join([joined.pop(part) for part in parts], name)
-    return joined
-
-
-def join(parts: list[Tensor], name: str) -> Tensor:
-    """Joins query, key and value, each (D, ...), to (3D, ...).
-
-    Raises:
-        ValueError: they differ in shape or type, which joining would hide.
-    """
-    if len({(part.shape, part.dtype) for part in parts}) > 1 or not parts[0].ndim:
-        raise ValueError(f'{name}: query, key and value differ in shape or type: '
-                         f'{[(tuple(part.shape), part.dtype) for part in parts]}')
-    return torch.cat(parts)
 
 
 def from_jax(state: State) -> State:
@@ -267,6 +225,8 @@ def is_moco_probe(state: State) -> bool:
 # Parts of OpenMMLab's segmentors, classifiers and self-supervised models beside the backbone.
 OPENMMLAB_PARTS = ('/decode_head.', '/auxiliary_head.', '/neck.', '/head.', '/data_preprocessor.', '/momentum_encoder.',
                    '/target_generator.')
+# The norm is that of an option of DINOv3's training.
+DINOV3_OTHERS = ('mask_token', 'rope_embed.periods', 'local_cls_norm.')
 ADAPTERS = ('prompt.', 'temperature', '/update.')
 # Names of trained updates of the ViT's layers: see mmseg_gpt/models/updates.py. The last two are those of older files.
 UPDATE = re.compile(r'.+\.(lora_[ab]|bias_update|adapter\.(down|up)\.(weight|bias)|lora_(down|up)\.weight)')
@@ -280,6 +240,11 @@ LAYOUTS = (
            ('head.', '/momentum_encoder.', '/predictor.'), moco_heads),
     Layout('MoCo v3 linear probe', r'head\.weight', dict, ('head.', ), moco_heads, is_moco_probe),
     Layout('JAX ViT (.npz)', 'embedding/kernel', from_jax, ('pre_logits.', 'head.'), jax_heads),
+    Layout('DINOv3', r'storage_tokens|rope_embed\.periods|blocks\.\d+\.attn\.qkv\.bias_mask', dinov3.from_official,
+           DINOV3_OTHERS, dinov3.num_heads),
+    Layout('DINOv3 of timm', r'blocks\.\d+\.gamma_[12]', dinov3.from_timm, TIMM_HEADS, fits=dinov3.is_timms),
+    Layout('DINOv3 of Hugging Face', r'embeddings\.(cls_token|register_tokens)', dinov3.from_huggingface,
+           ('mask_token', '/classifier.'), fits=lambda state: 'embeddings.position_embeddings' not in state),
     Layout('Hugging Face ViT or Dinov2', r'embeddings\.cls_token', from_huggingface,
            ('mask_token', 'pooler.', '/decoder.', '/classifier.')),
     Layout('mmpretrain or mmsegmentation', r'backbone\.layers\.\d+\.ln1\.weight', from_openmmlab('backbone.'),
@@ -312,7 +277,6 @@ def to_timm(state: State) -> Recognised:
             low-rank updates beside its weights. The message says which.
     """
     state = rename(state, ('^.+$', lambda name: bare(name[0])))
-    refuse_dinov3(state)
     for layout in LAYOUTS:
         found = places_of(layout, state)
         if not found:
@@ -322,7 +286,8 @@ def to_timm(state: State) -> Recognised:
                 sorted(vits_in(state)) if len(vits_in(state)) > 1 else [place.removesuffix('.') for place in found]))
         (prefix, (within, converted)), = found.items()
         recognised = Recognised(layout.name, converted, prefix,
-                                (*layout.left_over, *COUNTERS, *(BESIDE if prefix else ())), layout.num_heads(within))
+                                (*layout.left_over, *COUNTERS, *(BESIDE if prefix else ())), layout.num_heads(within),
+                                rounding_of(within['rope_embed.periods']) if 'rope_embed.periods' in within else None)
         refuse_others(recognised, state)
         refuse_swiglu(converted)
         return recognised
@@ -365,33 +330,23 @@ def refuse_others(recognised: Recognised, state: State) -> None:
 
 
 def refuse_swiglu(state: State) -> None:
-    """Refuses a ViT with SwiGLU, such as DINOv2's giant. timm names its MLP like a plain one of twice the width.
+    """Refuses a ViT with SwiGLU and a position embedding, such as DINOv2's giant.
+
+    timm names its MLP like a plain one of twice the width.
 
     Raises:
         ValueError: the MLP of the first block is SwiGLU.
     """
     fc1, fc2 = (state.get(f'blocks.0.mlp.{name}.weight') for name in ('fc1', 'fc2'))
     is_packed = fc1 is not None and fc2 is not None and fc1.ndim == fc2.ndim == 2 and len(fc1) == 2 * fc2.shape[1]
-    named = [k for k in state if re.fullmatch(r'blocks\.0\.mlp\.(w12|w3|weights_in|weights_out|fc1_g)\..+', k)]
+    named = [k for k in state if re.fullmatch(r'blocks\.0\.mlp\.(w12|w3|weights_in|weights_out)\..+', k)]
+    named += [k for k in state if k == 'blocks.0.mlp.fc1_g.weight' and 'pos_embed' in state]
     if is_packed or named:
-        raise ValueError('its MLPs are SwiGLU, as in DINOv2\'s ViT-g, and GatedPromptViT has plain ones only: take '
-                         'DINOv2\'s ViT-S, ViT-B or ViT-L')
+        raise ValueError('its MLPs are SwiGLU, as in DINOv2\'s ViT-g, which is not supported: take DINOv2\'s ViT-S, '
+                         'ViT-B or ViT-L, or a DINOv3, whose gated MLPs are')
 
 
 def vits_in(names: Iterable[str]) -> set[str]:
     """Returns where among these names there are ViTs, by their CLS tokens."""
     found = (re.fullmatch(r'(?:(.+?)\.)??(?:embeddings\.)?cls_token', name) for name in names)
     return {match[1] or '' for match in found if match}
-
-
-def refuse_dinov3(state: State) -> None:
-    """Refuses a DINOv3, by its official names, Hugging Face's or timm's.
-
-    Raises:
-        ValueError: it is one.
-    """
-    names = r'(.*\.)?(storage_tokens|rope_embed\.periods|layer\.\d+\.attention\.q_proj\.weight)'
-    registers = [k.removesuffix('reg_token') for k in state if re.fullmatch(r'(.*\.)?reg_token', k)]
-    if any(re.fullmatch(names, k) for k in state) or any(
-            f'{prefix}blocks.0.gamma_1' in state and f'{prefix}pos_embed' not in state for prefix in registers):
-        raise ValueError('it is a DINOv3, whose rotary positions GatedPromptViT does not have')

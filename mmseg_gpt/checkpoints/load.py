@@ -1,5 +1,6 @@
 """Filling a ViT from a pretrained file, completely or not at all."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -58,16 +59,19 @@ def load_vit(backbone: nn.Module, path: str | Path, key: str | None = None) -> N
             backbone is then as it was.
     """
     found = recognise(read_state_dict(path, key=key), path)
-    state, wanted = found.state, backbone.vit_state()
+    wanted = backbone.vit_state()
+    state = with_zero_biases(found, wanted)
     adapted_from = adapt_patch_embed(state, backbone.in_channels)
     there, here = shape_of(state), shape_of(wanted)
     heads, file_heads = backbone.arch['num_heads'], found.num_heads
     resized_from = side_to_resize(there, here, backbone.grid, may_be_oblong=found.name.startswith('mmseg_gpt'))
-    if resized_from and state['pos_embed'].is_floating_point():
+    if resized_from and 'pos_embed' in wanted and state['pos_embed'].is_floating_point():
         state['pos_embed'] = backbone.fit_pos_embed(state['pos_embed'], (resized_from, resized_from))
     problems = differences(wanted, state, (*found.left_over, *FINAL_NORM))
     if file_heads not in (None, heads):
         problems.append(f'  num_heads (file {file_heads}, config {heads}): set it in arch, which can be a dict')
+    if found.rotary not in (None, backbone.rotary):
+        problems.append(f"  rotary (file {found.rotary}, config {backbone.rotary}): set it to '{found.rotary}'")
     if problems:
         problems += found.advice()
         raise CheckpointError('\n'.join([
@@ -123,6 +127,17 @@ def adapt_channels(weight: Tensor, in_channels: int) -> Tensor:
     return weight[:, torch.arange(in_channels) % 3] * (3 / in_channels)
 
 
+def with_zero_biases(found: Recognised, wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Adds biases of 0 to a DINOv3 without biases of queries, keys and values, if the backbone has them.
+
+    In all released DINOv3 they are 0, which is why most of timm's files leave them out.
+    """
+    biases = [name for name in wanted if name.endswith('.attn.qkv.bias')]
+    if found.name != 'DINOv3 of timm' or any(re.search(r'\.attn\.(q|v|qkv)[._]bias$', name) for name in found.state):
+        return dict(found.state)
+    return {**found.state, **{name: torch.zeros_like(wanted[name]) for name in biases}}
+
+
 def side_to_resize(there: VitShape, here: VitShape, grid: tuple[int, int], may_be_oblong: bool) -> int:
     """Returns the side of the file's grid if its position embedding must be resized to ``grid``, else 0.
 
@@ -137,10 +152,13 @@ def side_to_resize(there: VitShape, here: VitShape, grid: tuple[int, int], may_b
 def likely_cause(there: VitShape, here: VitShape) -> str:
     """Says how the ViT in the file differs from the one in the config, and what to set in the config."""
     sentences = [f'The file holds {there}, the config asks for {here}.'] if str(there) != str(here) else []
-    advice = [f'{option}={value}' for option, value, other in (
+    advice = [f'{option}={value!r}' for option, value, other in (
         ('patch_size', there.patch, here.patch), ('layer_scale', there.layer_scale, here.layer_scale),
-        ('num_registers', there.registers, here.registers),
-        ('in_channels', there.channels, here.channels)) if value != other]
+        ('num_registers', there.registers, here.registers), ('in_channels', there.channels, here.channels),
+        ('gated_mlp', there.gated_mlp, here.gated_mlp),
+        ('rotary', *(('bfloat16' if shape.rotary else None) for shape in (there, here))),
+        ('qkv_bias', *(('qv' if shape.rotary else 'qkv') if shape.qkv_bias else '' for shape in (there, here))),
+    ) if value != other]
     if there.patch and (there.width, there.blocks) != (here.width, here.blocks):
         advice.insert(0, f'arch (for {there.name}, {there.blocks} blocks)')
     if advice and there.patch:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from .formats import State
 
-NAMES = {192: 'ViT-Ti', 384: 'ViT-S', 768: 'ViT-B', 1024: 'ViT-L', 1280: 'ViT-H', 1536: 'ViT-g'}
+NAMES = {192: 'ViT-Ti', 384: 'ViT-S', 768: 'ViT-B', 1024: 'ViT-L', 1280: 'ViT-H', 1536: 'ViT-g', 4096: 'ViT-7B'}
 
 
 class VitShape(NamedTuple):
@@ -20,6 +20,9 @@ class VitShape(NamedTuple):
         positions: Entries of the position embedding, CLS among them.
         registers: Number of register tokens.
         layer_scale: Whether the blocks have LayerScale.
+        rotary: Whether it is a ViT without a position embedding, as those with rotary positions are.
+        gated_mlp: Whether its MLPs are gated.
+        qkv_bias: Whether queries and values have a bias.
         channels: Number of channels of an image.
     """
     width: int
@@ -29,6 +32,9 @@ class VitShape(NamedTuple):
     positions: int
     registers: int
     layer_scale: bool
+    rotary: bool
+    gated_mlp: bool
+    qkv_bias: bool
     channels: int = 3
 
     @property
@@ -46,6 +52,8 @@ class VitShape(NamedTuple):
         if not self.patch:
             return f'no patch embedding and {self.blocks} blocks'
         extras = ['LayerScale'] * self.layer_scale + [f'{self.registers} registers'] * bool(self.registers)
+        extras += ['rotary positions'] * self.rotary + ['gated MLPs'] * self.gated_mlp
+        extras += ['no bias of queries and values'] * (not self.qkv_bias)
         extras += [f'{self.channels} channels'] * (self.channels != 3)
         return f'{self.name} ({", ".join([f"width {self.width}, {self.blocks} blocks, patch {self.patch}", *extras])})'
 
@@ -56,12 +64,16 @@ def shape_of(state: State) -> VitShape:
     def size(name: str, ndim: int, axis: int) -> int:
         return state[name].shape[axis] if name in state and state[name].ndim == ndim else 0
 
+    gated_mlp = 'blocks.0.mlp.fc1_g.weight' in state
     return VitShape(
         width=size('patch_embed.proj.weight', 4, 0),
         blocks=len({k.split('.')[1] for k in state if k.startswith('blocks.')}),
-        hidden=size('blocks.0.mlp.fc1.weight', 2, 0),
+        hidden=size('blocks.0.mlp.fc1_g.weight' if gated_mlp else 'blocks.0.mlp.fc1.weight', 2, 0),
         patch=size('patch_embed.proj.weight', 4, 3),
         positions=size('pos_embed', 3, 1),
         registers=size('reg_token', 3, 1),
         layer_scale=any(re.fullmatch(r'blocks\.\d+\.ls1\.gamma', k) for k in state),
+        rotary='pos_embed' not in state and 'reg_token' in state and 'blocks.0.ls1.gamma' in state,
+        gated_mlp=gated_mlp,
+        qkv_bias=any(re.fullmatch(r'blocks\.\d+\.attn\.qkv\.bias', k) for k in state),
         channels=size('patch_embed.proj.weight', 4, 1))

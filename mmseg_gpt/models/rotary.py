@@ -9,9 +9,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-PERIODS = ('float32', 'bfloat16')
-BASE = 100
-
 
 class Rotation(NamedTuple):
     """The angles by which queries and keys of one grid of patches are turned, the same in every head and block.
@@ -27,12 +24,12 @@ class Rotation(NamedTuple):
 
     def turned(self, x: Tensor) -> Tensor:
         """Returns queries or keys (B, heads, N, d) of which those of patches are turned."""
-        patches = slice(self.first, self.first + len(self.cos))
+        patches = slice(self.first, self.first + self.cos.shape[0])
         return torch.cat([x[:, :, :patches.start], self.turn(x[:, :, patches]), x[:, :, patches.stop:]], dim=2)
 
     def turn_in_place(self, x: Tensor, back: bool = False) -> None:
         """Turns the patches among queries or keys (B, heads, N, d) in place, or turns them back."""
-        patches = x[:, :, self.first:self.first + len(self.cos)]
+        patches = x[:, :, self.first:self.first + self.cos.shape[0]]
         patches.copy_(self.turn(patches, back))
 
     def turn(self, patches: Tensor, back: bool = False) -> Tensor:
@@ -42,27 +39,15 @@ class Rotation(NamedTuple):
         return torch.cat([one * self.cos - other * sin, other * self.cos + one * sin], dim=-1).to(patches.dtype)
 
 
-def rotary_periods(width: int, rounding: str) -> Tensor:
-    """Returns the periods of the angles (d/4,) of float32, for heads of width d: 100 ** (4 j / d) for j < d/4.
-
-    Args:
-        width: Width d of a head.
-        rounding: What the periods are rounded to: 'bfloat16', as DINOv3's own files hold them, or 'float32', as timm
-            and transformers compute them.
-    """
-    exponents = 4 * torch.arange(width // 4, dtype=torch.float32) / width
-    return (BASE**exponents).to(getattr(torch, rounding)).float()
-
-
 def rotation_of(grid: tuple[int, int], periods: Tensor, first: int) -> Rotation:
     """Returns the angles for a grid of patches, whose rows and columns each go from -1 to 1 whatever their number.
 
     Args:
         grid: Rows and columns (h, w) of the patches.
-        periods: What :func:`rotary_periods` returns; the result has its type and device.
+        periods: What :func:`.checkpoints.periods.rotary_periods` returns; the result has its type and device.
         first: Position of the first patch in the sequence.
     """
-    rows, columns = (2 * (torch.arange(n, dtype=periods.dtype, device=periods.device) + 0.5) / n - 1 for n in grid)
-    places = torch.cartesian_prod(rows, columns)  # (h*w, 2)
+    rows, columns = (2 * (torch.arange(n, dtype=torch.float32, device=periods.device) + 0.5) / n - 1 for n in grid)
+    places = torch.cartesian_prod(rows, columns).to(periods.dtype)  # (h*w, 2)
     angles = (2 * math.pi * places[:, :, None] / periods).flatten(1)  # (h*w, d/2), first of rows, then of columns
     return Rotation(angles.cos(), angles.sin(), first)

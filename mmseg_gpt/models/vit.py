@@ -10,7 +10,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .rotary import PERIODS, Rotation, rotary_periods, rotation_of
+from ..checkpoints.periods import ROUNDINGS, rotary_periods
+from .rotary import Rotation, rotation_of
 
 ARCHS = {
     'small': dict(embed_dims=384, num_layers=12, num_heads=6, mlp_ratio=4),
@@ -241,7 +242,7 @@ class VisionTransformer(BaseModule):
             position embedding.
         in_channels: Number of channels of an image.
         rotary: None for a learned ``pos_embed``. Else patches have rotary positions instead, whose periods are rounded
-            to 'float32' or 'bfloat16', see :func:`.rotary.rotary_periods`.
+            to 'float32' or 'bfloat16', see :func:`.checkpoints.periods.rotary_periods`.
         gated_mlp: Whether the MLPs are gated (``blocks.0.mlp.fc1_g``).
         qkv_bias: Which of queries, keys and values have a bias: 'qkv', 'qv' (where the keys' part of the bias is not
             used), or ''.
@@ -358,8 +359,8 @@ def check_sizes(img_size: int | tuple[int, int], patch_size: int, num_registers:
 
 def check_attention(arch: dict, rotary: str | None, qkv_bias: str) -> None:
     """Refuses rotary positions and biases that there are not."""
-    if rotary not in (None, *PERIODS):
-        raise ValueError(f'rotary must be None, or what the periods are rounded to, one of {PERIODS}, got {rotary!r}')
+    if rotary not in (None, *ROUNDINGS):
+        raise ValueError(f'rotary must be None, or what the periods are rounded to, one of {ROUNDINGS}, got {rotary!r}')
     if rotary and arch['embed_dims'] // arch['num_heads'] % 4:
         raise ValueError(f'rotary positions need heads whose width is a multiple of 4, got embed_dims '
                          f'{arch["embed_dims"]} and num_heads {arch["num_heads"]}')

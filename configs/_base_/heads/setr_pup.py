@@ -12,7 +12,7 @@ head = dict(
     kernel_size=3,
     align_corners=False)
 model = dict(
-    backbone=dict(out_indices={12: (4, 8, 11), 24: (9, 14, 19, 23)}),
+    backbone=dict(out_indices={12: (4, 8, 11), 24: (9, 14, 19, 23), 32: (12, 19, 26, 31)}),
     decode_head=dict(
         head,
         num_convs=4,

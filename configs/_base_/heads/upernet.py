@@ -3,7 +3,7 @@
 _base_ = '../segmentor.py'
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(
-    backbone=dict(out_indices={12: (3, 5, 7, 11), 24: (7, 11, 15, 23)}),
+    backbone=dict(out_indices={12: (3, 5, 7, 11), 24: (7, 11, 15, 23), 32: (10, 15, 20, 31)}),
     neck=dict(type='Feature2Pyramid', rescales=[4, 2, 1, 0.5], norm_cfg=norm_cfg),
     decode_head=dict(
         type='UPerHead',

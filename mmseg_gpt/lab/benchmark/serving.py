@@ -9,7 +9,7 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from ...adapters import frozen_source, frozen_state
+from ...adapters import VIT_SETTINGS, frozen_source, frozen_state
 from ...apis.memory import storage_bytes
 from ...apis.pool import AdapterPool
 from ...apis.task import build_model, frozen_vit
@@ -18,7 +18,7 @@ from ...checkpoints.write import write_checkpoint
 from ...models import GatedPromptViT
 
 # The settings of a backbone that decide the names and shapes of its ViT.
-SHAPE = ('arch', 'patch_size', 'layer_scale', 'num_registers')
+SHAPE = tuple(name for name in VIT_SETTINGS if name != 'img_size')
 VIT, ADAPTER = 'vit.pth', 'adapter.pth'
 
 
