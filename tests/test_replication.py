@@ -143,7 +143,7 @@ TRAINED = {
     'gpt': r'prompt\.tokens|prompt\.gate_prior|temperature', 'gates-only': r'prompt\.tokens|prompt\.gate_prior',
     'temperatures-only': r'prompt\.tokens|temperature', 'hard-gates': r'prompt\.tokens|prompt\.gate_prior|temperature',
     'vpt-shallow': r'prompt\.tokens', 'vpt-deep': r'prompt\.tokens', 'bias': r'.*\.bias',
-    'lora': r'blocks\.\d+\.attn\.qkv\.lora_(up|down)\.weight', 'linear': 'nothing', 'full': '.*',
+    'lora': r'blocks\.\d+\.attn\.qkv\.lora_[ab]', 'linear': 'nothing', 'full': '.*',
 }
 
 

@@ -646,6 +646,7 @@ print('output of', sys.argv[1:], flush=True)
 print('warning', file=sys.stderr)
 with open(os.environ['MMSEG_GPT_EVENTS'], 'a') as events:
     print(json.dumps(dict(event='metrics', of=sys.argv[1:])), file=events)
+while 'go' in sys.argv and not os.path.exists('go'): time.sleep(0.05)
 if 'fail' in sys.argv: sys.exit('it went wrong')
 if 'wait' in sys.argv: time.sleep(60)
 from beside import VALUE
@@ -660,21 +661,24 @@ def script(tmp_path) -> str:
     return str(tmp_path / 'script.py')
 
 
-def test_a_fork_is_the_script_that_it_runs(script, tmp_path):
+def test_a_fork_is_the_script_that_it_runs(script, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     log, events = tmp_path / 'log.txt', tmp_path / 'events.jsonl'
     log.write_text('before\n')
     start_server(1)
-    for arguments, status in ((['one', 'two'], 0), (['fail'], 1)):
+    for arguments, status in ((['one', 'go'], 0), (['go', 'fail'], 1)):
         with claim(tmp_path) as lock:
             process = start_fork(['python', script, *arguments], log, events, lock)
         assert claim(tmp_path) is None  # the fork holds it as well
+        (tmp_path / 'go').touch()
         wait_for(process)
+        (tmp_path / 'go').unlink()
         claim(tmp_path).close()
         assert process.poll() == status
     assert log.read_text().splitlines() == [
-        'before', "output of ['one', 'two']", 'warning', f'from beside the script {get_start_method()}',
-        "output of ['fail']", 'warning', 'it went wrong']
-    assert read_events(events)[0] == [dict(event='metrics', of=['one', 'two']), dict(event='metrics', of=['fail'])]
+        'before', "output of ['one', 'go']", 'warning', f'from beside the script {get_start_method()}',
+        "output of ['go', 'fail']", 'warning', 'it went wrong']
+    assert read_events(events)[0] == [dict(event='metrics', of=['one', 'go']), dict(event='metrics', of=['go', 'fail'])]
     assert 'beside' not in sys.modules and sys.argv[0] != script
 
 

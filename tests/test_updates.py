@@ -25,6 +25,7 @@ SIZE = dict(arch=TINY, img_size=32, patch_size=8)
 ALL = ('attn.qkv', 'attn.proj', 'mlp.fc1', 'mlp.fc2')
 LORA = dict(lora=dict(rank=3, alpha=6, targets=ALL))
 BIASES = dict(biases=True)
+DINOV3 = dict(rotary='float32', qkv_bias='qv', layer_scale=True, num_registers=2)
 ADAPTER = dict(adapter=dict(width=5, scale=0.3))
 GATED = dict(prompt=dict(type='GatedPrompt', num_tokens=2, dropout=0.), temperature=True)
 KINDS = dict(lora=LORA, biases=BIASES, adapter=ADAPTER, all=LORA | BIASES | ADAPTER)
@@ -45,7 +46,8 @@ def names(vit: GatedPromptViT) -> set[str]:
 
 
 @each_kind
-@pytest.mark.parametrize('others', [{}, GATED, dict(prompt=dict(type='DeepPrompt', num_tokens=2, dropout=0.))])
+@pytest.mark.parametrize('others', [
+    {}, GATED, dict(prompt=dict(type='DeepPrompt', num_tokens=2, dropout=0.)), DINOV3 | GATED])
 def test_an_updated_vit_begins_as_the_pretrained_one(options, others, tiny_vit):
     plain = tiny_vit(**others)
     vit = GatedPromptViT(**SIZE, **others, **options).double().eval()
@@ -414,8 +416,9 @@ def test_old_updates_of_blocks_that_are_not_run_are_left_out():
 
 
 @each_kind
-def test_a_merged_copy_computes_the_same_without_updates_of_weights(options, tiny_vit):
-    vit = tiny_vit(**options, **GATED)
+@pytest.mark.parametrize('others', [{}, DINOV3])
+def test_a_merged_copy_computes_the_same_without_updates_of_weights(options, others, tiny_vit):
+    vit = tiny_vit(**options, **others, **GATED)
     before = copy.deepcopy(vit.state_dict())
     plain = without_updates(vit)
     torch.testing.assert_close(plain(images()), vit(images()), rtol=1e-12, atol=1e-12)
@@ -423,7 +426,7 @@ def test_a_merged_copy_computes_the_same_without_updates_of_weights(options, tin
     assert not any(isinstance(module, LoRALinear) for module in plain.modules())
     assert all(torch.equal(v, before[k]) for k, v in vit.state_dict().items())
     if not names(plain):
-        GatedPromptViT(**SIZE, **GATED).double().load_state_dict(plain.state_dict())
+        GatedPromptViT(**SIZE, **others, **GATED).double().load_state_dict(plain.state_dict())
 
 
 @each_kind

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .vit import Block, is_recorded
+from .vit import Block, KeyBiasFreeLinear, is_recorded, without_key_bias
 
 
 class LoRALinear(nn.Linear):
@@ -44,6 +44,7 @@ class LoRALinear(nn.Linear):
         if alpha <= 0:
             raise ValueError(f'lora: alpha must be positive, got {alpha}')
         self.weight, self.bias = layer.weight, layer.bias
+        self.is_key_bias_free = isinstance(layer, KeyBiasFreeLinear)
         self.scale = alpha / rank
         self.lora_a = nn.Parameter(layer.weight.new_empty(rank, layer.in_features))
         self.lora_b = nn.Parameter(layer.weight.new_zeros(layer.out_features, rank))
@@ -56,9 +57,9 @@ class LoRALinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """Applies the layer and its update: (..., in) -> (..., out)."""
         if self._may_merge(x):
-            return F.linear(x, self.merged(), self.bias)
+            return F.linear(x, self.merged(), used_bias(self))
         tokens = x.flatten(0, -2)
-        y, low = F.linear(tokens, self.weight, self.bias), F.linear(tokens, self.lora_a)
+        y, low = F.linear(tokens, self.weight, used_bias(self)), F.linear(tokens, self.lora_a)
         # In place: the backward of a linear layer does not need its output.
         return y.addmm_(low, self.lora_b.t().to(y.dtype), alpha=self.scale).view(*x.shape[:-1], -1)
 
@@ -67,6 +68,12 @@ class LoRALinear(nn.Linear):
             return False
         is_exact = self.weight.dtype == self.lora_a.dtype and self.weight.dtype in (torch.float32, torch.float64)
         return is_exact and not torch.is_autocast_enabled(x.device.type)
+
+
+def used_bias(layer: nn.Linear) -> Tensor | None:
+    """Returns the bias that a layer adds, in which that of DINOv3's keys is zero, whatever ``layer.bias`` holds."""
+    is_key_bias_free = isinstance(layer, KeyBiasFreeLinear) or getattr(layer, 'is_key_bias_free', False)
+    return without_key_bias(layer.bias) if is_key_bias_free else layer.bias
 
 
 class Bottleneck(nn.Module):
@@ -174,12 +181,17 @@ def without_updates(vit: nn.Module) -> nn.Module:
     """
     vit = copy.deepcopy(vit)
     for name, layer in list(vit.named_modules()):
-        if (update := layer._parameters.pop('bias_update', None)) is not None:
-            layer.bias.data += update.data
-        if isinstance(layer, LoRALinear):
+        update = layer._parameters.pop('bias_update', None)
+        if isinstance(layer, nn.Linear) and (update is not None or isinstance(layer, LoRALinear)):
             plain = nn.Linear(layer.in_features, layer.out_features, layer.bias is not None, device='meta')
-            plain.weight, plain.bias = nn.Parameter(layer.merged().detach(), layer.weight.requires_grad), layer.bias
+            weight, bias = layer.merged() if isinstance(layer, LoRALinear) else layer.weight, used_bias(layer)
+            plain.weight = nn.Parameter(weight.detach(), layer.weight.requires_grad)
+            if bias is not None:
+                bias = bias if update is None else bias + update
+                plain.bias = nn.Parameter(bias.detach(), layer.bias.requires_grad)
             vit.set_submodule(name, plain)
+        elif update is not None:
+            layer.bias.data += update.data
     vit.lora, vit.biases = None, False
     return vit
 

@@ -107,8 +107,13 @@ class KeyBiasFreeLinear(nn.Linear):
     """The ``qkv`` of DINOv3: a linear layer whose middle third, the keys, has no bias, whatever ``bias`` holds."""
 
     def forward(self, x: Tensor) -> Tensor:
-        queries, keys, values = self.bias.chunk(3)
-        return F.linear(x, self.weight, torch.cat([queries, torch.zeros_like(keys), values]))
+        return F.linear(x, self.weight, without_key_bias(self.bias))
+
+
+def without_key_bias(bias: Tensor) -> Tensor:
+    """Returns a bias of queries, keys and values (3 * D,) in which that of the keys is zero."""
+    queries, keys, values = bias.chunk(3)
+    return torch.cat([queries, torch.zeros_like(keys), values])
 
 
 class Attention(nn.Module):

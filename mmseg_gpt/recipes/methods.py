@@ -41,7 +41,7 @@ METHODS = {
     'vpt-shallow': Method('VPT-shallow', 'ShallowPrompt'),
     'vpt-deep': Method('VPT-deep', 'DeepPrompt', each_block=True),
     'bias': Method('Biases only', frozen=False, backbone='BiasTunedViT'),
-    'lora': Method('LoRA', frozen=False, backbone='LoRAViT'),
+    'lora': Method('LoRA', backbone='LoRAViT'),
     # Called by what is trained: in classification a linear layer, in segmentation the heads.
     'linear': Method('Heads only', adapts=False, ade20k='head-only'),
     'full': Method('Full fine-tuning', frozen=False, adapts=False),
