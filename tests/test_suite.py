@@ -18,6 +18,8 @@ import pytest
 import torch
 from cls_folders import make_vtab
 from mmengine.config import Config
+from mmengine.registry import MODELS
+from torch import nn
 
 from mmseg_gpt.events import read_events
 from mmseg_gpt.lab.runs import (
@@ -183,7 +185,7 @@ def test_total_params_are_the_papers(tasks, expected, vit):
     assert f'{total_params(counted):.2f}' == expected
     classes = [TASKS[task].classes for task in tasks]
     assert [p.heads for p in counted] == [769 * n for n in classes]
-    assert all(p.gates == 11 + 12 and p.trained == p.prompts + p.gates + p.heads for p in counted)
+    assert all((p.gates, p.adapters) == (11 + 12, 0) and p.trained == p.prompts + p.gates + p.heads for p in counted)
     assert all(p.whole == 85_798_656 + p.trained for p in counted)
 
 
@@ -196,6 +198,24 @@ def test_total_params_by_hand():
     full = count_parameters(read_experiment('cls_full_mae_cub'))
     assert total_params([full] * 3) == 3 * (vit + 153_800) / vit
     assert total_params([full] * 3, position=True) == 3 * (85_798_656 + 153_800) / 85_798_656
+
+
+def test_updates_are_counted_as_adapters_and_all_of_a_prompt_as_prompts():
+    lora = count_parameters(read_experiment('cls_lora_mae_cub'))
+    assert (lora.prompts, lora.gates, lora.adapters) == (0, 0, 12 * 4 * (768 + 3 * 768))
+    cfg = read_experiment('cls_gpt_mae_cub')
+    cfg.model.backbone.prompt = dict(type='FactoredPrompt')
+    factored = count_parameters(cfg)
+    assert (factored.prompts, factored.gates, factored.adapters) == (10 + 768, 12, 0)
+
+
+@MODELS.register_module()
+class FactoredPrompt(nn.Module):
+    """Prompts that are a product, under names of their own."""
+
+    def __init__(self, embed_dims: int, **_: object) -> None:
+        super().__init__()
+        self.left, self.right = nn.Parameter(torch.zeros(10, 1)), nn.Parameter(torch.zeros(1, embed_dims))
 
 
 def test_only_models_with_our_backbone_are_counted():
