@@ -32,8 +32,8 @@ from mmseg_gpt.lab.runs import (
     outcomes,
     prepare,
     read_record,
+    relative_path,
     run_all,
-    shown,
     work,
 )
 from mmseg_gpt.lab.runs.execute import Attempt
@@ -539,7 +539,7 @@ def test_what_a_tool_does_with_runs(pretended, capfd, monkeypatch):
         work(runs, home, lambda: done.append('write') or 'the table', **options)
         done.append('')
     assert done == ['', 'write', '', 'run', 'write', '']
-    assert f'$ python {shown(pretended / "tools/train.py")}' in capfd.readouterr().out
+    assert f'$ python {relative_path(pretended / "tools/train.py")}' in capfd.readouterr().out
 
     def stop(*_, **__) -> None:
         raise KeyboardInterrupt
@@ -752,7 +752,7 @@ def test_one_after_the_other_or_two_at_once_gives_the_same_records(pretended):
         run_all(runs, pretended / name, **options)
         records = outcomes(runs, pretended / name)
         told = json.dumps([dict(records[run.name], seconds=0) for run in runs])
-        for path in (str(pretended / name), shown(pretended / name)):
+        for path in (str(pretended / name), relative_path(pretended / name)):
             told = told.replace(path, 'HOME')
         found[name] = json.loads(told)
     assert found['serial'] == found['two'] == found['forks']

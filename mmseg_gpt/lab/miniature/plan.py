@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from ... import resources
 from ...recipes.methods import METHODS, options, shared
-from ..runs import FINISHED, Run, changed, diverged, number
+from ..runs import FINISHED, Run, diverged, format_number, with_settings
 from ..suite.plans import ACCURACY
 
 CONFIGS = resources.CONFIGS / 'replication'
@@ -202,14 +202,14 @@ class Plan:
         # Variants of gates are not tested multi-scale.
         run = Run(cell.name, str(self.config(cell)), (*places, *iterations(self.preset.iterations[cell.task])),
                   self.options, tta=cell.task == 'scenes' and cell.method in METHODS)
-        run = changed(run, lr=rates.head)
+        run = with_settings(run, lr=rates.head)
         if rates.backbone is None:
             return run
         factor, gates = rates.backbone / rates.head, GATES.get(cell.method, Gates(PRIOR))
-        factors = [f'{FACTORS}.backbone.lr_mult={number(factor)}']
+        factors = [f'{FACTORS}.backbone.lr_mult={format_number(factor)}']
         if gates.times != 1:
-            factors.append(f'{FACTORS}.gate_prior.lr_mult={number(gates.times * factor)}')
-        return run._replace(name=f'{cell.name}_lr_{number(rates.backbone)}',
+            factors.append(f'{FACTORS}.gate_prior.lr_mult={format_number(gates.times * factor)}')
+        return run._replace(name=f'{cell.name}_lr_{format_number(rates.backbone)}',
                             settings=(*run.settings, *factors, *(SGD if gates.sgd else ())))
 
     def searches(self, chosen: Chosen) -> dict[Adaptation, dict[Rates, Run]]:

@@ -8,7 +8,7 @@ from ...recipes.methods import METHODS, shared
 from ...recipes.tasks import ADE20K, TASKS
 from ...recipes.vits import VITS
 from ...resources import CONFIGS
-from ..runs import Run, changed
+from ..runs import Run, with_settings
 from .printed import GROUPS_OF_FIGURE_6, GROUPS_OF_VTAB, MIOU
 
 FGVC = tuple(task for task, known in TASKS.items() if known.group == 'fgvc')
@@ -125,7 +125,7 @@ def table4() -> Table:
 
 def with_prompts(method: str, vit: str, task: str, prompts: int) -> Run:
     """Returns an experiment with so many prompts in all, which VPT-deep divides among the blocks."""
-    return changed(classification(method, vit, task), prompts=shared(method, prompts, VITS[vit].blocks))
+    return with_settings(classification(method, vit, task), prompts=shared(method, prompts, VITS[vit].blocks))
 
 
 def fewer(vits: Sequence[str], methods: Sequence[str], tasks: Sequence[str], prompts: Sequence[int]) -> list[Entry]:
@@ -156,7 +156,7 @@ def figure1() -> Table:
     entries = []
     for task, vit, block in itertools.product(('cub', 'kitti_dist'), ('supervised', 'mocov3', 'mae'), range(12)):
         lr = 1. if (vit, task) == ('mocov3', 'cub') else 0.1
-        run = changed(classification('vpt-shallow', vit, task), lr=lr, start=block)
+        run = with_settings(classification('vpt-shallow', vit, task), lr=lr, start=block)
         entries.append(Entry(vit, 'vpt-shallow', task, run, (vit, task), str(block + 1)))
     columns = each(str(block + 1) for block in range(12))
     return Table('Figure 1. Accuracy by the first block with prompts', ('SSL', 'TASK'), columns, entries, x=BLOCK,

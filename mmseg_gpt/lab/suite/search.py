@@ -11,7 +11,16 @@ from ...analysis.series import Point
 from ...resources import TOOLS
 from ...settings import look_up
 from ...wording import markdown_table
-from ..runs import SETTINGS, Run, changed, config_of, number, saving, shown, typed
+from ..runs import (
+    SETTINGS,
+    Run,
+    adapter_only_setting,
+    command_line,
+    config_of,
+    format_number,
+    relative_path,
+    with_settings,
+)
 from .plans import ACCURACY, Entry, Table
 from .tables import Cell, CellPlace, RowName, failures, in_full, rows_of, text, written
 
@@ -39,14 +48,14 @@ def grid(config: str, settings: Sequence[str], rates: Sequence[float], gates: Se
     for name, wanted in dict(gate=gates, prompts=prompts).items():
         if wanted and own[name] is None:
             raise ValueError(f'{config} has no {SETTINGS[name]}, so there is no {LABELS[name]} to search')
-    plain = Run('', config, (*saving(cfg), *settings), ('--search-split', ))
+    plain = Run('', config, (*adapter_only_setting(cfg), *settings), ('--search-split', ))
     entries = []
     for lr, gate, count in itertools.product(rates, gates or [own['gate']], prompts or [own['prompts']]):
-        run = changed(plain, lr=lr, gate=gate, prompts=count)
-        row = tuple('' if value is None else number(value) for value in (lr, gate, count))
+        run = with_settings(plain, lr=lr, gate=gate, prompts=count)
+        row = tuple('' if value is None else format_number(value) for value in (lr, gate, count))
         entries.append(Entry('', '', '', run._replace(name=run.name.lstrip('_')), row, COLUMN, ACCURACY))
-    return Table(f'Search on the validation images of {shown(config)}', tuple(LABELS.values()), {COLUMN: (COLUMN, )},
-                 entries)
+    title = f'Search on the validation images of {relative_path(config)}'
+    return Table(title, tuple(LABELS.values()), {COLUMN: (COLUMN, )}, entries)
 
 
 def best(cells: Mapping[CellPlace, Cell], seeds: Sequence[int]) -> RowName | None:
@@ -58,7 +67,8 @@ def best(cells: Mapping[CellPlace, Cell], seeds: Sequence[int]) -> RowName | Non
 def best_command(search: Table, row: RowName) -> str:
     """Returns the command that trains with the settings of ``row`` on all images that are meant for training."""
     run = next(entry.run for entry in search.entries if entry.row == row)
-    return typed(['python', shown(TOOLS / 'train.py'), shown(run.config), '--cfg-options', *run.settings])
+    paths = map(relative_path, (TOOLS / 'train.py', run.config))
+    return command_line(['python', *paths, '--cfg-options', *run.settings])
 
 
 def report(search: Table, cells: Mapping[CellPlace, Cell], seeds: Sequence[int]) -> str:
