@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ... import resources
-from ...recipes.methods import METHODS, options, shared
+from ...recipes.methods import METHODS, options, tokens_per_set
 from ..runs import FINISHED, Run, diverged, format_number, with_settings
 from ..suite.plans import ACCURACY
 
@@ -188,7 +188,8 @@ class Plan:
         gates, method = GATES.get(cell.method), 'gpt' if cell.method in GATES else cell.method
         # Hard gates are open in training as often as not; from the prior of the soft ones, few would ever open.
         prior = gates.prior if gates else 0. if METHODS[method].prompt == 'HardGatedPrompt' else PRIOR
-        settings = dict(temperature=False) | options(method, shared(method, self.preset.prompts, DEPTH), 0. - prior)
+        prompts = tokens_per_set(method, self.preset.prompts, DEPTH)
+        settings = dict(temperature=False) | options(method, prompts, 0. - prior)
         if settings['prompt']:
             settings['prompt']['_delete_'] = True
         if cell.task in CLASSIFICATION and cell.vit == 'mocov3':

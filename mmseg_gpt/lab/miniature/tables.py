@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from ...recipes.methods import METHODS, shared
+from ...recipes.methods import METHODS, tokens_per_set
 from ..runs import Run, with_settings
 from ..suite.plans import BLOCK, PROMPTS, Entry, Table, each
 from .claims import MULTI_SCALE_COLUMN, SELF_SUPERVISED, SINGLE_SCALE_COLUMN
@@ -63,7 +63,7 @@ def prompt_counts(plan: Plan, chosen: Chosen) -> Table:
     for method, counts in plan.preset.counts.items():
         cell = Adaptation('breeds', 'mae', method)
         for count in counts if cell in chosen else ():
-            share = shared(method, count, DEPTH)
+            share = tokens_per_set(method, count, DEPTH)
             run = plan.run(cell, chosen[cell])
             run = run if count == plan.preset.prompts else with_settings(run, prompts=share)
             entries.append(entry(cell, run, ('mae', method), str(count)))

@@ -22,7 +22,7 @@ from ..runs import (
     with_settings,
 )
 from .plans import ACCURACY, Entry, Table
-from .tables import Cell, CellPlace, RowName, failures, in_full, rows_of, text, written
+from .tables import Cell, CellPlace, RowName, cell_text, cells_as_json, failures, rows_of, to_csv
 
 LABELS = dict(lr='learning rate', gate='gate prior', prompts='prompts')
 COLUMN = 'validation accuracy'
@@ -74,8 +74,8 @@ def best_command(search: Table, row: RowName) -> str:
 def report(search: Table, cells: Mapping[CellPlace, Cell], seeds: Sequence[int]) -> str:
     """Returns the search as Markdown: the result of each point, the best in bold, and the command that uses it."""
     winner, left = best(cells, seeds), sum(len(seeds) - len(c.values) - len(c.failed) for c in cells.values())
-    rows = [[f'**{part}**' if row == winner and part else part for part in (*row, text(cells[row, COLUMN], len(seeds)))]
-            for row in rows_of(search)]
+    rows = [[*row, cell_text(cells[row, COLUMN], len(seeds))] for row in rows_of(search)]
+    rows = [[f'**{part}**' if tuple(row[:-1]) == winner and part else part for part in row] for row in rows]
     lines = [f'# {search.title}', '', markdown_table([*search.labels, f'{COLUMN} (%)'], rows, left=0), '',
              f'Seeds {", ".join(map(str, seeds))}; mean ± standard deviation. No test image was used.']
     if failed := failures(cells):
@@ -90,7 +90,7 @@ def report(search: Table, cells: Mapping[CellPlace, Cell], seeds: Sequence[int])
 
 def as_csv(search: Table, cells: Mapping[CellPlace, Cell]) -> str:
     """Returns the search as CSV, with a line for each point."""
-    return written([[*search.labels, 'mean', 'standard deviation', 'seeds', 'failed'], *(
+    return to_csv([[*search.labels, 'mean', 'standard deviation', 'seeds', 'failed'], *(
         [*row, cells[row, COLUMN].mean, cells[row, COLUMN].std, len(cells[row, COLUMN].values),
          len(cells[row, COLUMN].failed)] for row in rows_of(search))])
 
@@ -98,7 +98,7 @@ def as_csv(search: Table, cells: Mapping[CellPlace, Cell]) -> str:
 def as_json(search: Table, cells: Mapping[CellPlace, Cell], seeds: Sequence[int]) -> dict:
     """Returns all of the search, for JSON."""
     winner = best(cells, seeds)
-    return dict(title=search.title, seeds=list(seeds), points=in_full(search, cells, {}),
+    return dict(title=search.title, seeds=list(seeds), points=cells_as_json(search, cells, {}),
                 best=winner and dict(zip(search.labels, winner)), command=winner and best_command(search, winner))
 
 
