@@ -43,7 +43,7 @@ test: $(READY)  ## run the tests, without the slow ones
 test-slow: $(READY)  ## run all tests, one after the other
 	$(BIN)/python -m pytest
 
-lint: $(READY)  ## run ruff, and check that no room imports a higher one
+lint: $(READY)  ## run ruff, and check that no layer imports a higher one
 	$(BIN)/ruff check
 	$(BIN)/lint-imports
 

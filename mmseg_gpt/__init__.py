@@ -1,8 +1,8 @@
 """Gated Prompt Tuning of frozen vision transformers, as a plugin of OpenMMLab.
 
-Importing this package applies the shims and registers everything, so
-``custom_imports = dict(imports=['mmseg_gpt'])`` in a config is all that is needed. Import it before
-``mmseg`` or ``mmpretrain``.
+Importing this package applies the shims and registers the backbone and the hooks. Import it before ``mmseg`` or
+``mmpretrain``. In ``custom_imports``, a config of segmentation also names ``mmseg_gpt.segmentation``, and one of
+classification ``mmseg_gpt.classification.datasets``.
 """
 
 __version__ = '0.1.0'

@@ -123,14 +123,14 @@ def describe(path: Path, key: str | None = None) -> str:
         'sealed': 'yes' if is_sealed(path) else 'no',
         'layout': vit.layout,
         'ViT': f'{shape.name}, width {shape.width}, {shape.blocks} blocks, MLP {shape.hidden}',
-        'heads': vit.num_heads or heads_of_width(shape),
+        'attention heads': vit.num_heads or heads_of_width(shape),
         'patch': shape.patch,
         'grid': grid_of(shape),
         'registers': shape.registers,
         'LayerScale': 'yes' if shape.layer_scale else 'no',
         'weights': count_weights(vit.state),
         'dtypes': ', '.join(f'{dtype} ({number})' for dtype, number in dtypes.items()),
-        'left over': f'{len(vit.left_over)} names: {", ".join(vit.left_over)}' if vit.left_over else 'nothing',
+        'left over': f'{len(vit.left_over)} names: {", ".join(grouped(vit.left_over))}' if vit.left_over else 'nothing',
     }
     return '\n'.join([in_columns(rows), '', 'In a config:', '', config_lines(path, vit, digest, key)])
 
@@ -166,7 +166,16 @@ def count_weights(state: State) -> str:
 
 def in_columns(rows: dict[str, object]) -> str:
     """Writes keys and values in two columns."""
-    return '\n'.join(f'{key:<11} {value}' for key, value in rows.items())
+    width = max(10, *map(len, rows))
+    return '\n'.join(f'{key:<{width}}  {value}' for key, value in rows.items())
+
+
+def grouped(names: list[str]) -> list[str]:
+    """Returns names as they are where they are few, else their first parts with the number of names in each."""
+    if len(names) <= 8:
+        return names
+    parts = Counter(name.partition('.')[0] for name in names)
+    return [f'{part} ({number})' if number > 1 else part for part, number in parts.items()]
 
 
 def config_lines(path: Path, vit: VitFile, digest: str, key: str | None) -> str:

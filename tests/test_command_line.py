@@ -127,7 +127,7 @@ def test_a_finished_run_tells_what_it_was(folder, trained, tested):
     assert (run.iterations, run.seed, run.score) == (3, 0, 'mIoU') and run.seconds > 0
     assert run.settings['model']['backbone']['prompt']['num_tokens'] == 100
     assert run.numbers['mIoU'] == tested['mIoU'] and len(run.per_class['mIoU']) == 150
-    said = re.search(r'\| in all +\| ([\d,]+) \(.*?\| ([\d,]+) \|', trained)
+    said = re.search(r'\| total +\| ([\d,]+) \(.*?\| ([\d,]+) \|', trained)
     learnt, frozen = (int(number.replace(',', '')) for number in said.groups())
     assert run.parameters == dict(trained=learnt, total=learnt + frozen)
     config = Config.fromfile(folder / 'work_dirs/small/small.py')

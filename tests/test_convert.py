@@ -3,6 +3,7 @@
 import hashlib
 import os
 import random
+import re
 import runpy
 import shutil
 import subprocess
@@ -35,7 +36,7 @@ from vit_files import (
 from mmseg_gpt.checkpoints import CheckpointError, PretrainedViT, load_vit, read_file, read_state_dict
 from mmseg_gpt.checkpoints.export import EXPORTS
 from mmseg_gpt.checkpoints.seal import check_seal, seal
-from mmseg_gpt.convert import AS_IS, convert, describe
+from mmseg_gpt.convert import AS_IS, convert, describe, grouped
 
 TOOL = Path(__file__).parents[1] / 'tools/convert_checkpoint.py'
 
@@ -97,7 +98,7 @@ def test_an_npz_is_converted_too(tmp_path):
     convert(tmp_path / 'vit.npz', tmp_path / 'vit.safetensors', 'timm')
     load_vit(vit, tmp_path / 'vit.safetensors')
     assert_filled(vit, state, vit.state_dict())
-    assert 'heads       4\n' in describe(tmp_path / 'vit.npz')
+    assert 'attention heads  4\n' in describe(tmp_path / 'vit.npz')
 
 
 @pytest.mark.parametrize('options', [{}, dict(layer_scale=True), REGISTERS], ids=['plain', 'LayerScale', 'registers'])
@@ -186,7 +187,7 @@ def test_a_checkpoint_of_stock_mmengine_is_refused_and_converted(run, tmp_path):
     assert new['meta']['dataset_meta']['classes'] == ['a', 'b']
     convert(path, tmp_path / 'backbone.safetensors', 'timm')
     load_vit(build(), tmp_path / 'backbone.safetensors')
-    assert 'layout      mmseg_gpt' in describe(path)
+    assert 'layout           mmseg_gpt' in describe(path)
 
 
 def test_objects_beside_those_of_mmengine_are_refused_by_the_converter_too(tmp_path):
@@ -208,16 +209,16 @@ def test_list_says_what_a_file_is(run, tmp_path):
     result = run('--list', path)
     assert result.returncode == 0, result.stderr
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    rows = dict(line.split(None, 1) for line in result.stdout.splitlines()[:12])
+    rows = dict(re.split(' {2,}', line, maxsplit=1) for line in result.stdout.splitlines()[:12])
     assert rows['sha256'] == digest and rows['sealed'] == 'no' and rows['layout'] == 'MAE pretraining'
     assert (rows['ViT'], rows['patch'], rows['grid']) == ('a ViT, width 16, 3 blocks, MLP 64', '8', '4x4')
-    assert (rows['registers'], rows['LayerScale'], rows['heads']) == ('0', 'no', 'not in the file')
+    assert (rows['registers'], rows['LayerScale'], rows['attention heads']) == ('0', 'no', 'not in the file')
     parameters = sum(v.numel() for v in random_vit().values())
     assert rows['weights'] == f'{len(random_vit())}, with {parameters:,} parameters'
     assert rows['dtypes'] == f'float32 ({len(random_vit())})'
-    assert 'left over   4 names: mask_token, decoder_pos_embed, decoder_embed.weight' in result.stdout
+    assert 'left over        4 names: mask_token, decoder_pos_embed, decoder_embed.weight' in result.stdout
     seal(path)
-    assert 'sealed      yes' in describe(path)
+    assert 'sealed           yes' in describe(path)
 
 
 @pytest.mark.parametrize('options', [{}, REGISTERS], ids=['plain', 'registers'])
@@ -242,12 +243,18 @@ def test_list_of_moco_v3_names_its_12_heads(tmp_path):
     assert 'arch=dict(embed_dims=384, num_layers=2, num_heads=12, mlp_ratio=1)' in describe(path)
 
 
+def test_many_weights_that_are_left_over_are_counted_by_part():
+    few = [f'decode_head.{i}' for i in range(8)]
+    assert grouped(few) == few
+    assert grouped([*few, 'decode_head.8', 'mask_token']) == ['decode_head (9)', 'mask_token']
+
+
 def test_list_says_what_a_vit_s_saved_in_data_parallel_training_does_not_show(tmp_path):
     arch = dict(embed_dims=384, num_layers=2, num_heads=6, mlp_ratio=1)
     state = {k: torch.randn(v.shape) for k, v in build(arch=arch).vit_state().items()}
     said = describe(save(TORCH_LAYOUTS['MoCo v3 linear probe'](state), tmp_path / 'vit.pth.tar'))
     assert 'MoCo v3 linear' not in said and 'num_heads=...' in said
-    assert "heads       not in the file; a released ViT-S has 6 (MoCo v3's has 12)" in said
+    assert "attention heads  not in the file; a released ViT-S has 6 (MoCo v3's has 12)" in said
 
 
 def test_list_and_convert_take_the_model_that_key_names(run, tmp_path):

@@ -43,6 +43,8 @@ def test_what_a_page_shows_or_links_to_is_there(page):
 def test_commands_name_tools_configs_and_targets_that_are_there(page):
     text, targets = text_of(page), re.findall(r'^([\w-]+):', (ROOT / 'Makefile').read_text(), re.MULTILINE)
     named = re.findall(r'\b((?:tools|configs|tests|mmseg_gpt)/[\w/.-]*\.py)\b', text)
+    folders = re.findall(r'(?<![\w/.-])((?:tools|configs|tests|mmseg_gpt)(?:/\w+)*)/?(?=[`\s)])', text)
+    assert not [path for path in folders if not (ROOT / path).exists()]
     made_by_readers = {'configs/mine.py', 'configs/NAME.py'}
     assert not [path for path in named if path not in made_by_readers and not (ROOT / path).is_file()]
     assert not [target for target in re.findall(r'(?:^|`)make ([\w-]+)', text, re.MULTILINE) if target not in targets]

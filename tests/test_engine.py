@@ -132,4 +132,4 @@ def test_parameter_table_counts_each_part():
     assert rows['backbone.temperature'] == ['3', '0']
     assert rows['decode_head'] == ['36', '0']
     assert rows['backbone.blocks'][0] == '0'
-    assert rows['in all'][0].startswith('57 (')
+    assert rows['total'][0].startswith('57 (')

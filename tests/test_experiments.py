@@ -99,7 +99,9 @@ def test_the_head_starts_as_the_authors_do():
 
 
 @pytest.mark.parametrize(('name', 'said'), [
-    ('cls_gtp_mae_cub', 'the method "gtp" is none of gpt,'), ('cls_gpt_mea_cub', 'the ViT "mea" is none of dino,'),
+    ('cls_gtp_mae_cub', 'the method "gtp" is none of gpt,'), ('cls_gtp_mae_cub', 'Did you mean cls_gpt_mae_cub?'),
+    ('cls_gpt_mocov2_cars', 'Did you mean cls_gpt_mocov3_cars?'), ('cls_gpt_mae_cubs', 'Did you mean cls_gpt_mae_cub?'),
+    ('cls_gpt_mea_cub', 'the ViT "mea" is none of dino,'),
     ('cls_gpt_mae_cubs', 'the task "cubs" is none of cub,'), ('cls_gpt_mae', 'not of the form cls_METHOD_VIT_TASK'),
     ('cls_gpt_mae_', 'not of the form')])
 def test_an_unknown_name_is_refused(name, said):
@@ -188,7 +190,8 @@ def test_the_model_zoo_has_the_papers_numbers():
 
 
 @pytest.mark.parametrize(('file', 'said'), [
-    ('configs/_base_/runtime_cls.py', 'has no model: it is a part of configs'),
+    ('configs/_base_/runtime_cls.py', 'has no model: it is not a whole config. It is a base, from which'),
+    ('configs/_base_/heads/linear.py', 'It is a base, from which configs inherit, and not a whole config: python'),
     ('README.md', 'cannot be read as a config: Only py/yml')])
 def test_what_is_no_whole_config_is_said(file, said):
     with pytest.raises(SystemExit, match=said):

@@ -66,7 +66,7 @@ def test_each_section_shows_pictures_with_something_in_them(executed, title, num
 
 
 def test_it_counts_what_is_trained(executed):
-    assert 'backbone.prompt' in printed(executed, 'Load') and 'in all' in printed(executed, 'Load')
+    assert 'backbone.prompt' in printed(executed, 'Load') and '| total' in printed(executed, 'Load')
 
 
 def test_a_second_adapter_costs_only_what_is_its_own(executed):

@@ -18,6 +18,8 @@ import pytest
 import torch
 from cls_folders import make_vtab
 from mmengine.config import Config
+from mmengine.registry import MODELS
+from torch import nn
 
 from mmseg_gpt.events import read_events
 from mmseg_gpt.lab.runs import (
@@ -30,8 +32,8 @@ from mmseg_gpt.lab.runs import (
     outcomes,
     prepare,
     read_record,
+    relative_path,
     run_all,
-    shown,
     work,
 )
 from mmseg_gpt.lab.runs.execute import Attempt
@@ -42,8 +44,8 @@ from mmseg_gpt.lab.runs.run import pretrained_sha256
 from mmseg_gpt.lab.suite import (
     count_parameters,
     grid,
-    part,
     runs_of,
+    select,
     total_params,
     with_options,
     write_search,
@@ -52,7 +54,7 @@ from mmseg_gpt.lab.suite import (
 from mmseg_gpt.lab.suite.plans import FGVC, PLANS, VTAB, Table
 from mmseg_gpt.lab.suite.printed import PRINTED, TOTAL, printed
 from mmseg_gpt.lab.suite.search import COLUMN, best
-from mmseg_gpt.lab.suite.tables import Cell, filled, in_detail, measured, rows_of, text
+from mmseg_gpt.lab.suite.tables import Cell, cell_text, column_means, measured, per_task, rows_of
 from mmseg_gpt.models import GatedPromptViT
 from mmseg_gpt.recipes import read_experiment
 from mmseg_gpt.recipes.tasks import TASKS
@@ -160,12 +162,12 @@ def test_models_of_plans_can_be_built(table, place, plans):
 
 
 def test_a_part_of_a_table(plans):
-    entries = part(plans['vtab'].entries, ['mae'], ['gpt'], ['structured', 'dtd'])
+    entries = select(plans['vtab'].entries, ['mae'], ['gpt'], ['structured', 'dtd'])
     assert [entry.task for entry in entries] == ['dtd', *(t for t in VTAB if TASKS[t].group == 'structured')]
     assert {entry.row for entry in entries} == {('mae', 'gpt')}
     with pytest.raises(ValueError, match=r'task cub; known: caltech101, .*specialized'):
-        part(plans['vtab'].entries, [], [], ['cub'])
-    assert part(plans['ade20k'].entries, [], ['vpt-deep'], [])[0].run.name == 'setr_pup_vpt-deep_mae_ade20k'
+        select(plans['vtab'].entries, [], [], ['cub'])
+    assert select(plans['ade20k'].entries, [], ['vpt-deep'], [])[0].run.name == 'setr_pup_vpt-deep_mae_ade20k'
 
 
 def test_the_tools_know_all_tables(monkeypatch):
@@ -183,7 +185,7 @@ def test_total_params_are_the_papers(tasks, expected, vit):
     assert f'{total_params(counted):.2f}' == expected
     classes = [TASKS[task].classes for task in tasks]
     assert [p.heads for p in counted] == [769 * n for n in classes]
-    assert all(p.gates == 11 + 12 and p.trained == p.prompts + p.gates + p.heads for p in counted)
+    assert all((p.gates, p.adapters) == (11 + 12, 0) and p.trained == p.prompts + p.gates + p.heads for p in counted)
     assert all(p.whole == 85_798_656 + p.trained for p in counted)
 
 
@@ -196,6 +198,24 @@ def test_total_params_by_hand():
     full = count_parameters(read_experiment('cls_full_mae_cub'))
     assert total_params([full] * 3) == 3 * (vit + 153_800) / vit
     assert total_params([full] * 3, position=True) == 3 * (85_798_656 + 153_800) / 85_798_656
+
+
+def test_updates_are_counted_as_adapters_and_all_of_a_prompt_as_prompts():
+    lora = count_parameters(read_experiment('cls_lora_mae_cub'))
+    assert (lora.prompts, lora.gates, lora.adapters) == (0, 0, 12 * 4 * (768 + 3 * 768))
+    cfg = read_experiment('cls_gpt_mae_cub')
+    cfg.model.backbone.prompt = dict(type='FactoredPrompt')
+    factored = count_parameters(cfg)
+    assert (factored.prompts, factored.gates, factored.adapters) == (10 + 768, 12, 0)
+
+
+@MODELS.register_module()
+class FactoredPrompt(nn.Module):
+    """Prompts that are a product, under names of their own."""
+
+    def __init__(self, embed_dims: int, **_: object) -> None:
+        super().__init__()
+        self.left, self.right = nn.Parameter(torch.zeros(10, 1)), nn.Parameter(torch.zeros(1, embed_dims))
 
 
 def test_only_models_with_our_backbone_are_counted():
@@ -218,21 +238,21 @@ def all_but(table: Table, row: tuple[str, ...], seeds: tuple[int, ...], *without
 
 
 def cells_of(table: Table, records: dict, seeds: tuple[int, ...]) -> dict:
-    return filled(table, measured(table.entries, seeds, records))
+    return column_means(table, measured(table.entries, seeds, records))
 
 
 def test_an_average_needs_all_its_tasks(plans):
     table, row = plans['fgvc'], ('mae', 'gpt')
     assert cells_of(table, all_but(table, row, (0, )), (0, ))[row, 'AVG'].values == {0: 30.}
     cells = cells_of(table, all_but(table, row, (0, ), ('dogs', 0)), (0, ))
-    assert text(cells[row, 'AVG'], 1) == '' and text(cells[row, 'dogs'], 1) == '' and text(cells[row, 'cub'], 1)
+    assert [bool(cell_text(cells[row, column], 1)) for column in ('AVG', 'dogs', 'cub')] == [False, False, True]
 
 
 def test_an_average_is_of_the_seeds_that_have_all_tasks(plans):
     table, row = plans['fgvc'], ('mocov3', 'vpt-deep')
     cells = cells_of(table, all_but(table, row, (0, 1, 4), ('cub', 1)), (0, 1, 4))
-    assert text(cells[row, 'AVG'], 3) == '32.00 ± 2.83 (2 of 3 seeds)'
-    assert text(cells[row, 'flowers'], 3) == '21.67 ± 2.08'
+    assert cell_text(cells[row, 'AVG'], 3) == '32.00 ± 2.83 (2 of 3 seeds)'
+    assert cell_text(cells[row, 'flowers'], 3) == '21.67 ± 2.08'
 
 
 def test_group_means_of_vtab(plans):
@@ -240,14 +260,14 @@ def test_group_means_of_vtab(plans):
     cells = cells_of(table, all_but(table, row, (0, )), (0, ))
     means = [cells[row, column].mean for column in table.columns]
     assert means == [mean(range(10, 71, 10)), mean((80, 90, 100, 110)), mean(range(120, 191, 10)), 100]
-    assert list(in_detail(table).columns) == list(VTAB) and in_detail(plans['fgvc']) is None
+    assert list(per_task(table).columns) == list(VTAB) and per_task(plans['fgvc']) is None
 
 
 def test_cells():
-    assert text(None, 2) == text(Cell({}, {}), 2) == ''
-    assert text(Cell({}, {0: 'NaN'}), 1) == 'failed'
-    assert text(Cell({0: 1., 1: 2.}, {}), 2) == '1.50 ± 0.71'
-    assert text(Cell({0: 1.}, {1: 'NaN'}), 2) == '1.00 (1 of 2 seeds)'
+    assert cell_text(None, 2) == cell_text(Cell({}, {}), 2) == ''
+    assert cell_text(Cell({}, {0: 'NaN'}), 1) == 'failed'
+    assert cell_text(Cell({0: 1., 1: 2.}, {}), 2) == '1.50 ± 0.71'
+    assert cell_text(Cell({0: 1.}, {1: 'NaN'}), 2) == '1.00 (1 of 2 seeds)'
 
 
 def test_written_tables(plans, tmp_path):
@@ -519,7 +539,7 @@ def test_what_a_tool_does_with_runs(pretended, capfd, monkeypatch):
         work(runs, home, lambda: done.append('write') or 'the table', **options)
         done.append('')
     assert done == ['', 'write', '', 'run', 'write', '']
-    assert f'$ python {shown(pretended / "tools/train.py")}' in capfd.readouterr().out
+    assert f'$ python {relative_path(pretended / "tools/train.py")}' in capfd.readouterr().out
 
     def stop(*_, **__) -> None:
         raise KeyboardInterrupt
@@ -736,7 +756,7 @@ def test_one_after_the_other_or_two_at_once_gives_the_same_records(pretended):
         run_all(runs, pretended / name, **options)
         records = outcomes(runs, pretended / name)
         told = json.dumps([dict(records[run.name], seconds=0) for run in runs])
-        for path in (str(pretended / name), shown(pretended / name)):
+        for path in (str(pretended / name), relative_path(pretended / name)):
             told = told.replace(path, 'HOME')
         found[name] = json.loads(told)
     assert found['serial'] == found['two'] == found['forks']

@@ -1,6 +1,7 @@
 """Arguments that several tools share. Nothing here may import slow packages, because tools parse before they do."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,10 +9,15 @@ LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
 TRACKERS = ('tensorboard', 'wandb', 'mlflow', 'clearml', 'aim')
 
 
+def configs_command() -> str:
+    """Returns the command that lists configs, in the manner in which this one was typed."""
+    return 'mmseg-gpt configs' if sys.argv[0].startswith('mmseg-gpt ') else 'python tools/configs.py'
+
+
 def add_config_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the config and ``--cfg-options``."""
     parser.add_argument('config', help='a config file; or a name, such as setr_pup_gpt_mae_ade20k or, of an '
-                        'experiment of classification, cls_gpt_mocov3_cars (mmseg-gpt configs lists them)')
+                        f'experiment of classification, cls_gpt_mocov3_cars ({configs_command()} lists them)')
     add_settings(parser)
 
 
@@ -50,7 +56,7 @@ def add_suite_arguments(parser: argparse.ArgumentParser, out: str) -> None:
         parser: The tool's parser.
         out: The default of ``--out``, in words.
     """
-    parser.add_argument('--seeds', nargs='+', type=int, default=[0], help='each run is made with each of them '
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0], help='run everything once per seed '
                         '(default: 0)')
     parser.add_argument('--out', type=Path, metavar='DIR', help='where runs and results are written '
                         f'(default: {out})')

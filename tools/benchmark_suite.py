@@ -57,7 +57,7 @@ def main() -> None:
     options, suffix = (['--authors-protocol'], '_authors') if args.authors_protocol else ([], '')
     table = suite.with_options(suite.plan(args.table, args.methods), settings, options, suffix)
     try:
-        entries = suite.part(table.entries, args.vits, args.methods, args.tasks)
+        entries = suite.select(table.entries, args.vits, args.methods, args.tasks)
     except ValueError as error:
         sys.exit(str(error))
     home = out / 'runs'

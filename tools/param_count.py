@@ -71,12 +71,13 @@ def main() -> None:
     from mmseg_gpt.lab.suite import PLANS, total_params
     from mmseg_gpt.lab.suite.printed import TOTAL, printed
     counted = count(args.configs or [entry.run.config for entry in PLANS[args.table]().entries])
-    columns = ('backbone', 'position', 'prompts', 'gates', 'heads', 'trained', 'whole')
+    columns = ('backbone', 'position', 'prompts', 'gates', 'adapters', 'heads', 'trained', 'whole')
     table = PrettyTable(['config', *columns], align='r')
     table.align['config'] = 'l'
     for config, (_, parameters) in counted.items():
         table.add_row([config, *(f'{getattr(parameters, column):,}' for column in columns)])
-    print(f'{table}\ngates: with temperatures. position: the position embedding, which is not in "backbone"\n')
+    print(f'{table}\ngates: with temperatures. adapters: updates of the ViT\'s layers, such as LoRA\'s. position: the '
+          'position embedding, which is not in "backbone"\n')
     paper = {' '.join(row): number for (row, column), number in printed(args.table or '').items() if column == TOTAL}
     totals = []
     for name, configs in groups(args, counted).items():
@@ -85,7 +86,8 @@ def main() -> None:
         totals.append(dict(name=name, tasks=len(tasks), total_params=both[0], with_position=both[1],
                            paper=paper.get(name)))
         in_paper = f', the paper {paper[name]:.2f}x' if name in paper else ''
-        print(f'{TOTAL} of {len(tasks)} on {name}: {both[0]:.2f}x ({both[0]:.5f}; {both[1]:.5f} with position '
+        number = '1 task' if len(tasks) == 1 else f'{len(tasks)} tasks'
+        print(f'{TOTAL} of {number} on {name}: {both[0]:.2f}x ({both[0]:.5f}; {both[1]:.5f} with position '
               f'embeddings{in_paper})')
     if args.table == 'vtab':
         print('The paper repeats what VPT\'s authors reported for VPT, with numbers of prompts of their own.')

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arguments import check_device
+from arguments import check_device, configs_command
 
 if TYPE_CHECKING:
     from mmseg_gpt.apis import AdapterPool
@@ -34,7 +34,7 @@ def parse_args() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--task', nargs=3, action='append', required=True, dest='tasks', metavar=(
         'NAME', 'CONFIG', 'CHECKPOINT'), help='a task: a name of your choice, its config (a file or a name, '
-        'which mmseg-gpt configs lists) and its checkpoint; give --task again for each further one')
+        f'which {configs_command()} lists) and its checkpoint; give --task again for each further one')
     parser.add_argument('--images', nargs='+', required=True, metavar='[NAME:]IMAGE',
                         help='image files; with NAME: for that task only')
     parser.add_argument('--out', type=Path, metavar='DIR', help='write label maps and pictures of segmentations there')

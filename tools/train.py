@@ -18,7 +18,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate by the batch, of all '
                         'processes together, over the config\'s auto_scale_lr.base_batch_size')
     parser.add_argument('--track', nargs='+', action='extend', choices=TRACKERS, help='show gates, losses and '
-                        'pictures in these too, in which the run is called as its work directory; MLflow writes '
+                        'pictures in these too, in which the run is named after its work directory; MLflow writes '
                         'mlflow.db beside that, unless MLFLOW_TRACKING_URI names a server')
     add_protocol_arguments(parser)
     add_run_arguments(parser)

@@ -111,7 +111,7 @@ class AdapterPool:
         """Answers requests to any tasks. Requests to one task with images of the same size run as one batch.
 
         Args:
-            requests: Pairs of a task's name and an image: a file, or an array (H, W, 3) of uint8 with blue first.
+            requests: Pairs of a task's name and an image: a file, or an array (H, W, 3) of uint8, BGR.
             probabilities: Whether segmentations also have ``seg_probabilities.data`` (C, H, W), float16 on the CPU. Or,
                 for each request, the .npy file to which they are written a few rows at a time, or None. Their folders
                 must be there.

@@ -10,7 +10,7 @@ from ..checkpoints.load import FINAL_NORM
 from ..models import GatedPromptViT
 
 # Its shape follows img_size, and where it was resized its last bits can differ from machine to machine.
-OWN = 'pos_embed'
+MAY_DIFFER = 'pos_embed'
 
 
 def find_shared(vit: GatedPromptViT, others: Iterable[GatedPromptViT]) -> tuple[dict[str, nn.Parameter], list[str]]:
@@ -18,7 +18,7 @@ def find_shared(vit: GatedPromptViT, others: Iterable[GatedPromptViT]) -> tuple[
 
     Args:
         vit: A backbone on any device.
-        others: Backbones that share their weights already.
+        others: Backbones that already share one ViT.
 
     Returns:
         tuple: The parameters of the others that equal those of ``vit``, by name; and the names of the weights that
@@ -31,7 +31,7 @@ def find_shared(vit: GatedPromptViT, others: Iterable[GatedPromptViT]) -> tuple[
                 known[name].append(weight)
     own = vit.vit_state()
     shared = {name: same for name, weight in own.items() for same in known.get(name, ()) if is_equal(weight, same)}
-    optional = {OWN, *(name for name in FINAL_NORM if name not in own or name not in known)}
+    optional = {MAY_DIFFER, *(name for name in FINAL_NORM if name not in own or name not in known)}
     different = sorted((own.keys() | known.keys()) - shared.keys() - optional) if known else []
     return shared, different
 

@@ -51,10 +51,10 @@ class ServedTask:
     cfg: Config | None = None
 
     def read(self, image: Image) -> dict:
-        """Reads an image into the dict that the transforms take, with its pixels (H, W, 3) in ``img``, blue first.
+        """Reads an image into the dict that the transforms take, with its pixels (H, W, 3) in ``img``, BGR.
 
         Args:
-            image: A file; or the pixels (H, W, 3), uint8, blue first, as OpenCV reads them. For a ViT of another
+            image: A file; or the pixels (H, W, 3), uint8, BGR, as OpenCV reads them. For a ViT of another
                 number of channels C, (H, W, C) in the order of training, uint8, uint16 or float32.
 
         Raises:
@@ -69,7 +69,7 @@ class ServedTask:
         channels = self.vit.in_channels
         is_known = image.dtype == np.uint8 or (channels != 3 and image.dtype in (np.uint16, np.float32))
         if not is_known or image.ndim != 3 or image.shape[2] != channels or not image.size:
-            wanted = '3) of uint8 with blue first' if channels == 3 else f'{channels}) of uint8, uint16 or float32'
+            wanted = '3) of uint8, BGR' if channels == 3 else f'{channels}) of uint8, uint16 or float32'
             raise ValueError(f'an image is a file, or an array (height, width, {wanted}; got {image.shape} of '
                              f'{image.dtype}')
         size = image.shape[:2]

@@ -13,18 +13,19 @@ from .machine import full_disk, unused_gpu, wrong_device, wrong_work_dir
 from .missing import missing_checkpoint, missing_datasets, missing_weights
 from .pairs import missing_parts, senseless_pairs
 from .trials import wrong_optimizer
+from .types import unknown_types
 from .values import odd_schedule, split_steps, wrong_backbone, wrong_numbers, wrong_paramwise
 
-MOST = 16  # problems that fit on one screen
+MAX_SHOWN = 16  # problems that fit on one screen
 
 
 def check_files(cfg: Config, loaders: tuple[str, ...], pretrained: bool, device: str = 'auto') -> None:
     """Stops where a run with this config would fail, or would go on with something silently wrong.
 
     It looks for files that are missing; for datasets that are empty or incomplete, or have wrong files or labels (it
-    opens a sample from all over them), or another number of classes than the heads; and for misspelt keys, numbers
-    that make no sense, settings that make none together, a work directory that cannot be written, and a GPU that is
-    asked for and not there. It writes nothing.
+    opens files spread over them), or another number of classes than the heads; and for misspelt keys, numbers that
+    make no sense, settings that make none together, a work directory that cannot be written, and a GPU that is asked
+    for and not there. It writes nothing.
 
     Args:
         cfg: The whole config.
@@ -51,7 +52,7 @@ def check_files(cfg: Config, loaders: tuple[str, ...], pretrained: bool, device:
 def wrong_together(cfg: Config, loaders: tuple[str, ...]) -> list[str]:
     """Says which settings do not go together, or cannot be built together."""
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
-        wrong = missing_parts(cfg, loaders) + senseless_pairs(cfg, loaders) + wrong_model(cfg)
+        wrong = unknown_types(cfg) + missing_parts(cfg, loaders) + senseless_pairs(cfg, loaders) + wrong_model(cfg)
         return wrong + (wrong_optimizer(cfg) if 'train_dataloader' in loaders else [])
 
 
@@ -91,7 +92,7 @@ def refuse(missing: list[str], wrong: list[str]) -> None:
         said += ['Nothing was started, because this is missing:', *missing,
                  f'Paths are relative to the current folder, {Path.cwd()}.']
     if wrong:
-        more = [f'  * and {len(wrong) - MOST} more'] if len(wrong) > MOST else []
-        shown = '\n'.join([f'  * {problem}' for problem in wrong[:MOST]] + more)
+        more = [f'  * and {len(wrong) - MAX_SHOWN} more'] if len(wrong) > MAX_SHOWN else []
+        shown = '\n'.join([f'  * {problem}' for problem in wrong[:MAX_SHOWN]] + more)
         said += ['And this is wrong:' if missing else 'Nothing was started, because this is wrong:', shown]
     raise SystemExit('\n\n'.join(said))

@@ -30,7 +30,7 @@ def missing_files(dataset: ConfigDict) -> list[str]:
         layouts = known.layouts.get(dataset.get('split'), known.layouts[None])
     lacks = [[name for name in layout if '://' not in root + name and not is_there(Path(root, name))]
              for layout in layouts]
-    return min(lacks, key=len)  # of several layouts, the one that is nearest
+    return min(lacks, key=len)  # the layout with the fewest files missing
 
 
 def is_there(path: Path) -> bool:

@@ -33,7 +33,8 @@ def senseless_pairs(cfg: Config, loaders: tuple[str, ...]) -> list[str]:
     """
     problems = ignored_settings(cfg) + endless_loaders(cfg, loaders)
     if 'train_dataloader' in loaders and cfg.get('train_cfg'):
-        checks = (wrong_loop, wrong_units, too_late, wrong_adapter_only, wrong_best, wrong_scaling, wrong_share)
+        checks = (wrong_loop, wrong_units, too_late, wrong_adapter_only, wrong_best, wrong_scaling, wrong_share,
+                  wrong_crop)
         problems += [problem for check in checks for problem in check(cfg)]
     return problems
 
@@ -263,6 +264,38 @@ def wrong_share(cfg: Config) -> list[str]:
         return []
     return [f'the batch of {batch} images cannot be divided among {number} processes: train_dataloader.batch_size is '
             'that of all of them together; use a multiple of their number']
+
+
+# Transforms behind a crop that may change its size, or crop for a reason of their own.
+RESIZING = ('Resize', 'Pad', 'Crop', 'Choice', 'Apply', 'Mosaic', 'Rotate', 'Affine', 'Albu')
+
+
+def wrong_crop(cfg: Config) -> list[str]:
+    """Refuses crops of the training that are larger than what the model pads to, or far smaller.
+
+    ``data_preprocessor.size`` follows from ``model.crop_size``, as do the position embedding and the sliding windows,
+    which would then be those of other images.
+    """
+    model, pipeline = cfg.get('model') or {}, look_up(cfg, 'train_dataloader.dataset.pipeline') or []
+    size = look_up(model, 'data_preprocessor.size') or look_up(cfg, 'data_preprocessor.size')
+    names = [type_name(each) if isinstance(each, dict) else '' for each in pipeline]
+    crop = next((i for i in reversed(range(len(names))) if names[i].endswith('RandomCrop')), None)
+    if not size or crop is None or any(word in name for name in names[crop + 1:] for word in RESIZING):
+        return []
+    cropped = pipeline[crop].get('crop_size')
+    cropped = (cropped, cropped) if isinstance(cropped, int) else cropped
+    if not is_size(cropped) or not is_size(size):
+        return []
+    if not any(side > most or 2 * side < most for side, most in zip(cropped, size)):
+        return []
+    return [f'train_dataloader.dataset.pipeline.{crop}.crop_size is {tuple(cropped)}, but the model is made for '
+            f'{tuple(size)} (data_preprocessor.size, from model.crop_size): make them equal. In a config, '
+            'crop_size=_base_.crop_size takes that of the base']
+
+
+def is_size(value: object) -> bool:
+    """Returns whether a value is a height and a width in pixels."""
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(side, int) for side in value)
 
 
 def processes() -> int:

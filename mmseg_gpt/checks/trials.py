@@ -174,6 +174,8 @@ def batch_problem(cfg: Config, name: str, loader: DataLoader, samples: list[dict
         return None
     training = name == 'train_dataloader'
     alone = type_name(model) == 'LeanEncoderDecoder' and not training  # which divides such batches
+    if cfg.get('default_scope') == 'mmpretrain':
+        settings = {'type': 'ClsDataPreprocessor', **settings}  # as mmpretrain's classifiers fill it in
     try:
         preprocess = MODELS.build(copy.deepcopy(settings))
         for batch in [[sample] for sample in samples] if alone else [samples]:

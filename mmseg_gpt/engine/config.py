@@ -14,7 +14,7 @@ from mmengine.logging import print_log
 from ..checkpoints import CheckpointError
 from ..checks import check_options
 from ..models.complete import explicit
-from ..resources import find_config_file, nearest_configs
+from ..resources import command_of, find_config_file, nearest_configs
 from ..settings import look_up, with_classes
 from .resume import POINTER, newest_checkpoint
 
@@ -60,19 +60,20 @@ def find_config(config: str) -> Config:
     if file := find_config_file(config):
         try:
             cfg = load_config(file)
+            if not cfg.get('model'):
+                raise SystemExit(f'{config} has no model: it is not a whole config{base_hint(file)}')
         except (ImportError, ValueError) as error:
             raise SystemExit(str(error)) from error
-        if not cfg.get('model'):
-            raise SystemExit(f'{config} has no model: it is a part of configs')
         try:
             return explicit(cfg)
         except ValueError as error:
-            raise SystemExit(f'{config}: {error}') from error
+            raise SystemExit(f'{config}: {error}{base_hint(file)}') from error
     name = Path(config).stem
     if not name.startswith('cls_'):
         nearest = nearest_configs(config)
+        meant = f'. Did you mean {" or ".join(nearest)}?' if nearest else ''
         raise SystemExit(f'there is no config {config}: it is neither a file nor a name of those in configs/, which '
-                         'mmseg-gpt configs lists' + (f'. Did you mean {" or ".join(nearest)}?' if nearest else ''))
+                         f'{command_of("configs")} lists{meant}')
     from ..recipes import read_experiment
     try:
         return read_experiment(name)
@@ -80,6 +81,12 @@ def find_config(config: str) -> Config:
         raise SystemExit(str(error)) from error
     except ImportError as error:
         raise SystemExit(f'{config}: {error}{hint_for(error)}') from error
+
+
+def base_hint(file: Path) -> str:
+    """Returns what to add to what is said of a file that is no whole config: that it is a base, if it lies there."""
+    return ('. It is a base, from which configs inherit, and not a whole config: '
+            f'{command_of("configs")} lists those' if '_base_' in file.resolve().parts else '')
 
 
 # What a config imports if it names none of our modules, by its default scope.

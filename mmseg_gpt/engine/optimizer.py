@@ -1,4 +1,4 @@
-"""Optimizers of a model most of which is frozen: few parameter groups, and questions to their wrappers."""
+"""Optimizers of a model most of which is frozen: few parameter groups, and helpers that read wrappers."""
 
 from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper, OptimWrapperDict
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS

@@ -29,7 +29,7 @@ from .reproducible import begin_in_the_middle, skip_what_is_done
 from .resume import check_classes, check_same_start, find_resumed
 from .state import put_back, state_of, without_frozen
 
-# Always there; listed in ``custom_hooks`` they take options.
+# In every run; list one in ``custom_hooks`` to give it options.
 STANDARD_HOOKS = ('SeedIterationHook', 'AgreeHook', 'IgnoredBatchHook', 'NonFiniteHook', 'SameBuffersHook',
                   'StopOnSignalHook', 'ProgressHook')
 
@@ -67,7 +67,7 @@ class Runner(mmengine.runner.Runner):
         super().setup_env(env_cfg)
 
     def set_randomness(self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False) -> None:
-        # One seed for all processes, from which each iteration of each makes its own.
+        # All processes share one seed; SeedIterationHook adds the rank and the iteration.
         super().set_randomness(seed, diff_rank_seed=False, deterministic=deterministic)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
@@ -92,7 +92,7 @@ class Runner(mmengine.runner.Runner):
         super().register_custom_hooks(with_standard_hooks(hooks))
 
     def dump_config(self) -> None:
-        """Does nothing yet: the config in a work directory is that of its training, whatever is tested in it."""
+        """Does nothing: ``train`` writes the config, so that a test does not overwrite that of the training."""
 
     def train(self) -> nn.Module:
         super().dump_config()

@@ -1,4 +1,4 @@
-"""Fills what a segmentor's settings leave out because it follows from the rest: widths, class counts, taps, windows.
+"""Fills what a segmentor's settings leave out because it follows from the rest: widths, classes, blocks, windows.
 
 The bases in ``configs/_base_`` say each fact once: a ViT its width and patches, a head what it does with features, a
 dataset its classes and the size of its crops. :class:`LeanEncoderDecoder` puts them together when it is built, and our
@@ -14,7 +14,7 @@ from ..settings import type_name
 from .vit import VisionTransformer, read_arch
 
 # Variables by which a config joins its bases; nothing reads them afterwards.
-JOINTS = ('vit', 'num_classes', 'crop_size')
+CONFIG_VARIABLES = ('vit', 'num_classes', 'crop_size')
 
 
 def explicit(cfg: Config) -> Config:
@@ -34,7 +34,7 @@ def explicit(cfg: Config) -> Config:
     cfg = cfg.copy()
     cfg.model = complete(model)
     if vit is not None:
-        for name in JOINTS:
+        for name in CONFIG_VARIABLES:
             cfg.pop(name, None)
     return cfg
 
@@ -48,8 +48,8 @@ def complete(model: dict) -> dict:
     * ``backbone.mean`` and ``backbone.std``, of the pixels a ViT was trained on, go into ``data_preprocessor``.
     * ``backbone.out_indices`` may be a dict of blocks by the ViT's depth; those of its depth are chosen.
     * A head that does not say ``in_channels`` reads the last output, or those in its ``in_index``, and has the ViT's
-      width; so have its ``channels``. One such ``auxiliary_head`` without ``in_index`` stands for one on each output
-      but the last. ``neck`` may be a Feature2Pyramid, whose ``embed_dim`` is the ViT's width.
+      width, which its ``channels`` get too. An ``auxiliary_head`` without ``in_channels`` and ``in_index`` is copied,
+      one for each output but the last. ``neck`` may be a Feature2Pyramid, whose ``embed_dim`` is the ViT's width.
 
     Complete settings stay as they are.
 
@@ -74,7 +74,7 @@ def complete(model: dict) -> dict:
     if is_vit(backbone):
         arch = read_arch(backbone.get('arch', 'base'))
         width = arch['embed_dims']
-        choose_taps(backbone, arch['num_layers'])
+        choose_blocks(backbone, arch['num_layers'])
     if neck := model.get('neck'):
         if type_name(neck) != 'Feature2Pyramid':
             width = None  # the heads have the neck's
@@ -148,20 +148,20 @@ def fit_windows(backbone: dict, preprocessor: dict, test_cfg: dict, crop_size: t
         test_cfg.setdefault('stride', tuple(2 * side // 3 for side in test_cfg['crop_size']))
 
 
-def choose_taps(backbone: dict, depth: int) -> None:
+def choose_blocks(backbone: dict, depth: int) -> None:
     """Chooses the blocks to read of a ViT of ``depth`` blocks, where they are given by depth.
 
     Raises:
         ValueError: not for this depth.
     """
-    taps = backbone.get('out_indices')
-    if not isinstance(taps, dict):
+    blocks = backbone.get('out_indices')
+    if not isinstance(blocks, dict):
         return
-    if depth not in taps:
+    if depth not in blocks:
         raise ValueError('model.backbone.out_indices says which blocks the heads read of a ViT of '
-                         f'{" or ".join(map(str, taps))} blocks, and this one has {depth}: set it to a tuple of '
+                         f'{" or ".join(map(str, blocks))} blocks, and this one has {depth}: set it to a tuple of '
                          'blocks, counted from 0')
-    backbone['out_indices'] = taps[depth]
+    backbone['out_indices'] = blocks[depth]
 
 
 def fill_width(head: dict, path: str, width: int | None, outputs: int) -> None:
@@ -184,11 +184,12 @@ def fill_classes(head: dict, path: str, num_classes: int | None) -> None:
     """Fills ``num_classes`` where it is not said.
 
     Raises:
-        ValueError: it is not known, or the head says another number and is not one that finds borders.
+        ValueError: it is not known, or the head says another number and is no boundary head.
     """
     if num_classes is None and 'num_classes' not in head:
         raise ValueError(f'{path}.num_classes is missing: set model.num_classes, which all heads then have, to the '
                          'number of classes of the dataset')
     said = head.setdefault('num_classes', num_classes)
-    if num_classes not in (None, said) and 'boundary_threshold' not in head:  # STDC's has the classes border or not
+    # STDC's boundary head has its own two classes.
+    if num_classes not in (None, said) and 'boundary_threshold' not in head:
         raise ValueError(f'{path}.num_classes is {said}, but model.num_classes is {num_classes}: leave one of them out')

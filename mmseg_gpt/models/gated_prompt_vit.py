@@ -121,7 +121,7 @@ class GatedPromptViT(VisionTransformer):
         sizes = dict(embed_dims=dims, num_layers=depth, patch_size=patch_size)
         self.prompt = None if prompt is None else MODELS.build(prompt, default_args=sizes)
         if start_block == max(out_indices) and hasattr(self.prompt, 'gate_prior'):
-            # No block follows to get mixed prompts, and data-parallel training waits for every trained gradient.
+            # No gate is used then, and data-parallel training would wait for its gradient.
             self.prompt.gate_prior.requires_grad_(False)
         options = temperature if isinstance(temperature, dict) else {}
         self.temperature = None if temperature is False else self._declare_temperature(depth, **options)
@@ -203,7 +203,7 @@ class GatedPromptViT(VisionTransformer):
         return tuple(outputs)
 
     def _temperatures(self) -> tuple[Tensor | None, ...]:
-        """Clamps the temperatures to their range, as the authors do before every forward, and returns one a block.
+        """Clamps the temperatures to their range, as the authors do before every forward, and returns one per block.
 
         The optimizer goes on from the clamped values. A recorded program clamps too, and its weights stay as they are.
         """

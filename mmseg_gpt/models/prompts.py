@@ -182,4 +182,5 @@ class HardGatedPrompt(GatedPrompt):
             return (gamma > 0).to(gamma.dtype)
         uniform = torch.rand_like(gamma).clamp(1e-6, 1 - 1e-6)
         soft = ((gamma + uniform.logit()) / self.gumbel_temperature).sigmoid()
-        return (soft > 0.5).to(soft.dtype) + (soft - soft.detach())  # the bracket is exactly 0
+        # forward: hard gate; backward: gradient of the soft one
+        return (soft > 0.5).to(soft.dtype) + (soft - soft.detach())

@@ -79,18 +79,18 @@ class SplitHeads(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         batch, heads, length, width = gradients[0].shape
-        together = gradients[0].new_empty(batch, length, 3, heads, width)
-        for place, gradient in zip(together.permute(2, 0, 3, 1, 4), gradients):
-            place.copy_(gradient)
-        slope = None
+        packed = gradients[0].new_empty(batch, length, 3, heads, width)
+        for slot, gradient in zip(packed.permute(2, 0, 3, 1, 4), gradients):
+            slot.copy_(gradient)
+        grad_temperature = None
         if saved := ctx.saved_tensors:
             q, temperature = saved
-            slope = -(at_least_float32(gradients[0]) * q).sum(dtype=temperature.dtype) / temperature
-            together[:, :, 0].copy_(divided(together[:, :, 0], temperature))
+            grad_temperature = -(at_least_float32(gradients[0]) * q).sum(dtype=temperature.dtype) / temperature
+            packed[:, :, 0].copy_(divided(packed[:, :, 0], temperature))
         if ctx.rotation is not None:
-            for place in together.permute(2, 0, 3, 1, 4)[:2]:
-                ctx.rotation.turn_in_place(place, back=True)
-        return together.flatten(2), slope, None, None
+            for slot in packed.permute(2, 0, 3, 1, 4)[:2]:
+                ctx.rotation.turn_in_place(slot, back=True)
+        return packed.flatten(2), grad_temperature, None, None
 
 
 def heads_of(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,6 +5,7 @@ silent (the initial weights of the head, the images used for training).
 """
 
 import math
+from difflib import get_close_matches
 
 from mmengine.config import Config
 
@@ -17,7 +18,7 @@ from .vits import VITS, settings_of_vit
 # Statistics of the pixels a ViT was trained on, by channel, where its base does not say otherwise: ImageNet's.
 PIXELS = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
 FULL_LR = 0.01  # not from the paper, whose rates are for frozen ViTs
-DEEP_PROMPTS = 10  # in each block, where the paper's own method has 100; where that has fewer, as many in each block
+DEEP_PROMPTS = 10  # VPT-deep: so many in each block, or Table 5's number if that is smaller
 
 
 def experiment(name: str) -> dict:
@@ -72,7 +73,9 @@ def parts(name: str) -> tuple[str, str, str]:
         raise ValueError(f'{name} is not of the form cls_METHOD_VIT_TASK, such as cls_gpt_mae_cub')
     for what, part, known in (('method', method, METHODS), ('ViT', vit, VITS), ('task', task, TASKS)):
         if part not in known:
-            raise ValueError(f'there is no experiment {name}: the {what} "{part}" is none of {", ".join(known)}')
+            near = get_close_matches(part, known, 1)
+            raise ValueError(f'there is no experiment {name}: the {what} "{part}" is none of {", ".join(known)}' +
+                             (f'. Did you mean {name.replace(f"_{part}", f"_{near[0]}", 1)}?' if near else ''))
     return method, vit, task
 
 

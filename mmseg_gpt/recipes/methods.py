@@ -1,4 +1,4 @@
-"""The table of methods: what each one trains of a pretrained ViT, and how it is called.
+"""The table of methods: what each one trains of a pretrained ViT, and its name.
 
 Experiments, suites, tables, figures and the paper in miniature read it. A new method is a class in
 :mod:`mmseg_gpt.models`, a row here and a test.
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Method(NamedTuple):
-    """What of a ViT is trained.
+    """How a method adapts a ViT.
 
     Attributes:
         title: The name in tables and figures.
@@ -42,7 +42,7 @@ METHODS = {
     'vpt-deep': Method('VPT-deep', 'DeepPrompt', each_block=True),
     'bias': Method('Biases only', frozen=False, backbone='BiasTunedViT'),
     'lora': Method('LoRA', backbone='LoRAViT'),
-    # Called by what is trained: in classification a linear layer, in segmentation the heads.
+    # Named after what is trained: in classification a linear layer, in segmentation the heads.
     'linear': Method('Heads only', adapts=False, ade20k='head-only'),
     'full': Method('Full fine-tuning', frozen=False, adapts=False),
 }
@@ -67,8 +67,8 @@ def options(method: str, prompts: int, gate_init: float) -> dict:
         **({} if row.backbone == 'GatedPromptViT' else dict(type=row.backbone)))
 
 
-def shared(method: str, prompts: int, blocks: int) -> int:
-    """Returns how many of ``prompts`` a ViT of so many blocks has where they enter: in each block, or once."""
+def tokens_per_set(method: str, prompts: int, blocks: int) -> int:
+    """Returns ``prompts // blocks`` where each block has prompts of its own, else ``prompts``."""
     return prompts // blocks if METHODS[method].each_block else prompts
 
 

@@ -17,7 +17,7 @@ class LinearHead(BaseDecodeHead):
     rows where that gives the same numbers, see :func:`upsampled_loss`.
 
     Args:
-        options: As BaseDecodeHead's, with ``norm_cfg``; ``channels`` must be the number of channels that come in.
+        options: As BaseDecodeHead's, with ``norm_cfg``; ``channels`` must equal ``in_channels``.
 
     Raises:
         ValueError: ``channels`` is another number.

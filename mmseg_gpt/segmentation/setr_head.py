@@ -30,21 +30,21 @@ class LeanSETRUPHead(SETRUPHead):
     """
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """The features of one tap (B, D, h, w) of ``inputs`` -> logits (B, C, H, W), H = up_scale ** num_convs * h."""
+        """Returns logits (B, C, H, W), H = up_scale ** num_convs * h, of the features (B, D, h, w) of one block."""
         if not self.commutes:
             return super().forward(inputs)
         return enlarged(self.up_convs[-1][1], self.small_logits(inputs))
 
     @property
     def commutes(self) -> bool:
-        """Whether scoring classes before the last upsampling gives the same logits."""
+        """Returns whether scoring classes before the last upsampling gives the same logits."""
         if not self.up_convs or type(self.conv_seg) is not nn.Conv2d or has_hooks(self.conv_seg):
             return False
         scale = self.up_convs[-1][1].scale_factor
         return not (self.align_corners or (self.dropout is not None and self.training)) and scale == int(scale)
 
     def small_logits(self, inputs: tuple[Tensor, ...]) -> Tensor:
-        """The logits before the last upsampling: (B, C, H / up_scale, W / up_scale)."""
+        """Returns the logits before the last upsampling: (B, C, H / up_scale, W / up_scale)."""
         x = self._transform_inputs(inputs)
         x = self.norm(x.flatten(2).transpose(1, 2)).transpose(1, 2).unflatten(2, x.shape[2:])
         recipe = None
@@ -58,7 +58,7 @@ class LeanSETRUPHead(SETRUPHead):
         return self.score(x, recipe)
 
     def score(self, x: Tensor, recipe: Recipe | None) -> Tensor:
-        """``conv_seg`` as a product of two matrices, which leaves the pixels in the order of the tokens."""
+        """Returns logits of ``x``, by a product of matrices that leaves pixels in the order of the tokens."""
         weight, bias = self.conv_seg.weight.flatten(1), self.conv_seg.bias
         if recipe is None:
             return F.linear(x.permute(0, 2, 3, 1), weight, bias).permute(0, 3, 1, 2)

@@ -43,7 +43,7 @@ class NonFiniteHook(Hook):
         wrappers = optimizer_wrappers(wrapper)
         self.scaled = any(isinstance(w, AmpOptimWrapper) and w.loss_scaler.is_enabled() for w in wrappers)
         self.accumulated = accumulated_iterations(wrapper)
-        self.images = deque(maxlen=self.accumulated)  # of each iteration that the next step will be of
+        self.images = deque(maxlen=self.accumulated)  # files of the iterations accumulated into the next step
         self.names = {id(p): name for name, p in unwrap(runner.model).named_parameters()}
         for w in wrappers:
             self.handles.append(w.optimizer.register_step_pre_hook(
@@ -62,7 +62,7 @@ class NonFiniteHook(Hook):
             return
         broken = [self.names.get(key, '?') for key, gradient in gradients.items() if not gradient.isfinite().all()]
         if not broken:
-            return  # large numbers, whose squares overflow
+            return  # all are finite: only the norm overflowed
         self.stop(runner, 'not-finite', f'the gradient is not finite in {len(broken)} of {len(gradients)} trained '
                   f'tensors ({listed(broken, 4)})')
 

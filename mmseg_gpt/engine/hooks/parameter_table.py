@@ -31,7 +31,7 @@ def parameter_table(model: nn.Module) -> PrettyTable:
     for part, (trained, total) in count_parameters(model).items():
         table.add_row([part, f'{trained:,}', f'{total - trained:,}'])
     trained, total = count(model.parameters())
-    table.add_row(['in all', f'{trained:,} ({trained / total:.2%})', f'{total - trained:,}'])
+    table.add_row(['total', f'{trained:,} ({trained / total:.2%})', f'{total - trained:,}'])
     return table
 
 

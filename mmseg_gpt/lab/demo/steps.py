@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ... import __version__
-from ..runs import FAILED, FINISHED, read_record, run_all, typed
+from ..runs import FAILED, FINISHED, command_line, read_record, run_all
 from ..runs.record import LOG, clear, difference
 from ..runs.run import RunFailed
 
@@ -30,7 +30,7 @@ class Step(NamedTuple):
     def identity(self) -> dict[str, object]:
         """Returns what decides the result: the command, the config files that it names, and this package's version."""
         configs = {word: file_hash(Path(word)) for word in self.command[2:] if word.endswith('.py')}
-        return dict(settings=dict(command=typed(self.command), version=__version__, **configs), pretrained=None)
+        return dict(settings=dict(command=command_line(self.command), version=__version__, **configs), pretrained=None)
 
     def commands(self, folder: Path) -> Iterator[list[str]]:
         """Yields the command.

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ... import resources
-from ...recipes.methods import METHODS, options, shared
-from ..runs import FINISHED, Run, changed, diverged, number
+from ...recipes.methods import METHODS, options, tokens_per_set
+from ..runs import FINISHED, Run, diverged, format_number, with_settings
 from ..suite.plans import ACCURACY
 
 CONFIGS = resources.CONFIGS / 'replication'
@@ -188,7 +188,8 @@ class Plan:
         gates, method = GATES.get(cell.method), 'gpt' if cell.method in GATES else cell.method
         # Hard gates are open in training as often as not; from the prior of the soft ones, few would ever open.
         prior = gates.prior if gates else 0. if METHODS[method].prompt == 'HardGatedPrompt' else PRIOR
-        settings = dict(temperature=False) | options(method, shared(method, self.preset.prompts, DEPTH), 0. - prior)
+        prompts = tokens_per_set(method, self.preset.prompts, DEPTH)
+        settings = dict(temperature=False) | options(method, prompts, 0. - prior)
         if settings['prompt']:
             settings['prompt']['_delete_'] = True
         if cell.task in CLASSIFICATION and cell.vit == 'mocov3':
@@ -202,14 +203,14 @@ class Plan:
         # Variants of gates are not tested multi-scale.
         run = Run(cell.name, str(self.config(cell)), (*places, *iterations(self.preset.iterations[cell.task])),
                   self.options, tta=cell.task == 'scenes' and cell.method in METHODS)
-        run = changed(run, lr=rates.head)
+        run = with_settings(run, lr=rates.head)
         if rates.backbone is None:
             return run
         factor, gates = rates.backbone / rates.head, GATES.get(cell.method, Gates(PRIOR))
-        factors = [f'{FACTORS}.backbone.lr_mult={number(factor)}']
+        factors = [f'{FACTORS}.backbone.lr_mult={format_number(factor)}']
         if gates.times != 1:
-            factors.append(f'{FACTORS}.gate_prior.lr_mult={number(gates.times * factor)}')
-        return run._replace(name=f'{cell.name}_lr_{number(rates.backbone)}',
+            factors.append(f'{FACTORS}.gate_prior.lr_mult={format_number(gates.times * factor)}')
+        return run._replace(name=f'{cell.name}_lr_{format_number(rates.backbone)}',
                             settings=(*run.settings, *factors, *(SGD if gates.sgd else ())))
 
     def searches(self, chosen: Chosen) -> dict[Adaptation, dict[Rates, Run]]:

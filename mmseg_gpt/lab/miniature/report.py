@@ -13,7 +13,7 @@ from ...recipes.methods import METHODS
 from ...recipes.titles import title
 from ...resources import CLONE
 from ...wording import markdown_table
-from ..suite.tables import Cell, text, written
+from ..suite.tables import Cell, cell_text, to_csv
 from .claims import FAILS, HOLDS, LEVEL, NOISE, gate_comparisons
 from .figures import MAIN, POINTS, figures
 from .plan import DEPTH, PAPER, PRIOR, SGD_HEAD
@@ -133,7 +133,7 @@ def best_method(found: Mapping[tuple[str, ...], dict], methods: Sequence[str], v
 
 def cell(values: Mapping[str, float] | None, seeds: int, bold: bool = False) -> str:
     """Returns the mean over seeds and the standard deviation."""
-    shown = text(Cell(dict(values or {}), {}), seeds)
+    shown = cell_text(Cell(dict(values or {}), {}), seeds)
     return f'**{shown}**' if bold else shown
 
 
@@ -237,7 +237,7 @@ def as_csv(results: dict) -> str:
               for block, value in enumerate(ratio, 1)]
     lines += [['search', f'{each["task"]} {each["vit"]} {each["method"]}', rate, search, value]
               for each in results['rates'] for rate, value in each['validation'].items() if value is not None]
-    return written([['table', 'row', 'column', 'seed', 'value'], *lines])
+    return to_csv([['table', 'row', 'column', 'seed', 'value'], *lines])
 
 
 def page_part(results: dict) -> str:

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable
 
-from ...recipes.methods import METHODS, shared
-from ..runs import Run, changed
+from ...recipes.methods import METHODS, tokens_per_set
+from ..runs import Run, with_settings
 from ..suite.plans import BLOCK, PROMPTS, Entry, Table, each
 from .claims import MULTI_SCALE_COLUMN, SELF_SUPERVISED, SINGLE_SCALE_COLUMN
 from .plan import CLASSIFICATION, DEPTH, GATE_TASKS, GPT, MIOU, Adaptation, Chosen, Plan, Rates, score
@@ -40,7 +40,7 @@ def start_blocks(plan: Plan, chosen: Chosen) -> Table:
     for cell, rates in chosen.items():
         if cell.method == 'vpt-shallow' and cell.task in CLASSIFICATION:
             for block in plan.preset.starts:
-                run = plan.run(cell, rates) if block == 1 else changed(plan.run(cell, rates), start=block - 1)
+                run = plan.run(cell, rates) if block == 1 else with_settings(plan.run(cell, rates), start=block - 1)
                 entries.append(entry(cell, run, (cell.vit, cell.task), str(block)))
     return Table('Figure 1 in miniature. Accuracy of VPT-shallow by the first block with prompts', ('SSL', 'TASK'),
                  each(map(str, plan.preset.starts)), entries, x=BLOCK, panels='TASK')
@@ -63,9 +63,9 @@ def prompt_counts(plan: Plan, chosen: Chosen) -> Table:
     for method, counts in plan.preset.counts.items():
         cell = Adaptation('breeds', 'mae', method)
         for count in counts if cell in chosen else ():
-            share = shared(method, count, DEPTH)
+            share = tokens_per_set(method, count, DEPTH)
             run = plan.run(cell, chosen[cell])
-            run = run if count == plan.preset.prompts else changed(run, prompts=share)
+            run = run if count == plan.preset.prompts else with_settings(run, prompts=share)
             entries.append(entry(cell, run, ('mae', method), str(count)))
     every = sorted({count for counts in plan.preset.counts.values() for count in counts})
     return Table('Figure 7 in miniature. Accuracy on breeds by the number of prompts', ('SSL', 'METHOD'),

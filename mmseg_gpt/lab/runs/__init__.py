@@ -11,17 +11,17 @@ from .record import FAILED, FINISHED, differing_runs, diverged, outcomes, read_r
 from .run import (
     SETTINGS,
     Run,
-    changed,
+    adapter_only_setting,
+    command_line,
     config_of,
     decisive_settings,
-    number,
-    saving,
-    shown,
+    format_number,
+    relative_path,
     trained_checkpoint,
-    typed,
+    with_settings,
 )
 from .series import prepare, work
 
-__all__ = ['FAILED', 'FINISHED', 'SETTINGS', 'Run', 'changed', 'config_of', 'decisive_settings',
-           'differing_runs', 'diverged', 'number', 'outcomes', 'prepare', 'read_record', 'run_all', 'saving', 'shown',
-           'trained_checkpoint', 'typed', 'work']
+__all__ = ['FAILED', 'FINISHED', 'SETTINGS', 'Run', 'adapter_only_setting', 'command_line', 'config_of',
+           'decisive_settings', 'differing_runs', 'diverged', 'format_number', 'outcomes', 'prepare', 'read_record',
+           'relative_path', 'run_all', 'trained_checkpoint', 'with_settings', 'work']

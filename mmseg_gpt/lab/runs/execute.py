@@ -11,7 +11,7 @@ from ...events import read_events
 from ..provenance import made_with
 from .processes import Start
 from .record import EVENTS, FAILED, FINISHED, LOG, STARTED, read_record, write_record
-from .run import RunFailed, Runnable, typed
+from .run import RunFailed, Runnable, command_line
 
 STOPPED = {status for number in (signal.SIGINT, signal.SIGTERM) for status in (128 + number, -number)}
 
@@ -66,9 +66,9 @@ class Attempt:
     def begin(self, command: list[str]) -> None:
         """Starts a command."""
         if self.record['command'] is None:
-            self.record['command'] = typed(command)
+            self.record['command'] = command_line(command)
             write_record(self.folder, self.record)
-        self.watch(dict(event='command', command=typed(command)))
+        self.watch(dict(event='command', command=command_line(command)))
         log = self.folder / LOG
         self.printed = log.stat().st_size if log.exists() else 0  # by the commands before
         self.process = self.start(command, log, self.folder / EVENTS, self.lock)

@@ -1,4 +1,4 @@
-"""The loop over runs: one after the other or several at once, each once, on record, and not done again.
+"""Carries out runs, one or several at once; records each, and skips what is done.
 
 Linux and macOS only, as are the locks of :mod:`.record`.
 """
@@ -25,10 +25,10 @@ def run_all(runs: Sequence[Runnable], home: Path, *, title: str = 'runs', jobs: 
     Several processes may do so at once, as on several GPUs: each run is done by the first that comes to it.
 
     Args:
-        runs: In order.
+        runs: What to do, in the order to start.
         home: The folder of all runs.
         title: What they are, for people.
-        jobs: How many at once.
+        jobs: Runs at a time.
         again: Give those that failed another chance.
         forked: Let the commands be forks of a process that has imported what they need, for runs so short that
             importing takes most of their time.
@@ -81,7 +81,7 @@ def stop(attempts: Sequence[Attempt]) -> None:
     while any(attempt.is_running for attempt in running):
         try:
             time.sleep(PAUSE)
-        except KeyboardInterrupt:  # a second one, for those that do not want to wait until the runs are saved
+        except KeyboardInterrupt:  # second Ctrl-C: stop at once, without saving
             for attempt in running:
                 attempt.process.terminate()
     for attempt in attempts:

@@ -126,15 +126,15 @@ class Run(NamedTuple):
         return found
 
 
-def changed(run: Run, **changes: float | None) -> Run:
+def with_settings(run: Run, **changes: float | None) -> Run:
     """Returns a run with other values of some of ``SETTINGS``; None leaves what the config has."""
     changes = {name: value for name, value in changes.items() if value is not None}
-    words = [f'{name}_{number(value)}' for name, value in changes.items()]
-    settings = [f'{SETTINGS[name]}={number(value)}' for name, value in changes.items()]
+    words = [f'{name}_{format_number(value)}' for name, value in changes.items()]
+    settings = [f'{SETTINGS[name]}={format_number(value)}' for name, value in changes.items()]
     return run._replace(name='_'.join([run.name, *words]), settings=(*run.settings, *settings))
 
 
-def number(value: float) -> str:
+def format_number(value: float) -> str:
     """Returns a number as people write it, with all its digits."""
     short = f'{value:g}'
     return short if float(short) == value else repr(value)
@@ -178,7 +178,8 @@ def sha256_of(path: Path, changed_at: int) -> str:
 
 def training(run: Run, folder: Path) -> list[str]:
     """Returns the command that trains, or goes on with it."""
-    return ['python', shown(resources.TOOLS / 'train.py'), shown(run.config), *arguments(run, folder), '--resume']
+    tool = resources.TOOLS / 'train.py'
+    return ['python', relative_path(tool), relative_path(run.config), *arguments(run, folder), '--resume']
 
 
 def testing(run: Run, folder: Path, checkpoint: str | Path) -> list[list[str]]:
@@ -186,14 +187,15 @@ def testing(run: Run, folder: Path, checkpoint: str | Path) -> list[list[str]]:
     if not run.tested:
         return []
     tool = resources.TOOLS / 'test.py'
-    command = ['python', shown(tool), shown(run.config), shown(checkpoint), *arguments(run, folder)]
+    paths = map(relative_path, (tool, run.config, checkpoint))
+    command = ['python', *paths, *arguments(run, folder)]
     return [command, [*command, '--tta']] if run.tta else [command]
 
 
 def arguments(run: Run, folder: Path) -> list[str]:
     """Returns the arguments that both tools are given."""
     settings = ['--cfg-options', *run.settings] if run.settings else []
-    return ['--work-dir', shown(folder), *run.options, *settings]
+    return ['--work-dir', relative_path(folder), *run.options, *settings]
 
 
 def trained_checkpoint(run: Run, folder: Path) -> Path | None:
@@ -204,18 +206,18 @@ def trained_checkpoint(run: Run, folder: Path) -> Path | None:
     return named_checkpoint(folder / POINTER, folder)
 
 
-def shown(path: str | Path) -> str:
+def relative_path(path: str | Path) -> str:
     """Returns a path as people write it from the current folder; the name of an experiment as it is."""
     path = str(path)
     return min(path, os.path.relpath(path), key=len) if os.path.isabs(path) else path
 
 
-def typed(command: Iterable[str]) -> str:
+def command_line(command: Iterable[str]) -> str:
     """Returns a command as it is typed."""
     return resources.as_typed(list(command))
 
 
-def saving(config: Mapping) -> tuple[str, ...]:
+def adapter_only_setting(config: Mapping) -> tuple[str, ...]:
     """Returns the setting that keeps the frozen ViT out of a classification run's checkpoints: 2 MB, not 330."""
     backbone = config.get('model', {}).get('backbone', {})
     frozen = type_name(backbone) == 'GatedPromptViT' and backbone.get('frozen', True)

@@ -8,7 +8,7 @@ from ...checks.missing import missing_checkpoint, missing_datasets
 from ...settings import look_up
 from .loop import run_all
 from .record import FAILED, clear, differing_runs, is_done, outcomes
-from .run import Run, config_of, testing, training, typed
+from .run import Run, command_line, config_of, testing, training
 
 
 def work(runs: Sequence[Run], home: Path, write: Callable[[], str], *, jobs: int = 1, dry_run: bool = False,
@@ -57,7 +57,7 @@ def list_runs(runs: Sequence[Run], home: Path) -> str:
     for run in runs:
         folder, status = home / run.name, records.get(run.name, {}).get('status', 'not begun')
         commands = [training(run, folder), *testing(run, folder, folder / 'CHECKPOINT')]
-        lines += [f'{run.name}: {status}', *(f'    $ {typed(command)}' for command in commands)]
+        lines += [f'{run.name}: {status}', *(f'    $ {command_line(command)}' for command in commands)]
     return '\n'.join(lines)
 
 

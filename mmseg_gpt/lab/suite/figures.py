@@ -14,7 +14,7 @@ from ..runs import differing_runs, outcomes
 from .places import table_of
 from .plans import PLANS, PROMPTS, Table, runs_of
 from .printed import printed
-from .tables import filled, measured, series
+from .tables import column_means, measured, series
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,7 +63,7 @@ def of_suite(name: str, home: Path) -> Filled:
         raise ValueError(f'nothing of {name} has finished in {folder}. {command_of("benchmark_suite")} {name} '
                          f'--out {home} makes its runs; folders of other runs can be given instead'
                          + (f'. {said}' if changed else ''))
-    return Filled(table, series(table, filled(table, cells), printed(name)), [said] if changed else [])
+    return Filled(table, series(table, column_means(table, cells), printed(name)), [said] if changed else [])
 
 
 def of_runs(folders: Sequence[Path], by: str) -> Filled:
@@ -82,7 +82,7 @@ def of_runs(folders: Sequence[Path], by: str) -> Filled:
         paper = {((*row, 'cars'), column): number for (row, column), number in printed('figure7').items()}
     else:
         paper = printed(dict(groups='figure6', datasets='figure8').get(by, 'figure1'))
-    points = series(table, filled(table, cells), paper)
+    points = series(table, column_means(table, cells), paper)
     if any(point.paper is not None for point in points):
         notes.append('the paper\'s numbers are of its own settings: compare them with runs of the same prompts, '
                      'learning rates and iterations')

@@ -4,7 +4,7 @@ The position embedding is not counted among the backbone's parameters: in MAE an
 table. Without it, Gated Prompt Tuning on FGVC has the 1.02x that the paper prints (1.01502; with it, 1.01499).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,8 +19,9 @@ class Parameters(NamedTuple):
     Attributes:
         backbone: Those of the ViT, without its position embedding.
         position: Those of the position embedding.
-        prompts: Those of prompt tokens.
+        prompts: Those of prompts, but for their gates.
         gates: Those of gates and temperatures.
+        adapters: Those of updates of the ViT's layers, such as LoRA's.
         heads: All outside the backbone.
         trained: How many of all these are trained, without the position embedding.
         frozen: Whether the ViT is frozen, so that all tasks can share it.
@@ -29,6 +30,7 @@ class Parameters(NamedTuple):
     position: int
     prompts: int
     gates: int
+    adapters: int
     heads: int
     trained: int
     frozen: bool
@@ -36,7 +38,7 @@ class Parameters(NamedTuple):
     @property
     def whole(self) -> int:
         """How many the whole model has, with the position embedding."""
-        return self.backbone + self.position + self.prompts + self.gates + self.heads
+        return self.backbone + self.position + self.prompts + self.gates + self.adapters + self.heads
 
 
 def count_parameters(cfg: Config) -> Parameters:
@@ -52,17 +54,20 @@ def count_parameters(cfg: Config) -> Parameters:
         raise ValueError(f'{cfg.filename}: its backbone is no GatedPromptViT')
     vit = backbone.vit_state()
     position = vit.pop('pos_embed', torch.empty(0))  # a ViT with rotary positions has none
-    prompts = [] if backbone.prompt is None else [backbone.prompt.tokens]
-    inside, of_prompts = {id(p) for p in backbone.parameters()}, {id(p) for p in prompts}
-    size, in_vit = sum(p.numel() for p in vit.values()), {id(p) for p in (*vit.values(), position)}
-    adapters = [p for p in backbone.parameters() if id(p) not in in_vit | of_prompts]
+    named = {} if backbone.prompt is None else dict(backbone.prompt.named_parameters())
+    prompts = [p for name, p in named.items() if name != 'gate_prior']
+    gates = [p for p in (named.get('gate_prior'), backbone.temperature) if p is not None]
+    inside = {id(p) for p in backbone.parameters()}
+    others = {id(p) for p in (*vit.values(), position, *gates, *prompts)}
+    adapters = [p for p in backbone.parameters() if id(p) not in others]
     heads = [p for p in model.parameters() if id(p) not in inside]
     trained = [p for p in model.parameters() if p.requires_grad and p is not position]
-    return Parameters(size, position.numel(), total(prompts), total(adapters), total(heads), total(trained),
-                      backbone.frozen)
+    return Parameters(
+        backbone=total(vit.values()), position=position.numel(), prompts=total(prompts), gates=total(gates),
+        adapters=total(adapters), heads=total(heads), trained=total(trained), frozen=backbone.frozen)
 
 
-def total(parameters: Sequence[nn.Parameter]) -> int:
+def total(parameters: Iterable[nn.Parameter]) -> int:
     """Returns how many numbers all of them hold."""
     return sum(p.numel() for p in parameters)
 

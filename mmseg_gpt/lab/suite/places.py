@@ -16,7 +16,7 @@ from ..compare import ground_differences
 from ..finished import FinishedRun, by_seed, differing, in_words
 from ..runs import SETTINGS, Run
 from .plans import BLOCK, PROMPTS, Entry, Table, each, groups_of_figure_6
-from .tables import Cell, CellPlace, filled
+from .tables import Cell, CellPlace, column_means
 
 KNOWN = TASKS | ADE20K
 
@@ -119,7 +119,7 @@ def in_groups(table: Table, cells: dict[CellPlace, Cell]) -> Table:
     groups = groups_of_figure_6()
     alone = [task for task in table.columns if not any(task in tasks for tasks in groups.values())]
     table = table._replace(columns=groups | each(alone))
-    whole = {column for (_, column), cell in filled(table, cells).items() if cell.values}
+    whole = {column for (_, column), cell in column_means(table, cells).items() if cell.values}
     if not whole:
         task = table.entries[0].task
         group = next(name for name, tasks in groups.items() if task in tasks)

@@ -4,11 +4,11 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from ...recipes.methods import METHODS, shared
+from ...recipes.methods import METHODS, tokens_per_set
 from ...recipes.tasks import ADE20K, TASKS
 from ...recipes.vits import VITS
 from ...resources import CONFIGS
-from ..runs import Run, changed
+from ..runs import Run, with_settings
 from .printed import GROUPS_OF_FIGURE_6, GROUPS_OF_VTAB, MIOU
 
 FGVC = tuple(task for task, known in TASKS.items() if known.group == 'fgvc')
@@ -77,11 +77,11 @@ def segmentation(method: str, vit: str, prompts: str = '') -> Run:
 
 
 def each(columns: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Returns columns each of which shows itself, and no mean of several."""
+    """Maps each name to itself: one column per entry, and no mean of several."""
     return {column: (column, ) for column in columns}
 
 
-def plain(tasks: Sequence[str], methods: Sequence[str]) -> list[Entry]:
+def table_5_entries(tasks: Sequence[str], methods: Sequence[str]) -> list[Entry]:
     """Returns the experiments with the hyperparameters of Table 5, on each of ``tasks``."""
     return [Entry(vit, method, task, classification(method, vit, task), (vit, method), task)
             for vit in SELF_SUPERVISED for method in methods for task in tasks]
@@ -89,8 +89,8 @@ def plain(tasks: Sequence[str], methods: Sequence[str]) -> list[Entry]:
 
 def fgvc(methods: Sequence[str] = COMPARED) -> Table:
     """Returns Table 1."""
-    return Table('Table 1. Accuracy on FGVC', ('SSL', 'METHOD'), each(FGVC) | dict(AVG=FGVC), plain(FGVC, methods),
-                 True)
+    columns = each(FGVC) | dict(AVG=FGVC)
+    return Table('Table 1. Accuracy on FGVC', ('SSL', 'METHOD'), columns, table_5_entries(FGVC, methods), True)
 
 
 def group_of_vtab(group: str) -> tuple[str, ...]:
@@ -101,7 +101,7 @@ def group_of_vtab(group: str) -> tuple[str, ...]:
 def vtab(methods: Sequence[str] = COMPARED) -> Table:
     """Returns Table 2. Its AVG is the mean over the 19 tasks, see :mod:`.printed`."""
     columns = dict(zip(GROUPS_OF_VTAB, (*map(group_of_vtab, GROUPS), VTAB)))
-    return Table('Table 2. Accuracy on VTAB-1K', ('SSL', 'METHOD'), columns, plain(VTAB, methods), True)
+    return Table('Table 2. Accuracy on VTAB-1K', ('SSL', 'METHOD'), columns, table_5_entries(VTAB, methods), True)
 
 
 def ade20k(prompts: str = '', title: str = 'Table 3. mIoU on ADE20K with SETR-PUP') -> Table:
@@ -125,10 +125,11 @@ def table4() -> Table:
 
 def with_prompts(method: str, vit: str, task: str, prompts: int) -> Run:
     """Returns an experiment with so many prompts in all, which VPT-deep divides among the blocks."""
-    return changed(classification(method, vit, task), prompts=shared(method, prompts, VITS[vit].blocks))
+    return with_settings(classification(method, vit, task), prompts=tokens_per_set(method, prompts, VITS[vit].blocks))
 
 
-def fewer(vits: Sequence[str], methods: Sequence[str], tasks: Sequence[str], prompts: Sequence[int]) -> list[Entry]:
+def entries_by_prompts(vits: Sequence[str], methods: Sequence[str], tasks: Sequence[str],
+                       prompts: Sequence[int]) -> list[Entry]:
     """Returns experiments by ViT, number of prompts in all, method and task."""
     entries = []
     for vit, number, method, task in itertools.product(vits, prompts, methods, tasks):
@@ -141,14 +142,14 @@ def fewer(vits: Sequence[str], methods: Sequence[str], tasks: Sequence[str], pro
 def table7() -> Table:
     """Returns Table 7, of fewer prompts on FGVC."""
     return Table('Table 7. Accuracy on FGVC with fewer prompts, MAE', ('SSL', 'METHOD', '# OF PTS'),
-                 each(FGVC) | dict(AVG=FGVC), fewer(('mae', ), ('vpt-deep', 'gpt'), FGVC, (24, 48, 96)))
+                 each(FGVC) | dict(AVG=FGVC), entries_by_prompts(('mae', ), ('vpt-deep', 'gpt'), FGVC, (24, 48, 96)))
 
 
 def table8() -> Table:
     """Returns Table 8, of other sizes of ViT."""
     tasks = ('cub', 'flowers')
     return Table('Table 8. ViT-L (MAE) and ViT-S (MoCo v3)', ('SSL', 'METHOD', '# OF PTS'), each(tasks),
-                 fewer(('mae-l', 'mocov3-s'), COMPARED, tasks, (48, )))
+                 entries_by_prompts(('mae-l', 'mocov3-s'), COMPARED, tasks, (48, )))
 
 
 def figure1() -> Table:
@@ -156,7 +157,7 @@ def figure1() -> Table:
     entries = []
     for task, vit, block in itertools.product(('cub', 'kitti_dist'), ('supervised', 'mocov3', 'mae'), range(12)):
         lr = 1. if (vit, task) == ('mocov3', 'cub') else 0.1
-        run = changed(classification('vpt-shallow', vit, task), lr=lr, start=block)
+        run = with_settings(classification('vpt-shallow', vit, task), lr=lr, start=block)
         entries.append(Entry(vit, 'vpt-shallow', task, run, (vit, task), str(block + 1)))
     columns = each(str(block + 1) for block in range(12))
     return Table('Figure 1. Accuracy by the first block with prompts', ('SSL', 'TASK'), columns, entries, x=BLOCK,
@@ -204,7 +205,7 @@ def plan(name: str, methods: Iterable[str] = ()) -> Table:
     return WITH_MORE_ROWS[name]((*COMPARED, *others)) if others and name in WITH_MORE_ROWS else PLANS[name]()
 
 
-def part(entries: Iterable[Entry], vits: Sequence[str], methods: Sequence[str], tasks: Sequence[str]) -> list[Entry]:
+def select(entries: Iterable[Entry], vits: Sequence[str], methods: Sequence[str], tasks: Sequence[str]) -> list[Entry]:
     """Returns the entries of some ViTs, methods and tasks (or groups of VTAB-1K); an empty choice means all.
 
     Raises:

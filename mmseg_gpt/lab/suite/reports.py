@@ -14,12 +14,12 @@ from .plans import Table
 from .printed import TOTAL, printed
 from .tables import (
     RowName,
+    cells_as_json,
+    column_means,
     failures,
-    filled,
-    in_detail,
-    in_full,
     markdown,
     measured,
+    per_task,
     points_as_csv,
     rows_of,
     series,
@@ -49,21 +49,22 @@ def write_table(name: str, table: Table, records: Mapping[str, dict], seeds: Seq
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     paper, totals, cells = printed(name), totals_of(table), measured(table.entries, seeds, records)
-    shown, detail = filled(table, cells), in_detail(table)
+    shown, detail = column_means(table, cells), per_task(table)
     text = [f'# {table.title}', '', markdown(table, shown, seeds, paper, totals)]
     if detail:
-        text += ['', markdown(detail, filled(detail, cells), seeds, {}, {})]
+        text += ['', markdown(detail, column_means(detail, cells), seeds, {}, {})]
     done, bad = (sum(len(getattr(cell, kind)) for cell in cells.values()) for kind in ('values', 'failed'))
     text += ['', f'{done} of {len(cells) * len(seeds)} numbers are measured, {bad} failed; seeds '
              f'{", ".join(map(str, seeds))}; mean ± standard deviation.']
     text += ['', f'All runs with {" ".join(settings)}'] if settings else []
     text += ['', *failures(cells)] if bad else []
     points = series(table, shown, paper) if table.x or table.bars else []
-    everything = dict(title=table.title, seeds=list(seeds), settings=list(settings), cells=in_full(table, shown, paper))
+    everything = dict(title=table.title, seeds=list(seeds), settings=list(settings),
+                      cells=cells_as_json(table, shown, paper))
     if table.total_params:
         everything[TOTAL] = [dict(zip(table.labels, row), times=times) for row, times in totals.items()]
     if detail:
-        everything['each'] = in_full(detail, cells, {})
+        everything['each'] = cells_as_json(detail, cells, {})
     if points:
         everything['points'] = [point._asdict() for point in points]
         write_figure(draw(table, points), path.with_suffix('.png'))

@@ -11,9 +11,18 @@ from ...analysis.series import Point
 from ...resources import TOOLS
 from ...settings import look_up
 from ...wording import markdown_table
-from ..runs import SETTINGS, Run, changed, config_of, number, saving, shown, typed
+from ..runs import (
+    SETTINGS,
+    Run,
+    adapter_only_setting,
+    command_line,
+    config_of,
+    format_number,
+    relative_path,
+    with_settings,
+)
 from .plans import ACCURACY, Entry, Table
-from .tables import Cell, CellPlace, RowName, failures, in_full, rows_of, text, written
+from .tables import Cell, CellPlace, RowName, cell_text, cells_as_json, failures, rows_of, to_csv
 
 LABELS = dict(lr='learning rate', gate='gate prior', prompts='prompts')
 COLUMN = 'validation accuracy'
@@ -39,14 +48,14 @@ def grid(config: str, settings: Sequence[str], rates: Sequence[float], gates: Se
     for name, wanted in dict(gate=gates, prompts=prompts).items():
         if wanted and own[name] is None:
             raise ValueError(f'{config} has no {SETTINGS[name]}, so there is no {LABELS[name]} to search')
-    plain = Run('', config, (*saving(cfg), *settings), ('--search-split', ))
+    plain = Run('', config, (*adapter_only_setting(cfg), *settings), ('--search-split', ))
     entries = []
     for lr, gate, count in itertools.product(rates, gates or [own['gate']], prompts or [own['prompts']]):
-        run = changed(plain, lr=lr, gate=gate, prompts=count)
-        row = tuple('' if value is None else number(value) for value in (lr, gate, count))
+        run = with_settings(plain, lr=lr, gate=gate, prompts=count)
+        row = tuple('' if value is None else format_number(value) for value in (lr, gate, count))
         entries.append(Entry('', '', '', run._replace(name=run.name.lstrip('_')), row, COLUMN, ACCURACY))
-    return Table(f'Search on the validation images of {shown(config)}', tuple(LABELS.values()), {COLUMN: (COLUMN, )},
-                 entries)
+    title = f'Search on the validation images of {relative_path(config)}'
+    return Table(title, tuple(LABELS.values()), {COLUMN: (COLUMN, )}, entries)
 
 
 def best(cells: Mapping[CellPlace, Cell], seeds: Sequence[int]) -> RowName | None:
@@ -58,14 +67,15 @@ def best(cells: Mapping[CellPlace, Cell], seeds: Sequence[int]) -> RowName | Non
 def best_command(search: Table, row: RowName) -> str:
     """Returns the command that trains with the settings of ``row`` on all images that are meant for training."""
     run = next(entry.run for entry in search.entries if entry.row == row)
-    return typed(['python', shown(TOOLS / 'train.py'), shown(run.config), '--cfg-options', *run.settings])
+    paths = map(relative_path, (TOOLS / 'train.py', run.config))
+    return command_line(['python', *paths, '--cfg-options', *run.settings])
 
 
 def report(search: Table, cells: Mapping[CellPlace, Cell], seeds: Sequence[int]) -> str:
     """Returns the search as Markdown: the result of each point, the best in bold, and the command that uses it."""
     winner, left = best(cells, seeds), sum(len(seeds) - len(c.values) - len(c.failed) for c in cells.values())
-    rows = [[f'**{part}**' if row == winner and part else part for part in (*row, text(cells[row, COLUMN], len(seeds)))]
-            for row in rows_of(search)]
+    rows = [[*row, cell_text(cells[row, COLUMN], len(seeds))] for row in rows_of(search)]
+    rows = [[f'**{part}**' if tuple(row[:-1]) == winner and part else part for part in row] for row in rows]
     lines = [f'# {search.title}', '', markdown_table([*search.labels, f'{COLUMN} (%)'], rows, left=0), '',
              f'Seeds {", ".join(map(str, seeds))}; mean ± standard deviation. No test image was used.']
     if failed := failures(cells):
@@ -80,7 +90,7 @@ def report(search: Table, cells: Mapping[CellPlace, Cell], seeds: Sequence[int])
 
 def as_csv(search: Table, cells: Mapping[CellPlace, Cell]) -> str:
     """Returns the search as CSV, with a line for each point."""
-    return written([[*search.labels, 'mean', 'standard deviation', 'seeds', 'failed'], *(
+    return to_csv([[*search.labels, 'mean', 'standard deviation', 'seeds', 'failed'], *(
         [*row, cells[row, COLUMN].mean, cells[row, COLUMN].std, len(cells[row, COLUMN].values),
          len(cells[row, COLUMN].failed)] for row in rows_of(search))])
 
@@ -88,7 +98,7 @@ def as_csv(search: Table, cells: Mapping[CellPlace, Cell]) -> str:
 def as_json(search: Table, cells: Mapping[CellPlace, Cell], seeds: Sequence[int]) -> dict:
     """Returns all of the search, for JSON."""
     winner = best(cells, seeds)
-    return dict(title=search.title, seeds=list(seeds), points=in_full(search, cells, {}),
+    return dict(title=search.title, seeds=list(seeds), points=cells_as_json(search, cells, {}),
                 best=winner and dict(zip(search.labels, winner)), command=winner and best_command(search, winner))
 
 

@@ -67,7 +67,7 @@ def combined(cells: Sequence[Cell]) -> Cell:
     return Cell({seed: mean(cell.values[seed] for cell in cells) for seed in seeds}, failed)
 
 
-def filled(table: Table, cells: Mapping[CellPlace, Cell]) -> dict[CellPlace, Cell]:
+def column_means(table: Table, cells: Mapping[CellPlace, Cell]) -> dict[CellPlace, Cell]:
     """Returns the cells of a table's columns; there is none where the table has no entry."""
     return {(row, name): combined([cells[row, column] for column in columns])
             for row in rows_of(table) for name, columns in table.columns.items()
@@ -79,7 +79,7 @@ def rows_of(table: Table) -> list[RowName]:
     return list(dict.fromkeys(entry.row for entry in table.entries))
 
 
-def text(cell: Cell | None, seeds: int) -> str:
+def cell_text(cell: Cell | None, seeds: int) -> str:
     """Returns a cell as it is printed: ``70.56 ± 0.31``, of how many seeds if some are missing, or empty."""
     if cell is None or not (cell.values or cell.failed):
         return ''
@@ -89,7 +89,7 @@ def text(cell: Cell | None, seeds: int) -> str:
     return number if len(cell.values) == seeds else f'{number} ({len(cell.values)} of {seeds} seeds)'
 
 
-def times(share: float | None) -> str:
+def format_total(share: float | None) -> str:
     """Returns TOTAL PARAMS as the paper prints it."""
     return '' if share is None else f'{share:.2f}x'
 
@@ -100,7 +100,7 @@ def markdown(table: Table, cells: Mapping[CellPlace, Cell], seeds: Sequence[int]
 
     Args:
         table: What is shown.
-        cells: By row and title of column, as :func:`filled` gives them.
+        cells: By row and title of column, as :func:`column_means` gives them.
         seeds: Those that were asked for.
         paper: The paper's numbers.
         totals: TOTAL PARAMS by row, if the table has them.
@@ -112,15 +112,15 @@ def markdown(table: Table, cells: Mapping[CellPlace, Cell], seeds: Sequence[int]
         printed = {column: paper.get((row, column)) for column in columns}
         if any(number is not None for number in printed.values()):
             lines.append([*names, 'paper', *(
-                times(number) if column == TOTAL else '' if number is None else f'{number:.2f}'
+                format_total(number) if column == TOTAL else '' if number is None else f'{number:.2f}'
                 for column, number in printed.items())])
         lines.append([*names, 'measured', *(
-            times(totals.get(row)) if column == TOTAL else text(cells.get((row, column)), len(seeds))
+            format_total(totals.get(row)) if column == TOTAL else cell_text(cells.get((row, column)), len(seeds))
             for column in columns)])
     return markdown_table([*table.labels, '', *(title(c).upper() for c in columns)], lines, len(table.labels) + 1)
 
 
-def in_detail(table: Table) -> Table | None:
+def per_task(table: Table) -> Table | None:
     """Returns the table with a column for each task; None if each task has one already."""
     single = list(dict.fromkeys(entry.column for entry in table.entries))
     if all((column, ) in table.columns.values() for column in single):
@@ -144,7 +144,7 @@ def spreadsheet(table: Table, cells: Mapping[CellPlace, Cell], paper: Mapping[Ce
         lines += [[*row, 'paper', *(paper.get((row, column)) for column in columns)],
                   [*row, 'mean', *(totals.get(row) if c == TOTAL else ours[c].mean for c in columns)],
                   [*row, 'standard deviation', *(None if c == TOTAL else ours[c].std for c in columns)]]
-    return written(lines)
+    return to_csv(lines)
 
 
 def series(table: Table, cells: Mapping[CellPlace, Cell], paper: Mapping[CellPlace, float]) -> list[Point]:
@@ -161,17 +161,17 @@ def series(table: Table, cells: Mapping[CellPlace, Cell], paper: Mapping[CellPla
 
 def points_as_csv(points: Sequence[Point]) -> str:
     """Returns the points of a figure as CSV."""
-    return written([Point._fields, *points])
+    return to_csv([Point._fields, *points])
 
 
-def written(lines: Iterable[Sequence[object]]) -> str:
+def to_csv(lines: Iterable[Sequence[object]]) -> str:
     """Returns lines as CSV; None becomes an empty cell."""
     file = io.StringIO()
     csv.writer(file, lineterminator='\n').writerows(lines)
     return file.getvalue()
 
 
-def in_full(table: Table, cells: Mapping[CellPlace, Cell], paper: Mapping[CellPlace, float]) -> list[dict]:
+def cells_as_json(table: Table, cells: Mapping[CellPlace, Cell], paper: Mapping[CellPlace, float]) -> list[dict]:
     """Returns every number with its seeds, for JSON."""
     return [dict(zip(table.labels, row), column=column, mean=cell.mean, std=cell.std,
                  values={str(seed): value for seed, value in cell.values.items()},
