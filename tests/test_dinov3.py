@@ -354,6 +354,12 @@ def test_the_option_to_set_is_named(here, there, message, tmp_path):
     assert_refused(build(**here), save(dinov3(random_vit(**there)), tmp_path / 'vit.pth'), message)
 
 
+@pytest.mark.parametrize('make', [dinov3, timm_dinov3, hf_dinov3])
+def test_the_epsilon_of_other_vits_is_refused(make, tmp_path):
+    path = save(make(random_vit(**DINOV3)), tmp_path / 'vit.pth')
+    assert_refused(build(**{**DINOV3, 'norm_eps': 1e-6}), path, r'norm_eps \(DINOv3 1e-05, config 1e-06\)')
+
+
 def test_a_learned_position_embedding_does_not_fill_rotary_positions(tmp_path):
     assert_refused(build(**DINOV3), save(random_vit(), tmp_path / 'vit.pth'), r'unexpected \(1\): pos_embed')
 

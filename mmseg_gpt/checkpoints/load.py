@@ -16,6 +16,8 @@ from .shape import VitShape, shape_of
 
 # Weights of the final norm, which the backbone has only for classification.
 FINAL_NORM = ('norm.weight', 'norm.bias')
+# Of the layer norms. No weight shows it, and 1e-6, that of all other ViTs, would give slightly other outputs.
+DINOV3_EPSILON = 1e-5
 
 
 @WEIGHT_INITIALIZERS.register_module()
@@ -72,6 +74,9 @@ def load_vit(backbone: nn.Module, path: str | Path, key: str | None = None) -> N
         problems.append(f'  num_heads (file {file_heads}, config {heads}): set it in arch, which can be a dict')
     if found.rotary not in (None, backbone.rotary):
         problems.append(f"  rotary (file {found.rotary}, config {backbone.rotary}): set it to '{found.rotary}'")
+    epsilon = backbone.blocks[0].norm1.eps
+    if found.name.startswith('DINOv3') and epsilon != DINOV3_EPSILON:
+        problems.append(f'  norm_eps (DINOv3 {DINOV3_EPSILON:g}, config {epsilon:g}): set it to {DINOV3_EPSILON:g}')
     if problems:
         problems += found.advice()
         raise CheckpointError('\n'.join([

@@ -95,11 +95,11 @@ def names_under(state: dict[str, Tensor], prefix: str, parts: Parts) -> dict[str
 
 def two_models(names: list[str]) -> str:
     """Says that a file holds several models, and how to choose one."""
-    return f'holds {len(names)} models, under {" and ".join(map(repr, names))}: {how_to_choose(names)}'
+    return f'holds {len(names)} models, under {" and ".join(map(repr, names))}: to choose one, {how_to_choose(names)}'
 
 
 def how_to_choose(names: list[str] = ()) -> str:
     """Says how a config and the converter name the part of a file to take."""
     name = names[-1] if names else 'NAME'
-    return (f"choose one by init_cfg=dict(type='PretrainedViT', checkpoint=..., key='{name}'), or by --key {name} "
-            'when converting')
+    return (f"set init_cfg=dict(type='PretrainedViT', checkpoint=..., key='{name}'), or give --key {name} when "
+            'converting')
