@@ -97,6 +97,19 @@ def look_up(cfg: Config | dict, path: str) -> object:
     return cfg
 
 
+def levels_found(cfg: Config, path: str) -> int:
+    """Returns how many names of a dotted path lead somewhere in a config; all of them, if there is a value there."""
+    here, names = cfg._cfg_dict, path.split('.')
+    for level, name in enumerate(names):
+        if isinstance(here, list) and name.isdigit() and int(name) < len(here):
+            here = here[int(name)]
+        elif isinstance(here, dict) and name in here:
+            here = here[name]
+        else:
+            return level
+    return len(names)
+
+
 def settings_of(cfg: Config) -> str:
     """Returns a config as JSON: classes and functions become their names, and other objects text."""
     plain = cfg._cfg_dict.to_dict()
