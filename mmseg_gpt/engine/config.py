@@ -91,10 +91,17 @@ def with_options(cfg: Config, options: dict[str, object], name: str) -> Config:
         known = explicit(known)
     check_options(cfg, options, known)
     later = {path: value for path, value in options.items() if levels_found(known, path) > levels_found(cfg, path)}
+    says_crop_size = 'crop_size' in cfg.model
     cfg.merge_from_dict({path: value for path, value in options.items() if path not in later})
-    cfg = completed(cfg, name)
-    cfg.merge_from_dict(later)
-    return completed(cfg, name)
+    whole = completed(cfg, name)
+    if 'model.crop_size' in options and not says_crop_size:
+        cfg.model = {key: value for key, value in cfg.model.items() if key != 'crop_size'}
+        if completed(cfg, name).model == whole.model:
+            raise SystemExit(f'{name}: --cfg-options model.crop_size would change nothing, because the config says all '
+                             'that follows from it. Change model.data_preprocessor.size, model.backbone.img_size, '
+                             'model.test_cfg.crop_size and model.test_cfg.stride')
+    whole.merge_from_dict(later)
+    return completed(whole, name)
 
 
 def find_incomplete(config: str) -> Config:
