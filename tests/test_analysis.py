@@ -247,7 +247,8 @@ def test_tool_draws_a_training(tmp_path, monkeypatch, capsys):
     data = tmp_path / 'run/20260101_000000/vis_data'
     data.mkdir(parents=True)
     (data / 'scalars.json').write_text('\n'.join(map(json.dumps, lines((.5, .5), (.6, .4)))))
-    (data / 'config.py').write_text("model = dict(backbone=dict(prompt=dict(type='HardGatedPrompt')))")
+    settings = dict(model=dict(backbone=dict(prompt=dict(type='HardGatedPrompt'))))
+    torch.save(dict(state_dict={}, meta=dict(settings=json.dumps(settings))), tmp_path / 'run/iter_1.pth')
     plot(monkeypatch, tmp_path / 'run', '--out', tmp_path / 'gates.png')
     assert capsys.readouterr().out.startswith('written: ')
     rows = json.loads((tmp_path / 'gates.json').read_text())['rows']
