@@ -56,7 +56,7 @@ def read_events(path: str | Path, start: int = 0) -> tuple[list[dict], int]:
 
     Returns:
         The events in their order, and the number of bytes to begin with next time. A line that is not whole yet is
-        left for then; one that is broken, as a full disk leaves it, is passed over.
+        left for then; one that is no event, or broken, as a full disk leaves it, is passed over.
     """
     with suppress(FileNotFoundError), open(path, 'rb') as file:
         file.seek(start)
@@ -64,7 +64,9 @@ def read_events(path: str | Path, start: int = 0) -> tuple[list[dict], int]:
         events = []
         for line in whole.split(b'\n'):
             with suppress(ValueError):
-                events.append(json.loads(line))
+                event = json.loads(line)
+                if isinstance(event, dict) and isinstance(event.get('event'), str):
+                    events.append(event)
         return events, start + len(whole) + len(newline)
     return [], start
 

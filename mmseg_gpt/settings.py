@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from mmengine.config import Config, ConfigDict
 from mmengine.config.lazy import LazyAttr, LazyObject
 
+TESTED = ('test_dataloader', 'test_evaluator', 'test_cfg')  # settings of a test, beside the model's own test_cfg
+
 
 class ConfigWithClasses(Config):
     """A config in which ``type`` may be a class or a function, whose text has the places they are imported from.
@@ -97,10 +99,30 @@ def look_up(cfg: Config | dict, path: str) -> object:
     return cfg
 
 
+def levels_found(cfg: Config, path: str) -> int:
+    """Returns how many names of a dotted path lead somewhere in a config; all of them, if there is a value there."""
+    here, names = cfg._cfg_dict, path.split('.')
+    for level, name in enumerate(names):
+        if isinstance(here, list) and name.isdigit() and int(name) < len(here):
+            here = here[int(name)]
+        elif isinstance(here, dict) and name in here:
+            here = here[name]
+        else:
+            return level
+    return len(names)
+
+
 def settings_of(cfg: Config) -> str:
     """Returns a config as JSON: classes and functions become their names, and other objects text."""
     plain = cfg._cfg_dict.to_dict()
     return json.dumps(plain, default=lambda value: getattr(value, '__qualname__', None) or repr(value))
+
+
+def protocol_of(cfg: Config) -> dict:
+    """Returns the settings by which a model is tested, as plain types: the data, the metrics and the protocol."""
+    settings = json.loads(settings_of(cfg))
+    model = settings['model'].get('module', settings['model'])  # test-time augmentation wraps it
+    return {key: settings.get(key) for key in TESTED} | dict(model_test_cfg=model.get('test_cfg'))
 
 
 def flatten(value: object, name: str = '') -> dict[str, object]:

@@ -8,6 +8,19 @@ def listed(values: Sequence, most: int = 6) -> str:
     return ', '.join(map(str, values[:most])) + (', ...' if len(values) > most else '')
 
 
+def gist(message: str) -> str:
+    """Returns the line of a message that says why: the first, and what it introduces if it ends in a colon.
+
+    Of a list, that is the first entry, and how many more there are.
+    """
+    first, *rest = [line.strip() for line in message.splitlines() if line.strip()] or ['']
+    if not (first.endswith(':') and rest):
+        return first
+    entries = [line for line in rest if line.startswith('* ')] if rest[0].startswith('* ') else rest[:1]
+    more = f' (and {len(entries) - 1} more)' if len(entries) > 1 else ''
+    return f'{first} {entries[0].removeprefix("* ")}{more}'
+
+
 def duration(seconds: float) -> str:
     """Returns seconds as people say them: ``45 s``, ``3 min 20 s``, ``2 h 5 min``."""
     if seconds >= 2 * 3600:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import MODELS
 
 from mmseg_gpt.analysis import (
     GateReport,
@@ -23,7 +24,8 @@ from mmseg_gpt.analysis import (
     selection_weights,
 )
 from mmseg_gpt.analysis.figures import write_figure
-from mmseg_gpt.analysis.gates import MOVED, history_rows, movement, report_rows, sigmoid
+from mmseg_gpt.analysis.gates import MOVED, has_hard_gates, history_rows, movement, report_rows, sigmoid
+from mmseg_gpt.models import HardGatedPrompt
 
 ROOT = Path(__file__).parents[1]
 
@@ -247,12 +249,21 @@ def test_tool_draws_a_training(tmp_path, monkeypatch, capsys):
     data = tmp_path / 'run/20260101_000000/vis_data'
     data.mkdir(parents=True)
     (data / 'scalars.json').write_text('\n'.join(map(json.dumps, lines((.5, .5), (.6, .4)))))
-    (data / 'config.py').write_text("model = dict(backbone=dict(prompt=dict(type='HardGatedPrompt')))")
+    settings = dict(model=dict(backbone=dict(prompt=dict(type='HardGatedPrompt'))))
+    torch.save(dict(state_dict={}, meta=dict(settings=json.dumps(settings))), tmp_path / 'run/iter_1.pth')
     plot(monkeypatch, tmp_path / 'run', '--out', tmp_path / 'gates.png')
     assert capsys.readouterr().out.startswith('written: ')
     rows = json.loads((tmp_path / 'gates.json').read_text())['rows']
     assert [row['gate'] for row in rows if row['block'] == 3] == [.5, .4]
     assert '<!-- run (hard gates: the -->' in (tmp_path / 'gates.svg').read_text()
+
+
+@pytest.mark.parametrize('kind, hard', [
+    ('HardGatedPrompt', True), ('mmseg_gpt.models.HardGatedPrompt', True), ('GatedPrompt', False), ('Harder', True),
+    ('ShallowPrompt', False), ('Unknown', False)])
+def test_the_class_of_prompts_says_whether_gates_are_hard(monkeypatch, kind, hard):
+    monkeypatch.setitem(MODELS.module_dict, 'Harder', type('Harder', (HardGatedPrompt, ), {}))
+    assert has_hard_gates(dict(prompt=dict(type=kind))) is hard and not has_hard_gates(dict(prompt=None))
 
 
 @pytest.mark.parametrize('make, said', [

@@ -1,6 +1,9 @@
 """mmseg-gpt: what it offers, how it ends, which configs it finds by name, and what is in the wheel."""
 
+import ast
+import importlib
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +98,31 @@ def test_commands_are_shown_as_they_are_typed(monkeypatch):
     assert resources.this_command() == "mmseg-gpt plot-gates 'a b.pth'"
     monkeypatch.setattr(sys, 'argv', ['tools/plot_gates.py', 'a.pth'])
     assert resources.this_command() == 'python tools/plot_gates.py a.pth'
+
+
+@pytest.mark.parametrize('file', sorted((ROOT / 'mmseg_gpt').rglob('*.py')), ids=lambda file: file.stem)
+def test_messages_name_commands_that_an_installed_package_has_too(file):
+    tree = ast.parse(file.read_text())
+    docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    texts = [node.value for node in ast.walk(tree)
+             if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings]
+    notes_in_files = 'made by tools/|Written by tools/'
+    assert not [text for text in texts if re.search(r'tools/\w+\.py', text) and not re.search(notes_in_files, text)]
+
+
+@pytest.mark.parametrize('tool', resources.COMMANDS['Every day'].values())
+def test_everyday_tools_do_not_need_the_laboratory(tool):
+    assert 'mmseg_gpt.lab' not in (resources.TOOLS / f'{tool}.py').read_text()
+
+
+def test_an_installed_package_has_no_documentation_to_publish_in(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(resources.TOOLS))
+    replicate = importlib.import_module('replicate')
+    monkeypatch.setattr(replicate, 'CLONE', Path('site-packages/mmseg_gpt/.mim'))
+    monkeypatch.setattr(sys, 'argv', ['mmseg-gpt replicate', '--publish'])
+    with pytest.raises(SystemExit):
+        replicate.parse_args()
+    assert 'this is an installed package' in capsys.readouterr().err
 
 
 # --- configs by name ------------------------------------------------------------------------------------------------

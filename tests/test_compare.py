@@ -18,7 +18,8 @@ from mmseg_gpt.lab.compare import (
     table,
 )
 from mmseg_gpt.lab.compare_figures import draw_comparison
-from mmseg_gpt.lab.finished import protocol_of, read_run
+from mmseg_gpt.lab.finished import read_run
+from mmseg_gpt.settings import protocol_of
 
 CONFIG = find_config(str(Path(__file__).parents[1] / 'configs/setr_pup_gpt_mae_ade20k.py'))
 LOG = ({'time': 2., 'progress/peak_memory_mib': 100.}, {'time': 4., 'progress/peak_memory_mib': 300.})
@@ -153,7 +154,7 @@ def test_runs_that_cannot_simply_be_compared_are_warned_of(compared, tmp_path):
         'two and crop are not alike in iterations of the tested checkpoint (100 and 50), '
         'model.test_cfg.crop_size.0 (512 and 640), model.test_cfg.crop_size.1 (512 and 640)',
         "of two and gpu, the memory of one is a GPU's, of the other that of a process",
-        f'{old.folder}/metrics.json does not count parameters: test again with tools/test.py']
+        f'{old.folder}/metrics.json does not count parameters: test again with python tools/test.py']
 
 
 def test_other_kinds_of_runs_and_other_settings_under_one_name_are_refused(compared, tmp_path):

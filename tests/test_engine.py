@@ -29,6 +29,48 @@ def test_read_config_sets_the_work_dir_and_options():
         engine.read_config('configs/setr_pup_gtp.py')
 
 
+def test_what_follows_from_an_option_is_changed_as_well():
+    model = engine.read_config(MAIN, ['model.crop_size=(256,256)', 'model.num_classes=19']).model
+    assert model.backbone.img_size == 256 and model.data_preprocessor.size == (256, 256)
+    assert model.test_cfg.crop_size == (256, 256) and model.test_cfg.stride == (170, 170)
+    assert [head.num_classes for head in (model.decode_head, *model.auxiliary_head)] == [19, 19, 19]
+
+
+def test_options_may_name_what_only_the_complete_model_has():
+    model = engine.read_config(MAIN, [
+        'model.backbone.out_indices=(2,5,8,11)', 'model.auxiliary_head.2.loss_decode.loss_weight=0.2',
+        'model.decode_head.in_channels=5', 'model.data_preprocessor.mean=[1,2,3]']).model
+    assert [head.in_index for head in model.auxiliary_head] == [0, 1, 2] and model.decode_head.in_index == 3
+    assert [head.loss_decode.loss_weight for head in model.auxiliary_head] == [.4, .4, .2]
+    assert model.decode_head.in_channels == 5 and model.data_preprocessor.mean == [1, 2, 3]
+
+
+@pytest.mark.parametrize('option, said', [
+    ('vit.arch=large', 'nothing reads such a key'), ('num_classes=19', 'nothing reads such a key'),
+    ('crop_size=(256,256)', 'nothing reads such a key'), ('model.crop_siz=(256,256)', 'is "crop_size" meant'),
+    ('model.auxiliary_head.2.align_corners=True', 'a list of 2'), ('model.decode_head.num_classe=3', '"num_classes"'),
+    ('model.backbone.mean=[1,2]', 'data_preprocessor.mean has 2 entries'),
+    ('model.data_preprocessor.mean=[1,2]', 'data_preprocessor.mean has 2 entries')])
+def test_options_that_change_nothing_or_contradict_others_are_refused(option, said):
+    with pytest.raises(SystemExit, match=said):
+        engine.read_config(MAIN, [option])
+
+
+@pytest.mark.parametrize('option, said', [
+    ('model.crop_size=(256,256)', 'would change nothing'), ('model.num_classes=19', 'leave one of them out')])
+def test_a_complete_config_does_not_take_what_everything_in_it_follows_from(tmp_path, option, said):
+    engine.read_config(MAIN).dump(tmp_path / 'complete.py')
+    with pytest.raises(SystemExit, match=said):
+        engine.read_config(tmp_path / 'complete.py', [option])
+
+
+def test_an_option_may_say_what_a_config_lacks(tmp_path):
+    (tmp_path / 'part.py').write_text(f"_base_ = ['{MAIN}']\nmodel = dict(num_classes=None)")
+    assert engine.read_config(tmp_path / 'part.py', ['model.num_classes=7']).model.decode_head.num_classes == 7
+    with pytest.raises(SystemExit, match='num_classes is missing'):
+        engine.read_config(tmp_path / 'part.py', ['train_cfg.max_iters=7'])
+
+
 def test_resume_path_must_be_there(tmp_path):
     with pytest.raises(SystemExit, match=r'iter_9\.pth'):
         engine.set_resume(Config(dict(work_dir=str(tmp_path))), str(tmp_path / 'iter_9.pth'))

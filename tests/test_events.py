@@ -156,6 +156,7 @@ def end(error: BaseException | None) -> BaseException | None:
     (SampleError('Caught in worker\nTraceback\nSampleError: a.jpg is broken'), 'sample', 'a.jpg is broken'),
     (SystemExit('nothing was started'), 'refused', 'nothing was started'),
     (SystemExit(1), 'refused', 'exit status 1'),
+    (SystemExit(255), 'refused', 'exit status 255'),
     (SystemExit(128 + signal.SIGTERM), 'signal', 'SIGTERM'),
     (KeyboardInterrupt(), 'signal', 'SIGINT'),
     (RuntimeError('CUDA error\nout of memory'), 'crashed', 'out of memory'),
@@ -166,6 +167,12 @@ def test_an_end_is_told_with_its_reason(file, error, code, message):
     assert read_events(file)[0] == [dict(event='stopped', code=code, message=message)]
     in_words = code in ('not-finite', 'checkpoint', 'sample')
     assert (str(raised) == message and isinstance(raised, SystemExit)) if in_words else raised is error
+
+
+@pytest.mark.parametrize('line', ['5', 'null', '"metrics"', '{"done": 3}', '{"event": 3}', '[{"event": "metrics"}]'])
+def test_lines_that_are_no_events_are_passed_over(file, line):
+    file.write_text(f'{line}\n{{"event": "metrics"}}\n')
+    assert read_events(file) == ([dict(event='metrics')], file.stat().st_size)
 
 
 @pytest.mark.parametrize('error', [None, SystemExit(), SystemExit(0)])

@@ -112,7 +112,7 @@ def test_what_is_missing_is_named_with_the_command_that_makes_it(tmp_path):
     (folder / 'metrics_tta.json').unlink()
     for damaged in ('{', '[]', '{}'):
         (folder / 'metrics.json').write_text(damaged)
-        with pytest.raises(ValueError, match=r'metrics\.json is not what tools/test\.py wrote.*test again'):
+        with pytest.raises(ValueError, match=r'metrics\.json is not what python tools/test\.py wrote.*test again'):
             read_run(folder)
     (folder / 'metrics.json').unlink()
     with pytest.raises(ValueError, match=rf'tools/test\.py {folder}/config\.py {folder}/last\.pth --work-dir {folder}'):

@@ -3,13 +3,14 @@
 import csv
 import itertools
 import json
+import os
 import runpy
 import shutil
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from multiprocessing import get_start_method
+from multiprocessing import forkserver, get_start_method
 from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
@@ -38,7 +39,7 @@ from mmseg_gpt.lab.runs import (
 )
 from mmseg_gpt.lab.runs.execute import Attempt
 from mmseg_gpt.lab.runs.processes import Process, start_fork, start_server
-from mmseg_gpt.lab.runs.progress import Progress
+from mmseg_gpt.lab.runs.progress import RunsDisplay
 from mmseg_gpt.lab.runs.record import claim
 from mmseg_gpt.lab.runs.run import pretrained_sha256
 from mmseg_gpt.lab.suite import (
@@ -668,6 +669,11 @@ with open(os.environ['MMSEG_GPT_EVENTS'], 'a') as events:
     print(json.dumps(dict(event='metrics', of=sys.argv[1:])), file=events)
 while 'go' in sys.argv and not os.path.exists('go'): time.sleep(0.05)
 if 'fail' in sys.argv: sys.exit('it went wrong')
+if 'refuse' in sys.argv:
+    message = 'These options are wrong:\\n\\n  * a: is no key\\n  * b: is no key'
+    with open(os.environ['MMSEG_GPT_EVENTS'], 'a') as events:
+        print(json.dumps(dict(event='stopped', code='refused', message=message)), file=events)
+    sys.exit(message)
 if 'wait' in sys.argv: time.sleep(60)
 from beside import VALUE
 print(VALUE, multiprocessing.get_start_method())
@@ -737,7 +743,7 @@ def test_commands_end_with_what_waits_for_them_and_runs_are_left_to_be_gone_on_w
         stop_all(active)
 
     stop_all = loop.stop
-    monkeypatch.setattr(Progress, 'show', show)
+    monkeypatch.setattr(RunsDisplay, 'show', show)
     monkeypatch.setattr(loop, 'stop', stop)
     runs = [Waiting(name, script) for name in ('a', 'b', 'c')]
     with pytest.raises(KeyboardInterrupt):
@@ -746,6 +752,37 @@ def test_commands_end_with_what_waits_for_them_and_runs_are_left_to_be_gone_on_w
     assert [read_record(tmp_path / run.name).get('status') for run in runs] == ['started', 'started', None]
     for run in runs:
         claim(tmp_path / run.name).close()
+
+
+class Passing(Waiting):
+    """A run of the script with one argument."""
+
+    def commands(self, folder: Path) -> Iterator[list[str]]:
+        yield ['python', self.script, self.name]
+
+    def numbers(self, folder: Path) -> dict[str, float]:
+        return {}
+
+
+def test_imports_that_fail_for_all_are_left_to_each_command(script, tmp_path, monkeypatch, capfd):
+    (tmp_path / 'broken_module.py').write_text('raise RuntimeError("out of luck")')
+    monkeypatch.setenv('PYTHONPATH', str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr('mmseg_gpt.lab.runs.processes.IMPORTED', ('broken_module', ))
+    server = forkserver.ForkServer()  # not the one of other tests, which has imported what it needs
+    for name in ('ensure_running', 'connect_to_new_process', 'set_forkserver_preload'):
+        monkeypatch.setattr(forkserver, name, getattr(server, name))
+    runs = [Passing(name, script) for name in ('a', 'b')]
+    run_all(runs, tmp_path / 'runs', jobs=2, forked=True)
+    assert [outcomes(runs, tmp_path / 'runs')[run.name]['status'] for run in runs] == ['finished', 'finished']
+    said = capfd.readouterr()
+    assert 'each imports for itself' in said.out and 'RuntimeError: out of luck' in said.err
+
+
+def test_the_reason_of_a_refused_run_says_what_was_wrong(script, tmp_path):
+    run = Passing('refuse', script)
+    run_all([run], tmp_path)
+    record = read_record(tmp_path / 'refuse')
+    assert (record['code'], record['reason']) == ('refused', 'These options are wrong: a: is no key (and 1 more)')
 
 
 def test_one_after_the_other_or_two_at_once_gives_the_same_records(pretended):

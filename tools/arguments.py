@@ -97,7 +97,7 @@ def add_run_figure_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     parser.add_argument('runs', nargs='*', type=Path, metavar='RUN', help='work directories of trained and tested runs '
                         '(default: the finished runs in --suite)')
     parser.add_argument('--suite', type=Path, default=Path('work_dirs/suite'), metavar='DIR', help='where '
-                        'tools/benchmark_suite.py wrote (default: %(default)s)')
+                        'mmseg-gpt suite wrote (default: %(default)s)')
     add_figure_arguments(parser, out)
 
 

@@ -20,7 +20,7 @@ DRAWN = 32
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog='The loader is that of tools/train.py, which checks and seeds each sample. It is '
+        description=__doc__, epilog='The loader is that of mmseg-gpt train, which checks and seeds each sample. It is '
         'measured in turns with the same loader without checks and seeds. Images per second are medians of the rounds.')
     add_config_arguments(parser)
     parser.add_argument('--workers', type=counts, default='0,1,2,4', metavar='N,N,...',

@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
         parser.add_argument(f'--{what}', nargs='+', default=(), metavar='NAME', help=f'run only these, such as '
                             f'{example}; the table has room for all')
     parser.add_argument('--authors-protocol', action='store_true', help='classification: as the authors\' code, see '
-                        'tools/train.py --help')
+                        'mmseg-gpt train --help')
     add_settings(parser)
     add_suite_arguments(parser, 'work_dirs/suite; tables that have the same runs share them')
     args = parser.parse_args()

@@ -70,11 +70,12 @@ def write(args: argparse.Namespace, compared: list['Compared'], warnings: list[s
     from mmseg_gpt.files import replacing
     from mmseg_gpt.lab import compare
     from mmseg_gpt.lab.compare_figures import draw_comparison
-    from mmseg_gpt.resources import this_command
+    from mmseg_gpt.resources import command_of, this_command
     score = 'tta/mIoU' if args.tta else 'mIoU'
     rows, classes = compare.table(compared), compare.class_differences(compared, score)
     if args.tta and not classes:
-        warnings = [*warnings, 'classes are left out, because not every run was tested with tools/test.py --tta']
+        warnings = [*warnings, 'classes are left out, because not every run was tested with '
+                    f'{command_of("test")} --tta']
     text, command = compare.markdown(rows, warnings), this_command()
     files = [*write_figure(draw_comparison(rows, classes, args.classes), args.out),
              *write_numbers(rows, args.out, command=command, warnings=warnings), args.out.with_suffix('.md')]

@@ -25,7 +25,7 @@ LINEAR = ('model.backbone.prompt=None', 'model.backbone.temperature=False')
 SEED = 0
 
 
-class Preset(NamedTuple):
+class Extent(NamedTuple):
     """How much is done.
 
     Attributes:
@@ -39,21 +39,21 @@ class Preset(NamedTuple):
     options: dict[str, tuple[str, ...]] = {}
 
 
-FULL = Preset(
+FULL = Extent(
     dict(training=1500, validation=100),
     dict(dataset=19, mae=170, untrained=11, adapt=185, test=9, test_tta=27, gates=2, attention=3))
-QUICK = Preset(
+QUICK = Extent(
     dict(training=48, validation=8),
     dict(dataset=10, mae=3, untrained=5, adapt=10, test=3, test_tta=5, gates=2, attention=3),
     dict(mae=('train_dataloader.batch_size=8', 'train_cfg.max_iters=4', 'param_scheduler.0.end=2',
               'param_scheduler.1.begin=2', 'param_scheduler.1.end=4'),
          adapt=('train_dataloader.batch_size=4', 'train_cfg.max_iters=20', 'train_cfg.val_interval=20',
                 'param_scheduler.0.end=20')))
-FULL_SHAPES = Preset(
+FULL_SHAPES = Extent(
     dict(pretraining=400, training=300, test=100),
     dict(dataset=13, pretrain=59, adapt=30, test=2, linear=17, test_linear=2))
 SHORT = ('train_cfg.max_iters=4', 'param_scheduler.0.end=2', 'param_scheduler.1.begin=2', 'param_scheduler.1.end=4')
-QUICK_SHAPES = Preset(
+QUICK_SHAPES = Extent(
     dict(pretraining=4, training=4, test=6),
     dict(dataset=8, pretrain=3, adapt=3, test=2, linear=3, test_linear=2),
     dict(pretrain=SHORT, adapt=SHORT))
@@ -85,7 +85,7 @@ def options(*settings: str) -> list[str]:
     return ['--cfg-options', *settings] if settings else []
 
 
-def make_steps(work_dir: Path, preset: Preset) -> list['Step']:
+def make_steps(work_dir: Path, extent: Extent) -> list['Step']:
     """Returns the commands, in order. Options are only given where they differ from what the configs say."""
     from mmseg_gpt.lab.demo.steps import Step
     from mmseg_gpt.lab.drawn.dataset import image_path
@@ -97,16 +97,16 @@ def make_steps(work_dir: Path, preset: Preset) -> list['Step']:
     once = ['train_cfg.max_iters=1', 'train_cfg.val_interval=1', 'optim_wrapper.optimizer.lr=0']
     commands = [
         ('dataset', 'draw the sample dataset', data / 'manifest.json',
-         python('make_sample_dataset', '--out', data, '--images', preset.images['training'],
-                '--val-images', preset.images['validation'], '--seed', SEED)),
+         python('make_sample_dataset', '--out', data, '--images', extent.images['training'],
+                '--val-images', extent.images['validation'], '--seed', SEED)),
         ('mae', 'pretrain a small ViT on its images, without labels (MAE, mmpretrain)', mae,
          python('train', MAE, '--overwrite', '--work-dir', mae.parent,
-                *options(*train, *preset.options.get('mae', ())))),
+                *options(*train, *extent.options.get('mae', ())))),
         ('untrained', 'how good are untrained prompts and heads? One iteration with learning rate 0', untrained,
          python('train', GPT, '--overwrite', '--work-dir', untrained.parent, *options(*train, *val, *weights, *once))),
         ('adapt', 'freeze the ViT; train gated prompts, temperatures and SETR-PUP heads', adapted,
          python('train', GPT, '--overwrite', '--work-dir', adapted.parent,
-                *options(*train, *val, *weights, *preset.options.get('adapt', ())))),
+                *options(*train, *val, *weights, *extent.options.get('adapt', ())))),
         ('test', 'evaluate on the validation images, single-scale', work_dir / 'test/metrics.json',
          python('test', GPT, adapted, '--work-dir', work_dir / 'test', '--out', work_dir / 'predictions',
                 '--dataset-numbers',
@@ -120,24 +120,24 @@ def make_steps(work_dir: Path, preset: Preset) -> list['Step']:
          python('plot_attention', GPT, adapted, image_path(data, 'validation', 3), '--out',
                 work_dir / 'attention.png')),
     ]
-    return [Step(name, title, command, (output, ), preset.seconds[name]) for name, title, output, command in commands]
+    return [Step(name, title, command, (output, ), extent.seconds[name]) for name, title, output, command in commands]
 
 
-def make_shapes_steps(work_dir: Path, preset: Preset) -> list['Step']:
+def make_shapes_steps(work_dir: Path, extent: Extent) -> list['Step']:
     """Returns the commands for classification, as :func:`make_steps` does for segmentation."""
     from mmseg_gpt.lab.demo.steps import Step
     data, vit = work_dir / 'data', work_dir / 'pretrained/vit.pth'
     moved = work_dir != Path(SHAPES_HOME)
     train, test = ([f'{name}_dataloader.dataset.data_root={data}'] * moved for name in ('train', 'test'))
     weights = [f'model.backbone.init_cfg.checkpoint={vit}'] * moved
-    short = preset.options.get('adapt', ())
+    short = extent.options.get('adapt', ())
     commands = [
         ('dataset', 'draw shapes, and blobs to pretrain on', data / 'manifest.json',
-         python('make_sample_dataset', '--shapes', '--out', data, '--images', preset.images['training'], '--val-images',
-                preset.images['test'], '--pretrain-images', preset.images['pretraining'], '--seed', SEED)),
+         python('make_sample_dataset', '--shapes', '--out', data, '--images', extent.images['training'], '--val-images',
+                extent.images['test'], '--pretrain-images', extent.images['pretraining'], '--seed', SEED)),
         ('pretrain', 'train a small ViT to tell blobs apart, which are none of the shapes', vit,
          python('train', VIT, '--overwrite', '--work-dir', vit.parent,
-                *options(*train, *preset.options.get('pretrain', ()))))]
+                *options(*train, *extent.options.get('pretrain', ()))))]
     for name, tested, title, method in (('adapt', 'test', 'gated prompts, temperatures and a linear head', ()),
                                         ('linear', 'test_linear', 'the linear head alone, for comparison', LINEAR)):
         trained = work_dir / name / 'adapted.pth'
@@ -147,7 +147,7 @@ def make_shapes_steps(work_dir: Path, preset: Preset) -> list['Step']:
                     *options(*train, *test, *weights, *short, *method))),
             (tested, 'evaluate on the test images', work_dir / tested / 'metrics.json',
              python('test', SHAPES, trained, '--work-dir', work_dir / tested, *options(*test, *method)))]
-    return [Step(name, title, command, (output, ), preset.seconds[name]) for name, title, output, command in commands]
+    return [Step(name, title, command, (output, ), extent.seconds[name]) for name, title, output, command in commands]
 
 
 def introduction(work_dir: Path) -> str:
@@ -168,17 +168,17 @@ def main() -> None:
     os.chdir(ROOT)  # the commands are run and shown as from there
     print(f'CPUs: {available_cpus()}\n', flush=True)
     if args.classification:
-        preset, steps = QUICK_SHAPES if args.quick else FULL_SHAPES, make_shapes_steps
+        extent, steps = QUICK_SHAPES if args.quick else FULL_SHAPES, make_shapes_steps
     else:
-        preset, steps = QUICK if args.quick else FULL, make_steps
-    seconds = run_steps(steps(args.work_dir, preset), args.work_dir, args.fresh, forked=True)
+        extent, steps = QUICK if args.quick else FULL, make_steps
+    seconds = run_steps(steps(args.work_dir, extent), args.work_dir, args.fresh, forked=True)
     if args.classification:
         from mmseg_gpt.lab.demo.shapes_report import collect, write_report
-        write_report(args.work_dir, collect(args.work_dir, seconds, SEED), SHAPES, preset.images['test'])
+        write_report(args.work_dir, collect(args.work_dir, seconds, SEED), SHAPES, extent.images['test'])
     else:
         from mmseg_gpt.lab.demo.report import write_report
         from mmseg_gpt.lab.demo.results import collect
-        write_report(args.work_dir, collect(args.work_dir, preset.images, seconds, SEED), preset.images['validation'])
+        write_report(args.work_dir, collect(args.work_dir, extent.images, seconds, SEED), extent.images['validation'])
 
 
 if __name__ == '__main__':

@@ -33,7 +33,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     from mmseg_gpt.lab.suite.figures import draw_and_write  # after the arguments, as importing takes seconds
-    draw_and_write(args, FIGURES[args.by], args.by)
+    draw_and_write(args.runs, args.suite, args.out, FIGURES[args.by], args.by)
 
 
 if __name__ == '__main__':

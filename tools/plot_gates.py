@@ -49,8 +49,11 @@ def follow_training(runs: list[Path], names: list[str]) -> tuple['Figure', list[
     """Draws the figure over the iterations; returns it, its numbers, and a note on each run or None."""
     from mmseg_gpt.analysis.gate_figures import plot_history
     from mmseg_gpt.analysis.gates import has_hard_gates, history_rows, read_history
+    from mmseg_gpt.lab.finished import settings_trained_with
     from mmseg_gpt.lab.scalars import read_scalars
-    histories = [read_history(read_scalars(run)[0], name, has_hard_gates(run)) for run, name in zip(runs, names)]
+    backbones = [settings_trained_with(run).get('model', {}).get('backbone') or {} for run in runs]
+    histories = [read_history(read_scalars(run)[0], name, has_hard_gates(backbone))
+                 for run, name, backbone in zip(runs, names, backbones)]
     return plot_history(histories), [row for h in histories for row in history_rows(h)], [h.note for h in histories]
 
 

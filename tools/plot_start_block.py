@@ -23,7 +23,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     from mmseg_gpt.lab.suite.figures import draw_and_write  # after the arguments, as importing takes seconds
-    draw_and_write(args, 'figure1', 'start')
+    draw_and_write(args.runs, args.suite, args.out, 'figure1', 'start')
 
 
 if __name__ == '__main__':

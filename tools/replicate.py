@@ -37,6 +37,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--publish', action='store_true', help='write the results into docs/replication and '
                         'docs/miniature.md, for those who keep this repository')
     args = parser.parse_args()
+    if args.publish and CLONE.name == '.mim':
+        parser.error('--publish writes into the documentation of a clone of the repository, and this is an installed '
+                     'package')
     home = Path(os.path.abspath(args.out or ROOT / (f'{HOME}_quick' if args.quick else HOME)))
     args.out = home.relative_to(ROOT) if home.is_relative_to(ROOT) else home
     return args

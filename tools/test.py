@@ -52,7 +52,7 @@ def apply_arguments(cfg: 'Config', args: argparse.Namespace) -> None:
         cfg.model = dict(cfg.tta_model, module=cfg.model)
     if args.out and cfg.get('default_scope') == 'mmpretrain':
         raise SystemExit('--out is for label maps; classification has one class for each image, which '
-                         'tools/predict.py --json writes')
+                         'mmseg-gpt predict --json writes')
 
 
 def add_outputs(runner: 'Runner', args: argparse.Namespace) -> 'ConfusionMetric | None':
@@ -124,7 +124,7 @@ def write_metrics(runner: 'Runner', metrics: dict, args: argparse.Namespace,
 
     from mmseg_gpt.analysis.confusion import most_confused, write_confusion
     from mmseg_gpt.events import report
-    from mmseg_gpt.lab.finished import protocol_of
+    from mmseg_gpt.settings import protocol_of
     per_class = {name: iou for metric in runner.test_loop.evaluator.metrics
                  for name, iou in getattr(metric, 'per_class', {}).items()}
     parameters = list(runner.model.parameters())

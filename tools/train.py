@@ -7,8 +7,8 @@ from arguments import TRACKERS, add_config_arguments, add_protocol_arguments, ad
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog='Several GPUs: torchrun --nproc-per-node 8 tools/train.py CONFIG. The batch in the '
-        'config is that of all processes together.')
+        description=__doc__, epilog='Several GPUs: torchrun --nproc-per-node 8 -m mmseg_gpt train CONFIG. The batch '
+        'in the config is that of all processes together.')
     add_config_arguments(parser)
     parser.add_argument('--resume', nargs='?', const=True, default=False, metavar='PATH',
                         help='go on from a checkpoint; without PATH, from the newest in the work directory')

@@ -3,7 +3,6 @@
 import csv
 import functools
 import json
-import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..events import without_nan
 from ..files import replacing
 
 if TYPE_CHECKING:
@@ -138,22 +138,13 @@ def write_numbers(rows: Sequence[dict], path: Path, **facts: object) -> list[Pat
     Raises:
         ValueError: A file cannot be written.
     """
-    rows = finite(rows)
+    rows = without_nan(rows)
     table, everything = path.with_suffix('.csv'), path.with_suffix('.json')
     with writing(table), replacing(table) as unfinished, unfinished.open('w', newline='', encoding='utf-8') as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator='\n')
         writer.writeheader()
         writer.writerows(rows)
     with writing(everything), replacing(everything) as unfinished:
-        content = json.dumps(finite(dict(**facts, rows=rows)), indent=1, allow_nan=False)
+        content = json.dumps(without_nan(dict(**facts, rows=rows)), indent=1, allow_nan=False)
         unfinished.write_text(content + '\n', encoding='utf-8')
     return [table, everything]
-
-
-def finite(value: object) -> object:
-    """Replaces numbers that are not finite, which JSON does not have, by None, in nested data too."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    return [finite(item) for item in value] if isinstance(value, list | tuple) else value

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from mmengine.registry import MODELS
 from torch import Tensor
 
 from ..checkpoints.read import read_file, settings_in, weights_in
+from ..models.prompts import GatedPrompt
 from ..settings import type_name
 
 QUANTITIES = ('gates', 'selection_ratio', 'temperatures')
@@ -192,7 +194,7 @@ def read_gates(state: dict[str, Tensor], name: str, backbone: dict | None = None
     if gates is None and temperatures is None:
         raise ValueError(f'{name} uses none of its gates: no block before the last one has prompts')
     prior = 0. - options.get('gate_init', 10.) if options else None
-    return GateReport(name, gates, temperatures, prior, type_name(options) == 'HardGatedPrompt')
+    return GateReport(name, gates, temperatures, prior, has_hard_gates(backbone))
 
 
 def nan_outside(values: np.ndarray, first: int, end: int) -> np.ndarray:
@@ -241,9 +243,9 @@ def read_history(lines: list[dict], name: str, hard: bool = False) -> GateHistor
     return GateHistory(name, np.array([line['step'] for line in lines]), series, hard)
 
 
-def has_hard_gates(folder: Path) -> bool:
-    """Says whether the run in a work directory trains hard gates, by the text of the config it wrote there."""
-    return any("type='HardGatedPrompt'" in config.read_text() for config in folder.glob('*/vis_data/config.py'))
+def has_hard_gates(backbone: dict) -> bool:
+    """Returns whether a backbone's options are for prompts with hard gates, whose class says so by ``hard``."""
+    return getattr(MODELS.module_dict.get(type_name(backbone.get('prompt'))), 'hard', GatedPrompt.hard)
 
 
 def report_rows(report: GateReport) -> list[dict]:

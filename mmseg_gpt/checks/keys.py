@@ -7,7 +7,7 @@ from difflib import SequenceMatcher
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from ..settings import look_up
+from ..settings import levels_found, look_up
 
 # What Runner.from_cfg and the rest of the stack read at the top level of a config.
 TOP_LEVEL = {*inspect.signature(Runner).parameters, 'custom_imports', 'model_wrapper_cfg', 'compile', 'sync_bn',
@@ -60,20 +60,31 @@ def misspelt_keys(cfg: Config) -> list[str]:
     return problems
 
 
-def check_options(cfg: Config, options: Mapping[str, object]) -> None:
+def check_options(cfg: Config, options: Mapping[str, object], completed: Config | None = None) -> None:
     """Stops at a ``--cfg-options`` that would change nothing, or that cannot be applied.
 
     Args:
         cfg: The config as it is in the file.
         options: Values by dotted path. New names are allowed below the top level, unless they resemble one
             that is there.
+        completed: The config with its model completed, whose settings may be named as well; None for ``cfg``.
 
     Raises:
         SystemExit: the message names each such option.
     """
-    problems = [f'  * {problem}' for path in options if (problem := wrong_option(cfg, path))]
+    completed = completed or cfg
+    problems = [f'  * {problem}' for path in options if (problem := wrong_in_both(cfg, completed, path))]
     if problems:
         raise SystemExit('Nothing was started, because these --cfg-options are wrong:\n\n' + '\n'.join(problems))
+
+
+def wrong_in_both(cfg: Config, completed: Config, path: str) -> str | None:
+    """Says what is wrong with an option that is neither in a config nor in its completed form, if anything is."""
+    top, levels = path.partition('.')[0], len(path.split('.'))
+    is_read = top in completed or top not in cfg  # completing drops variables that only join bases
+    if is_read and levels in (levels_found(cfg, path), levels_found(completed, path)):
+        return None
+    return wrong_option(completed, path) or wrong_option(cfg, path)
 
 
 def wrong_option(cfg: Config, path: str) -> str | None:

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from mmengine.config import Config, DictAction
@@ -15,7 +16,7 @@ from ..checkpoints import CheckpointError
 from ..checks import check_options
 from ..models.complete import explicit
 from ..resources import command_of, find_config_file, nearest_configs
-from ..settings import look_up, with_classes
+from ..settings import levels_found, look_up, with_classes
 from .resume import POINTER, newest_checkpoint
 
 
@@ -32,20 +33,17 @@ def read_config(config: str | Path, options: Sequence[str] = (), work_dir: str |
         authors_protocol: Train and evaluate classification as the authors' code does.
 
     Raises:
-        SystemExit: there is no such config, an option would change nothing, a protocol is not one of this config, or
-            the launcher is 'pytorch' without torchrun.
+        SystemExit: there is no such config, its model cannot be completed, an option would change nothing, a protocol
+            is not one of this config, or the launcher is 'pytorch' without torchrun.
     """
-    cfg, name = find_config(str(config)), Path(config).stem
+    cfg, name = find_incomplete(str(config)), Path(config).stem
     if search_split:
         follow_protocol(cfg, 'search_split')
         name += '_search'
     if authors_protocol:
         follow_protocol(cfg, 'authors_protocol')
         name += '_authors'
-    if options:
-        values = parse_settings(options)
-        check_options(cfg, values)
-        cfg.merge_from_dict(values)
+    cfg = with_options(cfg, parse_settings(options), str(config)) if options else completed(cfg, str(config))
     cfg.work_dir = str(work_dir or cfg.get('work_dir') or Path('work_dirs') / name)
     cfg.launcher = find_launcher(launcher)
     return cfg
@@ -55,7 +53,62 @@ def find_config(config: str) -> Config:
     """Reads a config and completes its model: a file, a config of the package by name, or an experiment by name.
 
     Raises:
-        SystemExit: there is none of these, or it is not a whole config, or a module that it imports is not there.
+        SystemExit: as :func:`find_incomplete` and :func:`completed`.
+    """
+    return completed(find_incomplete(config), config)
+
+
+def completed(cfg: Config, name: str) -> Config:
+    """Returns a copy of a config whose model is complete; ``name`` is what messages call it.
+
+    Raises:
+        SystemExit: a setting is missing and follows from no other, or two contradict each other.
+    """
+    try:
+        return explicit(cfg)
+    except ValueError as error:
+        raise SystemExit(f'{name}: {error}{base_hint(find_config_file(name))}') from error
+
+
+def with_options(cfg: Config, options: dict[str, object], name: str) -> Config:
+    """Returns a config with other settings, and what follows from them.
+
+    Settings are changed before the model is completed; those that only the complete model has, as
+    ``model.auxiliary_head.0.num_convs``, afterwards.
+
+    Args:
+        cfg: A config whose model may be incomplete; it is changed.
+        options: Values by dotted path.
+        name: What messages call the config.
+
+    Raises:
+        SystemExit: an option would change nothing, or as :func:`completed`.
+    """
+    known = cfg.copy()
+    known.merge_from_dict({path: value for path, value in options.items()
+                           if levels_found(cfg, path) == len(path.split('.'))})
+    with suppress(ValueError):  # the other options may say what is missing
+        known = explicit(known)
+    check_options(cfg, options, known)
+    later = {path: value for path, value in options.items() if levels_found(known, path) > levels_found(cfg, path)}
+    says_crop_size = 'crop_size' in cfg.model
+    cfg.merge_from_dict({path: value for path, value in options.items() if path not in later})
+    whole = completed(cfg, name)
+    if 'model.crop_size' in options and not says_crop_size:
+        cfg.model = {key: value for key, value in cfg.model.items() if key != 'crop_size'}
+        if completed(cfg, name).model == whole.model:
+            raise SystemExit(f'{name}: --cfg-options model.crop_size would change nothing, because the config says all '
+                             'that follows from it. Change model.data_preprocessor.size, model.backbone.img_size, '
+                             'model.test_cfg.crop_size and model.test_cfg.stride')
+    whole.merge_from_dict(later)
+    return completed(whole, name)
+
+
+def find_incomplete(config: str) -> Config:
+    """Reads a config as :func:`find_config` does, without what follows from its settings.
+
+    Raises:
+        SystemExit: there is no such config, or it is not a whole one, or a module that it imports is not there.
     """
     if file := find_config_file(config):
         try:
@@ -64,10 +117,7 @@ def find_config(config: str) -> Config:
                 raise SystemExit(f'{config} has no model: it is not a whole config{base_hint(file)}')
         except (ImportError, ValueError) as error:
             raise SystemExit(str(error)) from error
-        try:
-            return explicit(cfg)
-        except ValueError as error:
-            raise SystemExit(f'{config}: {error}{base_hint(file)}') from error
+        return cfg
     name = Path(config).stem
     if not name.startswith('cls_'):
         nearest = nearest_configs(config)
@@ -83,10 +133,10 @@ def find_config(config: str) -> Config:
         raise SystemExit(f'{config}: {error}{hint_for(error)}') from error
 
 
-def base_hint(file: Path) -> str:
+def base_hint(file: Path | None) -> str:
     """Returns what to add to what is said of a file that is no whole config: that it is a base, if it lies there."""
     return ('. It is a base, from which configs inherit, and not a whole config: '
-            f'{command_of("configs")} lists those' if '_base_' in file.resolve().parts else '')
+            f'{command_of("configs")} lists those' if file and '_base_' in file.resolve().parts else '')
 
 
 # What a config imports if it names none of our modules, by its default scope.

@@ -70,7 +70,7 @@ def report_exit(status: str | int | None) -> None:
     """Reports why the tool ends by itself: a message of a check, or 128 and a signal's number; success is no reason."""
     if isinstance(status, str):
         report('stopped', code='refused', message=status)
-    elif status and status > 128:
+    elif status and status - 128 in set(Signals):
         report('stopped', code='signal', message=Signals(status - 128).name)
     elif status:
         report('stopped', code='refused', message=f'exit status {status}')

@@ -41,7 +41,7 @@ def set_precision(cfg: Config, amp: str | None) -> None:
     present = type_name(cfg.optim_wrapper, 'OptimWrapper')
     if present not in ('OptimWrapper', wanted):
         raise SystemExit(f'--amp {amp} cannot replace the optim_wrapper "{present}" of this config')
-    check_device(amp)
+    check_fp16(amp)
     cfg.optim_wrapper.type = wanted
     if amp == 'fp16':
         cfg.optim_wrapper.update(loss_scale='dynamic', dtype='float16')
@@ -59,12 +59,12 @@ def set_test_precision(cfg: Config, amp: str | None) -> None:
     """
     if amp is None:
         return
-    check_device(amp)
+    check_fp16(amp)
     cfg.test_cfg.fp16 = True  # MMEngine's name for autocast, which on a GPU takes the type set here, else bfloat16
     torch.set_autocast_dtype('cuda', dict(bf16=torch.bfloat16, fp16=torch.float16)[amp])
 
 
-def check_device(amp: str) -> None:
+def check_fp16(amp: str) -> None:
     """Raises SystemExit where fp16 is asked for without a GPU."""
     if amp == 'fp16' and get_device() == 'cpu':
         raise SystemExit('--amp fp16 needs a GPU, and none is visible; on a CPU use --amp bf16')

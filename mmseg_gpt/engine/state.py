@@ -9,6 +9,7 @@ from .. import __version__
 from ..adapters import frozen_state, unwrap
 from ..checkpoints import CheckpointError
 from ..checkpoints.plain_types import from_plain
+from ..resources import command_of
 
 
 def state_of(runner: mmengine.runner.Runner, done: dict[str, int], meta: dict, with_optimizer: bool,
@@ -64,7 +65,8 @@ def put_back(runner: mmengine.runner.Runner, checkpoint: dict, filename: str, wi
             scheduler.load_state_dict(state)
     runner.logger.info(f'resumed from {filename} at iteration {runner.iter} (epoch {runner.epoch})')
     if runner.iter >= runner.max_iters:
-        runner.logger.warning(f'this run has done all its {runner.max_iters} iterations; tools/test.py evaluates it')
+        runner.logger.warning(f'this run has done all its {runner.max_iters} iterations; '
+                              f'{command_of("test")} evaluates it')
 
 
 def without_frozen(checkpoint: dict, runner: mmengine.runner.Runner) -> None:

@@ -6,6 +6,7 @@ from statistics import mean
 from typing import NamedTuple
 
 from ..analysis.series import mean_and_std
+from ..resources import command_of
 from ..settings import is_under
 from ..wording import markdown_table
 from .finished import ITERATIONS, FinishedRun, by_seed, differing, in_words
@@ -57,7 +58,8 @@ def check(compared: Sequence[Compared]) -> list[str]:
         if 0 < len(without) < len(runs):
             warnings.append(f'{name} has no mIoU MS, as {", ".join(without)} has no metrics_tta.json')
         if runs[0].parameters is None:
-            warnings.append(f'{runs[0].folder}/metrics.json does not count parameters: test again with tools/test.py')
+            warnings.append(f'{runs[0].folder}/metrics.json does not count parameters: test again with '
+                            f'{command_of("test")}')
     return warnings
 
 

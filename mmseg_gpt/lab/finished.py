@@ -9,12 +9,10 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from mmengine.config import Config
-
 from ..checkpoints.read import read_file, settings_in
 from ..engine.resume import OUTSIDE, POINTER, named_checkpoint
 from ..resources import command_of
-from ..settings import flatten, is_under, settings_of, type_name
+from ..settings import TESTED, flatten, is_under, type_name
 from .scalars import SCALARS, read_scalars
 
 METRICS = {'': 'metrics.json', 'tta/': 'metrics_tta.json'}  # by the prefix that their numbers get
@@ -25,7 +23,6 @@ CIRCUMSTANCES = (*(set(OUTSIDE) - {'load_from'}), 'env_cfg', 'visualizer', 'log_
                  'default_hooks.visualization', 'test_evaluator.output_dir')
 SAVING = tuple(f'default_hooks.checkpoint.{name}' for name in (
     'interval', 'adapter_only', 'max_keep_ckpts', 'filename_tmpl', 'save_optimizer'))
-TESTED = ('test_dataloader', 'test_evaluator', 'test_cfg')  # settings that tools/test.py writes beside the scores
 LOADING = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
 ITERATIONS = 'iterations of the tested checkpoint'
 WATCHING = ('TrackingHook', 'ValidationPicturesHook')  # hooks that change nothing
@@ -76,7 +73,7 @@ def read_run(folder: Path) -> FinishedRun:
     checkpoint = read_file(path)
     settings = settings_in(checkpoint)
     if not settings:
-        raise ValueError(f'{path} does not say with which settings it was trained: it is none of tools/train.py')
+        raise ValueError(f'{path} does not say with which settings it was trained: it is none of {command_of("train")}')
     numbers = {prefix + name: value for prefix, read in metrics.items() for name, value in numbers_in(read).items()}
     if not any(name in numbers for name in SCORES):
         raise ValueError(f'{folder / METRICS[""]} has neither {" nor ".join(SCORES)}, but {", ".join(numbers)}')
@@ -105,20 +102,14 @@ def read_metrics(folder: Path) -> dict[str, dict]:
                 read[prefix] = json.loads((folder / name).read_text(encoding='utf-8'))
                 tested.add(Path(read[prefix]['checkpoint']).name)
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f'{folder / name} is not what tools/test.py wrote ({error!r}): test again') from error
+                raise ValueError(f'{folder / name} is not what {command_of("test")} wrote ({error!r}): test '
+                                 'again') from error
     if '' not in read:
         raise ValueError(f'{folder} has no {METRICS[""]}. {how_to_test(folder)}')
     if len(tested) > 1:
         raise ValueError(f'the tests in {folder} are of different checkpoints, {" and ".join(sorted(tested))}: test '
                          'one of them with and without --tta')
     return read
-
-
-def protocol_of(cfg: Config) -> dict:
-    """Returns what tools/test.py writes beside the scores: the data and the protocol, as plain types."""
-    settings = json.loads(settings_of(cfg))
-    model = settings['model'].get('module', settings['model'])  # test-time augmentation wraps it
-    return {key: settings.get(key) for key in TESTED} | dict(model_test_cfg=model.get('test_cfg'))
 
 
 def as_tested(settings: dict, metrics: Mapping[str, dict]) -> dict:
@@ -144,9 +135,24 @@ def as_tested(settings: dict, metrics: Mapping[str, dict]) -> dict:
     return settings
 
 
+def any_checkpoint(folder: Path) -> Path | None:
+    """Returns a checkpoint of a run, the last if it is known; None where there is none."""
+    return named_checkpoint(folder / POINTER, folder) or next(iter(sorted(folder.glob('*.pth'))), None)
+
+
+def settings_trained_with(folder: Path) -> dict:
+    """Returns the settings of the run in a work directory; empty where it has no checkpoint yet.
+
+    Raises:
+        CheckpointError: its checkpoint is damaged.
+    """
+    path = any_checkpoint(folder)
+    return settings_in(read_file(path)) if path else {}
+
+
 def how_to_test(folder: Path) -> str:
     """Says which command makes metrics.json; or, where nothing has been trained, which one trains."""
-    named = named_checkpoint(folder / POINTER, folder) or next(iter(sorted(folder.glob('*.pth'))), None)
+    named = any_checkpoint(folder)
     if named is None:
         return f'Nor has it a checkpoint: {command_of("train")} CONFIG --work-dir {folder} trains'
     if not settings_in(read_file(named)).get('test_dataloader'):

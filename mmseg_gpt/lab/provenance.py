@@ -4,11 +4,11 @@ import functools
 import platform
 import shutil
 import subprocess
-from pathlib import Path
 
 import torch
 
 from ..environment import cpu_name, installed_versions
+from ..resources import CLONE, HOME
 
 
 @functools.cache
@@ -20,9 +20,13 @@ def made_with() -> dict[str, object]:
 
 
 def commit() -> str | None:
-    """Returns this repository's commit, with '-dirty' where files were changed; None for a copy without its history."""
-    if not shutil.which('git'):
+    """Returns this repository's commit, with '-dirty' where files were changed.
+
+    Returns:
+        None for a copy without its history, as an installed package is, which may lie inside another repository.
+    """
+    if HOME != CLONE or not (CLONE / '.git').exists() or not shutil.which('git'):
         return None
-    said = subprocess.run(['git', 'describe', '--always', '--dirty'], cwd=Path(__file__).parent, capture_output=True,
+    said = subprocess.run(['git', 'describe', '--always', '--dirty'], cwd=CLONE, capture_output=True,
                           text=True, check=False)
     return said.stdout.strip() or None

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 from ..checkpoints.fit import differences
 from ..checkpoints.formats import UPDATE
 from ..checkpoints.read import CheckpointError
+from ..resources import command_of
 from .rotary import Rotation
 from .updates import add_bias_updates, add_bottlenecks, add_lora, rename_old
 from .vit import ALL, Block, VisionTransformer, is_recorded
@@ -258,7 +259,7 @@ def check_complete(vit: GatedPromptViT, state: dict[str, Tensor], prefix: str, *
         where = f' under "{prefix}"' if prefix else ''
         if not any(prefix + name in state for name in vit.vit_state()):
             problems.append('It holds no weight of the ViT itself. If it is an adapter-only checkpoint, test it with '
-                            'tools/test.py, or make it whole: python tools/convert_checkpoint.py '
+                            f'{command_of("test")}, or make it whole: {command_of("convert_checkpoint")} '
                             '--layout as-is --vit PRETRAINED_VIT ADAPTERS.pth WHOLE.pth')
         raise CheckpointError(
             f'the state dict does not fill the backbone: it must hold all {len(wanted)} weights{where}:\n' +

@@ -129,6 +129,8 @@ class GatedPrompt(ShallowPrompt):
         ValueError: the ViT has fewer than 2 blocks, so there is no gate to learn.
     """
 
+    hard = False  # whether a gate is either open or closed when it is used
+
     def __init__(self, *args, gate_init: float = 10., **kwargs) -> None:
         super().__init__(*args, **kwargs)
         if self.num_layers < 2:
@@ -168,6 +170,8 @@ class HardGatedPrompt(GatedPrompt):
     Raises:
         ValueError: ``gumbel_temperature`` is not positive.
     """
+
+    hard = True
 
     def __init__(self, *args, gumbel_temperature: float = 1., **kwargs) -> None:
         super().__init__(*args, **kwargs)

@@ -15,6 +15,7 @@ class Method(NamedTuple):
         title: The name in tables and figures.
         prompt: The type of the prompts; empty for none.
         gates: Whether the prompts have gates, which start at a prior.
+        hard: Whether a gate is either open or closed.
         each_block: Whether each block has prompts of its own.
         temperature: Whether each block learns the temperature of its attention.
         frozen: Whether the pretrained weights stay as they are, so that checkpoints need not hold them.
@@ -25,6 +26,7 @@ class Method(NamedTuple):
     title: str
     prompt: str = ''
     gates: bool = False
+    hard: bool = False
     each_block: bool = False
     temperature: bool = False
     frozen: bool = True
@@ -37,7 +39,8 @@ METHODS = {
     'gpt': Method('Gated Prompt Tuning', 'GatedPrompt', gates=True, temperature=True),
     'gates-only': Method('VPT-shallow + gates', 'GatedPrompt', gates=True),
     'temperatures-only': Method('VPT-shallow + temperatures', 'ShallowPrompt', temperature=True),
-    'hard-gates': Method('Gated Prompt Tuning (hard gates)', 'HardGatedPrompt', gates=True, temperature=True),
+    'hard-gates': Method('Gated Prompt Tuning (hard gates)', 'HardGatedPrompt', gates=True, hard=True,
+                         temperature=True),
     'vpt-shallow': Method('VPT-shallow', 'ShallowPrompt'),
     'vpt-deep': Method('VPT-deep', 'DeepPrompt', each_block=True),
     'bias': Method('Biases only', frozen=False, backbone='BiasTunedViT'),

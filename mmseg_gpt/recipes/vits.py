@@ -46,6 +46,7 @@ VITS = {
     'mocov3-s': ViT('MoCo v3 (ViT-S)', 'mocov3_s', 'mocov3'),
     'supervised': ViT('Supervised', 'supervised_b'),
 }
+SELF_SUPERVISED = ('mae', 'mocov3')  # those in most tables and figures of the paper
 
 
 def settings_of_vit(vit: str) -> dict:

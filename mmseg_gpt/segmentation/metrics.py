@@ -8,6 +8,8 @@ import numpy as np
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 
+from ..resources import command_of
+
 
 @METRICS.register_module()
 class PerClassIoUMetric(IoUMetric):
@@ -35,7 +37,8 @@ class PerClassIoUMetric(IoUMetric):
                 name = Path(sample['img_path']).stem
                 if (other := self.written.setdefault(name, sample['img_path'])) != sample['img_path']:
                     raise ValueError(f'{other} and {sample["img_path"]} would both be {name}.png in {self.output_dir}: '
-                                     'leave output_dir out, and use tools/test.py --out, which keeps subfolders')
+                                     f'leave output_dir out, and use {command_of("test")} --out, which keeps '
+                                     'subfolders')
         super().process(data_batch, data_samples)
 
     def compute_metrics(self, results: list) -> OrderedDict:

@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...recipes.vits import SELF_SUPERVISED
 from .plan import GATES, GPT, PAPER
 
 HOLDS, NOISE, FAILS = 'holds', 'within the noise', 'does not hold'
 LEVEL = 0.05
-SELF_SUPERVISED = ('mae', 'mocov3')
 SINGLE_SCALE_COLUMN, MULTI_SCALE_COLUMN = 'mIoU (SS)', 'mIoU (MS)'  # of the same runs: claims are about the first
 
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ... import resources
 from ...recipes.methods import METHODS, options, tokens_per_set
+from ...recipes.vits import VITS as PRETRAINED
 from ..runs import FINISHED, Run, diverged, format_number, with_settings
 from ..suite.plans import ACCURACY
 
@@ -187,13 +188,13 @@ class Plan:
         """Returns the settings in which a cell's backbone differs from its task's, which has gates and temperatures."""
         gates, method = GATES.get(cell.method), 'gpt' if cell.method in GATES else cell.method
         # Hard gates are open in training as often as not; from the prior of the soft ones, few would ever open.
-        prior = gates.prior if gates else 0. if METHODS[method].prompt == 'HardGatedPrompt' else PRIOR
+        prior = gates.prior if gates else 0. if METHODS[method].hard else PRIOR
         prompts = tokens_per_set(method, self.preset.prompts, DEPTH)
         settings = dict(temperature=False) | options(method, prompts, 0. - prior)
         if settings['prompt']:
             settings['prompt']['_delete_'] = True
-        if cell.task in CLASSIFICATION and cell.vit == 'mocov3':
-            settings['out_type'] = 'cls_token'
+        if cell.task in CLASSIFICATION and PRETRAINED[cell.vit].family == 'mocov3':
+            settings['out_type'] = PRETRAINED[cell.vit].out_type
         return dict(settings, init_cfg=dict(checkpoint=str(self.runs / f'pretrain_{cell.vit}' / 'vit.pth')))
 
     def run(self, cell: Adaptation, rates: Rates) -> Run:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from ... import __version__
 from ...analysis.gates import MOVED, GateReport, read_checkpoint, selection_ratio
+from ...resources import command_of
 from ..runs import FAILED, FINISHED, Run, diverged, outcomes, trained_checkpoint
 from ..suite.plans import Table
 from ..suite.tables import measured, rows_of
@@ -12,7 +13,7 @@ from .claims import claims_of
 from .plan import SEARCH_SEED, Adaptation, Chosen, Plan, score
 from .tables import tables_of, with_seeds
 
-COMMAND = 'python tools/replicate.py'
+COMMAND = command_of('replicate')
 
 
 def gather(plan: Plan) -> dict:

@@ -8,6 +8,7 @@ from typing import TextIO
 
 from ... import __version__
 from ...events import read_events
+from ...wording import gist
 from ..provenance import made_with
 from .processes import Start
 from .record import EVENTS, FAILED, FINISHED, LOG, STARTED, read_record, write_record
@@ -90,7 +91,7 @@ class Attempt:
         if status in STOPPED or (self.stopped and self.stopped['code'] == 'signal'):
             raise KeyboardInterrupt
         if self.stopped:
-            return RunFailed(self.stopped['code'], self.stopped['message'].partition('\n')[0])
+            return RunFailed(self.stopped['code'], gist(self.stopped['message']))
         if status < 0:
             return RunFailed('killed', f'ended by signal {-status} ({signal.strsignal(-status)})')
         with (self.folder / LOG).open('rb') as log:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .execute import Attempt
 from .processes import start_fork, start_process, start_server
-from .progress import Progress
+from .progress import RunsDisplay
 from .record import FINISHED, claim, is_done, outcomes, read_record
 from .run import Runnable
 
@@ -40,11 +40,12 @@ def run_all(runs: Sequence[Runnable], home: Path, *, title: str = 'runs', jobs: 
     known = outcomes(runs, home)
     left = deque(run for run in runs if not is_done(known.get(run.name, {}), again))
     print(f'{title}: {len(runs) - len(left)} of {len(runs)} done before', flush=True)
-    if forked and left:
-        start_server(jobs)
+    if forked and left and not start_server(jobs):
+        print('importing for all commands at once failed, as printed above: each imports for itself', flush=True)
+        forked = False
     start = start_fork if forked else partial(start_process, jobs)
     active: list[Attempt] = []
-    with Progress(runs, list(left), known, jobs) as progress:
+    with RunsDisplay(runs, list(left), known, jobs) as progress:
         try:
             while left or active:
                 ended = [attempt for attempt in active if attempt.advance()]

@@ -62,20 +62,29 @@ def start_process(jobs: int, command: Sequence[str], log: Path, reports: Path, l
                                 env={**environment(jobs), events.VARIABLE: str(reports.absolute())})
 
 
-def start_server(jobs: int) -> None:
+def start_server(jobs: int) -> bool:
     """Starts the process of which forks are made, unless it runs. It imports torch and OpenMMLab's packages once.
 
     It must have no CUDA context, which forks could not use: PYTORCH_NVML_BASED_CUDA_CHECK lets it see whether there is
     a GPU without one.
+
+    Returns:
+        Whether it works; it does not where an import fails otherwise than by an ImportError.
     """
     get_context('forkserver').set_forkserver_preload(list(IMPORTED))
     before = dict(os.environ)
     os.environ.update(environment(jobs), PYTORCH_NVML_BASED_CUDA_CHECK='1')
     try:
         forkserver.ensure_running()
+        first = get_context('forkserver').Process(target=int)  # starts when the imports are done
+        first.start()
+        first.join()
+    except (EOFError, OSError):  # the server has ended
+        return False
     finally:
         os.environ.clear()
         os.environ.update(before)
+    return True
 
 
 def start_fork(command: Sequence[str], log: Path, reports: Path, lock: TextIO) -> Process:

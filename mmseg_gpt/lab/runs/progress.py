@@ -62,7 +62,7 @@ class Display:
             self.say(text)
 
 
-class Progress(Display):
+class RunsDisplay(Display):
     """Shows runs that are carried out, and the time left for all.
 
     Args:

@@ -1,6 +1,5 @@
 """Figures 1, 6, 7 and 8, of what a suite or runs that were made one by one have measured."""
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -89,11 +88,13 @@ def of_runs(folders: Sequence[Path], by: str) -> Filled:
     return Filled(table, points, notes)
 
 
-def draw_and_write(args: argparse.Namespace, name: str, by: str) -> None:
+def draw_and_write(runs: Sequence[Path], suite: Path, out: Path, name: str, by: str) -> None:
     """Draws and writes a figure for a tool, and prints notes and the names of the files.
 
     Args:
-        args: With ``runs``, ``suite`` and ``out``.
+        runs: Work directories; empty for the runs of a suite.
+        suite: The suite's folder.
+        out: Where the figure goes.
         name: As for :func:`of_suite`.
         by: As for :func:`of_runs`.
 
@@ -102,9 +103,9 @@ def draw_and_write(args: argparse.Namespace, name: str, by: str) -> None:
     """
     with errors_in_words():
         try:
-            table, points, notes = of_runs(args.runs, by) if args.runs else of_suite(name, args.suite)
-            files = [*write_figure(draw(table, points), args.out), *write_numbers(
-                [point._asdict() for point in points], args.out, title=table.title,
+            table, points, notes = of_runs(runs, by) if runs else of_suite(name, suite)
+            files = [*write_figure(draw(table, points), out), *write_numbers(
+                [point._asdict() for point in points], out, title=table.title,
                 command=this_command(), notes=notes)]
         except ValueError as error:
             raise SystemExit(str(error)) from error

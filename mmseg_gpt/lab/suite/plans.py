@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from ...recipes.methods import METHODS, tokens_per_set
 from ...recipes.tasks import ADE20K, TASKS
-from ...recipes.vits import VITS
+from ...recipes.vits import SELF_SUPERVISED, VITS
 from ...resources import CONFIGS
 from ..runs import Run, with_settings
 from .printed import GROUPS_OF_FIGURE_6, GROUPS_OF_VTAB, MIOU
@@ -15,7 +15,6 @@ FGVC = tuple(task for task, known in TASKS.items() if known.group == 'fgvc')
 VTAB = tuple(task for task, known in TASKS.items() if known.group != 'fgvc')
 GROUPS = ('natural', 'specialized', 'structured')  # of VTAB-1K
 COMPARED = ('vpt-shallow', 'vpt-deep', 'gpt')  # in most tables of the paper
-SELF_SUPERVISED = ('mae', 'mocov3')
 ACCURACY = 'accuracy/top1'
 BLOCK, PROMPTS = 'first block with prompts', 'prompts in all'
 
