@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 from test_configs import HEADS, build
 from test_heads import small
 from torch import Tensor, nn
@@ -136,10 +136,11 @@ def test_an_exported_segmentor_is_the_segmentor(head, backbone, whole, tmp_path)
 def test_an_exported_classifier_is_the_classifier():
     pytest.importorskip('mmpretrain')
     arch = dict(embed_dims=24, num_layers=3, num_heads=2, mlp_ratio=2)
-    model = MODELS.build(dict(
-        type='mmpretrain.ImageClassifier', head=dict(type='mmpretrain.LinearClsHead', in_channels=24, num_classes=5),
-        backbone=dict(type='GatedPromptViT', arch=arch, img_size=32, patch_size=8, out_type='cls_token',
-                      prompt=STRATEGIES[3], temperature=True))).eval()
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(dict(
+            type='ImageClassifier', head=dict(type='LinearClsHead', in_channels=24, num_classes=5),
+            backbone=dict(type='GatedPromptViT', arch=arch, img_size=32, patch_size=8, out_type='cls_token',
+                          prompt=STRATEGIES[3], temperature=True))).eval()
     program = export(model, (draw(2, 3, 32, 32), ), dynamic_shapes=dict(inputs={0: BATCH}))
     images = draw(5, 3, 32, 32)
     assert_same((program.module()(images), ), (model(images), ), 1e-5)

@@ -484,6 +484,7 @@ if __name__ == '__main__':
 '''
 
 
+@pytest.mark.slow
 def test_a_tiny_replication_is_interrupted_and_goes_on(tmp_path):
     script, out = tmp_path / 'tiny.py', tmp_path / 'out'
     script.write_text(TINY.format(root=str(ROOT), out=str(out)))
