@@ -19,6 +19,9 @@ class PerClassIoUMetric(IoUMetric):
     ``mmseg.evaluation.IoUMetric``, whose ``output_dir`` names label maps by the last part of the image's path, and
     numbers classes as the dataset does; ``tools/test.py --out`` keeps subfolders.
 
+    Args:
+        **options: Arguments of ``mmseg.evaluation.IoUMetric``.
+
     Raises:
         ValueError: from ``process``, if two images would have one label map in ``output_dir``; from ``evaluate``, if
             all pixels of all images are ignored: mmsegmentation's mIoU is nan then.

@@ -18,11 +18,10 @@ class AtomicCheckpointHook(CheckpointHook):
     MMEngine 0.10.7 removes first, so that a run killed while saving can lose every checkpoint it had.
 
     Args:
-        *args: Arguments of ``mmengine.hooks.CheckpointHook``.
         adapter_only: Leave the frozen ViT out of checkpoints. What is left are prompts, gates, temperatures and heads,
             and the optimizer's state of them. To load them the pretrained file is needed again, see
             :mod:`mmseg_gpt.adapters`.
-        **kwargs: Further arguments of ``mmengine.hooks.CheckpointHook``. ``out_dir`` must be a local folder.
+        **kwargs: The other arguments of ``mmengine.hooks.CheckpointHook``. ``out_dir`` must be a local folder.
 
     Raises:
         ValueError: ``out_dir`` is not a local folder, or ``adapter_only`` is used together with EMAHook.
