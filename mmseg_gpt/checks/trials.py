@@ -2,6 +2,7 @@
 
 import copy
 import sys
+import warnings
 from collections.abc import Iterator
 from inspect import getattr_static
 from itertools import islice
@@ -79,7 +80,9 @@ def loss_problem(settings: dict, head: dict) -> str | None:
     """Says why a loss cannot be computed for the classes of a head, or would teach nothing."""
     channels = head.get('out_channels') or head['num_classes']
     try:
-        loss = MODELS.build(copy.deepcopy(settings))
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # the run's own loss warns of the same
+            loss = MODELS.build(copy.deepcopy(settings))
     except Exception as error:
         return f'cannot be built: {error_line(error)}'
     for name in ('class_weight', 'alpha'):
