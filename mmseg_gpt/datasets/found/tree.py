@@ -1,0 +1,146 @@
+"""The files of a folder, and what the names of the folders that they are in say of them."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import NamedTuple
+
+from ..left_out import READ, UNREAD
+from .names import meanings_of
+from .types import FoundError
+
+ARRAYS = frozenset(('.npy', '.mat'))
+LISTS = frozenset(('.txt', '.csv', '.tsv', '.lst'))
+POLYGONS = frozenset(('.json', '.xml', '.txt'))
+# Folders and files that systems and tools leave behind; hidden ones are left out too.
+LITTER = frozenset(('__macosx', '@eadir', '$recycle.bin', 'system volume information', '__pycache__', 'thumbs.db'))
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder with files.
+
+    Attributes:
+        path: Its absolute path.
+        shown: Its path below the root, as messages show it.
+        role: 'image', 'mask', 'other' or None, by the names of it and the folders above it.
+        split: 'train', 'val', 'test' or None, by these names.
+        rest: The names, in lower case, that say neither: those of a scene, a video or a class.
+    """
+    path: str
+    shown: str
+    role: str | None = None
+    split: str | None = None
+    rest: tuple[str, ...] = ()
+
+
+class File(NamedTuple):
+    """A file in a folder; the stem is its name without its suffix, the suffix in lower case with a dot."""
+    folder: Folder
+    name: str
+    stem: str
+    suffix: str
+
+    @property
+    def path(self) -> Path:
+        return Path(self.folder.path, self.name)
+
+    @property
+    def shown(self) -> str:
+        """Its path below the root."""
+        return self.name if self.folder.shown == '.' else f'{self.folder.shown}/{self.name}'
+
+
+@dataclass
+class Tree:
+    """The files below a root.
+
+    Attributes:
+        root: An absolute path.
+        pictures: Images and arrays, by name.
+        others: All other files.
+        broken: Paths of links that lead nowhere.
+    """
+    root: Path
+    pictures: list[File] = field(default_factory=list)
+    others: list[File] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
+
+    def suffixes(self) -> str:
+        """Counts the suffixes of all files, the commonest first."""
+        counts = Counter(file.suffix or 'no suffix' for file in (*self.pictures, *self.others))
+        return ', '.join(f'{suffix} ({count:,})' for suffix, count in counts.most_common(5)) or 'nothing'
+
+
+def read_tree(root: Path) -> Tree:
+    """Lists all files below a folder but hidden ones, and follows links.
+
+    Raises:
+        FoundError: it is not a folder, or has no files.
+    """
+    if not root.is_dir():
+        raise FoundError(f'{root} is ' + ('not a folder' if root.exists() else 'not there') + ': give a folder of images')
+    tree, listed = Tree(root), []
+    for place, names, broken in walk(str(root), ()):
+        listed.append((place, names))
+        tree.broken += broken
+    for folder, names in zip(understood([place for place, _ in listed], str(root)), (names for _, names in listed)):
+        for name in sorted(names):
+            stem, suffix = os.path.splitext(name)
+            file = File(folder, name, stem, suffix.lower())
+            (tree.pictures if file.suffix in READ | UNREAD | ARRAYS else tree.others).append(file)
+    if not listed:
+        raise FoundError(f'{root} has no files that are not hidden')
+    return tree
+
+
+def walk(place: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, list[str], list[str]]]:
+    """Yields each folder that has files, with their names and the paths of broken links.
+
+    Args:
+        place: The folder to begin with.
+        above: The device and number of each folder above it: a link to one of these is not followed.
+    """
+    status = os.stat(place)
+    if (here := (status.st_dev, status.st_ino)) in above:
+        return
+    files, folders, broken = [], [], []
+    with os.scandir(place) as entries:
+        for entry in entries:
+            if entry.name.startswith('.') or entry.name.lower() in LITTER:
+                continue
+            kind = folders if entry.is_dir() else files if entry.is_file() else broken
+            kind.append(entry.path if kind is broken else entry.name)
+    if files or broken:
+        yield place, files, broken
+    for name in sorted(folders):
+        yield from walk(os.path.join(place, name), (*above, here))
+
+
+def understood(places: list[str], root: str) -> list[Folder]:
+    """Says what the names of folders tell of their files. What all of them have in common tells nothing."""
+    paths = [() if place == root else tuple(os.path.relpath(place, root).split(os.sep)) for place in places]
+    common = len(os.path.commonprefix(paths)) if len(paths) > 1 else 0
+    meanings = meanings_of({part for path in paths for part in path})
+    # A folder of images and of masks is neither: 'road_seg' with 'img' and 'ann' below it.
+    with_images = {path[:i] for path in paths for i in range(len(path)) if meanings[path[-1]].role == 'image'}
+    with_masks = {path[:i] for path in paths for i in range(len(path)) if meanings[path[-1]].role == 'mask'}
+    neutral = with_images & with_masks
+    folders = []
+    for place, path in zip(places, paths):
+        parts = [(part, meanings[part], path[:i + 1]) for i, part in enumerate(path) if i >= common]
+        roles = [meaning.role for _, meaning, here in parts if here not in neutral]
+        splits = [meaning.split for _, meaning, _ in parts if meaning.split]
+        rest = tuple(part.lower() for part, meaning, _ in parts if not (meaning.role or meaning.split))
+        role = next((role for role in ('mask', 'other') if role in roles), 'image' if 'image' in roles else None)
+        folders.append(Folder(place, '/'.join(path) or '.', role, splits[-1] if splits else None, rest))
+    return folders
+
+
+def select(files: list[File], pattern: str) -> list[File]:
+    """Returns the files whose name, or path below the root, fits a pattern such as '*_mask.png' or 'labels/*'."""
+    pattern = pattern.removeprefix('./')
+    return [file for file in files if fnmatch(file.shown, pattern) or fnmatch(file.name, pattern)]
