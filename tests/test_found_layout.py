@@ -83,7 +83,8 @@ LAYOUTS = {
               'val/Semantic_masks/images/P0009_instance_color_RGB.png', dict(train=4, val=1), 'val/images/P0009.png',
               'val/Semantic_masks/images/P0009_instance_color_RGB.png'),
     'Potsdam': ('2_Ortho_RGB/top_potsdam_2_{10..14}_RGB.tif 5_Labels_all/top_potsdam_2_{10..14}_label.tif',
-                dict(train=4, val=1), '2_Ortho_RGB/top_potsdam_2_12_RGB.tif', '5_Labels_all/top_potsdam_2_12_label.tif'),
+                dict(train=4, val=1), '2_Ortho_RGB/top_potsdam_2_12_RGB.tif',
+                '5_Labels_all/top_potsdam_2_12_label.tif'),
     'DRIVE': ('DRIVE/training/images/{21..25}_training.tif DRIVE/training/1st_manual/{21..25}_manual1.gif '
               'DRIVE/training/mask/{21..25}_training_mask.gif DRIVE/test/images/{01..2}_test.tif '
               'DRIVE/test/1st_manual/{01..2}_manual1.gif DRIVE/test/2nd_manual/{01..2}_manual2.gif '
@@ -102,8 +103,8 @@ LAYOUTS = {
     'LabelMe folders': ('a{1..4}_json/img.png a{1..4}_json/label.png a{1..4}_json/label_viz.png', dict(train=3, val=1),
                         'a2_json/img.png', 'a2_json/label.png'),
     'labelme2voc': ('JPEGImages/{1..4}.jpg SegmentationClassPNG/{1..4}.png SegmentationClass/{1..4}.npy '
-                    'SegmentationClassVisualization/{1..4}.jpg class_names.txt', dict(train=3, val=1), 'JPEGImages/2.jpg',
-                    'SegmentationClassPNG/2.png'),
+                    'SegmentationClassVisualization/{1..4}.jpg class_names.txt', dict(train=3, val=1),
+                    'JPEGImages/2.jpg', 'SegmentationClassPNG/2.png'),
     'Massachusetts roads': ('tiff/train/{1..3}.tiff tiff/train_labels/{1..3}.tif tiff/val/4.tiff tiff/val_labels/4.tif',
                             dict(train=3, val=1), 'tiff/val/4.tiff', 'tiff/val_labels/4.tif'),
     'sat and map': ('sat/{1..4}.jpg map/{1..4}.png', dict(train=3, val=1), 'sat/2.jpg', 'map/2.png'),
@@ -163,7 +164,8 @@ LISTS = {
         dict(train=2, val=1)),
     'a header, commas, suffixes and spaces': (
         ['im/a {1..4}.png', 'gt/a {1..4}.png'],
-        {'lists/train.csv': 'image,mask\nim/a 1.png,gt/a 1.png\nim/a 3.png,gt/a 3.png', 'lists/valid.csv': 'image\na 2\n'},
+        {'lists/train.csv': 'image,mask\nim/a 1.png,gt/a 1.png\nim/a 3.png,gt/a 3.png',
+         'lists/valid.csv': 'image\na 2\n'},
         dict(train=2, val=1)),
     'names that tell more than one split': (
         'images/{1..4}.png masks/{1..4}.png', {'train.txt': '1\n2\n', 'val.txt': '2\n3\n'}, dict(train=1, val=2)),
@@ -212,7 +214,8 @@ REFUSED = {
                               '--images 2_Ortho_RGB'),
     'two masks of an image': ('stare-images/im000{1..3}.ppm labels-ah/im000{1..3}.ah.ppm labels-vk/im000{1..3}.vk.ppm',
                               r"--masks '\*labels-ah/\*' or --masks '\*labels-vk/\*'"),
-    'one mask an object': ('im/{1..3}.png gt/1_mask_0.png gt/1_mask_1.png gt/2_mask_0.png', 'gt/1_mask_0.png.*one mask'),
+    'one mask an object': ('im/{1..3}.png gt/1_mask_0.png gt/1_mask_1.png gt/2_mask_0.png',
+                           'gt/1_mask_0.png.*one mask'),
     'two folders that say nothing': ('foo/{1..3}.png bar/{1..3}.png', '--images .* --masks '),
     'same name, and nothing else': ('{1..3}.png {1..3}.tif', r"--masks '\*\.(tif|png)'"),
     'one image': ('images/1.jpg masks/1.png', '1 image with a mask.*add images to'),
@@ -246,7 +249,7 @@ def test_options_say_where_images_and_masks_are(tmp_path, monkeypatch):
         assert counts(found) == dict(train=2, val=1)
     monkeypatch.chdir(tmp_path)
     assert masks_of(find_pairs(images='stare-images', masks='labels-vk')).items() >= of_image.items()
-    with pytest.raises(FoundError, match='labels-xx.*is not a folder'):
+    with pytest.raises(FoundError, match=r'labels-xx.*is not a folder'):
         find_pairs(tmp_path, masks='labels-xx')
     with pytest.raises(FoundError, match=r"fits --masks '\*.gif'; there are: .ppm \(9\)"):
         find_pairs(tmp_path, masks='*.gif')
@@ -311,15 +314,15 @@ def test_copies_of_test_images_are_not_trained_on(tmp_path):
 
 @pytest.mark.parametrize('name, role, split', [
     ('trainannot', 'mask', 'train'), ('JPEGImages', 'image', None), ('SegmentationClass', 'mask', None),
-    ('leftImg8bit', 'image', None), ('labelsTs', 'mask', 'test'), ('with_mask', None, None), ('train2017', None, 'train'),
-    ('MT_Blowhole', None, None), ('visualization', 'other', None), ('groundtruth', 'mask', None)])
+    ('leftImg8bit', 'image', None), ('labelsTs', 'mask', 'test'), ('with_mask', None, None),
+    ('train2017', None, 'train'), ('MT_Blowhole', None, None), ('visualization', 'other', None), ('groundtruth', 'mask', None)])
 def test_names_of_folders(name, role, split):
     assert meaning_of(name)[:2] == (role, split)
 
 
 @pytest.mark.parametrize('stem, core, role', [
     ('a_0294_gtFine_labelIds', 'a_0294', 'mask'), ('a_leftImg8bit', 'a', 'image'), ('21_manual1', '21', 'mask'),
-    ('Image_01L_1stHO', '01l', 'mask'), ('mask__image_jewar_002', 'jewar_002', 'mask'), ('tile_x_12', 'tile_x_12', None),
-    ('ann_dir__g1', 'g1', 'mask'), ('mask001', '001', 'mask'), ('city_color_mask', 'city_color', 'mask')])
+    ('Image_01L_1stHO', '01l', 'mask'), ('mask__image_jewar_002', 'jewar_002', 'mask'),
+    ('tile_x_12', 'tile_x_12', None), ('ann_dir__g1', 'g1', 'mask'), ('mask001', '001', 'mask'), ('city_color_mask', 'city_color', 'mask')])
 def test_names_of_files(stem, core, role):
     assert core_of(stem) == (core, role)

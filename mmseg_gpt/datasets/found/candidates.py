@@ -212,8 +212,8 @@ def by_twin_folders(files: Sequence[File]) -> Candidates:
         named = images[0].folder.role == 'image' and masks[0].folder.role is None
         if only_photos or named or all(file.suffix in ARRAYS for file in masks):
             return Candidates(images, masks, 'twin folders')
-    raise FoundError(f'the folders {first} and {second} have files of the same names; say which has the images and which '
-                     f'the masks, as --images {first} --masks {second}')
+    raise FoundError(f'the folders {first} and {second} have files of the same names; say which has the images and '
+                     f'which the masks, as --images {first} --masks {second}')
 
 
 def twin_folders(files: Sequence[File]) -> tuple[tuple[str, list[File]], ...] | None:
@@ -230,8 +230,8 @@ def twin_folders(files: Sequence[File]) -> tuple[tuple[str, list[File]], ...] | 
                 names[path[depth]][path[:depth] + path[depth + 1:], core_of(file.stem)[0]] = file
         if len(names) > 30:
             continue
-        twins = [(first, second) for first, second in combinations(names, 2)
-                 if len(names[first].keys() & names[second].keys()) >= ENOUGH * min(len(names[first]), len(names[second]))]
+        twins = [pair for pair in combinations(names.items(), 2)
+                 if len(pair[0][1].keys() & pair[1][1].keys()) >= ENOUGH * min(len(files) for _, files in pair)]
         if len(twins) == 1:
-            return tuple((name, list(names[name].values())) for name in twins[0])
+            return tuple((name, list(files.values())) for name, files in twins[0])
     return None

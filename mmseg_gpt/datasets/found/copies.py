@@ -41,8 +41,8 @@ def without_copies(splits: Mapping[str, Sequence[Sample]]) -> tuple[dict[str, li
         names = '; '.join(f'{copy.image} is {copy.other}' for copy in same[:SHOWN])
         names += f'; and {len(same) - SHOWN:,} more' if len(same) > SHOWN else ''
         then = ': they are left out of training' if first == 'train' else ''
-        notes.append(f'{len({copy.image for copy in same}):,} images of the split {first} are in {second} too, byte for '
-                     f'byte{then}. {names}')
+        notes.append(f'{len({copy.image for copy in same}):,} images of the split {first} are in {second} too, byte '
+                     f'for byte{then}. {names}')
     kept = {split: [sample for sample in samples if split != 'train' or sample[0] not in left_out]
             for split, samples in splits.items()}
     if splits.get('train') and not kept['train']:

@@ -6,14 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ...wording import listed
-from ..left_out import UNREAD
 from .candidates import Candidates, look, look_at_given, without
 from .copies import without_copies
 from .lists import Lists, read_lists
 from .matching import choose_masks
 from .polygons import no_masks
 from .splits import make_split
-from .tree import ARRAYS, File, Tree, read_tree
+from .tree import File, Tree, read_tree
 from .types import Found, FoundError, Pair
 
 SHOWN = 3
@@ -51,7 +50,8 @@ def find_pairs(folder: str | Path | None = None, *, images: str | Path | None = 
     lists = read_lists(tree, found.images, found.masks)
     mask_of.update(lists.masks)
     by_split, by_lists = split_up(found.images, mask_of, lists)
-    notes += leftovers(tree, found, [mask for mask in matches.alone if mask not in lists.masks.values()], mask_of, by_split)
+    alone = without(matches.alone, lists.masks.values())
+    notes += leftovers(tree, found, alone, mask_of, by_split)
     splits, said = with_validation(as_pairs(by_split, mask_of), val, seed)
     splits, copies = without_copies(splits)
     layout = describe(found, mask_of) + (f'; {by_lists}' if by_lists else '')
@@ -77,7 +77,8 @@ def split_up(images: Sequence[File], mask_of: MaskOf, lists: Lists) -> tuple[dic
     if not lists.splits:
         return dict(splits), ''
     named = {image for of_split in lists.splits.values() for image in of_split}
-    return {**lists.splits, UNLISTED: [image for image in images if image not in named]}, f'the splits are those of {files}'
+    unlisted = [image for image in images if image not in named]
+    return {**lists.splits, UNLISTED: unlisted}, f'the splits are those of {files}'
 
 
 def leftovers(tree: Tree, found: Candidates, alone: Sequence[File], mask_of: MaskOf,
@@ -122,7 +123,8 @@ def as_pairs(by_split: Mapping[str | None, Sequence[File]], mask_of: MaskOf) -> 
     return pairs
 
 
-def with_validation(pairs: dict[str | None, list[Pair]], val: float, seed: int) -> tuple[dict[str, list[Pair]], list[str]]:
+def with_validation(pairs: Mapping[str | None, list[Pair]], val: float,
+                    seed: int) -> tuple[dict[str, list[Pair]], list[str]]:
     """Returns the splits 'train', 'val' and perhaps 'test', and sentences on what was made up.
 
     Raises:

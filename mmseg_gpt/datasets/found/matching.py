@@ -11,7 +11,7 @@ from .tree import ARRAYS, PICTURES, File
 from .types import FoundError
 
 SHOWN = 3
-# Where a mask may lie that belongs to an image: in a folder of the same split and scene, of the same scene, or anywhere.
+# Where the mask of an image may lie: in a folder of the same split and scene, of the same scene, or anywhere.
 LEVELS = ('split and scene', 'scene', 'anywhere')
 
 
@@ -159,8 +159,8 @@ def several_masks(image: File, masks: Sequence[File]) -> FoundError:
     """Makes the error of an image with several masks."""
     patterns = ' or '.join(f"--masks '{pattern}'" for pattern in dict.fromkeys(
         pattern_of(mask, masks) for mask in masks[:SHOWN]))
-    return FoundError(f'several masks fit the image {image.shown}: {listed([mask.shown for mask in masks], SHOWN)}. Say '
-                      f'which to take, {patterns}; or, if each shows a part of the labels, make one mask of them first')
+    return FoundError(f'several masks fit the image {image.shown}: {listed([mask.shown for mask in masks], SHOWN)}. '
+                      f'Say which to take, {patterns}; or, if each shows a part of the labels, make one mask of them')
 
 
 def pattern_of(mask: File, masks: Sequence[File]) -> str:

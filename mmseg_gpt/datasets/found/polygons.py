@@ -23,9 +23,9 @@ def no_masks(tree: Tree, images: Sequence[File], masks: Sequence[File]) -> Found
                           f'name. Images: {shown(images)}. Masks: {shown(masks)}. Name each mask as its image, perhaps '
                           'with an addition: a.jpg and a_mask.png')
     if images:
-        return FoundError(f'{tree.root} has {len(images):,} images, such as {shown(images)}, but no masks that could be '
-                          'told by the names of folders or files. Put the masks into a folder masks, with the names of '
-                          'their images, or say where they are with --masks')
+        return FoundError(f'{tree.root} has {len(images):,} images, such as {shown(images)}, but no masks that can be '
+                          'told by the names of folders or files. Put the masks into a folder masks, named as their '
+                          'images are, or say where they are with --masks')
     return FoundError(f'{tree.root} has no images; it has: {tree.suffixes()}')
 
 

@@ -79,7 +79,8 @@ def scenes_of(pairs: Sequence[Pair]) -> dict[Pair, str]:
     folders = {pair.image.parent for pair in pairs}
     scenes = {pair: (pair.image.parent, scene_of(pair.image)) for pair in pairs}
     if len(set(scenes.values())) == 1 and not VIDEO.search(next(iter(scenes.values()))[1]):
-        return {pair: f'{pair.image.parent}/{original_of(pair.image)}' for pair in pairs}  # 'image_1', 'image_2' ... show no scene
+        # 'image_1', 'image_2' ... show no scene.
+        return {pair: f'{pair.image.parent}/{original_of(pair.image)}' for pair in pairs}
     return {pair: f'{folder.name}/{scene}'.rstrip('/') if len(folders) > 1 else scene
             for pair, (folder, scene) in scenes.items()}
 
@@ -87,8 +88,8 @@ def scenes_of(pairs: Sequence[Pair]) -> dict[Pair, str]:
 def scene_of(image: Path) -> str:
     """Returns an image's name without the number of the frame, or the place of the window, at its end.
 
-    '0001TP_006690' is of '0001tp', '0006R0_f01080' of '0006r0', and 'P0001_0_896_0_896' of 'p0001'. A copy that Roboflow
-    has altered belongs to its original: 'frame_12_jpg.rf.0a1b2c'.
+    '0001TP_006690' is of '0001tp', '0006R0_f01080' of '0006r0', and 'P0001_0_896_0_896' of 'p0001'. A copy that
+    Roboflow has altered belongs to its original: 'frame_12_jpg.rf.0a1b2c'.
     """
     core = core_of(re.sub(r'_(jpe?g|png|bmp|tiff?)$', '', original_of(image), flags=re.IGNORECASE))[0]
     window = re.search(r'([_-]\d+){4}$', core)

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -99,7 +100,7 @@ def read_tree(root: Path, deep: bool = True) -> Tree:
         FoundError: it is not a folder, or has no files at all.
     """
     if not root.is_dir():
-        raise FoundError(f'{root} is ' + ('not a folder' if root.exists() else 'not there') + ': give a folder of images')
+        raise FoundError(f'{root} is not {"a folder" if root.exists() else "there"}: give a folder of images')
     tree, listed = Tree(root), []
     for place, names, broken in walk(str(root), (), deep):
         listed.append((place, names))
@@ -119,7 +120,8 @@ def is_picture(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in PICTURES
 
 
-def walk(place: str, above: tuple[tuple[int, int], ...], deep: bool = True) -> Iterator[tuple[str, list[str], list[str]]]:
+def walk(place: str, above: tuple[tuple[int, int], ...],
+         deep: bool = True) -> Iterator[tuple[str, list[str], list[str]]]:
     """Yields each folder that has files, with their names and the paths of broken links.
 
     Args:
@@ -149,7 +151,8 @@ def understood(places: list[str], with_pictures: list[str], root: str) -> list[F
         return () if place == root else tuple(os.path.relpath(place, root).split(os.sep))
 
     paths = [below_root(place) for place in places]
-    common = len(os.path.commonprefix([below_root(place) for place in with_pictures]))
+    pictured = [below_root(place) for place in with_pictures]
+    common = sum(1 for _ in takewhile(lambda names: len(set(names)) == 1, zip(*pictured)))
     meanings = meanings_of({part for path in paths for part in path})
     # A folder of images and of masks is neither: 'road_seg' with 'img' and 'ann' below it.
     with_images = {path[:i] for path in paths for i in range(len(path)) if meanings[path[-1]].role == 'image'}
