@@ -315,7 +315,8 @@ def test_copies_of_test_images_are_not_trained_on(tmp_path):
 @pytest.mark.parametrize('name, role, split', [
     ('trainannot', 'mask', 'train'), ('JPEGImages', 'image', None), ('SegmentationClass', 'mask', None),
     ('leftImg8bit', 'image', None), ('labelsTs', 'mask', 'test'), ('with_mask', None, None),
-    ('train2017', None, 'train'), ('MT_Blowhole', None, None), ('visualization', 'other', None), ('groundtruth', 'mask', None)])
+    ('train2017', None, 'train'), ('MT_Blowhole', None, None),
+    ('visualization', 'other', None), ('groundtruth', 'mask', None)])
 def test_names_of_folders(name, role, split):
     assert meaning_of(name)[:2] == (role, split)
 
@@ -323,6 +324,7 @@ def test_names_of_folders(name, role, split):
 @pytest.mark.parametrize('stem, core, role', [
     ('a_0294_gtFine_labelIds', 'a_0294', 'mask'), ('a_leftImg8bit', 'a', 'image'), ('21_manual1', '21', 'mask'),
     ('Image_01L_1stHO', '01l', 'mask'), ('mask__image_jewar_002', 'jewar_002', 'mask'),
-    ('tile_x_12', 'tile_x_12', None), ('ann_dir__g1', 'g1', 'mask'), ('mask001', '001', 'mask'), ('city_color_mask', 'city_color', 'mask')])
+    ('tile_x_12', 'tile_x_12', None), ('ann_dir__g1', 'g1', 'mask'),
+    ('mask001', '001', 'mask'), ('city_color_mask', 'city_color', 'mask')])
 def test_names_of_files(stem, core, role):
     assert core_of(stem) == (core, role)

@@ -12,10 +12,9 @@ from .lists import Lists, read_lists
 from .matching import choose_masks
 from .polygons import no_masks
 from .splits import make_split
-from .tree import File, Tree, read_tree
+from .tree import SHOWN, File, Tree, few, read_tree
 from .types import Found, FoundError, Pair
 
-SHOWN = 3
 MaskOf = Mapping[File, File]
 UNLISTED = 'unlisted'
 
@@ -104,11 +103,6 @@ def leftovers(tree: Tree, found: Candidates, alone: Sequence[File], mask_of: Mas
         *few([image for image in apart if image in mask_of], 'images in no folder of a split are left out'),
         *few(neither, 'images in other folders, which are neither labelled images nor masks, are not used'),
         *([f'{len(tree.broken):,} links lead nowhere: {listed(tree.broken, SHOWN)}'] if tree.broken else [])]
-
-
-def few(files: Sequence[File], what: str) -> list[str]:
-    """Says what is with files, with their number and the first of them; nothing if there are none."""
-    return [f'{len(files):,} {what}: {listed([file.shown for file in files], SHOWN)}'] if files else []
 
 
 def as_pairs(by_split: Mapping[str | None, Sequence[File]], mask_of: MaskOf) -> dict[str | None, list[Pair]]:

@@ -8,10 +8,9 @@ from pathlib import PurePosixPath
 
 from ...wording import listed
 from .names import core_of, meaning_of, words_of
-from .tree import LISTS, PICTURES, File, Tree
+from .tree import LISTS, PICTURES, SHOWN, File, Tree
 from .types import FoundError
 
-SHOWN = 3
 
 
 class Finder:

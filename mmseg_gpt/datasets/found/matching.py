@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 
 from ...wording import listed
 from .names import core_of, rank_of
-from .tree import ARRAYS, PICTURES, File
+from .tree import ARRAYS, PICTURES, SHOWN, File
 from .types import FoundError
 
-SHOWN = 3
 # Where the mask of an image may lie: in a folder of the same split and scene, of the same scene, or anywhere.
 LEVELS = ('split and scene', 'scene', 'anywhere')
 

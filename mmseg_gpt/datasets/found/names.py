@@ -14,15 +14,15 @@ def words(text: str) -> frozenset[str]:
 
 
 # Words of names. A word with an 's' at its end means the same without it.
-MASK = words('mask annotation annot ann anno label labeled labelled lab lbl gt groundtruth truth seg segmentation segmap '
-             'segment target manual trimap matte ho semantic map stuffthingmap y')
-IMAGE = words('image img im photo photograph picture pic input jpegimage rgb sat satellite ortho irrg rgbir cir original '
-              'orig x still')
+MASK = words('mask annotation annot ann anno label labeled labelled lab lbl gt groundtruth truth seg segmentation '
+             'segmap segment target manual trimap matte ho semantic map stuffthingmap y')
+IMAGE = words('image img im photo photograph picture pic input jpegimage rgb sat satellite ortho irrg rgbir cir '
+              'original orig x still')
 # Pictures that are neither what is labelled nor, if there is another, its label.
 OTHER = words('instance object visualization visualisation visualized vis viz overlay overlaid depth disparity thumb '
               'thumbnail preview prediction predicted pred superpixel polygon bbox human')
-FILLER = words('dir folder set data dataset class png jpg jpeg tif tiff bmp gif npy mat id left bit fine coarse all raw '
-               'full list file path color colour gray grey binary bin crop cropped patch tile aug st nd rd ground '
+FILLER = words('dir folder set data dataset class png jpg jpeg tif tiff bmp gif npy mat id left bit fine coarse all '
+               'raw full list file path color colour gray grey binary bin crop cropped patch tile aug st nd rd ground '
                'machine split name new hq approved index idx indice indices no boundary noboundary')
 SPLITS = dict(train='train', training='train', trainval='train', trn='train', tr='train', val='val', valid='val',
               validation='val', dev='val', eval='val', test='test', testing='test', tst='test', ts='test')

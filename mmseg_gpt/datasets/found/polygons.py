@@ -5,10 +5,9 @@ from pathlib import Path
 
 from ...resources import PROGRAM
 from ...wording import listed
-from .tree import POLYGONS, File, Tree
+from .tree import POLYGONS, SHOWN, File, Tree
 from .types import FoundError
 
-SHOWN = 3
 
 
 def no_masks(tree: Tree, images: Sequence[File], masks: Sequence[File]) -> FoundError:

@@ -2,17 +2,19 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
+from ...wording import listed
 from ..left_out import READ, UNREAD
 from .names import meanings_of
 from .types import FoundError
 
+SHOWN = 3  # names in a message
 ARRAYS = frozenset(('.npy', '.mat'))
 PICTURES = READ | UNREAD | ARRAYS
 LISTS = frozenset(('.txt', '.csv', '.tsv', '.lst'))
@@ -167,6 +169,11 @@ def understood(places: list[str], with_pictures: list[str], root: str) -> list[F
         role = next((role for role in ('mask', 'other') if role in roles), 'image' if 'image' in roles else None)
         folders.append(Folder(place, '/'.join(path) or '.', role, splits[-1] if splits else None, rest))
     return folders
+
+
+def few(files: Sequence[File], what: str) -> list[str]:
+    """Says what is with files, with their number and the first of them; nothing if there are none."""
+    return [f'{len(files):,} {what}: {listed([file.shown for file in files], SHOWN)}'] if files else []
 
 
 def select(files: list[File], pattern: str) -> list[File]:
