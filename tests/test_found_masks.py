@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_gpt.datasets.found.facts import count
+from mmseg_gpt.datasets.found.facts import as_code, count
 from mmseg_gpt.datasets.found.masks import MaskError, read_mask
 
 VALUES = np.repeat(np.repeat(np.array([[0, 1, 2], [3, 1, 0]], np.uint8), 8, 0), 8, 1)  # (16, 24)
@@ -229,11 +229,13 @@ def test_pixels_are_counted_in_bands(monkeypatch, dtype):
     for band in (1 << 22, 100):
         monkeypatch.setattr(facts, 'BAND', band)
         found, counts, solid = count(given)
-        order = np.argsort([int(r) << 16 | int(g) << 8 | int(b) for r, g, b in COLOURS]) if dtype == 'colours' else range(4)
+        order = np.argsort(as_code(COLOURS)) if dtype == 'colours' else range(4)
+        assert found.tolist() == (np.sort(as_code(COLOURS)).tolist() if dtype == 'colours' else [0, 1, 2, 3])
         assert counts.tolist() == [expected[i] for i in order] and (solid <= counts).all() and solid.min() > 0
-    whole = count(np.zeros((10, 10), np.uint8))
-    assert whole[1].tolist() == [100] and whole[2].tolist() == [81] if band == 1 << 22 else True
+
+
+def test_solid_pixels_are_those_of_regions():
     lines = np.zeros((10, 10), np.uint8)
+    assert [each.tolist() for each in count(lines)] == [[0], [100], [81]]
     lines[5] = 1
-    monkeypatch.setattr(facts, 'BAND', 1 << 22)
-    assert count(lines)[2].tolist() == [63, 0]
+    assert [each.tolist() for each in count(lines)] == [[0, 1], [90, 10], [63, 0]]
