@@ -69,8 +69,11 @@ def read_lists(tree: Tree, images: Sequence[File], masks: Sequence[File]) -> Lis
     Raises:
         FoundError: a list is not text.
     """
-    found, of_image, of_mask = Lists(), Finder(images), Finder(masks)
-    for split, file in split_lists(tree).items():
+    found, lists = Lists(), split_lists(tree)
+    if not lists:
+        return found
+    of_image, of_mask = Finder(images), Finder(masks)
+    for split, file in lists.items():
         named, missing = [], []
         for i, line in enumerate(read_lines(file)):
             fields = re.split(r'[,;\t]| (?=\S+$)', line)  # names may have spaces, so only the last one may divide

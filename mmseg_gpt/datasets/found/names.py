@@ -160,9 +160,10 @@ def chunk_role(chunk: str) -> str | None:
 
     'manual1', '1stHO' and 'leftImg8bit' have a role; 'IMG0001' has a number too, and 'tile_x_12' a place.
     """
+    if chunk.lower() in ('x', 'y', '') or sum(map(str.isdigit, chunk)) > 1:
+        return None
     parts = words_of(chunk)
-    digits = sum(sign.isdigit() for sign in chunk)
-    return role_of(parts) if all(map(is_known, parts)) and digits < 2 and parts not in (['x'], ['y']) else None
+    return role_of(parts) if all(map(is_known, parts)) else None
 
 
 @lru_cache(maxsize=10_000)

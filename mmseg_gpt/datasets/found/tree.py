@@ -49,7 +49,13 @@ class File(NamedTuple):
     suffix: str
 
     @property
+    def place(self) -> str:
+        """Its absolute path as text, which is quicker to make and to compare than a path."""
+        return f'{self.folder.path}/{self.name}'
+
+    @property
     def path(self) -> Path:
+        """Its absolute path."""
         return Path(self.folder.path, self.name)
 
     @property
