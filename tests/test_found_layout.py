@@ -105,6 +105,8 @@ LAYOUTS = {
                         'gt/x.y 2_gt.png'),
     'only train': ('train/images/{1..4}.jpg train/masks/{1..4}.png', dict(train=3, val=1), 'train/images/2.jpg',
                    'train/masks/2.png'),
+    'GlaS': ('train_{1..3}.bmp train_{1..3}_anno.bmp testA_1.bmp testA_1_anno.bmp testB_1.bmp testB_1_anno.bmp',
+             dict(train=2, val=1, test=2), 'testA_1.bmp', 'testA_1_anno.bmp'),
     'masks in no splits': ('images/train/{1..3}.jpg images/val/4.jpg masks/{1..4}.png', dict(train=3, val=1),
                            'images/val/4.jpg', 'masks/4.png'),
 }
@@ -244,13 +246,14 @@ def test_choice_among_masks_is_said(tmp_path):
 
 
 def test_left_out_files_are_said(tmp_path):
-    make_files(tmp_path, 'images/{1..6}.jpg masks/{3..8}.png old/9.jpg')
+    make_files(tmp_path, 'images/{1..5}.jpg images/6.heic masks/{3..8}.png old/9.jpg work_dirs/data/masks/1.png')
     os.symlink(tmp_path / 'gone.jpg', tmp_path / 'images' / '10.jpg')
     found = find_pairs(tmp_path)
     assert counts(found) == dict(train=3, val=1)
     notes = ' '.join(found.notes)
     for part in ('2 images without a mask are left out: images/1.jpg, images/2.jpg',
-                 '2 masks without an image are left out: masks/7.png, masks/8.png', 'old/9.jpg', 'images/10.jpg'):
+                 '2 masks without an image are left out: masks/7.png, masks/8.png', 'old/9.jpg', 'images/10.jpg',
+                 'images/6.heic'):
         assert part in notes
 
 

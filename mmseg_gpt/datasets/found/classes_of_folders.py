@@ -14,7 +14,7 @@ from .class_lists import ClassList, class_lists, names_of_numbers
 from .copies import find_copies, without_copies
 from .names import meaning_of
 from .splits import natural, original_of
-from .tree import ARRAYS, LITTER, SHOWN, File, Tree, few, read_tree
+from .tree import ARRAYS, LITTER, SHOWN, UNREADABLE, File, Tree, few, read_tree
 from .types import FoundClasses, FoundError
 
 
@@ -122,7 +122,7 @@ def of_folders(tree: Tree) -> Labelled:
     deep = [file for file in files if file.folder in classes and paths[file.folder][-1] != classes[file.folder]
             and not meaning_of(paths[file.folder][-1]).split]
     notes += few(deep, 'images in subfolders of a class folder are taken as of that class')
-    notes += few([file for file in files if file.suffix in UNREAD], 'images may not be readable: convert them to .png')
+    notes += few([file for file in files if file.suffix in UNREAD], f'images {UNREADABLE}')
     notes += empty_folders(paths, classes)
     names = sorted(set(classes.values()), key=natural)
     how = ', in folders of splits' if set(found) - {None} else ''

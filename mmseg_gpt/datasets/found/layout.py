@@ -6,13 +6,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ...wording import listed
+from ..left_out import UNREAD
 from .candidates import Candidates, look, look_at_given, without
 from .copies import without_copies
 from .lists import Lists, read_lists
 from .matching import choose_masks
+from .names import split_of_file
 from .polygons import no_masks
 from .splits import make_split
-from .tree import SHOWN, File, Tree, few, read_tree
+from .tree import SHOWN, UNREADABLE, File, Tree, few, read_tree
 from .types import Found, FoundError, Pair
 
 MaskOf = Mapping[File, File]
@@ -58,11 +60,11 @@ def find_pairs(folder: str | Path | None = None, *, images: str | Path | None = 
 
 
 def split_up(images: Sequence[File], mask_of: MaskOf, lists: Lists) -> tuple[dict[str | None, list[File]], str]:
-    """Sorts images by split: by the names of folders or, where these name none, by lists.
+    """Sorts images by split: by the names of folders or, where these name none, by lists, or by the names of files.
 
     Returns:
         The images of each split, of None where nothing names it, of :data:`UNLISTED` where a list leaves it out; and
-        what says so if it is lists.
+        what says so if it is not folders.
     """
     splits = defaultdict(list)
     for image in images:
@@ -74,6 +76,11 @@ def split_up(images: Sequence[File], mask_of: MaskOf, lists: Lists) -> tuple[dic
             lists.notes[:] = [f'{files}: not used, because the names of the folders say which split an image is of']
         return dict(splits), ''
     if not lists.splits:
+        by_name = defaultdict(list)
+        for image in images:
+            by_name[split_of_file(image.stem)].append(image)
+        if 'train' in by_name and len(by_name) > 1 and None not in by_name:
+            return dict(by_name), f'the splits are those that names begin with: {by_name["train"][0].name}'
         return dict(splits), ''
     named = {image for of_split in lists.splits.values() for image in of_split}
     unlisted = [image for image in images if image not in named]
@@ -101,6 +108,7 @@ def leftovers(tree: Tree, found: Candidates, alone: Sequence[File], mask_of: Mas
         *few(alone, 'masks without an image are left out'),
         *few(unlisted, 'images that are in no list are left out'),
         *few([image for image in apart if image in mask_of], 'images in no folder of a split are left out'),
+        *few([image for image in mask_of if image.suffix in UNREAD], f'images {UNREADABLE}'),
         *few(neither, 'images in other folders, which are neither labelled images nor masks, are not used'),
         *([f'{len(tree.broken):,} links lead nowhere: {listed(tree.broken, SHOWN)}'] if tree.broken else [])]
 

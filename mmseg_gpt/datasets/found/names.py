@@ -166,6 +166,12 @@ def chunk_role(chunk: str) -> str | None:
     return role_of(parts) if all(map(is_known, parts)) else None
 
 
+def split_of_file(stem: str) -> str | None:
+    """Returns the split that a file's name begins with: 'train_1' and 'testA_1'; None if it names none."""
+    first, *others = words_of(stem) or ['']
+    return SPLITS.get(first) if others and len(first) > 2 else None
+
+
 @lru_cache(maxsize=10_000)
 def rank_of(text: str) -> int:
     """Ranks the names of masks by their words: the lowest is that of the mask to take."""

@@ -15,12 +15,14 @@ from .names import meanings_of
 from .types import FoundError
 
 SHOWN = 3  # names in a message
+UNREADABLE = 'have a suffix that OpenCV may not read: convert them to .png'
 ARRAYS = frozenset(('.npy', '.mat'))
 PICTURES = READ | UNREAD | ARRAYS
 LISTS = frozenset(('.txt', '.csv', '.tsv', '.lst'))
 POLYGONS = frozenset(('.json', '.xml', '.txt'))
-# Folders and files that systems and tools leave behind; hidden ones are left out too.
-LITTER = frozenset(('__macosx', '@eadir', '$recycle.bin', 'system volume information', '__pycache__', 'thumbs.db'))
+# Folders and files that systems and tools leave behind, and runs write; hidden ones are left out too.
+LITTER = frozenset(('work_dirs', '__macosx', '@eadir', '$recycle.bin', 'system volume information', '__pycache__',
+                    'thumbs.db'))
 
 
 @dataclass(frozen=True)
