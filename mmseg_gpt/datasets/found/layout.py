@@ -104,12 +104,12 @@ def leftovers(tree: Tree, found: Candidates, alone: Sequence[File], mask_of: Mas
     apart = by_split.get(None, ()) if by_split.get('train') else ()
     neither = without(without(tree.pictures, found.images), found.masks)
     return [
-        *few(bare, 'images without a mask are left out'),
-        *few(alone, 'masks without an image are left out'),
-        *few(unlisted, 'images that are in no list are left out'),
-        *few([image for image in apart if image in mask_of], 'images in no folder of a split are left out'),
-        *few([image for image in mask_of if image.suffix in UNREAD], f'images {UNREADABLE}'),
-        *few(neither, 'images in other folders, which are neither labelled images nor masks, are not used'),
+        *few(bare, 'images left out, because they have no mask'),
+        *few(alone, 'masks left out, because they have no image'),
+        *few(unlisted, 'images left out, because no list names them'),
+        *few([image for image in apart if image in mask_of], 'images left out, because they are of no split'),
+        *few([image for image in mask_of if image.suffix in UNREAD], UNREADABLE),
+        *few(neither, 'images not used, because their folders or names are neither of images nor of masks'),
         *([f'{len(tree.broken):,} links lead nowhere: {listed(tree.broken, SHOWN)}'] if tree.broken else [])]
 
 

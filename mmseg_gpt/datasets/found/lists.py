@@ -88,8 +88,8 @@ def read_lists(tree: Tree, images: Sequence[File], masks: Sequence[File]) -> Lis
             found.splits[split] = list(dict.fromkeys(named))
             found.files.append(file)
         if missing:
-            found.notes.append(f'{file.shown}: {len(missing):,} of its {len(missing) + len(named):,} lines name no '
-                               f'image that is there: {listed(missing, SHOWN)}{"" if named else ". It is not used"}')
+            found.notes.append(f'{file.shown}{"" if named else " is not used"}: lines that name no image that is there '
+                               f'({len(missing):,} of {len(missing) + len(named):,}): {listed(missing, SHOWN)}')
     return found
 
 

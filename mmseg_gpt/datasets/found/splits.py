@@ -1,5 +1,6 @@
 """Splits images for training and validation, so that frames of one video or scene stay together."""
 
+import os
 import random
 import re
 from collections import defaultdict
@@ -67,8 +68,8 @@ def choose(left: Sequence[int], scenes: Sequence[str], wanted: int, chance: rand
     length = max(wanted // 3, 1)
     blocks = [frames[i:i + length] for frames in by_scene.values() for i in range(0, len(frames), length)]
     return set(fill(blocks, wanted, chance)), (
-        f', in blocks of {length} consecutive frames, because the {len(by_scene)} scenes that names show '
-        f'({listed(sorted(by_scene), SHOWN)}) are too large to be kept whole')
+        f', in blocks of consecutive frames (at most {length}), because the scenes that names show are too large to be '
+        f'kept whole ({len(by_scene)}): {listed(sorted(by_scene), SHOWN)}')
 
 
 def fill(groups: list[list[int]], most: int, chance: random.Random) -> list[int]:
@@ -85,8 +86,9 @@ def scenes_of(pairs: Sequence[Pair]) -> list[str]:
     scenes = [(pair.image.parent, scene_of(pair.image)) for pair in pairs]
     if len(set(scenes)) == 1 and not VIDEO.search(scenes[0][1]):  # 'image_1', 'image_2' ... show no scene
         return [f'{pair.image.parent}/{original_of(pair.image)}' for pair in pairs]
-    one_folder = len({folder for folder, _ in scenes}) == 1
-    return [scene if one_folder else f'{folder.name}/{scene}'.rstrip('/') for folder, scene in scenes]
+    common = os.path.commonpath({folder for folder, _ in scenes})
+    shown = {folder: os.path.relpath(folder, common) for folder, _ in scenes}
+    return [os.path.normpath(os.path.join(shown[folder], scene)) for folder, scene in scenes]
 
 
 def scene_of(image: Path) -> str:

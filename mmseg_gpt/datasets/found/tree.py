@@ -15,7 +15,7 @@ from .names import meanings_of
 from .types import FoundError
 
 SHOWN = 3  # names in a message
-UNREADABLE = 'have a suffix that OpenCV may not read: convert them to .png'
+UNREADABLE = 'images of a suffix that OpenCV may not read, to be converted to .png'
 ARRAYS = frozenset(('.npy', '.mat'))
 PICTURES = READ | UNREAD | ARRAYS
 LISTS = frozenset(('.txt', '.csv', '.tsv', '.lst'))
@@ -180,8 +180,8 @@ def understood(places: list[str], with_pictures: list[str], root: str) -> list[F
 
 
 def few(files: Sequence[File], what: str) -> list[str]:
-    """Says what is with files, with their number and the first of them; nothing if there are none."""
-    return [f'{len(files):,} {what}: {listed([file.shown for file in files], SHOWN)}'] if files else []
+    """Says how many files of a kind there are and shows the first of them; nothing if there are none."""
+    return [f'{what} ({len(files):,}): {listed([file.shown for file in files], SHOWN)}'] if files else []
 
 
 def select(files: list[File], pattern: str) -> list[File]:
