@@ -138,6 +138,7 @@ def test_what_the_user_must_hear_of_classes(tmp_path):
     ('MT_Blowhole/Imgs/{1..3}.jpg MT_Blowhole/Imgs/{1..3}.png MT_Free/Imgs/{1..3}.jpg MT_Free/Imgs/{1..3}.png',
      'segmentation'),
     ('a/{1..3}.jpg a/{1..3}.json', 'segmentation'), ('images/{1..3}.jpg labels/{1..3}.txt', 'segmentation'),
+    ('images/{1..3}.jpg masks/a{4..6}.png', 'segmentation'),
     ('cat/{1..3}.png dog/{1..3}.png cow/{1..3}.png', 'classification'),
     ('cat/{10..40}.jpg cat/10_mask.jpg dog/{10..40}.jpg', 'classification'),
     ('mask/{1..3}.jpg no_mask/{1..3}.jpg', 'classification')])

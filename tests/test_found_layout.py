@@ -107,6 +107,15 @@ LAYOUTS = {
                    'train/masks/2.png'),
     'GlaS': ('train_{1..3}.bmp train_{1..3}_anno.bmp testA_1.bmp testA_1_anno.bmp testB_1.bmp testB_1_anno.bmp',
              dict(train=2, val=1, test=2), 'testA_1.bmp', 'testA_1_anno.bmp'),
+    'folders of videos': ('v1/frames/{1..4}.jpg v1/masks/{1..4}.png v2/frames/{1..4}.jpg v2/masks/{1..4}.png',
+                          dict(train=6, val=2), 'v1/frames/2.jpg', 'v1/masks/2.png'),
+    'numbers alone': ('images/{1..4}.tif masks/p{001..4}.tif', dict(train=3, val=1), 'images/2.tif', 'masks/p002.tif'),
+    'BDD': ('images/10k/train/a-{1..4}.jpg images/10k/val/b-1.jpg labels/sem_seg/masks/train/a-{1..4}.png '
+            'labels/sem_seg/masks/val/b-1.png labels/sem_seg/colormaps/train/a-{1..4}.png', dict(train=4, val=1),
+            'images/10k/train/a-2.jpg', 'labels/sem_seg/masks/train/a-2.png'),
+    'Freiburg': ('train/rgb/b1-{1..4}_Clipped.jpg train/GT_color/b1-{1..4}_mask.png test/rgb/x1-1_Clipped.jpg '
+                 'test/GT_color/x1-1_mask.png', dict(train=3, val=1, test=1), 'test/rgb/x1-1_Clipped.jpg',
+                 'test/GT_color/x1-1_mask.png'),
     'masks in no splits': ('images/train/{1..3}.jpg images/val/4.jpg masks/{1..4}.png', dict(train=3, val=1),
                            'images/val/4.jpg', 'masks/4.png'),
 }
@@ -193,6 +202,8 @@ REFUSED = {
                            'gt/1_mask_0.png.*one mask'),
     'two folders that say nothing': ('foo/{1..3}.png bar/{1..3}.png', '--images .* --masks '),
     'same name, and nothing else': ('{1..3}.png {1..3}.tif', r"--masks '\*\.(tif|png)'"),
+    'few of them': ('images/{1..6}.jpg masks/{5..12}.png', 'only 2 of 8 masks belong to one of 6 images'),
+    'masks alone': ('SegmentationClass/{1..3}.png SegmentationObject/{1..3}.png', 'has masks.*but no images'),
     'one image': ('images/1.jpg masks/1.png', '1 image with a mask.*add images to'),
     'only a test split': ('val/images/{1..3}.png val/masks/{1..3}.png test/images/1.png test/masks/1.png',
                           'no images with masks to train on'),

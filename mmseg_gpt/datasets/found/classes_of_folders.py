@@ -259,8 +259,8 @@ def hold_out(train: Sequence[tuple[Path, int]], classes: Sequence[str], val: flo
         held.update(sample for key in chosen for sample in groups[key])
     if not held:
         raise FoundError(f'no class has two images, so none can be kept for validation: {listed(classes)}')
-    notes = [f'no images for validation: {len(held):,} of {len(train):,} are kept for it, {val:.0%} of each class '
-             f'(seed {seed})']
+    notes = [f'no images for validation; kept for val: {len(held):,} of {len(train):,} images (seed {seed}), '
+             f'{val:.0%} of each class']
     if single:
         notes.append(f'classes with a single image, which is trained on and not validated: {listed(single)}')
     return [s for s in train if s not in held], [s for s in train if s in held], notes

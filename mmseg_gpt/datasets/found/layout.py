@@ -12,13 +12,14 @@ from .copies import without_copies
 from .lists import Lists, read_lists
 from .matching import choose_masks
 from .names import split_of_file
-from .polygons import no_masks
+from .polygons import few_matches, no_masks
 from .splits import make_split
 from .tree import SHOWN, UNREADABLE, File, Tree, few, read_tree
 from .types import Found, FoundError, Pair
 
 MaskOf = Mapping[File, File]
 UNLISTED = 'unlisted'
+MOST = 0.5  # of the images must have a mask, or of the masks an image
 
 
 def find_pairs(folder: str | Path | None = None, *, images: str | Path | None = None, masks: str | Path | None = None,
@@ -47,6 +48,8 @@ def find_pairs(folder: str | Path | None = None, *, images: str | Path | None = 
         tree, found, matches = look_at_given(root, images, masks)
     if not matches.masks:
         raise no_masks(tree, found.images, found.masks)
+    if len(matches.masks) < MOST * len(found.images) and len(matches.alone) > MOST * len(found.masks):
+        raise few_matches(tree.root, found.images, found.masks, matches.alone)
     mask_of, notes = choose_masks(matches.masks)
     lists = read_lists(tree, found.images, found.masks)
     mask_of.update(lists.masks)
@@ -141,11 +144,12 @@ def with_validation(pairs: Mapping[str | None, list[Pair]], val: float,
     splits = {'train': train, 'val': pairs.get('val', [])}
     if not splits['val']:
         splits, how = make_split(train, {'val': val}, seed)
-        notes.append(f'no images with masks for validation: {how}')
+        notes.append(f'no images with masks for validation; {how}')
     if test := pairs.get('test'):
         splits['test'] = test
         if test[0].mask is None:
-            notes.append(f'the {len(test):,} images of the split test have no masks: they can be predicted, not tested')
+            notes.append(f'images of the split test, which have no masks, so that they can be predicted, not tested: '
+                         f'{len(test):,}')
     return splits, notes
 
 

@@ -43,7 +43,7 @@ def make_split(pairs: Sequence[Pair], shares: Mapping[str, float], seed: int = 0
         chosen, how = choose(left, scenes, wanted, random.Random(f'{seed} {split}'))
         splits[split] = [pairs[i] for i in left if i in chosen]
         left = [i for i in left if i not in chosen]
-        said.append(f'{len(chosen):,} of {len(pairs):,} images are kept for {split} (seed {seed}){how}')
+        said.append(f'kept for {split}: {len(chosen):,} of {len(pairs):,} images (seed {seed}){how}')
     return {'train': [pairs[i] for i in left], **splits}, '; '.join(said)
 
 
