@@ -28,7 +28,8 @@ FILLER = words('dir folder set data dataset class png jpg jpeg tif tiff bmp gif 
 SPLITS = dict(train='train', training='train', trainval='train', trn='train', tr='train', val='val', valid='val',
               validation='val', dev='val', eval='val', test='test', testing='test', tst='test', ts='test')
 # The lower the sum of these, the sooner a mask is taken, where several fit one image.
-RANKS = dict(trainid=-2, manual=-1, nd=1, second=1, color=1, colour=1, colormap=1, rgb=1, coarse=1, boundary=1, noboundary=1)
+RANKS = dict(trainid=-2, manual=-1, nd=1, second=1, color=1, colour=1, colormap=1, rgb=1, coarse=1, boundary=1,
+             noboundary=1)
 NEGATIONS = frozenset(('no', 'non', 'with', 'without'))
 SEPARATORS = '_. -'
 
