@@ -3,11 +3,13 @@
 from . import losses  # noqa: F401  mends mmsegmentation's
 from .crop import HistogramRandomCrop
 from .linear_head import LinearHead
+from .listed import ListedPairs
 from .metrics import PerClassIoUMetric
 from .segmentor import LeanEncoderDecoder
 from .setr_head import LeanSETRUPHead
 from .tta import LeanSegTTAModel
 
 __all__ = [
-    'HistogramRandomCrop', 'LeanEncoderDecoder', 'LeanSETRUPHead', 'LeanSegTTAModel', 'LinearHead', 'PerClassIoUMetric'
+    'HistogramRandomCrop', 'LeanEncoderDecoder', 'LeanSETRUPHead', 'LeanSegTTAModel', 'LinearHead', 'ListedPairs',
+    'PerClassIoUMetric'
 ]
