@@ -77,7 +77,8 @@ def of_image(image: Image.Image, path: str | Path) -> RawMask:
         return RawMask(values, 'palette', note, palette_of(image), lossy)
     if image.mode in ('CMYK', 'YCbCr', 'LAB', 'HSV'):
         image = image.convert('RGB')
-    mask = of_array(np.array(image) // scale, note)
+    pixels = np.array(image)
+    mask = of_array(pixels if scale == 1 else pixels // scale, note)
     if lossy and mask.kind == 'colours' and np.ptp(mask.values, axis=2).max() <= JPEG_CHANNELS:
         mask = RawMask(mask.values[..., 1].copy(), 'channels', note)
     return mask._replace(lossy=lossy)
@@ -203,7 +204,7 @@ def of_channels(pixels: np.ndarray, note: str) -> RawMask:
             share = (alpha < alpha.max()).mean()
             note = note or f'has transparent pixels ({share:.1%}), which are read by their colour'
         pixels = colours
-    if (pixels == pixels[..., :1]).all():
+    if all((pixels[..., 0] == pixels[..., i]).all() for i in range(1, pixels.shape[2])):
         kind = 'channels' if pixels.shape[2] == 3 else 'gray'
         values = pixels[..., 0]
         return RawMask(values.copy() if values.dtype == np.uint8 else values.astype(np.int32), kind, note)
@@ -211,4 +212,4 @@ def of_channels(pixels: np.ndarray, note: str) -> RawMask:
         if (pixels % 257).any():
             raise MaskError('has colours of 16 bits a channel; save it with 8 bits')
         pixels = pixels // 257
-    return RawMask(pixels.astype(np.uint8), 'colours', note)
+    return RawMask(pixels.astype(np.uint8, copy=False), 'colours', note)
