@@ -69,7 +69,9 @@ def test_every_task_has_its_classes(task):
 
 @pytest.mark.parametrize(('method', 'count'), [
     ('gpt', 100 * 768 + 11 + 12), ('hard-gates', 100 * 768 + 11 + 12), ('gates-only', 100 * 768 + 11),
-    ('temperatures-only', 100 * 768 + 12), ('vpt-shallow', 100 * 768), ('vpt-deep', 12 * 10 * 768), ('linear', 0)])
+    ('temperatures-only', 100 * 768 + 12), ('vpt-shallow', 100 * 768), ('vpt-deep', 12 * 10 * 768), ('linear', 0),
+    ('temperatures', 12), ('bias', 102_144 + 768), ('lora', 12 * 4 * 4 * 768), ('adaptformer', 12 * (129 * 768 + 64)),
+    ('lora-gpt', 100 * 768 + 11 + 12 + 12 * 4 * 4 * 768)])
 def test_each_method_trains_what_it_says(method, count):
     assert trained(f'cls_{method}_mae_cars') == count
 
