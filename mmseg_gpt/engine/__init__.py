@@ -6,6 +6,7 @@ from .errors import RunStopped, errors_in_words
 from .hooks import (
     AgreeHook,
     AtomicCheckpointHook,
+    HalfFrozenHook,
     IgnoredBatchHook,
     NonFiniteHook,
     ParameterTableHook,
@@ -22,8 +23,9 @@ from .runner import Runner
 from .trackers import set_tracking
 
 __all__ = [
-    'AgreeHook', 'AtomicCheckpointHook', 'Bf16OptimWrapper', 'IgnoredBatchHook', 'NonFiniteHook', 'ParameterTableHook',
-    'ProgressHook', 'RunStopped', 'Runner', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'TrackingHook',
-    'TrainedPartsConstructor', 'ValidationPicturesHook', 'check_files', 'check_options', 'check_run', 'errors_in_words',
-    'read_config', 'set_precision', 'set_resume', 'set_scaling', 'set_test_precision', 'set_tracking'
+    'AgreeHook', 'AtomicCheckpointHook', 'Bf16OptimWrapper', 'HalfFrozenHook', 'IgnoredBatchHook', 'NonFiniteHook',
+    'ParameterTableHook', 'ProgressHook', 'RunStopped', 'Runner', 'SameBuffersHook', 'SeedIterationHook',
+    'StopOnSignalHook', 'TrackingHook', 'TrainedPartsConstructor', 'ValidationPicturesHook', 'check_files',
+    'check_options', 'check_run', 'errors_in_words', 'read_config', 'set_precision', 'set_resume', 'set_scaling',
+    'set_test_precision', 'set_tracking'
 ]
