@@ -11,11 +11,12 @@ from .progress import ProgressHook
 from .same_buffers import SameBuffersHook
 from .seed_iteration import SeedIterationHook
 from .stop_on_signal import StopOnSignalHook
+from .sweep import SweepHook
 from .tracking import TrackingHook
 from .validation_pictures import ValidationPicturesHook
 
 __all__ = [
     'AgreeHook', 'AtomicCheckpointHook', 'HalfFrozenHook', 'IgnoredBatchHook', 'LabelMapsHook', 'NonFiniteHook',
     'ParameterTableHook', 'PicturesHook', 'ProgressHook', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook',
-    'TrackingHook', 'ValidationPicturesHook', 'parameter_table'
+    'SweepHook', 'TrackingHook', 'ValidationPicturesHook', 'parameter_table'
 ]
