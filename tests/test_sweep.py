@@ -12,14 +12,21 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.model import BaseModel, revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.structures import PixelData
+from test_configs import HEADS
+from test_heads import small
 from tiny_run import At, next_name, run, saved, tiny_config
 
 import mmseg_gpt.engine as engine
 from mmseg_gpt.checkpoints import CheckpointError, read_file
 from mmseg_gpt.engine import Runner, RunStopped
+from mmseg_gpt.engine.config import find_config
 from mmseg_gpt.engine.sweep import combinations, config_of, swept
 from mmseg_gpt.models import GatedPromptViT
-from mmseg_gpt.models.sweep import SharedViT, SweepModel
+from mmseg_gpt.models.sweep import SharedViT
 
 GRID = ['lr=0.01,0.1', 'weight_decay=0.01']
 NAMES = list(combinations(GRID))
@@ -45,6 +52,11 @@ class Passes(Hook):
     def before_train(self, runner) -> None:
         self.count = 0
         runner.model.backbone.register_forward_pre_hook(lambda *_: setattr(self, 'count', self.count + 1))
+
+
+def build(model: dict) -> BaseModel:
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        return MODELS.build(model)
 
 
 def heads_of(state: dict) -> dict:
@@ -201,6 +213,49 @@ def test_classifiers(tmp_path):
     assert table['metric'] == 'accuracy/top1' and list(table['heads']) == ['lr_0.1', 'lr_1.0']
 
 
+@pytest.mark.parametrize('head', HEADS)
+def test_every_head_of_the_configs(tmp_path, head):
+    """Two steps and a prediction in two windows; the second of two heads is compared with a model of its own."""
+    cfg = find_config(str(small(tmp_path, 'dinov2_s', head)))
+    cfg.model.backbone.update(init_cfg=None, prompt=None, temperature=False)
+    grid = combinations(['lr=0.1,1.0'])
+    step = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1, momentum=0.9), clip_grad=dict(max_norm=0.1),
+                constructor='TrainedPartsConstructor')
+    wrapper = dict(step, constructor='SweepConstructor', constructor_of_each=step['constructor'],
+                   heads={name: {'optimizer.lr': changes['optim_wrapper.optimizer.lr']}
+                          for name, changes in grid.items()})
+    made = []
+    for model, optimizer in ((dict(type='SweepModel', model=cfg.model, heads={name: {} for name in grid}), wrapper),
+                             (cfg.model, dict(step, optimizer=dict(step['optimizer'], lr=1.)))):
+        torch.manual_seed(0)
+        built = revert_sync_batchnorm(build(model))
+        torch.manual_seed(1)
+        built.init_weights()
+        optimizer = build_optim_wrapper(built, optimizer)
+        for i in range(2):
+            torch.manual_seed(2 + i)
+            built.train().train_step(batch(70, 70), optimizer)
+        with torch.no_grad():
+            made.append((built, built.eval().val_step(batch(70, 90))))
+    (sweep, samples), (alone, expected) = made
+    state = sweep.members[1].state_dict()
+    assert state and all(torch.equal(value, state[name]) for name, value in heads_of(alone.state_dict()).items())
+    for one, other in zip(samples.by_name['lr_1.0'], expected):
+        assert torch.equal(one.pred_sem_seg.data, other.pred_sem_seg.data)
+    assert sweep.state_dict().keys() == {*(f'backbone.{name}' for name in alone.backbone.state_dict()),
+                                         *(f'members.{i}.{name}' for i in (0, 1) for name in state)}
+
+
+def batch(height: int, width: int) -> dict:
+    from mmseg.structures import SegDataSample
+    generator = torch.Generator().manual_seed(height + width)
+    samples = [SegDataSample(metainfo=dict(img_shape=(height, width), ori_shape=(height, width)), gt_sem_seg=PixelData(
+        data=torch.randint(9, (1, height, width), generator=generator))) for _ in range(2)]
+    images = torch.randint(256, (2, 3, height, width), dtype=torch.uint8, generator=generator)
+    return dict(inputs=list(images), data_samples=samples)
+
+
+@pytest.mark.slow
 def test_under_amp_too(sweep, tmp_path):
     (tmp_path / 'data').symlink_to(sweep / 'data')
     (tmp_path / 'vit.pth').symlink_to(sweep / 'vit.pth')
@@ -258,13 +313,7 @@ def test_the_config_of_each_head_is_that_of_a_run_of_its_own(tmp_path):
         found = config_of(together, name)._cfg_dict.to_dict()
         assert {k: v for k, v in found.items() if k not in ('resume', 'load_from')} == {
             k: v for k, v in alone._cfg_dict.to_dict().items() if k not in ('resume', 'load_from')}
-    assert [m.decode_head.dropout is None for m in build(together).members] == [True, True, False, False]
-
-
-def build(cfg: Config) -> SweepModel:
-    from mmengine.registry import MODELS, DefaultScope
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        return MODELS.build(cfg.model)
+    assert [m.decode_head.dropout is None for m in build(together.model).members] == [True, True, False, False]
 
 
 def test_a_vit_is_asked_once_for_each_image(tiny_vit):
@@ -285,6 +334,7 @@ def test_a_vit_is_asked_once_for_each_image(tiny_vit):
     assert list(shared.state_dict()) == [] and isinstance(vit, GatedPromptViT)
 
 
+@pytest.mark.slow
 def test_the_tool_refuses_at_once(tmp_path):
     root = Path(engine.__file__).parents[2]
     command = [sys.executable, root / 'tools/train.py', 'setr_pup_gpt_mae_ade20k', '--sweep-heads', 'lr=1e-3,1e-2']

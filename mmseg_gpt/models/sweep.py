@@ -46,7 +46,8 @@ class SweepModel(BaseModel):
 
     def __init__(self, model: dict, heads: dict[str, dict], data_preprocessor: dict | None = None) -> None:
         super().__init__()
-        self.names, self.members = list(heads), nn.ModuleList()
+        self.names = list(heads)
+        self.members = nn.ModuleList()
         self.diverged: dict[str, int] = {}
         drawn, built = Generators(), {}
         for changes in heads.values():
