@@ -75,7 +75,7 @@ def build_peer(name: str, sizes: Sizes) -> nn.Module:
     model.update(num_classes=sizes.classes, crop_size=(sizes.image, sizes.image))
     model.backbone.update(VIT, arch=sizes.vit, **({} if method == PEFT else options(method, sizes.prompts, 10.)))
     depth, blocks = sizes.vit['num_layers'], model.backbone.get('out_indices')
-    if blocks and depth not in blocks:
+    if isinstance(blocks, dict) and depth not in blocks:
         model.backbone.out_indices = tuple(round((i + 1) * depth / 12) - 1 for i in blocks[12])
     model = ConfigDict(complete(model))
     if method == PEFT:
