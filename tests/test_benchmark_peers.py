@@ -50,10 +50,14 @@ def test_names_that_cannot_be_measured_are_refused(name, words, monkeypatch):
         check_names(['linear:lora', name])
 
 
-def test_the_tool_refuses_before_it_imports(tmp_path):
-    done = subprocess.run([sys.executable, ROOT / 'tools/benchmark_peers.py', 'linear:lora', '--against', 'eomt'],
-                          text=True, capture_output=True, timeout=60)
-    assert done.returncode == 2 and '--against eomt: this is none of the models' in done.stderr
+@pytest.mark.parametrize(('arguments', 'words'), [
+    (('linear:lora', '--against', 'eomt'), '--against eomt: this is none of the models'),
+    (('linear:lora', 'linear:lora'), 'a model is named twice'), (('upernet:lora', ), 'needs --batch 2'),
+    (('--image', '100'), 'multiple of 16')])
+def test_the_tool_refuses_before_it_imports(arguments, words):
+    done = subprocess.run([sys.executable, ROOT / 'tools/benchmark_peers.py', *arguments], text=True,
+                          capture_output=True, timeout=60)
+    assert done.returncode == 2 and words in done.stderr
 
 
 def test_regions_are_rectangles_of_one_class_each():
@@ -102,4 +106,4 @@ def test_eomt_trains_all_of_it_on_a_mask_for_each_class(transformers):
     step()
     assert {name for name, p in model.named_parameters() if p.equal(before[name])} <= {'embeddings.mask_token'}
     found = EomtEvaluation(model, TINY, CPU)()
-    assert found.shape == (64, 64) and 0 <= found.min() and found.max() < 7 and not model.attn_mask_probs.any()
+    assert found.shape == (64, 64) and found.min() >= 0 and found.max() < 7 and not model.attn_mask_probs.any()

@@ -41,6 +41,8 @@ def parse_args() -> argparse.Namespace:
         parser.error(f'--against {args.against}: this is none of the models')
     if len(set(args.models)) < len(args.models):
         parser.error('a model is named twice')
+    if args.batch == 1 and any(model.startswith('upernet:') for model in args.models):
+        parser.error('upernet pools its features to one pixel, and batch norm of that needs --batch 2')
     if args.image % 16:
         parser.error('--image must be a multiple of 16, the side of a patch')
     return args
