@@ -4,6 +4,7 @@ from . import losses  # noqa: F401  mends mmsegmentation's
 from .crop import HistogramRandomCrop
 from .lean_head import LeanFCNHead, LeanSegmenterMaskTransformerHead, LeanUPerHead
 from .linear_head import LinearHead
+from .listed import ListedPairs
 from .metrics import PerClassIoUMetric
 from .segmentor import LeanEncoderDecoder
 from .setr_head import LeanSETRUPHead
@@ -11,5 +12,5 @@ from .tta import LeanSegTTAModel
 
 __all__ = [
     'HistogramRandomCrop', 'LeanEncoderDecoder', 'LeanFCNHead', 'LeanSETRUPHead', 'LeanSegTTAModel',
-    'LeanSegmenterMaskTransformerHead', 'LeanUPerHead', 'LinearHead', 'PerClassIoUMetric'
+    'LeanSegmenterMaskTransformerHead', 'LeanUPerHead', 'LinearHead', 'ListedPairs', 'PerClassIoUMetric'
 ]
