@@ -41,9 +41,9 @@ docs = ['mkdocs-material', 'mkdocstrings[python]', 'ruff']
 # timm asks for torchvision: the same holds. The notebook is executed, and what TensorBoard is given is read.
 test = ['import-linter', 'ipykernel', 'nbclient', 'pytest', 'pytest-xdist', 'ruff', 'safetensors', 'tensorboard',
         'timm']
-# What tests compare with if it is there, and else skip. It is not among the tested versions: it brings much, and
-# mmpretrain imports it wherever it finds it.
-peers = ['transformers>=4.56,<6']
+# What tests and tools/benchmark_peers.py compare with, if it is there. It is not among the tested versions: it brings
+# much, and mmpretrain imports it wherever it finds it.
+peers = ['peft>=0.15,<1', 'transformers>=4.56,<6']
 
 setup(
     name='mmseg_gpt',
