@@ -1,0 +1,1 @@
+"""Finding out what a folder of one's own images and labels holds."""
