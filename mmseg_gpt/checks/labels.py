@@ -75,8 +75,8 @@ def single_class(rule: LabelRule, counts: np.ndarray, classes: tuple[str, ...], 
     if len(present) != 1 or len(classes) < 2 or not ignored:
         return []
     return [f'{looked_at} have the class {classes[present[0]]} and ignored pixels ({rule.ignore_index}), and nothing '
-            f'else, though there are {len(classes)} classes. If {rule.ignore_index} is meant as a class, as in masks of 0 and 255, number '
-            f'the classes from 0 to {len(classes) - 1} in the label maps']
+            f'else, though there are {len(classes)} classes. If {rule.ignore_index} is meant as a class, as in masks '
+            f'of 0 and 255, number the classes from 0 to {len(classes) - 1} in the label maps']
 
 
 def absent_classes(counts: np.ndarray, classes: tuple[str, ...]) -> list[str]:

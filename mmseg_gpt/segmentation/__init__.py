@@ -3,6 +3,7 @@
 from . import losses  # noqa: F401  mends mmsegmentation's
 from .crop import HistogramRandomCrop
 from .dice import ClassDiceLoss
+from .lean_head import LeanFCNHead, LeanSegmenterMaskTransformerHead, LeanUPerHead
 from .linear_head import LinearHead
 from .metrics import PerClassIoUMetric
 from .segmentor import LeanEncoderDecoder
@@ -10,6 +11,6 @@ from .setr_head import LeanSETRUPHead
 from .tta import LeanSegTTAModel
 
 __all__ = [
-    'ClassDiceLoss', 'HistogramRandomCrop', 'LeanEncoderDecoder', 'LeanSETRUPHead', 'LeanSegTTAModel', 'LinearHead',
-    'PerClassIoUMetric'
+    'ClassDiceLoss', 'HistogramRandomCrop', 'LeanEncoderDecoder', 'LeanFCNHead', 'LeanSETRUPHead', 'LeanSegTTAModel',
+    'LeanSegmenterMaskTransformerHead', 'LeanUPerHead', 'LinearHead', 'PerClassIoUMetric'
 ]
