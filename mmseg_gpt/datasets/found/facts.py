@@ -172,16 +172,15 @@ def gather(pairs: Sequence[tuple[str, str]], workers: int, progress: Progress, c
     """
     known = read_cache(cache)
     stamps = [stamp(pair) for pair in pairs]
-    missing = [pair for pair, key in zip(pairs, stamps) if key not in known]
-    fresh = iter(progress(in_processes(facts_of, missing, workers), len(missing)) if missing else ())
+    missing = {key: pair for pair, key in zip(pairs, stamps) if key not in known}
     if cache and missing:
         cache.parent.mkdir(parents=True, exist_ok=True)
     with open(cache, 'a', encoding='utf-8') if cache and missing else nullcontext() as file:
-        for key in stamps:
-            if key not in known:
-                known[key] = next(fresh)
-                if file and not known[key].problem and not known[key].image_problem:
-                    file.write(f'\n{key}\t{known[key].as_line()}')  # the newline comes first, as a cut line has none
+        read = in_processes(facts_of, list(missing.values()), workers)
+        for key, facts in zip(missing, progress(read, len(missing)) if missing else ()):
+            known[key] = facts
+            if file and not facts.problem and not facts.image_problem:
+                file.write(f'\n{key}\t{facts.as_line()}')  # the newline comes first, as a line that was cut has none
     return [known[key] for key in stamps]
 
 
