@@ -23,6 +23,7 @@ COMMANDS = {
         'test': 'test',
         'predict': 'predict',
         'check': 'check_dataset',
+        'labels': 'labels',
         'convert': 'convert_checkpoint',
         'configs': 'configs',
     },

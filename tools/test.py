@@ -135,6 +135,8 @@ def write_metrics(runner: 'Runner', metrics: dict, args: argparse.Namespace,
                for name, v in metrics.items()}
     written = {'checkpoint': args.checkpoint, **rounded, 'parameters': counted, 'tested': protocol_of(runner.cfg),
                'per_class': per_class}
+    if covered := [metric.covered for metric in runner.test_loop.evaluator.metrics if hasattr(metric, 'covered')]:
+        written['classes'] = covered[0]
     names = [f'metrics{tta}.json', *(f'confusion{tta}{end}' for end in ('.csv', '_shares.csv', '.png'))]
     keep_earlier(folder, names, written)
     dump(written, folder / names[0], indent=2)
