@@ -2,12 +2,15 @@
 
 from . import losses  # noqa: F401  mends mmsegmentation's
 from .crop import HistogramRandomCrop
+from .lean_head import LeanFCNHead, LeanSegmenterMaskTransformerHead, LeanUPerHead
 from .linear_head import LinearHead
+from .listed import ListedPairs
 from .metrics import PerClassIoUMetric
 from .segmentor import LeanEncoderDecoder
 from .setr_head import LeanSETRUPHead
 from .tta import LeanSegTTAModel
 
 __all__ = [
-    'HistogramRandomCrop', 'LeanEncoderDecoder', 'LeanSETRUPHead', 'LeanSegTTAModel', 'LinearHead', 'PerClassIoUMetric'
+    'HistogramRandomCrop', 'LeanEncoderDecoder', 'LeanFCNHead', 'LeanSETRUPHead', 'LeanSegTTAModel',
+    'LeanSegmenterMaskTransformerHead', 'LeanUPerHead', 'LinearHead', 'ListedPairs', 'PerClassIoUMetric'
 ]
