@@ -36,6 +36,9 @@ lite = ['mmcv-lite==2.1.0']
 classification = ['mmpretrain>=1.2.0,<2']
 # PSNR and SSIM of reconstructed images. Other figures need what mmsegmentation needs anyway.
 analysis = ['scikit-image']
+# Images of more than 4 bands, or of bands that are no colours, which OpenCV does not read; the second is for compressed
+# ones.
+bands = ['tifffile', 'imagecodecs']
 # The documentation as a site. It reads this package and does not import it; `make docs` has an environment for it.
 docs = ['mkdocs-material', 'mkdocstrings[python]', 'ruff']
 # timm asks for torchvision: the same holds. The notebook is executed, and what TensorBoard is given is read.
@@ -81,6 +84,7 @@ setup(
         'lite': lite,
         'classification': classification,
         'analysis': analysis,
+        'bands': bands,
         'docs': docs,
         'test': test,
         'peers': peers,

@@ -430,3 +430,10 @@ def test_memory_of_a_large_image_is_bounded(monkeypatch):
     with torch.no_grad(), LiveBytes() as memory:
         built.test_step(dict(inputs=[image], data_samples=[sample(size, small=True)]))
     assert memory.peak < 4 * 600 * 2000 + 4 * 2**17  # image and labels, and a row of windows of a panel
+
+
+def test_a_missing_label_is_said_in_words_not_as_a_key_error():
+    from mmseg_gpt.segmentation.metrics import PerClassIoUMetric
+    answer = dict(img_path='a.jpg', pred_sem_seg=dict(data=torch.zeros(1, 4, 4)))
+    with pytest.raises(ValueError, match=r'a\.jpg has no label map .*LoadAnnotations.*tta_pipeline.*predict'):
+        PerClassIoUMetric().process({}, [answer])
