@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..wording import listed
+from .damage import damage
 
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 ONE_NUMBER_A_PIXEL = ('L', 'P', '1')
@@ -277,7 +278,7 @@ def unreadable(path: str | Path, error: Exception) -> str:
     if not Path(path).stat().st_size:
         return f'{path} is empty (0 bytes)'
     if isinstance(error, UnidentifiedImageError):
-        return f'{path} is not an image, or its beginning is damaged'
+        return f'{path} {damage(path) or "is not an image, or its beginning is damaged"}'
     return f'{path} cannot be decoded, it is truncated or damaged: {error_line(error)}'
 
 
