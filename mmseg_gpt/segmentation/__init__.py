@@ -2,6 +2,7 @@
 
 from . import losses  # noqa: F401  mends mmsegmentation's
 from .crop import HistogramRandomCrop
+from .dice import ClassDiceLoss
 from .linear_head import LinearHead
 from .metrics import PerClassIoUMetric
 from .segmentor import LeanEncoderDecoder
@@ -9,5 +10,6 @@ from .setr_head import LeanSETRUPHead
 from .tta import LeanSegTTAModel
 
 __all__ = [
-    'HistogramRandomCrop', 'LeanEncoderDecoder', 'LeanSETRUPHead', 'LeanSegTTAModel', 'LinearHead', 'PerClassIoUMetric'
+    'ClassDiceLoss', 'HistogramRandomCrop', 'LeanEncoderDecoder', 'LeanSETRUPHead', 'LeanSegTTAModel', 'LinearHead',
+    'PerClassIoUMetric'
 ]
