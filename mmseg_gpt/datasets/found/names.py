@@ -4,20 +4,26 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 from functools import lru_cache
+from itertools import pairwise
 from typing import NamedTuple
 
+
+def words(text: str) -> frozenset[str]:
+    """Returns the words of a text, each once."""
+    return frozenset(text.split())
+
+
 # Words of names. A word with an 's' at its end means the same without it.
-MASK = frozenset('mask annotation annot ann anno label labeled labelled lab lbl gt groundtruth truth seg segmentation '
-                 'segmap segment target manual trimap matte ho semantic map '
-                 'stuffthingmap y'.split())
-IMAGE = frozenset('image img im photo photograph picture pic input jpegimage rgb sat satellite ortho irrg rgbir cir '
-                  'original orig x still'.split())
+MASK = words('mask annotation annot ann anno label labeled labelled lab lbl gt groundtruth truth seg segmentation '
+             'segmap segment target manual trimap matte ho semantic map stuffthingmap y')
+IMAGE = words('image img im photo photograph picture pic input jpegimage rgb sat satellite ortho irrg rgbir cir '
+              'original orig x still')
 # Pictures that are neither what is labelled nor, if there is another, its label.
-OTHER = frozenset('instance object visualization visualisation visualized vis viz overlay overlaid depth disparity '
-                  'thumb thumbnail preview prediction predicted pred superpixel polygon bbox human'.split())
-FILLER = frozenset('dir folder set data dataset class png jpg jpeg tif tiff bmp gif npy mat id left bit fine coarse all '
-                   'raw full list file path color colour gray grey binary bin crop cropped patch tile aug st nd rd '
-                   'ground machine split name new hq approved index idx indice indices no boundary noboundary'.split())
+OTHER = words('instance object visualization visualisation visualized vis viz overlay overlaid depth disparity thumb '
+              'thumbnail preview prediction predicted pred superpixel polygon bbox human')
+FILLER = words('dir folder set data dataset class png jpg jpeg tif tiff bmp gif npy mat id left bit fine coarse all '
+               'raw full list file path color colour gray grey binary bin crop cropped patch tile aug st nd rd ground '
+               'machine split name new hq approved index idx indice indices no boundary noboundary')
 SPLITS = dict(train='train', training='train', trainval='train', trn='train', tr='train', val='val', valid='val',
               validation='val', dev='val', eval='val', test='test', testing='test', tst='test', ts='test')
 # The lower the sum of these, the sooner a mask is taken, where several fit one image.
@@ -68,22 +74,22 @@ def is_known(word: str) -> bool:
     return word in MASK or word in IMAGE or word in OTHER or word in FILLER or word in SPLITS or word.isdecimal()
 
 
-def role_of(words: Iterable[str]) -> str | None:
+def role_of(parts: Iterable[str]) -> str | None:
     """Returns 'mask', 'other' or 'image', the first for which there is a word; None without one."""
-    words = set(words)
-    return next((role for role, known in (('mask', MASK), ('other', OTHER), ('image', IMAGE)) if words & known), None)
+    known = (('mask', MASK), ('other', OTHER), ('image', IMAGE))
+    return next((role for role, of_role in known if of_role.intersection(parts)), None)
 
 
 @lru_cache(maxsize=10_000)
 def meaning_of(name: str) -> Meaning:
     """Says what the name of a folder means."""
-    words = words_of(name)
-    negated = any(first in NEGATIONS and second in MASK for first, second in zip(words, words[1:]))
-    splits = [SPLITS[word] for word in words if word in SPLITS]
-    left = tuple(word for word in words if not is_known(word))
+    parts = words_of(name)
+    negated = any(first in NEGATIONS and second in MASK for first, second in pairwise(parts))
+    splits = [SPLITS[word] for word in parts if word in SPLITS]
+    left = tuple(word for word in parts if not is_known(word))
     if left:  # 'site_x' is a place
-        words = [word for word in words if word not in ('x', 'y')]
-    return Meaning(None if negated else role_of(words), splits[0] if splits else None, not left, left)
+        parts = [word for word in parts if word not in ('x', 'y')]
+    return Meaning(None if negated else role_of(parts), splits[0] if splits else None, not left, left)
 
 
 def meanings_of(names: Iterable[str]) -> dict[str, Meaning]:
@@ -108,8 +114,7 @@ def meanings_of(names: Iterable[str]) -> dict[str, Meaning]:
 
 def negates_mask(name: str) -> bool:
     """Says whether a name is like 'no_mask' or 'with_mask': a class of faces, not a folder of masks."""
-    words = words_of(name)
-    return any(first in NEGATIONS and second == 'mask' for first, second in zip(words, words[1:])) or bool(
+    return any(first in NEGATIONS and second == 'mask' for first, second in pairwise(words_of(name))) or bool(
         re.fullmatch(r'(no|non|with|without)masks?', name.lower()))
 
 
@@ -144,7 +149,7 @@ def outermost(chunks: list[str], end: int, splits: bool) -> str | None:
             rest = chunks[place + 1:] if end == 0 else chunks[:place]
             chunks[:] = rest[2:] if end == 0 and rest[1:2] and rest[1].lower() in ('dir', 'folder') else rest
             return chunk
-        if end == 0 and chunk.strip(SEPARATORS) or chunk.strip(SEPARATORS) and chunk.lower() not in FILLER:
+        if chunk.strip(SEPARATORS) and (end == 0 or chunk.lower() not in FILLER):
             return None
     return None
 
@@ -155,14 +160,14 @@ def chunk_role(chunk: str) -> str | None:
 
     'manual1', '1stHO' and 'leftImg8bit' have a role; 'IMG0001' has a number too, and 'tile_x_12' a place.
     """
-    words = words_of(chunk)
+    parts = words_of(chunk)
     digits = sum(sign.isdigit() for sign in chunk)
-    return role_of(words) if all(map(is_known, words)) and digits < 2 and words not in (['x'], ['y']) else None
+    return role_of(parts) if all(map(is_known, parts)) and digits < 2 and parts not in (['x'], ['y']) else None
 
 
 @lru_cache(maxsize=10_000)
 def rank_of(text: str) -> int:
     """Ranks the names of masks by their words: the lowest is that of the mask to take."""
-    words = words_of(text)
-    pairs = [first + second for first, second in zip(words, words[1:])]
-    return sum(RANKS.get(word, 0) + 5 * (word in OTHER) for word in words + pairs)
+    parts = words_of(text)
+    pairs = [first + second for first, second in pairwise(parts)]
+    return sum(RANKS.get(word, 0) + 5 * (word in OTHER) for word in parts + pairs)

@@ -2,17 +2,21 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
+from ...wording import listed
 from ..left_out import READ, UNREAD
 from .names import meanings_of
 from .types import FoundError
 
+SHOWN = 3  # names in a message
 ARRAYS = frozenset(('.npy', '.mat'))
+PICTURES = READ | UNREAD | ARRAYS
 LISTS = frozenset(('.txt', '.csv', '.tsv', '.lst'))
 POLYGONS = frozenset(('.json', '.xml', '.txt'))
 # Folders and files that systems and tools leave behind; hidden ones are left out too.
@@ -74,35 +78,58 @@ class Tree:
         counts = Counter(file.suffix or 'no suffix' for file in (*self.pictures, *self.others))
         return ', '.join(f'{suffix} ({count:,})' for suffix, count in counts.most_common(5)) or 'nothing'
 
+    def shown_from(self, root: Path) -> 'Tree':
+        """Returns the same files, shown by their paths below another root."""
+        shown = {}
 
-def read_tree(root: Path) -> Tree:
+        def moved(file: File) -> File:
+            place = file.folder
+            if place not in shown:
+                shown[place] = replace(place, shown=Path(os.path.relpath(place.path, root)).as_posix())
+            return file._replace(folder=shown[place])
+
+        return Tree(root, [moved(file) for file in self.pictures], [moved(file) for file in self.others], self.broken)
+
+
+def read_tree(root: Path, deep: bool = True) -> Tree:
     """Lists all files below a folder but hidden ones, and follows links.
 
+    Args:
+        root: The folder, as an absolute path.
+        deep: Whether to list those in its folders too.
+
     Raises:
-        FoundError: it is not a folder, or has no files.
+        FoundError: it is not a folder, or has no files at all.
     """
     if not root.is_dir():
-        raise FoundError(f'{root} is ' + ('not a folder' if root.exists() else 'not there') + ': give a folder of images')
+        raise FoundError(f'{root} is not {"a folder" if root.exists() else "there"}: give a folder of images')
     tree, listed = Tree(root), []
-    for place, names, broken in walk(str(root), ()):
+    for place, names, broken in walk(str(root), (), deep):
         listed.append((place, names))
         tree.broken += broken
-    for folder, names in zip(understood([place for place, _ in listed], str(root)), (names for _, names in listed)):
+    if not listed and deep:
+        raise FoundError(f'{root} has no files that are not hidden')
+    with_pictures = [place for place, names in listed if any(map(is_picture, names))]
+    for folder, (_, names) in zip(understood([place for place, _ in listed], with_pictures, str(root)), listed):
         for name in sorted(names):
             stem, suffix = os.path.splitext(name)
-            file = File(folder, name, stem, suffix.lower())
-            (tree.pictures if file.suffix in READ | UNREAD | ARRAYS else tree.others).append(file)
-    if not listed:
-        raise FoundError(f'{root} has no files that are not hidden')
+            (tree.pictures if is_picture(name) else tree.others).append(File(folder, name, stem, suffix.lower()))
     return tree
 
 
-def walk(place: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, list[str], list[str]]]:
+def is_picture(name: str) -> bool:
+    """Says whether a file is an image or an array, by its name."""
+    return os.path.splitext(name)[1].lower() in PICTURES
+
+
+def walk(place: str, above: tuple[tuple[int, int], ...],
+         deep: bool = True) -> Iterator[tuple[str, list[str], list[str]]]:
     """Yields each folder that has files, with their names and the paths of broken links.
 
     Args:
         place: The folder to begin with.
         above: The device and number of each folder above it: a link to one of these is not followed.
+        deep: Whether to list those in its folders too.
     """
     status = os.stat(place)
     if (here := (status.st_dev, status.st_ino)) in above:
@@ -116,14 +143,18 @@ def walk(place: str, above: tuple[tuple[int, int], ...]) -> Iterator[tuple[str, 
             kind.append(entry.path if kind is broken else entry.name)
     if files or broken:
         yield place, files, broken
-    for name in sorted(folders):
+    for name in sorted(folders) if deep else ():
         yield from walk(os.path.join(place, name), (*above, here))
 
 
-def understood(places: list[str], root: str) -> list[Folder]:
-    """Says what the names of folders tell of their files. What all of them have in common tells nothing."""
-    paths = [() if place == root else tuple(os.path.relpath(place, root).split(os.sep)) for place in places]
-    common = len(os.path.commonprefix(paths)) if len(paths) > 1 else 0
+def understood(places: list[str], with_pictures: list[str], root: str) -> list[Folder]:
+    """Says what the names of folders tell of their files. What is common to all with pictures tells nothing."""
+    def below_root(place: str) -> tuple[str, ...]:
+        return () if place == root else tuple(os.path.relpath(place, root).split(os.sep))
+
+    paths = [below_root(place) for place in places]
+    pictured = [below_root(place) for place in with_pictures]
+    common = sum(1 for _ in takewhile(lambda names: len(set(names)) == 1, zip(*pictured)))
     meanings = meanings_of({part for path in paths for part in path})
     # A folder of images and of masks is neither: 'road_seg' with 'img' and 'ann' below it.
     with_images = {path[:i] for path in paths for i in range(len(path)) if meanings[path[-1]].role == 'image'}
@@ -138,6 +169,11 @@ def understood(places: list[str], root: str) -> list[Folder]:
         role = next((role for role in ('mask', 'other') if role in roles), 'image' if 'image' in roles else None)
         folders.append(Folder(place, '/'.join(path) or '.', role, splits[-1] if splits else None, rest))
     return folders
+
+
+def few(files: Sequence[File], what: str) -> list[str]:
+    """Says what is with files, with their number and the first of them; nothing if there are none."""
+    return [f'{len(files):,} {what}: {listed([file.shown for file in files], SHOWN)}'] if files else []
 
 
 def select(files: list[File], pattern: str) -> list[File]:
