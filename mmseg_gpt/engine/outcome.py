@@ -14,14 +14,18 @@ from ..settings import protocol_of
 from .confusion import ConfusionMetric
 
 
-def add_confusion(runner: Runner) -> ConfusionMetric:
+def add_confusion(runner: Runner, kind: type[ConfusionMetric] = ConfusionMetric) -> ConfusionMetric:
     """Adds the metric that counts confusions to those of a test; it ignores the pixels that they ignore.
 
     It is not in the config, so the score is noted with the same settings whether or not it is there.
+
+    Args:
+        runner: Before the test.
+        kind: The metric's class.
     """
     evaluator = runner.test_loop.evaluator
-    confusion = ConfusionMetric(next((metric.ignore_index for metric in evaluator.metrics
-                                      if hasattr(metric, 'ignore_index')), 255))
+    confusion = kind(next((metric.ignore_index for metric in evaluator.metrics
+                           if hasattr(metric, 'ignore_index')), 255))
     confusion.dataset_meta = evaluator.dataset_meta
     evaluator.metrics.append(confusion)
     return confusion
