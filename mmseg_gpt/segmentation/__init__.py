@@ -4,12 +4,13 @@ from . import losses  # noqa: F401  mends mmsegmentation's
 from .crop import HistogramRandomCrop
 from .dice import ClassDiceLoss
 from .linear_head import LinearHead
+from .listed import ListedPairs
 from .metrics import PerClassIoUMetric
 from .segmentor import LeanEncoderDecoder
 from .setr_head import LeanSETRUPHead
 from .tta import LeanSegTTAModel
 
 __all__ = [
-    'ClassDiceLoss', 'HistogramRandomCrop', 'LeanEncoderDecoder', 'LeanSETRUPHead', 'LeanSegTTAModel', 'LinearHead',
-    'PerClassIoUMetric'
+    'ClassDiceLoss', 'HistogramRandomCrop', 'LeanEncoderDecoder', 'LeanSETRUPHead', 'LeanSegTTAModel',
+    'LinearHead', 'ListedPairs', 'PerClassIoUMetric'
 ]

@@ -12,7 +12,6 @@ from .tree import LISTS, PICTURES, SHOWN, File, Tree
 from .types import FoundError
 
 
-
 class Finder:
     """Finds files by what a list calls them: a name with or without suffix, or a path of this or another machine."""
 

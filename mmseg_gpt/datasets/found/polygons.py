@@ -9,7 +9,6 @@ from .tree import POLYGONS, SHOWN, File, Tree
 from .types import FoundError
 
 
-
 def no_masks(tree: Tree, images: Sequence[File], masks: Sequence[File]) -> FoundError:
     """Makes the error of a folder in which no image has a mask; it names the remedy."""
     labels = polygons(tree)

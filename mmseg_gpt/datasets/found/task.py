@@ -8,7 +8,7 @@ from typing import Literal
 from ...wording import listed
 from .candidates import PHOTOS, look, twin_folders
 from .classes_of_folders import labelled_images
-from .names import meaning_of, words_of
+from .names import meaning_of, meanings_of, words_of
 from .polygons import polygons
 from .tree import ARRAYS, File, Tree, read_tree
 from .types import FoundError
@@ -54,7 +54,8 @@ def class_names(tree: Tree) -> list[str]:
     except FoundError:
         return []
     names = {name for samples in found.splits.values() for _, name in samples}
-    return sorted(name for name in names if found.order or not meaning_of(name).role or found.listed)
+    meanings = meanings_of(names)
+    return sorted(name for name in names if found.listed or not meanings[name].role)
 
 
 def task_by_masks(tree: Tree, images: Sequence[File], classes: Sequence[str]) -> tuple[Task, str] | None:
