@@ -24,6 +24,7 @@ COMMANDS = {
         'test': 'test',
         'predict': 'predict',
         'check': 'check_dataset',
+        'labels': 'labels',
         'convert': 'convert_checkpoint',
         'configs': 'configs',
     },
