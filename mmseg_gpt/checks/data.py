@@ -10,7 +10,7 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS, DefaultScope
 
 from ..datasets.folders import check_folders, overlooked_images, present_pairs
-from ..datasets.introspect import has_transform, highest_class, label_rule, rotates, source_datasets
+from ..datasets.introspect import has_transform, highest_class, label_rule, reader_of, rotates, source_datasets
 from ..datasets.left_out import left_out
 from ..datasets.pairs import error_line, inspect_pair
 from ..resources import command_of
@@ -110,11 +110,11 @@ def wrong_pairs(dataset: object) -> list[str]:
     """Inspects pairs from all over the dataset until the time is up, and returns the first problems."""
     problems, until = [], time.monotonic() + SECONDS
     for source in source_datasets(dataset):
-        rule, turned = label_rule(source), rotates(source)
+        rule, turned, reader = label_rule(source), rotates(source), reader_of(source)
         spread = np.unique(np.linspace(0, len(source) - 1, PAIRS).astype(int)).tolist()
         for pair in present_pairs(source, spread):
             if time.monotonic() < until:
-                problems += inspect_pair(*pair, rule, turned).problems
+                problems += inspect_pair(*pair, rule, turned, reader).problems
     if len(problems) > SHOWN:
         problems[SHOWN:] = [f'and {len(problems) - SHOWN} more in a sample of {PAIRS} pairs']
     if problems:

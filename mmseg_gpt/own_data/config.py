@@ -58,10 +58,10 @@ def heading(path: Path, data: OwnData, command: str) -> Iterator[str]:
 def segmentation(path: Path, data: OwnData, plan: Plan, asked: Options) -> Iterator[str]:
     """Yields the lines of a config of segmentation."""
     yield from beginning(path, data, 'mmseg')
-    reader, size, crop = reader_of(asked), plan.size, plan.crop
+    reader, size, crop = data.reader, plan.size, plan.crop
     ends = dict(type='PackSegInputs')
     scale = (10 * size, size)
-    colour = [dict(type='PhotoMetricDistortion')] if channels_of(asked) == 3 else []
+    colour = [dict(type='PhotoMetricDistortion')] if data.channels == 3 else []
     flips = [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0., 1.)]
     labels = dict(type='LoadAnnotations')
     yield said(plan, 'size', 'crop', 'windows')
@@ -88,7 +88,7 @@ def segmentation(path: Path, data: OwnData, plan: Plan, asked: Options) -> Itera
 def classification(path: Path, data: OwnData, plan: Plan, asked: Options) -> Iterator[str]:
     """Yields the lines of a config of classification."""
     yield from beginning(path, data, 'mmpretrain')
-    reader, ends = reader_of(asked), dict(type='PackInputs')
+    reader, ends = data.reader, dict(type='PackInputs')
     yield said(plan, 'size', 'crop')
     yield assignment('train_pipeline', [
         reader, dict(type='RandomResizedCrop', scale=plan.crop, crop_ratio_range=(0.5, 1.)),
@@ -102,9 +102,9 @@ def classification(path: Path, data: OwnData, plan: Plan, asked: Options) -> Ite
                        'layer. Its input is normalised over the batch, and its weights begin near 0, so that the first '
                        'steps are calm whatever the size of the features.')
     yield assignment('model', classifier(data, plan, asked))
-    mean, std = pixels_of(asked)
+    mean, std = pixels_of(data, asked)
     yield assignment('data_preprocessor', dict(num_classes=len(data.classes), mean=mean, std=std,
-                                               to_rgb=channels_of(asked) == 3))
+                                               to_rgb=data.channels == 3))
     yield from training(data, plan, asked, 'accuracy/top1', 'runtime_cls.py')
     yield 'del dataset  # not a setting of its own'
 
@@ -141,11 +141,11 @@ def loaders(data: OwnData, plan: Plan, dataset: dict, suffix: str, test_batch: i
 def segmentor(data: OwnData, plan: Plan, asked: Options) -> dict:
     """Returns the settings of the segmentor, from which widths follow; see :mod:`mmseg_gpt.models.complete`."""
     base = Config.fromfile(CONFIGS / f'_base_/heads/{plan.head}.py').model.to_dict()
-    mean, std = pixels_of(asked)
+    mean, std = pixels_of(data, asked)
     backbone = {name: value for name, value in base.pop('backbone').items() if name != 'type'}
-    adapted = backbone_of(asked) | backbone
+    adapted = backbone_of(data, asked) | backbone
     preprocessor = base.pop('data_preprocessor') | dict(
-        mean=mean, std=std, bgr_to_rgb=channels_of(asked) == 3, test_cfg=dict(size_divisor=patch_of(asked)))
+        mean=mean, std=std, bgr_to_rgb=data.channels == 3, test_cfg=dict(size_divisor=patch_of(asked)))
     pixels, weights = data.pixels['train'], None
     if asked.class_weights:
         weights = class_weights(pixels.tolist())
@@ -167,7 +167,7 @@ def heads_in(value: object) -> list[dict]:
 
 def classifier(data: OwnData, plan: Plan, asked: Options) -> dict:
     """Returns the settings of the classifier."""
-    backbone = backbone_of(asked) | dict(img_size=plan.crop, out_type=VITS[asked.vit].out_type)
+    backbone = backbone_of(data, asked) | dict(img_size=plan.crop, out_type=VITS[asked.vit].out_type)
     width = read_arch(backbone.get('arch', 'base'))['embed_dims']
     return dict(
         type='ImageClassifier', backbone=backbone, neck=dict(type='ClsBatchNormNeck', input_features=width),
@@ -176,14 +176,14 @@ def classifier(data: OwnData, plan: Plan, asked: Options) -> dict:
                   init_cfg=dict(type='Normal', layer='Linear', std=0.01)))
 
 
-def backbone_of(asked: Options) -> dict:
+def backbone_of(data: OwnData, asked: Options) -> dict:
     """Returns the settings of the ViT and of what adapts it."""
     vit = {name: value for name, value in settings_of_vit(asked.vit).items() if name not in PIXELS}
     if asked.weights:
         vit['init_cfg'] = dict(type='PretrainedViT', checkpoint=asked.weights)
     prompts = DEEP_PROMPTS if METHODS[asked.method].each_block else PROMPTS
     settings = dict(type='GatedPromptViT', frozen=True) | vit | options(asked.method, prompts, GATE_INIT)
-    return settings if channels_of(asked) == 3 else dict(settings, in_channels=channels_of(asked))
+    return settings if data.channels == 3 else dict(settings, in_channels=data.channels)
 
 
 def patch_of(asked: Options) -> int:
@@ -191,24 +191,10 @@ def patch_of(asked: Options) -> int:
     return settings_of_vit(asked.vit).get('patch_size', 16)
 
 
-def channels_of(asked: Options) -> int:
-    """Returns how many channels the model gets of an image."""
-    return len(asked.bands.split(',')) if asked.bands else 3
-
-
-def pixels_of(asked: Options) -> tuple[list[float], list[float]]:
+def pixels_of(data: OwnData, asked: Options) -> tuple[list[float], list[float]]:
     """Returns the mean and the deviation by which pixels are normalised; more channels than 3 have them in turn."""
-    own, channels = settings_of_vit(asked.vit), channels_of(asked)
-    return tuple([own.get(name, PIXELS[name])[i % 3] for i in range(channels)] for name in ('mean', 'std'))
-
-
-def reader_of(asked: Options) -> dict:
-    """Returns the transform that reads an image."""
-    if not (asked.bands or asked.scale):
-        return dict(type='LoadImageFromFile')
-    chosen = dict(bands=asked.bands and [int(band) for band in asked.bands.split(',')],
-                  scale=asked.scale and [float(value) for value in asked.scale.split(':')])
-    return dict(type='LoadBands', **{name: value for name, value in chosen.items() if value})
+    own = settings_of_vit(asked.vit)
+    return tuple([own.get(name, PIXELS[name])[i % 3] for i in range(data.channels)] for name in ('mean', 'std'))
 
 
 def training(data: OwnData, plan: Plan, asked: Options, score: str, runtime: str) -> Iterator[str]:

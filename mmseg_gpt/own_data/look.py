@@ -10,9 +10,11 @@ from ..datasets.found import Found, FoundClasses, FoundError, find_labelled_imag
 from ..datasets.found.class_table import ClassTable, ClassTableError, find_classes, read_classes
 from ..datasets.found.facts import size_of
 from ..datasets.found.masks import MaskError
+from ..datasets.found.pixels import describe_pixels
 from ..datasets.found.rewrite import write_masks
 from ..datasets.found.rule import distinct_colours
 from ..datasets.found.understand import understand_masks
+from ..datasets.reading import PixelError
 from ..environment import available_cpus
 from ..files import replacing
 from ..wording import listed
@@ -37,6 +39,8 @@ class OwnData:
         sizes: Width and height of each training image.
         pixels: Number of pixels (C,) of each class, or of images in classification, by split.
         ignored: Number of ignored pixels, by split.
+        reader: The transform that reads an image.
+        channels: Number of channels that it gives.
     """
     task: str
     root: Path
@@ -48,6 +52,8 @@ class OwnData:
     sizes: list[tuple[int, int]]
     pixels: dict[str, np.ndarray]
     ignored: dict[str, int] = field(default_factory=dict)
+    reader: dict = field(default_factory=lambda: dict(type='LoadImageFromFile'))
+    channels: int = 3
 
     @property
     def measured(self) -> str:
@@ -73,7 +79,7 @@ def look(options: Options, folder: Path, say: Say) -> OwnData:
         if task == 'classification':
             return look_at_classes(options, folder, say)
         return look_at_pairs(options, folder, say)
-    except (FoundError, ClassTableError, MaskError) as error:
+    except (FoundError, ClassTableError, MaskError, PixelError) as error:
         raise OwnDataError(str(error)) from error
 
 def look_at_pairs(options: Options, folder: Path, say: Say) -> OwnData:
@@ -81,6 +87,7 @@ def look_at_pairs(options: Options, folder: Path, say: Say) -> OwnData:
     found = find_pairs(options.folder, images=options.images, masks=options.masks, val=options.val, seed=options.seed)
     introduce(found, say)
     measurable(found, say)
+    reader = reader_of(options, [pair.image for pairs in found.splits.values() for pair in pairs], say)
     table, template = table_of(options, found.root, say), folder.parent / 'classes.csv'
     folder.mkdir(parents=True, exist_ok=True)
     workers = options.workers or available_cpus()
@@ -99,7 +106,7 @@ def look_at_pairs(options: Options, folder: Path, say: Say) -> OwnData:
     lists = write_masks(found.splits, understood.rule, folder, workers, bar('writing masks'))
     data = OwnData('segmentation', found.root, understood.classes, understood.rule.palette, folder, lists,
                    {split: len(pairs) for split, pairs in found.splits.items()}, understood.sizes['train'],
-                   understood.pixels, understood.ignored)
+                   understood.pixels, understood.ignored, **reader)
     say(as_table(data, 'pixels'))
     check_enough(data)
     return data
@@ -108,6 +115,7 @@ def look_at_classes(options: Options, folder: Path, say: Say) -> OwnData:
     """Looks at images with a class each, as :func:`look` says."""
     found = find_labelled_images(options.images or options.folder, val=options.val, seed=options.seed)
     introduce(found, say)
+    reader = reader_of(options, [image for images in found.splits.values() for image, _ in images], say)
     counts = {split: np.bincount([label for _, label in images], minlength=len(found.classes))
               for split, images in found.splits.items()}
     for split, own in counts.items():
@@ -122,7 +130,7 @@ def look_at_classes(options: Options, folder: Path, say: Say) -> OwnData:
     lists = {split: write_labels(folder / f'{split}.txt', images) for split, images in found.splits.items()}
     data = OwnData('classification', found.root, found.classes, tuple(distinct_colours(len(found.classes))), folder,
                    lists, {split: len(images) for split, images in found.splits.items()},
-                   [size for size, _ in sizes if size], counts)
+                   [size for size, _ in sizes if size], counts, **reader)
     say(as_table(data, 'images'))
     check_enough(data)
     return data
@@ -134,6 +142,30 @@ def introduce(found: Found | FoundClasses, say: Say) -> None:
     say(f'{sizes} {"pairs" if isinstance(found, Found) else "images"}')
     for note in found.notes:
         say(note)
+
+def reader_of(options: Options, images: Sequence[Path], say: Say) -> dict:
+    """Judges the pixels of images; returns the transform that reads them, and how many channels it gives.
+
+    Raises:
+        OwnDataError: the usual reader would change them silently, or an option makes no sense.
+    """
+    try:
+        bands = [int(band) for band in options.bands.split(',')] if options.bands else None
+        scale = tuple(float(value) for value in options.scale.split(':')) if options.scale else None
+        found = describe_pixels(images, bands, scale)
+    except ValueError as error:
+        raise OwnDataError(f'--bands {options.bands} --scale {options.scale}: {error}') from error
+    for note in found.notes:
+        say(note)
+    if found.problems:
+        asked = ' '.join([*(['--bands ' + ','.join(map(str, found.recommended_bands))] if found.recommended_bands else []),
+                          *([f'--scale {found.recommended_scale[0]:g}:{found.recommended_scale[1]:g}']
+                            if found.recommended_scale else [])])
+        raise OwnDataError('\n'.join([
+            'the images cannot be used as they are:', *(f'  * {problem}' for problem in found.problems),
+            *([f'What their values suggest: {asked}'] if asked else [])]))
+    return dict(reader=found.transform(), channels=3 if bands is None or len(bands) in (1, 3) else len(bands))
+
 
 def measurable(found: Found, say: Say) -> None:
     """Leaves out of a test split what has no mask, which cannot be measured."""
