@@ -1,4 +1,4 @@
-"""One's own images: from a folder to a measured model in one command, interrupted and continued, and what is refused."""
+"""One's own images: from a folder to a measured model in one command, which can be interrupted."""
 
 import json
 import os
@@ -158,7 +158,7 @@ def test_class_folders_become_a_classifier(tmp_path):
 def test_a_dry_run_writes_an_ordinary_config_and_trains_nothing(tmp_path):
     folder = draw(tmp_path / 'data', train=2, val=1, test=1)
     options = dict(iterations=20, head='setr_pup', loss='ce+dice', class_weights='auto', amp='bf16', method='lora')
-    result, said = adapt(folder, tmp_path / 'work', dry_run=True, **options)
+    result, _ = adapt(folder, tmp_path / 'work', dry_run=True, **options)
     assert result is None and not [*(tmp_path / 'work').glob('*.pth')]
     cfg = read_config(str(tmp_path / 'work/config.py'))
     assert cfg.train_dataloader.dataset.metainfo.classes == ('floor', 'box', 'sky')

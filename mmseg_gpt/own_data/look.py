@@ -158,9 +158,9 @@ def reader_of(options: Options, images: Sequence[Path], say: Say) -> dict:
     for note in found.notes:
         say(note)
     if found.problems:
-        asked = ' '.join([*(['--bands ' + ','.join(map(str, found.recommended_bands))] if found.recommended_bands else []),
-                          *([f'--scale {found.recommended_scale[0]:g}:{found.recommended_scale[1]:g}']
-                            if found.recommended_scale else [])])
+        bands, scale = found.recommended_bands, found.recommended_scale
+        asked = ' '.join([*(['--bands ' + ','.join(map(str, bands))] if bands else []),
+                          *([f'--scale {scale[0]:g}:{scale[1]:g}'] if scale else [])])
         raise OwnDataError('\n'.join([
             'the images cannot be used as they are:', *(f'  * {problem}' for problem in found.problems),
             *([f'What their values suggest: {asked}'] if asked else [])]))

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..damage import damage
-from ..pairs import has_scaled_gray, is_16_bit, orientation_of, png_byte, unreadable
+from ..pairs import has_scaled_gray, orientation_of, png_byte, unreadable
 from .arrays import MaskError, array_in_file, is_array_file
 
 LOSSY = ('JPEG', 'MPO', 'JPEG2000')
@@ -124,7 +124,7 @@ def is_lossless_webp(path: str | Path) -> bool:
 def has_wide_channels(image: Image.Image, path: str | Path) -> bool:
     """Says whether an image has several channels of 16 bits, of which Pillow would keep the high bytes only."""
     if image.format == 'PNG':
-        return is_16_bit(image, path) and png_byte(path, 25) != 0
+        return png_byte(path, 24) == 16 and png_byte(path, 25) != 0
     bits = getattr(image, 'tag_v2', {}).get(TIFF_BITS, (8,))
     return image.mode in ('RGB', 'RGBA', 'RGBX') and max(bits) > 8
 
