@@ -1,5 +1,6 @@
 """One's own images: from a folder to a measured model in one command, which can be interrupted."""
 
+import gc
 import json
 import os
 import re
@@ -26,7 +27,7 @@ from mmseg_gpt.own_data.report import mean_iou
 
 compat.formatter_module().FormatCode = lambda text, **_: (text, True)  # half of the time of such a run
 
-ARCH = dict(embed_dims=8, num_layers=2, num_heads=2, mlp_ratio=2)
+ARCH = dict(embed_dims=8, num_layers=12, num_heads=2, mlp_ratio=2)
 CLASSES = 'floor,box,sky'
 
 
@@ -35,8 +36,9 @@ def tiny_vit(tmp_path_factory, monkeypatch):
     """Lets the default ViT be one of width 8, whose weights are in a file."""
     file = tmp_path_factory.mktemp('vit') / 'vit.pth'
     torch.manual_seed(0)
-    torch.save(GatedPromptViT(arch=ARCH, img_size=32, patch_size=8).state_dict(), file)
+    torch.save(GatedPromptViT(arch=ARCH, img_size=32, patch_size=8, out_type='cls_token').state_dict(), file)
     settings = dict(arch=ARCH, patch_size=8, init_cfg=dict(type='PretrainedViT', checkpoint=str(file)))
+    gc.freeze()  # each dataset collects garbage, which takes longer the more there is in memory
     for module in (configs, runs):
         monkeypatch.setattr(module, 'settings_of_vit', lambda vit: dict(settings))
 
@@ -67,7 +69,7 @@ def draw_classes(folder: Path) -> Path:
                 pixels = random.integers(0, 60, (30, 36, 3), dtype=np.uint8)
                 pixels[..., channel] += 150
                 (folder / split / name).mkdir(parents=True, exist_ok=True)
-                Image.fromarray(pixels).save(folder / split / name / f'{i}.png')
+                Image.fromarray(pixels).save(folder / split / name / f'{name}_{i}.png')
     return folder
 
 
@@ -147,7 +149,7 @@ def test_class_folders_become_a_classifier(tmp_path):
     result, said = adapt(folder, tmp_path / 'work', classes=None, iterations=60, size=36, batch=8)
     assert result.task == 'classification' and result.metric == 'accuracy' and result.score > 80
     assert '12 training, 6 validation, 8 test images' in '\n'.join(said)
-    found = result.predict(folder / 'test/red/0.png')
+    found = result.predict(folder / 'test/red/red_0.png')
     assert found['class'] == 'red' and found['score'] > 0.5
     log = next((tmp_path / 'work').rglob('scalars.json')).read_text().splitlines()
     losses = [json.loads(line)['loss'] for line in log if 'loss' in json.loads(line)]

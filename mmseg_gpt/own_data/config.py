@@ -20,8 +20,11 @@ from .python import Expression, assignment
 
 PROMPTS, DEEP_PROMPTS = 10, 4  # fewer than the paper's 100, which short runs on few images do not need
 GATE_INIT = 2.  # the gates' prior is -2: from the paper's -10 a few hundred iterations do not move them
-# AdamW instead of the paper's SGD, because runs are short; factors of the rate for what has another scale than weights.
-RATES = dict(segmentation=1e-3, classification=1e-3)
+# AdamW's rate, and factors of it for what needs larger steps: a linear layer, whose loss is convex, and numbers that are
+# few. On a third of CamVid's training images the frozen features of a ViT-S/14 and a linear head reach a validation mIoU
+# of 37.6 in 60 steps at 0.01, of 22.6 at 0.001, and of 38.4 at 0.03.
+RATE, LINEAR_FACTOR = 1e-3, 10.
+LINEAR_HEADS = ('linear', 'linear_4')
 FACTORS = {'prompt.tokens': 2., 'gate_prior': 20., 'temperature': 5.}
 FULL_FACTOR = 0.01  # of the rate of a head, for a ViT that is trained as a whole
 WEIGHT_DECAY = 0.01
@@ -81,7 +84,7 @@ def segmentation(path: Path, data: OwnData, plan: Plan, asked: Options) -> Itera
     yield from comment(f'The model: {VITS[asked.vit].title}, adapted by {METHODS[asked.method].title}, with the head '
                        f'{plan.head}; {LOSSES[asked.loss or "ce"]}.')
     yield assignment('model', segmentor(data, plan, asked))
-    yield from training(data, plan, asked, 'mIoU', 'runtime_seg.py')
+    yield from training(plan, asked, 'mIoU', 'runtime_seg.py')
     yield 'del dataset  # not a setting of its own'
 
 
@@ -105,7 +108,7 @@ def classification(path: Path, data: OwnData, plan: Plan, asked: Options) -> Ite
     mean, std = pixels_of(data, asked)
     yield assignment('data_preprocessor', dict(num_classes=len(data.classes), mean=mean, std=std,
                                                to_rgb=data.channels == 3))
-    yield from training(data, plan, asked, 'accuracy/top1', 'runtime_cls.py')
+    yield from training(plan, asked, 'accuracy/top1', 'runtime_cls.py')
     yield 'del dataset  # not a setting of its own'
 
 
@@ -197,19 +200,11 @@ def pixels_of(data: OwnData, asked: Options) -> tuple[list[float], list[float]]:
     return tuple([own.get(name, PIXELS[name])[i % 3] for i in range(data.channels)] for name in ('mean', 'std'))
 
 
-def training(data: OwnData, plan: Plan, asked: Options, score: str, runtime: str) -> Iterator[str]:
+def training(plan: Plan, asked: Options, score: str, runtime: str) -> Iterator[str]:
     """Yields the optimizer, the schedule, and what every run has."""
-    rate, frozen = RATES[data.task], METHODS[asked.method].frozen
-    keys = {name: dict(lr_mult=factor, decay_mult=0.) for name, factor in FACTORS.items()} if frozen else {
-        'backbone': dict(lr_mult=FULL_FACTOR)}
-    wrapper = dict(type=dict(bf16='Bf16OptimWrapper', fp16='AmpOptimWrapper').get(asked.amp, 'OptimWrapper'))
-    if asked.amp == 'fp16':
-        wrapper.update(loss_scale='dynamic', dtype='float16')
     yield from comment('AdamW instead of the paper\'s SGD, because this run is short. ' + sentences(
         plan, 'schedule', 'validation', 'time'))
-    yield assignment('optim_wrapper', dict(
-        wrapper, constructor='TrainedPartsConstructor',
-        optimizer=dict(type='AdamW', lr=rate, weight_decay=WEIGHT_DECAY), paramwise_cfg=dict(custom_keys=keys)))
+    yield assignment('optim_wrapper', optimizer_of(plan, asked))
     warm_up = max(plan.iterations // 20, 1)
     yield assignment('param_scheduler', [
         dict(type='LinearLR', start_factor=0.1, begin=0, end=warm_up, by_epoch=False),
@@ -225,12 +220,25 @@ def training(data: OwnData, plan: Plan, asked: Options, score: str, runtime: str
     hooks['logger'] = dict(hooks['logger'], interval=min(50, max(plan.iterations // 20, 1)), log_metric_by_epoch=False)
     hooks['checkpoint'] = dict(type='AtomicCheckpointHook', by_epoch=False, interval=plan.interval, max_keep_ckpts=1,
                                save_best=score, rule='greater')
-    for name in ('env_cfg', 'visualizer', 'log_level'):
-        yield assignment(name, base[name])
-    yield assignment('randomness', dict(seed=asked.seed))
-    yield assignment('default_hooks', hooks)
-    yield assignment('custom_hooks', base['custom_hooks'])
-    yield assignment('log_processor', dict(by_epoch=False))
+    base['visualizer'].pop('name', None)  # two runs of a process need two names
+    custom = [dict(type='ParameterTableHook'), dict(type='TrackingHook')]
+    own = dict(default_hooks=hooks, custom_hooks=custom, randomness=dict(seed=asked.seed), log_processor=dict(by_epoch=False))
+    for name in ('env_cfg', 'visualizer', 'log_level', 'randomness', 'default_hooks', 'custom_hooks', 'log_processor'):
+        yield assignment(name, own.get(name, base.get(name)))
+
+
+def optimizer_of(plan: Plan, asked: Options) -> dict:
+    """Returns the settings of the optimizer and its precision."""
+    factors = {'head': dict(lr_mult=LINEAR_FACTOR)} if plan.head in LINEAR_HEADS else {}
+    if METHODS[asked.method].frozen:
+        factors |= {name: dict(lr_mult=factor, decay_mult=0.) for name, factor in FACTORS.items()}
+    else:
+        factors['backbone'] = dict(lr_mult=FULL_FACTOR)
+    precision = dict(type='OptimWrapper') if not asked.amp else dict(type='Bf16OptimWrapper') if (
+        asked.amp == 'bf16') else dict(type='AmpOptimWrapper', loss_scale='dynamic', dtype='float16')
+    return dict(precision, constructor='TrainedPartsConstructor',
+                optimizer=dict(type='AdamW', lr=RATE, weight_decay=WEIGHT_DECAY),
+                paramwise_cfg=dict(custom_keys=factors))
 
 
 def said(plan: Plan, *names: str) -> str:

@@ -207,9 +207,14 @@ def spent(work: Path, options: Options, state: dict, say: Say) -> Iterator[None]
 
 
 def named(cfg: Config, what: str) -> Config:
-    """Gives a run a name of its own, as MMEngine keeps one log for each name in a process."""
-    cfg.experiment_name = f'{Path(cfg.work_dir).name}_{what}_{time.time_ns()}'
-    return cfg
+    """Gives a run names of its own: its log, of which MMEngine keeps one for each name, and its config in full.
+
+    MMEngine writes the config of a run into its folder, under its name; it must not replace the one with comments.
+    """
+    full = Path(cfg.work_dir, 'config_in_full.py')
+    own = Config(cfg.to_dict(), cfg_text=f'# {full}', filename=str(full))
+    own.experiment_name = f'{Path(cfg.work_dir).name}_{what}_{time.time_ns()}'
+    return own
 
 
 def train(config: Path, say: Say) -> Path:
