@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -22,7 +23,7 @@ from .config import patch_of, write_config
 from .look import OwnData, Say, look
 from .options import Options, OwnDataError
 from .plan import Machine, Plan, Times, add_schedule, longest_ratio, make_plan
-from .progress import QuietRunner, ShowProgressHook
+from .progress import USUAL_WARNINGS, QuietRunner, ShowProgressHook
 from .report import ConfusionByImage, draw_extremes, scores_of_classes, write_report
 from .timing import measure
 
@@ -57,6 +58,8 @@ def carry_out(options: Options, say: Say, command: str, dry_run: bool = False) -
     if (work / RESULT).is_file():
         say(f'{work} holds the finished result of this command; to train anew, remove it or give another --work-dir')
         return json.loads((work / RESULT).read_text(encoding='utf-8'))
+    for words in USUAL_WARNINGS:
+        warnings.filterwarnings('ignore', words)
     told: list[str] = []
 
     def tell(sentence: str) -> None:
