@@ -91,7 +91,7 @@ def test_numbers_are_those_of_the_list(tmp_path):
     (tmp_path / 'train.txt').write_text('b/1.jpg 0\nb/2.jpg 0\na/1.jpg 1\na/2.jpg 1\n')
     found = find_labelled_images(tmp_path)
     assert {classes_of(found)[image] for image in ('b/1.jpg', 'b/2.jpg')} == {'b'} and found.classes[0] == 'b'
-    assert any('2 images are in no list' in note for note in found.notes)
+    assert any('no list names them (2)' in note for note in found.notes)
 
 
 WRONG = {
@@ -138,6 +138,7 @@ def test_what_the_user_must_hear_of_classes(tmp_path):
     ('MT_Blowhole/Imgs/{1..3}.jpg MT_Blowhole/Imgs/{1..3}.png MT_Free/Imgs/{1..3}.jpg MT_Free/Imgs/{1..3}.png',
      'segmentation'),
     ('a/{1..3}.jpg a/{1..3}.json', 'segmentation'), ('images/{1..3}.jpg labels/{1..3}.txt', 'segmentation'),
+    ('images/{1..3}.jpg masks/a{4..6}.png', 'segmentation'),
     ('cat/{1..3}.png dog/{1..3}.png cow/{1..3}.png', 'classification'),
     ('cat/{10..40}.jpg cat/10_mask.jpg dog/{10..40}.jpg', 'classification'),
     ('mask/{1..3}.jpg no_mask/{1..3}.jpg', 'classification')])
@@ -171,7 +172,13 @@ def test_two_long_videos_are_cut_into_blocks():
     numbers = [int(pair.image.stem[-6:]) for pair in splits['val']]
     neighbours = sum(b - a == 1 for a, b in pairwise(numbers))
     assert 15 <= len(numbers) <= 20 and neighbours >= 0.7 * len(numbers), numbers
-    assert 'blocks of 6 consecutive frames' in how
+    assert 'blocks of consecutive frames (at most 6)' in how and 'v0, v1' in how
+
+
+def test_folders_are_scenes():
+    splits, how = make_split(pairs(*(f's{i}/im/{frame}.png' for i in range(10) for frame in range(10))), {'val': 0.2})
+    assert len({pair.image.parent for pair in splits['val']}) == 2 and len(splits['val']) == 20
+    assert '/im' in how and not {p.image.parent for p in splits['val']} & {p.image.parent for p in splits['train']}
 
 
 def test_numbers_alone_show_no_scene():

@@ -144,6 +144,21 @@ def test_tool_counts_listed_pairs_and_finds_copies(data, monkeypatch):
     assert [each['name'] for each in report['splits']['val']['classes']] == NAMES
 
 
+def test_lists_of_classes_are_read_by_mmpretrain(tmp_path):
+    """Absolute paths with spaces and other letters, as the lists of found images have."""
+    images = [tmp_path / 'lily of the valley' / 'a 1.png', tmp_path / 'Löwenzahn/b.png']
+    for image in images:
+        image.parent.mkdir()
+        Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(image)
+    (tmp_path / 'train.txt').write_text(f'{images[0]} 1\n{images[1]} 0\n')
+    init_default_scope('mmpretrain')
+    dataset = DATASETS.build(dict(type='mmpretrain.CustomDataset', ann_file=str(tmp_path / 'train.txt'), metainfo=dict(
+        classes=['Löwenzahn', 'lily of the valley']), pipeline=[]))
+    assert [(dataset.get_data_info(i)['img_path'], dataset.get_data_info(i)['gt_label']) for i in range(2)] == [
+        (str(images[0]), 1), (str(images[1]), 0)]
+    assert check_folders(dataset) == [] and survey(dataset, workers=1).problems == []
+
+
 @pytest.mark.slow
 def test_run_with_listed_pairs(tmp_path):
     """Trains, tests with several views and writes label maps with the numbers of the files."""

@@ -5,12 +5,13 @@ from pathlib import Path
 AS_TEXT = 'mark such files as binary in .gitattributes (`*.png -text`, `*.jpg -text`)'
 # The beginning of a file, and what it says. A PNG begins with \x89PNG\r\n\x1a\n to show such damage.
 BEGINNINGS = {
-    b'\x89PNG\n\x1a': 'was damaged as if it were text, by Git or in a transfer: every CRLF in it has become LF, so bytes '
-                      'are lost, and images beside it may have lost some too. Get the files anew from their source, '
-                      f'not from this repository; in Git, {AS_TEXT}',
-    b'\x89PNG\r\r\n\x1a': 'was damaged as if it were text, by Git or in a transfer: every LF in it has become CRLF. Get '
-                          f'it anew; in Git, {AS_TEXT} and check it out again',
-    b'\xef\xbf\xbdPNG': 'was damaged as if it were text: bytes that are not UTF-8 are lost. Get it anew from its source',
+    b'\x89PNG\n\x1a': 'was damaged as if it were text, by Git or in a transfer: every CRLF in it has become LF, so '
+                      'bytes are lost, and images beside it may have lost some too. Get the files anew from their '
+                      f'source, not from this repository; in Git, {AS_TEXT}',
+    b'\x89PNG\r\r\n\x1a': 'was damaged as if it were text, by Git or in a transfer: every LF in it has become CRLF. '
+                          f'Get it anew; in Git, {AS_TEXT} and check it out again',
+    b'\xef\xbf\xbdPNG': 'was damaged as if it were text: bytes that are not UTF-8 are lost. Get it anew from its '
+                        'source',
     b'version https://git-lfs': 'is a pointer of Git LFS, not the file itself; run `git lfs pull`',
     b'<!doctype html': 'is a web page, not an image: the download failed. Get it anew',
     b'<html': 'is a web page, not an image: the download failed. Get it anew',

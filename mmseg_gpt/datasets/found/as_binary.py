@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .evidence import Evidence, percent
+from .evidence import Evidence, percent, say_ignored_values
 from .findings import Understanding
 from .rule import IGNORED, MaskRule, full_palette
 
@@ -24,7 +24,7 @@ def judge_binary(evidence: Evidence, found: Understanding) -> bool:
     table, totals = evidence.table, evidence.values
     kept = ~np.isin(totals.values, list(evidence.ignore.values))
     values = totals.values[kept]
-    if len(values) < 2 or values[0] < 0 or evidence.ignore.names:
+    if len(values) < 2 or values[0] < 0 or evidence.ignore.names or evidence.ignore.colours:
         return False
     highest = int(values[-1])
     if table and (len(table.rows) > 2 or len(table.names) != len(table.rows) or (
@@ -39,6 +39,7 @@ def judge_binary(evidence: Evidence, found: Understanding) -> bool:
     colours = [row.colour for row in table.rows] if table and len(table.rows) == 2 else [None, None]
     found.rule = MaskRule('binary', names, full_palette(colours), exceptions, threshold)
     found.notes.append(f'The masks are binary: 0 is {names[0]!r}, {highest} is {names[1]!r}')
+    say_ignored_values(evidence, found)
     if blurred:
         between = kept & (totals.values != 0) & (totals.values != highest)
         found.warnings.append(

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...wording import listed
 from .class_table import ClassTable, Row, says_unlabelled
-from .evidence import Evidence, percent
+from .evidence import Evidence, percent, say_ignored_values
 from .facts import as_rgb
 from .findings import Understanding
 from .rule import HIGHEST, IGNORED, LOWEST, MaskRule, full_palette
@@ -28,6 +28,10 @@ def judge_indices(evidence: Evidence, found: Understanding) -> None:
     if lossy:
         found.problems.append(f'{lossy[0]} is in a format that blurs values, as JPEG does ({len(lossy)} of '
                               f'{len(evidence.facts)} masks), so its class numbers are lost. Export the masks as PNG')
+        return
+    if evidence.ignore.colours:
+        found.problems.append(f'--ignore {",".join(map(str, min(evidence.ignore.colours)))} is a colour, and the masks '
+                              'have numbers: write a value, or the name of a class')
         return
     found.template = template(evidence)
     table = placed(evidence, found) if evidence.table else made_up(evidence, found)
@@ -186,14 +190,13 @@ def say(evidence: Evidence, table: ClassTable, found: Understanding) -> None:
     reasons: dict[str, list[int]] = {}
     for place, value in enumerate(totals.values.tolist()):
         name = names.get(value, '')
-        if rule.value_to_class[value] == IGNORED:
-            reason = ('by --ignore' if value in evidence.ignore.values or name in evidence.ignore.names else
-                      f'as {name!r}' if says_unlabelled(name) else 'as no class has it')
+        if rule.value_to_class[value] == IGNORED and value not in evidence.ignore.values:
+            reason = (f'as {name!r}' if says_unlabelled(name) else
+                      f'by --ignore {name}' if name in evidence.ignore.names else 'as no class has it')
             reasons.setdefault(reason, []).append(place)
     found.notes += [f'Ignored {reason}: {listed(totals.values[places].tolist())}, {percent(totals.share(places))} of '
                     'the pixels' for reason, places in reasons.items()]
-    for value in sorted(evidence.ignore.values - set(totals.values.tolist())):
-        found.warnings.append(f'--ignore {value}: no mask has this value')
+    say_ignored_values(evidence, found)
 
 
 def template(evidence: Evidence) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 from ...wording import listed
 from .class_table import ClassTable, Colour, as_colour
 from .facts import MaskFacts, as_code, as_rgb
+from .findings import Understanding
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,17 @@ def read_ignored(items: Iterable[int | str | Colour], table: ClassTable | None) 
             known = f'the classes are {listed(sorted(names), 12)}' if names else 'no classes are named'
             problems.append(f'--ignore {text} is no value, no colour and no class: {known}')
     return ignored, problems
+
+
+def say_ignored_values(evidence: Evidence, found: Understanding) -> None:
+    """Says how many pixels the user's ignored values have, and which of these never occur."""
+    totals = evidence.values
+    chosen = np.isin(totals.values, list(evidence.ignore.values))
+    if chosen.any():
+        found.notes.append(f'Ignored by --ignore: {listed(totals.values[chosen].tolist())}, '
+                           f'{percent(totals.share(chosen))} of the pixels')
+    for value in sorted(evidence.ignore.values - set(totals.values.tolist())):
+        found.warnings.append(f'--ignore {value}: no mask has this value')
 
 
 def percent(share: float) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..headers import read_header
 from ..pairs import orientation_of, unreadable
 from ..survey import Progress, start_worker
 from .masks import MaskError, any_size, read_mask
@@ -34,7 +35,7 @@ class MaskFacts:
         kind: As in :class:`~mmseg_gpt.datasets.found.masks.RawMask`.
         lossy: Whether the format blurs values.
         size: Width and height of the mask.
-        image_size: Width and height of the image, or None if Pillow cannot tell.
+        image_size: Width and height of the image, or None if its file cannot be read.
         values: The values (V,) in the mask, or colours as 0xRRGGBB, sorted; at most the 4096 most frequent.
         counts: Number of pixels (V,) of each.
         solid: Number of pixels (V,) whose right, lower and diagonal neighbours have the same value. Regions have
@@ -97,9 +98,11 @@ def size_of(image: str) -> tuple[tuple[int, int] | None, str]:
         with any_size(), Image.open(image) as opened:
             turned = orientation_of(opened)
             size = opened.size
-    except Exception as error:  # others judge arrays and TIFF files that Pillow cannot read
-        known = Path(image).suffix.lower() in ('.jpg', '.jpeg', '.png', '.bmp', '.gif', '.webp')
-        return None, unreadable(image, error) if known else ''
+    except Exception:
+        try:  # such as a TIFF of many bands
+            return read_header(image).size, ''
+        except Exception as error:
+            return None, unreadable(image, error)
     return size, '' if turned == 1 else (
         f'{image} has EXIF orientation {turned}: it is shown, and loaded, rotated or mirrored, and it is not known '
         'whether its mask is. Save its pixels as the mask shows them, without that tag')
@@ -172,16 +175,15 @@ def gather(pairs: Sequence[tuple[str, str]], workers: int, progress: Progress, c
     """
     known = read_cache(cache)
     stamps = [stamp(pair) for pair in pairs]
-    missing = [pair for pair, key in zip(pairs, stamps) if key not in known]
-    fresh = iter(progress(in_processes(facts_of, missing, workers), len(missing)) if missing else ())
+    missing = {key: pair for pair, key in zip(pairs, stamps) if key not in known}
     if cache and missing:
         cache.parent.mkdir(parents=True, exist_ok=True)
     with open(cache, 'a', encoding='utf-8') if cache and missing else nullcontext() as file:
-        for key in stamps:
-            if key not in known:
-                known[key] = next(fresh)
-                if file and not known[key].problem and not known[key].image_problem:
-                    file.write(f'\n{key}\t{known[key].as_line()}')  # the newline comes first, as a cut line has none
+        read = in_processes(facts_of, list(missing.values()), workers)
+        for key, facts in zip(missing, progress(read, len(missing)) if missing else ()):
+            known[key] = facts
+            if file and not facts.problem and not facts.image_problem:
+                file.write(f'\n{key}\t{facts.as_line()}')  # the newline comes first, as a line that was cut has none
     return [known[key] for key in stamps]
 
 

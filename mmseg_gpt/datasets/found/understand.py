@@ -91,7 +91,8 @@ def in_colours(evidence: Evidence, found: Understanding) -> bool:
         return True
     if not table or not table.has_colours or table.has_values:
         return False
-    totals, named = evidence.colours, np.array([code_of(row.colour) for row in table.rows])
+    totals, named = evidence.colours, np.array([
+        code_of(colour) for colour in [*(row.colour for row in table.rows), *evidence.ignore.colours]])
     near, far = nearest_colours(totals.values, named)
     fits = far <= (TOLERANCE if any(each.lossy for each in evidence.facts) else 0)
     if totals.share(fits) > 0.9 and len(np.unique(near[fits])) > 1:
