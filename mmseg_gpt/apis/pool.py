@@ -11,9 +11,10 @@ from mmengine.device import get_device
 from mmengine.structures import BaseDataElement
 
 from ..checkpoints import CheckpointError
+from ..models.half import round_weights
 from ..wording import listed
 from .memory import storage_bytes
-from .sharing import find_shared, lower_precision, replace_weights
+from .sharing import find_shared, replace_weights
 from .task import Image, ServedTask, load_task
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -82,7 +83,7 @@ class AdapterPool:
             raise ValueError(f'there is a task "{name}" in the pool already: remove it first, or choose another name')
         task = load_task(name, config, checkpoint)
         if self.dtype != torch.float32:
-            lower_precision(task.vit, self.dtype)
+            round_weights(task.vit, self.dtype)
         shared, different = find_shared(task.vit, [other.vit for other in self._tasks.values()])
         if different:
             origin = next(iter(self._tasks.values())).origin

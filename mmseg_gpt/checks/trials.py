@@ -20,6 +20,7 @@ from ..datasets.introspect import transforms_of
 from ..datasets.pairs import error_line
 from ..resources import command_of
 from ..settings import look_up, type_name
+from .labels import iou_metrics
 from .pairs import class_of, processes
 
 # Other constructors look for parts of the real model.
@@ -203,10 +204,7 @@ def batch_problem(cfg: Config, name: str, loader: DataLoader, samples: list[dict
 
 def measures_iou(cfg: Config, name: str) -> bool:
     """Returns whether the evaluator of a data loader compares predictions with label maps."""
-    evaluators = cfg.get(f'{name.partition("_")[0]}_evaluator') or []
-    evaluators = [evaluators] if isinstance(evaluators, dict) else evaluators
-    return any(type_name(each) in ('IoUMetric', 'PerClassIoUMetric') and not each.get('format_only')
-               for each in evaluators if isinstance(each, dict))
+    return bool(iou_metrics(cfg, f'{name.partition("_")[0]}_evaluator'))
 
 
 class Uncopied:

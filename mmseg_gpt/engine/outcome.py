@@ -55,6 +55,8 @@ def write_metrics(runner: Runner, metrics: dict, checkpoint: str, confusion: Con
                for name, v in metrics.items()}
     written = {'checkpoint': checkpoint, **rounded, 'parameters': counted, 'tested': protocol_of(runner.cfg),
                'per_class': per_class}
+    if covered := [metric.covered for metric in runner.test_loop.evaluator.metrics if hasattr(metric, 'covered')]:
+        written['classes'] = covered[0]
     names = [f'metrics{end}.json', *(f'confusion{end}{part}' for part in ('.csv', '_shares.csv', '.png'))]
     keep_earlier(folder, names, written)
     dump(written, folder / names[0], indent=2)

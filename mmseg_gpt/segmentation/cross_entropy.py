@@ -5,7 +5,9 @@ are made a few rows at a time, which stay in the cache, and the gradient with re
 in the same pass. The loss is a scalar, so its backward only has to scale that gradient.
 """
 
+import math
 from collections.abc import Iterator
+from fractions import Fraction
 from typing import NamedTuple
 
 import torch
@@ -19,17 +21,17 @@ from ..models.vit import at_least_float32
 BAND = dict(cpu=8 * 2**20, cuda=256 * 2**20)
 
 
-def upsampled_cross_entropy(logits: Tensor, labels: Tensor, scale: int, ignore_index: int,
+def upsampled_cross_entropy(logits: Tensor, labels: Tensor, scale: int | Fraction, ignore_index: int,
                             class_weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Sums the cross-entropy over all labelled pixels, and counts the correct ones.
 
-    It equals ``F.cross_entropy(F.interpolate(logits, scale_factor=scale, mode='bilinear'), labels, class_weight,
+    It equals ``F.cross_entropy(F.interpolate(logits, labels.shape[1:], mode='bilinear'), labels, class_weight,
     ignore_index=ignore_index, reduction='sum')``, computed in float32 at least.
 
     Args:
         logits: Logits (B, C, h, w); fastest in channels_last format.
         labels: Class numbers (B, scale * h, scale * w).
-        scale: Factor of the upsampling, a positive whole number.
+        scale: Factor of the upsampling. A fraction needs bands of as many rows of logits as its denominator.
         ignore_index: Label of ignored pixels.
         class_weight: Factor (C,) of the pixels of each class; None for 1.
 
@@ -43,7 +45,7 @@ class UpsampledCrossEntropy(torch.autograd.Function):
     """Autograd function behind :func:`upsampled_cross_entropy`."""
 
     @staticmethod
-    def forward(ctx, logits: Tensor, labels: Tensor, scale: int, ignore_index: int,
+    def forward(ctx, logits: Tensor, labels: Tensor, scale: int | Fraction, ignore_index: int,
                 class_weight: Tensor | None) -> tuple[Tensor, Tensor]:
         gradient = torch.zeros_like(logits) if ctx.needs_input_grad[0] else None
         loss = at_least_float32(logits).new_zeros(())
@@ -56,7 +58,7 @@ class UpsampledCrossEntropy(torch.autograd.Function):
             loss += band_loss
             correct += band_correct
             if gradient is not None:
-                add_slope(gradient, band, slope, scale)
+                add_slope(gradient, band, slope)
         ctx.gradient = gradient
         ctx.mark_non_differentiable(correct)
         return loss, correct
@@ -88,42 +90,44 @@ class Band(NamedTuple):
     pixels: Tensor
 
 
-def upsampled_bands(logits: Tensor, scale: int) -> Iterator[Band]:
+def upsampled_bands(logits: Tensor, scale: int | Fraction) -> Iterator[Band]:
     """Upsamples logits (B, C, h, w) bilinearly, some rows of one image at a time."""
     for image in range(len(logits)):
         for rows, skipped, out in bands(logits, scale):
             small = at_least_float32(logits[image:image + 1, :, rows])
-            upsampled = F.interpolate(small, scale_factor=scale, mode='bilinear', align_corners=False)
+            size = [int(scale * side) for side in small.shape[2:]]
+            upsampled = F.interpolate(small, size, mode='bilinear', align_corners=False)
             inner = slice(skipped, skipped + out.stop - out.start)
             yield Band(image, rows, out, inner, upsampled[0].permute(1, 2, 0))
 
 
-def add_slope(gradient: Tensor, band: Band, slope: Tensor, scale: int) -> None:
+def add_slope(gradient: Tensor, band: Band, slope: Tensor) -> None:
     """Adds to the gradient (B, C, h, w) of small logits what the slope (n, W, C) of a band's pixels gives."""
     place = gradient[band.image:band.image + 1, :, band.rows]
-    upsampled = scale * place.shape[2], scale * place.shape[3]
     place += torch.ops.aten.upsample_bilinear2d_backward(
-        slope.permute(2, 0, 1)[None], upsampled, place.shape, False, scale, scale)
+        slope.permute(2, 0, 1)[None], band.pixels.shape[:2], place.shape, False)
 
 
-def bands(logits: Tensor, scale: int) -> Iterator[tuple[slice, int, slice]]:
+def bands(logits: Tensor, scale: int | Fraction) -> Iterator[tuple[slice, int, slice]]:
     """Cuts the rows of ``logits`` (B, C, h, w) into bands that can be upsampled independently.
 
-    Upsampled rows lie between the centres of two rows, so neighbouring bands share one row.
+    Upsampled rows lie between the centres of two rows, so neighbouring bands share a row; or as many as make a whole
+    number of upsampled rows.
 
     Yields:
         tuple: The rows of a band; the number of its first upsampled rows to skip, which need the row before the band;
         and the upsampled rows that remain.
     """
     channels, height, width = logits.shape[1:]
-    row = scale**2 * channels * width * max(logits.element_size(), 4)
-    step = max(1, BAND.get(logits.device.type, BAND['cuda']) // row)
+    unit = Fraction(scale).denominator
+    unit_bytes = int(scale * unit) * int(scale * width) * channels * max(logits.element_size(), 4)
+    step = unit * max(1, BAND.get(logits.device.type, BAND['cuda']) // unit_bytes)
+    end = 0
     for start in range(0, height, step):
-        stop = min(start + step, height)
-        first = max(start - 1, 0)
-        skipped = scale // 2 if start else 0
-        end = scale * height if stop == height else scale * (stop - 1) + scale // 2
-        yield slice(first, stop), skipped, slice(scale * first + skipped, end)
+        stop, first, begin = min(start + step, height), max(start - unit, 0), end
+        # The last of the upsampled rows whose centre is not beyond that of the last row.
+        end = int(scale * height) if stop == height else math.ceil(scale * Fraction(2 * stop - 1, 2) - Fraction(1, 2))
+        yield slice(first, stop), begin - int(scale * first), slice(begin, end)
 
 
 def pixelwise(logits: Tensor, labels: Tensor, ignore_index: int, gradient: Tensor,

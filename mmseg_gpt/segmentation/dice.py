@@ -1,5 +1,7 @@
 """Dice losses in which ignored pixels do not count, also of upsampled logits that are never held as a whole."""
 
+from fractions import Fraction
+
 import torch
 from mmseg.models.losses import DiceLoss
 from mmseg.models.losses.utils import weight_reduce_loss
@@ -63,7 +65,8 @@ def coefficient(sums: Tensor, loss: DiceLoss) -> Tensor:
     return 2 * both / (predicted + labelled + 2 * loss.eps)
 
 
-def upsampled_dice(loss: DiceLoss, logits: Tensor, labels: Tensor, scale: int, ignore_index: int) -> Tensor:
+def upsampled_dice(loss: DiceLoss, logits: Tensor, labels: Tensor, scale: int | Fraction,
+                   ignore_index: int) -> Tensor:
     """Returns what ``loss`` gives for upsampled logits: that of mmsegmentation with softmax, or ours.
 
     Args:
@@ -78,7 +81,8 @@ def upsampled_dice(loss: DiceLoss, logits: Tensor, labels: Tensor, scale: int, i
     return loss.loss_weight * each.mean()
 
 
-def upsampled_overlaps(logits: Tensor, labels: Tensor, scale: int, ignore_index: int, power: int = 2) -> Tensor:
+def upsampled_overlaps(logits: Tensor, labels: Tensor, scale: int | Fraction, ignore_index: int,
+                       power: int = 2) -> Tensor:
     """Sums over the labelled pixels of each image what Dice coefficients are made of.
 
     The logits are upsampled bilinearly, a few rows at a time; the backward upsamples them again.
@@ -86,7 +90,7 @@ def upsampled_overlaps(logits: Tensor, labels: Tensor, scale: int, ignore_index:
     Args:
         logits: Logits (B, C, h, w); fastest in channels_last format.
         labels: Class numbers (B, scale * h, scale * w).
-        scale: Factor of the upsampling, a positive whole number.
+        scale: Factor of the upsampling, as of :func:`.upsampled_cross_entropy`.
         ignore_index: Label of ignored pixels.
         power: Power of the probabilities in the second sum, 1 or 2.
 
@@ -101,7 +105,7 @@ class UpsampledOverlaps(torch.autograd.Function):
     """Autograd function behind :func:`upsampled_overlaps`."""
 
     @staticmethod
-    def forward(ctx, logits: Tensor, labels: Tensor, scale: int, ignore_index: int, power: int) -> Tensor:
+    def forward(ctx, logits: Tensor, labels: Tensor, scale: int | Fraction, ignore_index: int, power: int) -> Tensor:
         ctx.save_for_backward(logits, labels)
         ctx.options = scale, ignore_index, power
         sums = at_least_float32(logits).new_zeros(len(logits), 3, logits.shape[1])
@@ -123,7 +127,7 @@ class UpsampledOverlaps(torch.autograd.Function):
             of_p = of_both * hit + of_predicted * power * p**(power - 1)
             slope = torch.zeros_like(band.pixels)  # zeros in the rows that belong to the neighbouring bands
             slope[band.inner] = p * (of_p - (p * of_p).sum(2, keepdim=True))
-            add_slope(gradient, band, slope, scale)
+            add_slope(gradient, band, slope)
         return gradient, None, None, None, None
 
 

@@ -1,5 +1,7 @@
 """The loss of a decode head whose logits are smaller than its labels, without the upsampled logits as a whole."""
 
+from fractions import Fraction
+
 import torch
 from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.models.losses import CrossEntropyLoss, DiceLoss
@@ -9,7 +11,8 @@ from .cross_entropy import upsampled_cross_entropy
 from .dice import ClassDiceLoss, upsampled_dice
 
 
-def upsampled_loss(head: BaseDecodeHead, logits: Tensor, labels: Tensor, scale: int) -> dict[str, Tensor] | None:
+def upsampled_loss(head: BaseDecodeHead, logits: Tensor, labels: Tensor,
+                   scale: int | Fraction) -> dict[str, Tensor] | None:
     """Returns what ``head.loss_by_feat`` would, computed in bands of rows; None where the numbers would be others.
 
     They would with ``align_corners``, a pixel sampler, labels that are not ``scale`` times the logits, or losses of
