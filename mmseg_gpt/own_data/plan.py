@@ -15,6 +15,7 @@ from .options import Options
 
 GPU_SIDE, CPU_PATCHES = 512, 26  # what the short side of an image is brought to: pixels on a GPU, patches on a CPU
 CROP_PATCHES = 18  # side of a crop on a CPU
+NEAR, MOST_ENLARGED = 0.9, 4  # images are enlarged below that share of the aim, and by that factor at most
 LARGE = 2  # images with more than so many times the aimed short side are scaled down
 WHOLE = dict(cpu=2500, cuda=8000)  # patches of an image that goes through the model in one piece
 CPU_TIME = 20 * 60  # seconds of training that are aimed at on a CPU
@@ -111,8 +112,8 @@ def plan_segmentation(data: OwnData, patch: int, machine: Machine, options: Opti
     own, ratio = short_side(data.sizes), longest_ratio(data.sizes)
     goal = round(GPU_SIDE / patch) * patch if gpu else CPU_PATCHES * patch
     reasons, size = {}, own
-    if own < goal:
-        size = goal
+    if own < NEAR * goal:
+        size = min(goal, MOST_ENLARGED * own)
         reasons['size'] = (f'images of {own} pixels (short side) are enlarged to {size}, because a patch of the ViT '
                            f'covers {patch}x{patch} of them; that takes {(size / own) ** 2:.1f} times the time')
     elif own > LARGE * goal:
