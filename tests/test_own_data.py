@@ -7,13 +7,14 @@ import re
 import signal
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 import mmseg_gpt
-from mmseg_gpt import compat
+from mmseg_gpt import compat, engine
 from mmseg_gpt.engine.config import read_config
 from mmseg_gpt.engine.hooks import StopOnSignalHook
 from mmseg_gpt.models import GatedPromptViT
@@ -210,6 +211,22 @@ def test_masks_that_are_not_understood_are_refused_with_a_table_to_complete(tmp_
     with pytest.raises(OwnDataError, match='7'):
         adapt(folder, tmp_path / 'work')
     assert not (tmp_path / 'work/config.py').exists()
+
+
+def test_images_of_16_bits_are_refused_with_the_scale_that_suits_and_read_by_it(tmp_path):
+    folder = draw(tmp_path / 'data', train=4, val=1, test=1)
+    for file in (folder / 'images').rglob('*.png'):
+        pixels = np.array(Image.open(file)).astype(np.uint16) * 12
+        cv2.imwrite(str(file), pixels)
+    with pytest.raises(OwnDataError, match=r'--scale'):
+        adapt(folder, tmp_path / 'work')
+    adapt(folder, tmp_path / 'work', scale='0:3060', bands='1,2,3,1', dry_run=True)
+    cfg = read_config(str(tmp_path / 'work/config.py'))
+    for loader in ('train', 'val', 'test'):
+        reader = cfg[f'{loader}_dataloader'].dataset.pipeline[0]
+        assert reader.type == 'LoadBands' and reader.bands == (1, 2, 3, 1)
+    assert cfg.model.backbone.in_channels == 4 and len(cfg.model.data_preprocessor.mean) == 4
+    engine.check_files(cfg, ('train_dataloader', 'val_dataloader'), pretrained=True)
 
 
 def data_of(task: str, number: int, size: tuple[int, int]) -> OwnData:

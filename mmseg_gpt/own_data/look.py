@@ -164,7 +164,7 @@ def reader_of(options: Options, images: Sequence[Path], say: Say) -> dict:
         raise OwnDataError('\n'.join([
             'the images cannot be used as they are:', *(f'  * {problem}' for problem in found.problems),
             *([f'What their values suggest: {asked}'] if asked else [])]))
-    return dict(reader=found.transform(), channels=3 if bands is None or len(bands) in (1, 3) else len(bands))
+    return dict(reader=found.transform(), channels=3 if bands is None else len(bands))
 
 
 def measurable(found: Found, say: Say) -> None:

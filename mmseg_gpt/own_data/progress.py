@@ -48,7 +48,8 @@ class ShowProgressHook(ProgressHook):
     def report_progress(self, runner, phase: str, done: int, total: int, numbers: dict[str, float]) -> None:
         """Shows an iteration, unless another was shown just before."""
         now = time.monotonic()
-        if now - self.shown_at < (0.2 if self.changes else EVERY) and done != total:
+        is_last = done == total and (self.changes or phase == 'train')
+        if now - self.shown_at < (0.2 if self.changes else EVERY) and not is_last:
             return
         self.shown_at = now
         left = runner.message_hub.runtime_info.get('eta')
