@@ -19,6 +19,7 @@ PROGRAM = 'mmseg-gpt'
 # What runs each tool, in the order and the groups of `mmseg-gpt --help`: {group: {command: file in TOOLS}}.
 COMMANDS = {
     'Every day': {
+        'adapt': 'adapt',
         'train': 'train',
         'test': 'test',
         'predict': 'predict',
