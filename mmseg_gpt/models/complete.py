@@ -46,10 +46,13 @@ def complete(model: dict) -> dict:
     * ``crop_size``, height and width of the crops in training, goes into ``data_preprocessor``, ``backbone.img_size``
       and the sliding windows of ``test_cfg``, each made whole patches.
     * ``backbone.mean`` and ``backbone.std``, of the pixels a ViT was trained on, go into ``data_preprocessor``.
-    * ``backbone.out_indices`` may be a dict of blocks by the ViT's depth; those of its depth are chosen.
+    * ``backbone.out_indices`` may be a dict of blocks by the ViT's depth; those of its depth are chosen. Negative ones
+      are counted from the end.
     * A head that does not say ``in_channels`` reads the last output, or those in its ``in_index``, and has the ViT's
-      width, which its ``channels`` get too. An ``auxiliary_head`` without ``in_channels`` and ``in_index`` is copied,
-      one for each output but the last. ``neck`` may be a Feature2Pyramid, whose ``embed_dim`` is the ViT's width.
+      width, which its ``channels`` get too, times the number of outputs that it concatenates. Segmenter's mask
+      transformer is as wide, and has an attention head for each 64 channels, as in its paper.
+    * An ``auxiliary_head`` without ``in_channels`` and ``in_index`` is copied, one for each output but the last.
+    * ``neck`` may be a Feature2Pyramid, whose ``embed_dim`` is the ViT's width.
 
     Complete settings stay as they are.
 
@@ -149,12 +152,17 @@ def fit_windows(backbone: dict, preprocessor: dict, test_cfg: dict, crop_size: t
 
 
 def choose_blocks(backbone: dict, depth: int) -> None:
-    """Chooses the blocks to read of a ViT of ``depth`` blocks, where they are given by depth.
+    """Chooses the blocks to read of a ViT of ``depth`` blocks, where they are given by depth or from the end.
 
     Raises:
         ValueError: not for this depth.
     """
     blocks = backbone.get('out_indices')
+    if isinstance(blocks, (list, tuple)) and any(block < 0 for block in blocks):
+        if min(blocks) < -depth:
+            raise ValueError(f'model.backbone.out_indices is {tuple(blocks)}, and this ViT has {depth} blocks: set it '
+                             'to a tuple of blocks, counted from 0, or from the end with -1')
+        backbone['out_indices'] = tuple(block % depth if block < 0 else block for block in blocks)
     if not isinstance(blocks, dict):
         return
     if depth not in blocks:
@@ -165,7 +173,7 @@ def choose_blocks(backbone: dict, depth: int) -> None:
 
 
 def fill_width(head: dict, path: str, width: int | None, outputs: int) -> None:
-    """Fills ``in_channels``, and with it ``in_index`` and ``channels``, where they are not said.
+    """Fills ``in_channels``, and with it ``in_index``, ``channels`` and sizes of attention, where they are not said.
 
     Raises:
         ValueError: the width is not known.
@@ -177,7 +185,10 @@ def fill_width(head: dict, path: str, width: int | None, outputs: int) -> None:
                          'a neck or with Feature2Pyramid: set it to the number of channels that the head gets')
     index = head.setdefault('in_index', outputs - 1)
     head['in_channels'] = [width] * len(index) if isinstance(index, (list, tuple)) else width
-    head.setdefault('channels', width)
+    head.setdefault('channels', width * len(index) if head.get('input_transform') == 'resize_concat' else width)
+    if type_name(head).removeprefix('Lean') == 'SegmenterMaskTransformerHead':
+        dims = head.setdefault('embed_dims', head['channels'])
+        head.setdefault('num_heads', max(1, dims // 64))
 
 
 def fill_classes(head: dict, path: str, num_classes: int | None) -> None:

@@ -5,19 +5,19 @@ from mmseg.models.decode_heads.decode_head import BaseDecodeHead
 from mmseg.registry import MODELS
 from torch import Tensor
 
-from .upsampled_loss import upsampled_loss
+from .lean_head import LeanHead
 
 
 @MODELS.register_module()
-class LinearHead(BaseDecodeHead):
+class LinearHead(LeanHead, BaseDecodeHead):
     """Batch norm and a 1x1 convolution on patch features; the logits are upsampled bilinearly.
 
     Source: section 7.4 of arXiv 2304.07193, whose ``BNHead`` has the same parameters, ``bn`` and ``conv_seg``. The
-    features belong after the ViT's final norm: ``backbone.out_type='normed_featmap'``. The loss is computed in bands of
-    rows where that gives the same numbers, see :func:`upsampled_loss`.
+    features belong after the ViT's final norm: ``backbone.out_type='normed_featmap'``, which norms each block that is
+    read. Those of several blocks are concatenated with ``input_transform='resize_concat'``.
 
     Args:
-        options: As BaseDecodeHead's, with ``norm_cfg``; ``channels`` must equal ``in_channels``.
+        options: As BaseDecodeHead's, with ``norm_cfg``; ``channels`` must equal ``in_channels``, or their sum.
 
     Raises:
         ValueError: ``channels`` is another number.
@@ -33,10 +33,3 @@ class LinearHead(BaseDecodeHead):
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """Scores each patch of the features (B, D, h, w) in ``inputs`` -> logits (B, C, h, w)."""
         return self.cls_seg(self.bn(self._transform_inputs(inputs)))
-
-    def loss(self, inputs: tuple[Tensor, ...], batch_data_samples: list, train_cfg: dict) -> dict[str, Tensor]:
-        """Returns the loss, and the pixel accuracy in percent, of a batch; arguments and keys as in mmsegmentation."""
-        logits = self.forward(inputs)
-        labels = self._stack_batch_gt(batch_data_samples).squeeze(1)
-        return (upsampled_loss(self, logits, labels, labels.shape[1] // logits.shape[2])
-                or self.loss_by_feat(logits, batch_data_samples))
