@@ -135,6 +135,14 @@ def test_a_declared_class_without_pixels_stops(tmp_path):
     assert said(found.problems, '1 of 4 classes have no pixel in train (bike)', '--classes classes.csv')
     again = understand(splits, str(write_text(tmp_path, found.template)))  # the remedy that it names
     assert not again.problems and again.classes == ('road', 'sky', 'tree')
+    splits['train'] = splits['train'][:2]
+    splits['val'] = write(tmp_path / 'val', [regions(0, 1, 2)])['train']
+    found = understand(splits, 'road,sky,tree,bike')
+    assert said(found.problems, 'no pixel in train (tree, bike)', '--ignore tree, as other splits have tree')
+    again = understand(splits, str(write_text(tmp_path, found.template)), ('tree',))
+    assert not again.problems and again.classes == ('road', 'sky')
+    merged = understand(splits, 'street=road+sky,tree,bike')
+    assert '1,"street"' in merged.template and '2,"tree"' in merged.template
 
 
 def test_255_that_is_meant_as_a_class(tmp_path):

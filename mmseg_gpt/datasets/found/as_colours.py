@@ -64,7 +64,7 @@ def in_regions(totals: Totals) -> np.ndarray:
 def template(evidence: Evidence) -> str:
     """Returns a CSV table of the colours found, for the user to name."""
     totals, table = evidence.colours, evidence.table
-    names = {row.colour: row.name for row in table.rows} if table else {}
+    names = {row.colour: table.class_of(row) for row in table.rows} if table else {}
     lines = ['name,r,g,b,share of pixels,first mask']
     for place in in_regions(totals)[:SHOWN]:
         colour = as_rgb(totals.values[place])

@@ -33,8 +33,8 @@ def judge_indices(evidence: Evidence, found: Understanding) -> None:
         found.problems.append(f'--ignore {",".join(map(str, min(evidence.ignore.colours)))} is a colour, and the masks '
                               'have numbers: write a value, or the name of a class')
         return
-    found.template = template(evidence)
     table = placed(evidence, found) if evidence.table else made_up(evidence, found)
+    found.template = template(evidence, table)
     if table is None:
         return
     classes = table.classes(evidence.ignore.names)
@@ -199,13 +199,15 @@ def say(evidence: Evidence, table: ClassTable, found: Understanding) -> None:
     say_ignored_values(evidence, found)
 
 
-def template(evidence: Evidence) -> str:
-    """Returns a CSV table of the values found, with the names that are known, for the user to complete."""
-    totals, table = evidence.values, evidence.table
-    names = {row.value: row.name for row in table.numbered().rows} if table else {}
+def template(evidence: Evidence, table: ClassTable | None) -> str:
+    """Returns a CSV table of the values found, with the classes that are known, for the user to complete."""
+    totals = evidence.values
+    names = {row.value: table.class_of(row) for row in table.rows} if table else {}
     lines = ['value,name,share of pixels,first mask']
     for place, value in enumerate(totals.values.tolist()[:256]):
-        usual = 'void' if value in USUAL_IGNORED or value in evidence.ignore.values else f'class {value}'
+        ignored = value in evidence.ignore.values or names.get(value) in evidence.ignore.names
+        usual = 'void' if value in USUAL_IGNORED or ignored else f'class {value}'
+        name = usual if ignored else names.get(value, usual)
         file = evidence.file(totals, place).replace('"', "'")
-        lines.append(f'{value},"{names.get(value, usual)}",{percent(totals.share([place]))},"{file}"')
+        lines.append(f'{value},"{name}",{percent(totals.share([place]))},"{file}"')
     return '\n'.join(lines) + '\n'

@@ -89,7 +89,11 @@ class ClassTable:
         return self.classes()
 
     def classes(self, ignored: Iterable[str] = ()) -> tuple[str, ...]:
-        """Returns the classes, each once, without ``ignored`` ones and those that are so by name."""
+        """Returns the classes, each once, without those whose names say that they are not to be learned.
+
+        Args:
+            ignored: Names of further rows and classes to leave out.
+        """
         ignored = set(ignored)
         names = (self.class_of(row) for row in self.rows if row.name not in ignored)
         return tuple(dict.fromkeys(name for name in names if name not in ignored and not says_unlabelled(name)))
@@ -373,6 +377,9 @@ def rows_of_mat(path: Path) -> list[Row]:
 
 def find_classes(root: Path) -> ClassTable | None:
     """Looks for a table of classes in a folder and those directly below it, by the names that such files have.
+
+    Args:
+        root: The folder.
 
     Raises:
         ClassTableError: two tables contradict each other, or one cannot be understood.

@@ -42,6 +42,9 @@ class MaskRule:
     def apply(self, mask: RawMask) -> np.ndarray:
         """Returns the class numbers (H, W) of a mask as uint8; 255 is ignored.
 
+        Args:
+            mask: As :func:`~mmseg_gpt.datasets.found.masks.read_mask` returns it.
+
         Raises:
             MaskError: it has values or colours that the rule does not know. The message does not name the file.
         """
@@ -77,7 +80,11 @@ class MaskRule:
 
     @classmethod
     def from_json(cls, text: str) -> 'MaskRule':
-        """Returns the rule that :meth:`as_json` wrote."""
+        """Returns the rule that :meth:`as_json` wrote.
+
+        Args:
+            text: What it wrote.
+        """
         own = json.loads(text)
         named = {tuple(key) if isinstance(key, list) else key: label for key, label in own['value_to_class']}
         palette = tuple(tuple(colour) for colour in own['palette'])

@@ -167,6 +167,9 @@ def check_counts(by_split: Mapping[str, Sequence[MaskFacts]], found: Understandi
         none = f'{len(absent)} of {len(found.classes)} classes have no pixel in {split} ({listed(absent, 8)})'
         if absent and split == 'train':
             remedy = f'To go on without them: --classes {found.template_file}, which lists those found'
+            if elsewhere := [name for name in absent if any(images[found.classes.index(name)]
+                                                            for images in found.images.values())]:
+                remedy += f', and --ignore {elsewhere[0]}, as other splits have {listed(elsewhere, 8)}'
             (found.problems if declared else found.warnings).append(
                 f'{none}, so they cannot be learned. {remedy}. Else correct their values or colours{hint_255(found)}')
         elif absent:
