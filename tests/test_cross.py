@@ -18,11 +18,11 @@ from test_configs import CONFIGS, HEADS
 from test_prompts import STRATEGIES
 from torch import Tensor, nn
 
+import mmseg_gpt.segmentation  # noqa: F401  registers
 from mmseg_gpt.adapters import frozen_source, frozen_state, load_model_state
 from mmseg_gpt.checkpoints import read_file
 from mmseg_gpt.checkpoints.write import write_checkpoint
 from mmseg_gpt.models import GatedPromptViT
-import mmseg_gpt.segmentation  # noqa: F401  registers
 from mmseg_gpt.models.complete import explicit
 from mmseg_gpt.recipes.vits import settings_of_vit
 

@@ -21,7 +21,8 @@ HEADS = {
     'UPerHead': dict(in_channels=[8, 8, 8], channels=8, in_index=[0, 1, 2], norm_cfg=dict(type='BN')),
     'FCNHead': dict(in_channels=8, channels=6, in_index=1, num_convs=1, concat_input=False, norm_cfg=dict(type='BN'),
                     loss_decode=dict(type='CrossEntropyLoss', loss_weight=0.4, avg_non_ignore=True)),
-    'SegmenterMaskTransformerHead': dict(in_channels=8, channels=8, in_index=1, num_layers=2, num_heads=2, embed_dims=8),
+    'SegmenterMaskTransformerHead': dict(in_channels=8, channels=8, in_index=1, num_layers=2, num_heads=2,
+                                         embed_dims=8),
 }
 GRIDS = [(8, 12), (4, 6), (2, 3)]  # of the features
 

@@ -55,7 +55,7 @@ class LeanSegmenterMaskTransformerHead(LeanHead, SegmenterMaskTransformerHead):
     """
 
     def __init__(self, **options: object) -> None:
-        # mmsegmentation reads rates from a tensor, which fails on the device "meta", where models are built to be counted.
+        # mmsegmentation reads numbers from a tensor, which fails on the device "meta", where models are counted.
         with torch.device('cpu'):
             super().__init__(**options)
         for module in self.modules():
