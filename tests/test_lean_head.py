@@ -106,6 +106,12 @@ def test_segmenter_keeps_no_attention_weights():
     assert found == [True, False]
 
 
+def test_segmenter_has_a_mask_for_each_class():
+    with pytest.raises(ValueError, match='each of the 2 classes: leave out_channels=1 out'):
+        MODELS.build({**COMMON, **HEADS['SegmenterMaskTransformerHead'], 'num_classes': 2, 'out_channels': 1,
+                      'type': 'mmseg.LeanSegmenterMaskTransformerHead'})
+
+
 @pytest.mark.parametrize('scale', [Fraction(7, 2), Fraction(5, 2), Fraction(4, 3), Fraction(1, 2), Fraction(2, 3)])
 @pytest.mark.parametrize('band', [1, 900, 10**9])
 def test_upsampling_by_a_fraction(scale, band, monkeypatch):
