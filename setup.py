@@ -36,6 +36,11 @@ lite = ['mmcv-lite==2.1.0']
 classification = ['mmpretrain>=1.2.0,<2']
 # PSNR and SSIM of reconstructed images. Other figures need what mmsegmentation needs anyway.
 analysis = ['scikit-image']
+# Compressed run lengths of COCO. Other annotations are read with what is there anyway.
+labels = ['pycocotools']
+# Images of more than 4 bands, or of bands that are no colours, which OpenCV does not read; the second is for compressed
+# ones.
+bands = ['tifffile', 'imagecodecs']
 # The documentation as a site. It reads this package and does not import it; `make docs` has an environment for it.
 docs = ['mkdocs-material', 'mkdocstrings[python]', 'ruff']
 # timm asks for torchvision: the same holds. The notebook is executed, and what TensorBoard is given is read.
@@ -81,9 +86,11 @@ setup(
         'lite': lite,
         'classification': classification,
         'analysis': analysis,
+        'labels': labels,
+        'bands': bands,
         'docs': docs,
         'test': test,
         'peers': peers,
-        'all': [*lite, *classification, *analysis, *docs, *test],
+        'all': [*lite, *classification, *analysis, *labels, *docs, *test],
     },
 )

@@ -19,10 +19,12 @@ PROGRAM = 'mmseg-gpt'
 # What runs each tool, in the order and the groups of `mmseg-gpt --help`: {group: {command: file in TOOLS}}.
 COMMANDS = {
     'Every day': {
+        'adapt': 'adapt',
         'train': 'train',
         'test': 'test',
         'predict': 'predict',
         'check': 'check_dataset',
+        'labels': 'labels',
         'convert': 'convert_checkpoint',
         'configs': 'configs',
     },
