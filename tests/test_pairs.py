@@ -75,6 +75,8 @@ PAIRS = {
     'nothing saved': ({'default_hooks.checkpoint.save_last': False}, 'nothing would be saved'),
     'gradients of length 0': ({'optim_wrapper.clip_grad': dict(max_norm=0)}, 'nothing would be learnt'),
     'a pooled pixel': ({'train_dataloader.batch_size': 1, 'model.decode_head': dict(PSP)}, 'gives each process one'),
+    'a pooled pixel of UPerNet': ({'train_dataloader.batch_size': 1, 'model.decode_head': dict(
+        PSP, type='LeanUPerHead', in_channels=[8] * 3, in_index=[0, 1, 2])}, 'gives each process one'),
     'pooled pixels': ({'model.decode_head': dict(PSP)}, None),
     'a pooled pixel at the end': ({**EPOCHS, 'train_dataloader.dataset': dict(
         type='RepeatDataset', times=3, dataset=dict(small_config().train_dataloader.dataset), _delete_=True),

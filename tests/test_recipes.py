@@ -12,6 +12,7 @@ from mmseg_gpt.lab.miniature.plan import FULL
 from mmseg_gpt.lab.suite import plan
 from mmseg_gpt.lab.suite.plans import COMPARED
 from mmseg_gpt.models.vit import ARCHS
+from mmseg_gpt.recipes.heads import HEADS
 from mmseg_gpt.recipes.methods import METHODS, method_of, options
 from mmseg_gpt.recipes.tasks import ADE20K, TASKS
 from mmseg_gpt.recipes.titles import title
@@ -52,6 +53,13 @@ def test_the_table_of_vits_has_every_file_and_says_what_it_says():
     for vit, row in VITS.items():
         arch = settings_of_vit(vit).get('arch', 'base')
         assert (ARCHS[arch] if isinstance(arch, str) else arch)['num_layers'] == row.blocks
+
+
+def test_the_table_of_heads_has_every_file():
+    assert [name.replace('-', '_') for name in HEADS] == [row.file for row in HEADS.values()] == sorted(
+        file.stem for file in (CONFIGS / '_base_/heads').glob('*.py'))
+    page = (PACKAGE.parent / 'docs/vits.md').read_text()
+    assert all(f'| `{row.file}` | `{name}` |' in page for name, row in HEADS.items())
 
 
 def test_ade20k_has_the_classes_and_the_folder_of_its_config():

@@ -46,18 +46,24 @@ class LeanFCNHead(LeanHead, FCNHead):
 class LeanSegmenterMaskTransformerHead(LeanHead, SegmenterMaskTransformerHead):
     """SegmenterMaskTransformerHead of mmsegmentation (arXiv 2105.05633) as a :class:`LeanHead`.
 
-    Patches and one token for each class attend to each other; a patch's logits are its cosines with the classes. The
-    features belong after the ViT's final norm: ``backbone.out_type='normed_featmap'``. Attention uses torch's fused
+    Patches and one token for each class attend to each other; the logits of a patch are its cosines with these, normed.
+    The features belong after the ViT's final norm: ``backbone.out_type='normed_featmap'``. Attention uses torch's fused
     kernels, where mmsegmentation keeps the weights of all pairs of tokens.
 
     Args:
         options: As SegmenterMaskTransformerHead's.
+
+    Raises:
+        ValueError: ``out_channels`` is not the number of classes.
     """
 
     def __init__(self, **options: object) -> None:
-        # mmsegmentation reads rates from a tensor, which fails on the device "meta", where models are built to be counted.
+        # mmsegmentation reads numbers from a tensor, which fails on the device "meta", where models are counted.
         with torch.device('cpu'):
             super().__init__(**options)
+        if self.out_channels != self.num_classes:
+            raise ValueError(f'Segmenter has a mask for each of the {self.num_classes} classes: leave out_channels='
+                             f'{self.out_channels} out')
         for module in self.modules():
             if isinstance(module, nn.MultiheadAttention):
                 module.register_forward_pre_hook(without_weights, with_kwargs=True)
