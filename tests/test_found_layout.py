@@ -1,39 +1,12 @@
 """Images and masks are found in the layouts that people use, or the remedy is named."""
 
 import os
-from pathlib import Path
 
 import pytest
+from made_folders import counts, make_files
 
 from mmseg_gpt.datasets.found import FoundError, find_pairs
 from mmseg_gpt.datasets.found.names import core_of, meaning_of
-
-SHARED = Path(__file__).parents[2] / 'shared'
-
-
-def make_files(root: Path, names: str | list[str]) -> Path:
-    """Writes files, each with content of its own; '{1..3}' in a name stands for three names."""
-    for name in names.split() if isinstance(names, str) else names:
-        for each in spelt_out(name):
-            path = root / each
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(each)
-    return root
-
-
-def spelt_out(name: str) -> list[str]:
-    """Returns the names for which 'a{1..3}.png' stands."""
-    if '{' not in name:
-        return [name]
-    before, _, rest = name.partition('{')
-    numbers, _, after = rest.partition('}')
-    first, _, last = numbers.partition('..')
-    return [f'{before}{i:0{len(first)}}{after}' for i in range(int(first), int(last) + 1)]
-
-
-def counts(found) -> dict[str, int]:
-    """Returns the number of pairs of each split."""
-    return {split: len(pairs) for split, pairs in found.splits.items()}
 
 
 def masks_of(found) -> dict[str, str | None]:
@@ -132,6 +105,17 @@ LAYOUTS = {
                         'gt/x.y 2_gt.png'),
     'only train': ('train/images/{1..4}.jpg train/masks/{1..4}.png', dict(train=3, val=1), 'train/images/2.jpg',
                    'train/masks/2.png'),
+    'GlaS': ('train_{1..3}.bmp train_{1..3}_anno.bmp testA_1.bmp testA_1_anno.bmp testB_1.bmp testB_1_anno.bmp',
+             dict(train=2, val=1, test=2), 'testA_1.bmp', 'testA_1_anno.bmp'),
+    'folders of videos': ('v1/frames/{1..4}.jpg v1/masks/{1..4}.png v2/frames/{1..4}.jpg v2/masks/{1..4}.png',
+                          dict(train=6, val=2), 'v1/frames/2.jpg', 'v1/masks/2.png'),
+    'numbers alone': ('images/{1..4}.tif masks/p{001..4}.tif', dict(train=3, val=1), 'images/2.tif', 'masks/p002.tif'),
+    'BDD': ('images/10k/train/a-{1..4}.jpg images/10k/val/b-1.jpg labels/sem_seg/masks/train/a-{1..4}.png '
+            'labels/sem_seg/masks/val/b-1.png labels/sem_seg/colormaps/train/a-{1..4}.png', dict(train=4, val=1),
+            'images/10k/train/a-2.jpg', 'labels/sem_seg/masks/train/a-2.png'),
+    'Freiburg': ('train/rgb/b1-{1..4}_Clipped.jpg train/GT_color/b1-{1..4}_mask.png test/rgb/x1-1_Clipped.jpg '
+                 'test/GT_color/x1-1_mask.png', dict(train=3, val=1, test=1), 'test/rgb/x1-1_Clipped.jpg',
+                 'test/GT_color/x1-1_mask.png'),
     'masks in no splits': ('images/train/{1..3}.jpg images/val/4.jpg masks/{1..4}.png', dict(train=3, val=1),
                            'images/val/4.jpg', 'masks/4.png'),
 }
@@ -144,7 +128,7 @@ def test_layouts(tmp_path, name):
     assert counts(found) == expected, found
     if image:
         assert masks_of(found)[image] == mask
-    assert not any('without a' in note for note in found.notes), found.notes
+    assert not any('because they' in note for note in found.notes), found.notes
 
 
 LISTS = {
@@ -218,6 +202,8 @@ REFUSED = {
                            'gt/1_mask_0.png.*one mask'),
     'two folders that say nothing': ('foo/{1..3}.png bar/{1..3}.png', '--images .* --masks '),
     'same name, and nothing else': ('{1..3}.png {1..3}.tif', r"--masks '\*\.(tif|png)'"),
+    'few of them': ('images/{1..6}.jpg masks/{5..12}.png', 'only 2 of 8 masks belong to one of 6 images'),
+    'masks alone': ('SegmentationClass/{1..3}.png SegmentationObject/{1..3}.png', 'has masks.*but no images'),
     'one image': ('images/1.jpg masks/1.png', '1 image with a mask.*add images to'),
     'only a test split': ('val/images/{1..3}.png val/masks/{1..3}.png test/images/1.png test/masks/1.png',
                           'no images with masks to train on'),
@@ -271,13 +257,14 @@ def test_choice_among_masks_is_said(tmp_path):
 
 
 def test_left_out_files_are_said(tmp_path):
-    make_files(tmp_path, 'images/{1..6}.jpg masks/{3..8}.png old/9.jpg')
+    make_files(tmp_path, 'images/{1..5}.jpg images/6.heic masks/{3..8}.png old/9.jpg work_dirs/data/masks/1.png')
     os.symlink(tmp_path / 'gone.jpg', tmp_path / 'images' / '10.jpg')
     found = find_pairs(tmp_path)
     assert counts(found) == dict(train=3, val=1)
     notes = ' '.join(found.notes)
-    for part in ('2 images without a mask are left out: images/1.jpg, images/2.jpg',
-                 '2 masks without an image are left out: masks/7.png, masks/8.png', 'old/9.jpg', 'images/10.jpg'):
+    for part in ('they have no mask (2): images/1.jpg, images/2.jpg',
+                 'they have no image (2): masks/7.png, masks/8.png', 'old/9.jpg', 'images/10.jpg',
+                 'images/6.heic'):
         assert part in notes
 
 

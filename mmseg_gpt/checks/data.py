@@ -10,14 +10,22 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS, DefaultScope
 
 from ..datasets.folders import check_folders, overlooked_images, present_pairs
-from ..datasets.introspect import has_transform, highest_class, label_rule, rotates, source_datasets
+from ..datasets.introspect import (
+    has_transform,
+    highest_class,
+    label_rule,
+    reader_of,
+    rotates,
+    sample_files,
+    source_datasets,
+)
 from ..datasets.left_out import left_out
 from ..datasets.pairs import LabelRule, error_line, inspect_pair
 from ..resources import command_of
 from ..settings import look_up, type_name, unwrapped_datasets
 from .labels import absent_classes, single_class, swallowed_class, wrong_ignored
 from .missing import missing_files
-from .trials import wrong_batches, wrong_losses
+from .trials import NO_LABELS, WITHOUT_LABELS, measures_iou, wrong_batches, wrong_losses
 
 PAIRS, SECONDS = 32, 5.  # how many pairs of a dataset are looked at, and for how long at most
 SHOWN = 4
@@ -44,6 +52,7 @@ def wrong_data(cfg: Config, loaders: tuple[str, ...], look_at_pairs: bool = True
                 names = getattr(dataset, 'metainfo', {}).get('classes')
                 classes[loader] = tuple(names) if names else None
                 found += wrong_classes(cfg, dataset, loader)
+                found += without_labels(dataset) if measures_iou(cfg, loader) else []
                 if look_at_pairs:
                     found += wrong_pairs(dataset, loader)
                     warn_of_left_out(dataset, loader)
@@ -100,6 +109,21 @@ def build_dataset(config: ConfigDict) -> tuple[object | None, list[str]]:
         return None, problems or [f'{type_name(config)} cannot be built: {error_line(error)}']
 
 
+def without_labels(dataset: object) -> list[str]:
+    """Says what to set where predictions shall be compared with label maps, and there are none."""
+    if has_transform(dataset, 'LoadImageFromFile') and not has_transform(dataset, 'LoadAnnotations'):
+        return [NO_LABELS]
+    for source in source_datasets(dataset):
+        if not hasattr(source, 'img_suffix') or not has_transform(source, 'LoadAnnotations'):
+            continue
+        for i in range(len(source)):
+            image, label = sample_files(source.get_data_info(i))
+            if image and not label:
+                return [f'{image} has no label map. Name the folder of the label maps in data_prefix.seg_map_path, or, '
+                        f'where ann_file lists images and label maps, the file there. {WITHOUT_LABELS}']
+    return []
+
+
 def warn_of_left_out(dataset: object, loader: str) -> None:
     """Warns of images in a dataset's folders that it does not take; some may be there for another purpose."""
     for source in source_datasets(dataset):
@@ -117,12 +141,12 @@ def wrong_pairs(dataset: object, loader: str) -> list[str]:
     problems, until = [], time.monotonic() + SECONDS
     looked_at, number = [], 0
     for source in source_datasets(dataset):
-        rule, turned = label_rule(source), rotates(source)
+        rule, turned, reader = label_rule(source), rotates(source), reader_of(source)
         spread = np.unique(np.linspace(0, len(source) - 1, PAIRS).astype(int)).tolist()
         number += len(source)
         for pair in present_pairs(source, spread):
             if time.monotonic() < until:
-                inspection = inspect_pair(*pair, rule, turned)
+                inspection = inspect_pair(*pair, rule, turned, reader)
                 problems += inspection.problems
                 if inspection.pixels is not None:
                     looked_at.append((rule, inspection.pixels))

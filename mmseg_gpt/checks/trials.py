@@ -18,12 +18,16 @@ from torch.utils.data import DataLoader
 
 from ..datasets.introspect import transforms_of
 from ..datasets.pairs import error_line
+from ..resources import command_of
 from ..settings import look_up, type_name
 from .labels import iou_metrics
 from .pairs import class_of, processes
 
 # Other constructors look for parts of the real model.
 PLAIN_CONSTRUCTORS = ('DefaultOptimWrapperConstructor', 'TrainedPartsConstructor')
+WITHOUT_LABELS = (f'To predict without label maps, use {command_of("predict")}, or set test_evaluator to '
+                  "dict(type='IoUMetric', format_only=True, output_dir=DIR)")
+NO_LABELS = f'its samples have no label maps: add LoadAnnotations to the pipeline. {WITHOUT_LABELS}'
 BATCHES, IMAGES = 2, 3  # how many batches of a loader are tried, and how many images of each
 
 
@@ -149,9 +153,10 @@ def lonely_image(cfg: Config, loader: DataLoader, share: int) -> str | None:
     head = (cfg.get('model') or {}).get('decode_head')
     norm = type_name(look_up(head, 'norm_cfg')) if isinstance(head, dict) else ''
     across = norm == 'SyncBN' and processes() > 1 and torch.cuda.is_available()
-    if type_name(head) not in POOLING_HEADS or norm not in ('BN', 'SyncBN') or across:
+    kind = type_name(head).removeprefix('Lean')
+    if kind not in POOLING_HEADS or norm not in ('BN', 'SyncBN') or across:
         return None
-    if type_name(head) in POOLING_HEADS[:2] and 1 not in head.get('pool_scales', (1, 2, 3, 6)):
+    if kind in POOLING_HEADS[:2] and 1 not in head.get('pool_scales', (1, 2, 3, 6)):
         return None
     said = (f'{type_name(head)} pools each image into one pixel, and its {norm} cannot be computed from a single one: '
             'use GN, or ')
@@ -194,7 +199,7 @@ def batch_problem(cfg: Config, name: str, loader: DataLoader, samples: list[dict
         return f'its images cannot be made a batch: {error_line(error)}'
     if 'decode_head' in model and (training or measures_iou(cfg, name)) and not all(
             'gt_sem_seg' in sample['data_samples'] for sample in samples):
-        return 'its samples have no label maps: add LoadAnnotations to the pipeline'
+        return NO_LABELS if measures_iou(cfg, name) else NO_LABELS.removesuffix(f'. {WITHOUT_LABELS}')
     return None
 
 

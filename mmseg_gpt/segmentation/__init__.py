@@ -5,6 +5,7 @@ from .crop import HistogramRandomCrop
 from .dice import ClassDiceLoss
 from .lean_head import LeanFCNHead, LeanSegmenterMaskTransformerHead, LeanUPerHead
 from .linear_head import LinearHead
+from .listed import ListedPairs
 from .metrics import PerClassIoUMetric
 from .segmentor import LeanEncoderDecoder
 from .setr_head import LeanSETRUPHead
@@ -12,5 +13,5 @@ from .tta import LeanSegTTAModel
 
 __all__ = [
     'ClassDiceLoss', 'HistogramRandomCrop', 'LeanEncoderDecoder', 'LeanFCNHead', 'LeanSETRUPHead', 'LeanSegTTAModel',
-    'LeanSegmenterMaskTransformerHead', 'LeanUPerHead', 'LinearHead', 'PerClassIoUMetric'
+    'LeanSegmenterMaskTransformerHead', 'LeanUPerHead', 'LinearHead', 'ListedPairs', 'PerClassIoUMetric'
 ]

@@ -61,8 +61,8 @@ class PerClassIoUMetric(IoUMetric):
         **options: Arguments of ``mmseg.evaluation.IoUMetric``.
 
     Raises:
-        ValueError: from ``process``, if two images would have one label map in ``output_dir``; from ``evaluate``, if
-            all pixels of all images are ignored: mmsegmentation's mIoU is nan then.
+        ValueError: from ``process``, if an image has no label map, or two would have one in ``output_dir``; from
+            ``evaluate``, if all pixels of all images are ignored: mmsegmentation's mIoU is nan then.
     """
 
     per_class: dict[str, float | None]
@@ -73,6 +73,11 @@ class PerClassIoUMetric(IoUMetric):
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Counts the pixels of a batch as mmsegmentation does, and writes label maps if there is an ``output_dir``."""
+        for sample in data_samples:
+            if not self.format_only and 'gt_sem_seg' not in sample:
+                raise ValueError(f'{sample.get("img_path", "an image")} has no label map to compare with: add '
+                                 'LoadAnnotations to the pipeline of test_dataloader (with --tta, to tta_pipeline), or '
+                                 f'predict without label maps, by {command_of("predict")}')
         if self.output_dir is not None:
             for sample in data_samples:
                 name = Path(sample['img_path']).stem

@@ -122,8 +122,8 @@ def chosen(tree: Tree, given: str | Path | None, place: Path | None, option: str
 
 def without(files: Iterable[File], others: Iterable[File]) -> list[File]:
     """Returns the files that are not among others, by their paths."""
-    paths = {file.path for file in others}
-    return [file for file in files if file.path not in paths]
+    places = {file.place for file in others}
+    return [file for file in files if file.place not in places]
 
 
 def images_among(files: Sequence[File], masks: Sequence[File]) -> list[File]:

@@ -62,18 +62,20 @@ def read_list(file: File, finder: Finder) -> ClassList:
     found, rows = ClassList(file), split_rows(lines)
     hits = [[finder.find(cell) is not None for cell in row] for row in rows[1:LOOKED_AT + 1] or rows]
     width = max(map(len, rows), default=0)
+    # The number of a class may be that of an image too, so what is no number counts more.
     counts = [sum(row[i] for row in hits if i < len(row)) for i in range(width)]
     if not counts or max(counts) == 0:
         return found
-    column = counts.index(max(counts))
+    column = max(range(width), key=lambda i: (counts[i], sum(not is_number(row, i) for row in rows[:LOOKED_AT]), -i))
     header = None if finder.find(rows[0][column]) and len(rows) > 1 else [cell.strip() for cell in rows[0]]
     if header and len(rows) == 1:
         header = None
     body, texts = (rows[1:], lines[1:]) if header else (rows, lines)
     split_column = next((i for i, name in enumerate(header or ()) if plain(name) in SPLIT_COLUMNS), None)
     others = [i for i in range(width) if i not in (column, split_column) and not (header and header[i:i + 1] == [''])]
-    if len(others) == 1 and sum(finder.find(row[others[0]]) is not None for row in body[:LOOKED_AT]
-                                if others[0] < len(row)) > len(body[:LOOKED_AT]) / 2:
+    looked_at = body[:LOOKED_AT]
+    if len(others) == 1 and 2 * sum(not is_number(row, others[0]) and finder.find(row[others[0]]) is not None
+                                    for row in looked_at) > len(looked_at):
         return found  # the second column names masks
     label_of = label_reader(file, header, body, others)
     of_file = meaning_of(file.stem).split if meaning_of(file.stem).whole else None
@@ -85,6 +87,11 @@ def read_list(file: File, finder: Finder) -> ClassList:
         split = split_of(row[split_column], file) if split_column is not None else of_file or image.folder.split
         found.rows.append((image, label_of(row), split))
     return found
+
+
+def is_number(row: Sequence[str], column: int) -> bool:
+    """Says whether a row has a number in a column, or nothing."""
+    return column >= len(row) or row[column].isdecimal()
 
 
 def split_rows(lines: Sequence[str]) -> list[list[str]]:

@@ -14,7 +14,7 @@ from .class_lists import ClassList, class_lists, names_of_numbers
 from .copies import find_copies, without_copies
 from .names import meaning_of
 from .splits import natural, original_of
-from .tree import ARRAYS, LITTER, SHOWN, File, Tree, few, read_tree
+from .tree import ARRAYS, LITTER, SHOWN, UNREADABLE, File, Tree, few, read_tree
 from .types import FoundClasses, FoundError
 
 
@@ -62,8 +62,8 @@ def find_labelled_images(folder: str | Path, *, val: float = 0.2, seed: int = 0)
     splits = {split: sorted((file.path, number[name]) for file, name in samples)
               for split, samples in (('train', train), ('val', found.splits.get('val')),
                                      ('test', found.splits.get('test'))) if samples}
-    notes = found.notes + (few([file for file, _ in found.splits.get(None, ())], 'images of no split are left out')
-                           if found.splits.get('train') else [])
+    of_no_split = [file for file, _ in found.splits.get(None, ()) if found.splits.get('train')]
+    notes = found.notes + few(of_no_split, 'images left out, because they are of no split')
     if 'val' not in splits:
         splits['train'], splits['val'], said = hold_out(splits['train'], classes, val, seed)
         notes += said
@@ -118,11 +118,11 @@ def of_folders(tree: Tree) -> Labelled:
     if not found:
         raise FoundError(f'{tree.root} has no class folders; {described(tree)}. Put the images of each class into a '
                          'folder of its name, or add a CSV file with the columns image and class')
-    notes = few(loose, 'images are in no folder of a class and are left out')
+    notes = few(loose, 'images left out, because they are in no folder of a class')
     deep = [file for file in files if file.folder in classes and paths[file.folder][-1] != classes[file.folder]
             and not meaning_of(paths[file.folder][-1]).split]
-    notes += few(deep, 'images in subfolders of a class folder are taken as of that class')
-    notes += few([file for file in files if file.suffix in UNREAD], 'images may not be readable: convert them to .png')
+    notes += few(deep, 'images in subfolders of the folder of a class, which are taken as of this class')
+    notes += few([file for file in files if file.suffix in UNREAD], UNREADABLE)
     notes += empty_folders(paths, classes)
     names = sorted(set(classes.values()), key=natural)
     how = ', in folders of splits' if set(found) - {None} else ''
@@ -175,7 +175,7 @@ def empty_folders(paths: Mapping, classes: Mapping) -> list[str]:
         with os.scandir(place) as entries:
             empty += sorted(entry.path for entry in entries if entry.is_dir() and entry.name not in names
                             and not entry.name.startswith('.') and entry.name.lower() not in LITTER)
-    return [f'{len(empty):,} folders beside those of classes have no images, and are no classes: '
+    return [f'folders beside those of classes, without images, which are no classes ({len(empty):,}): '
             f'{listed(empty, SHOWN)}'] if empty else []
 
 
@@ -204,9 +204,9 @@ def of_lists(tree: Tree, only: str | None) -> Labelled | None:
                 raise FoundError(f'{each.file.path}: the image {image.shown} has two classes, '
                                  f'{splits[split][image]} and {name}')
     named = {image for samples in splits.values() for image in samples}
-    notes = [f'{each.file.shown}: {len(each.missing):,} lines name no image that is there: '
-             f'{listed(each.missing, SHOWN)}' for each in lists if each.missing]
-    notes += few([file for file in tree.pictures if file not in named], 'images are in no list and are left out')
+    notes = [f'{each.file.shown}: lines that name no image that is there ({len(each.missing):,} of '
+             f'{len(each.missing + each.rows):,}): {listed(each.missing, SHOWN)}' for each in lists if each.missing]
+    notes += few([file for file in tree.pictures if file not in named], 'images left out, because no list names them')
     files = listed([each.file.shown for each in lists])
     count = len({name for samples in splits.values() for name in samples.values()})
     return Labelled({split: list(samples.items()) for split, samples in splits.items()},
@@ -259,8 +259,8 @@ def hold_out(train: Sequence[tuple[Path, int]], classes: Sequence[str], val: flo
         held.update(sample for key in chosen for sample in groups[key])
     if not held:
         raise FoundError(f'no class has two images, so none can be kept for validation: {listed(classes)}')
-    notes = [f'no images for validation: {len(held):,} of {len(train):,} are kept for it, {val:.0%} of each class '
-             f'(seed {seed})']
+    notes = [f'no images for validation; kept for val: {len(held):,} of {len(train):,} images (seed {seed}), '
+             f'{val:.0%} of each class']
     if single:
         notes.append(f'classes with a single image, which is trained on and not validated: {listed(single)}')
     return [s for s in train if s not in held], [s for s in train if s in held], notes

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ..headers import read_header
 from ..pairs import orientation_of, unreadable
 from ..survey import Progress, start_worker
-from .masks import MaskError, any_size, read_mask
+from .masks import MaskError, read_mask
 
 VERSION = 1  # of what is reported; a cache of another version is not used
 MOST = 4096  # values that are reported of one mask, the most frequent ones
@@ -34,7 +35,7 @@ class MaskFacts:
         kind: As in :class:`~mmseg_gpt.datasets.found.masks.RawMask`.
         lossy: Whether the format blurs values.
         size: Width and height of the mask.
-        image_size: Width and height of the image, or None if Pillow cannot tell.
+        image_size: Width and height of the image, or None if its file cannot be read.
         values: The values (V,) in the mask, or colours as 0xRRGGBB, sorted; at most the 4096 most frequent.
         counts: Number of pixels (V,) of each.
         solid: Number of pixels (V,) whose right, lower and diagonal neighbours have the same value. Regions have
@@ -94,12 +95,15 @@ def facts_of(pair: tuple[str, str]) -> MaskFacts:
 def size_of(image: str) -> tuple[tuple[int, int] | None, str]:
     """Returns the width and height of an image as stored, and what is wrong with its file as far as the header says."""
     try:
-        with any_size(), Image.open(image) as opened:
+        with Image.open(image) as opened:
             turned = orientation_of(opened)
             size = opened.size
-    except Exception as error:  # others judge arrays and TIFF files that Pillow cannot read
-        known = Path(image).suffix.lower() in ('.jpg', '.jpeg', '.png', '.bmp', '.gif', '.webp')
-        return None, unreadable(image, error) if known else ''
+    except Exception:
+        try:  # such as a TIFF of many bands
+            size = read_header(image).size
+            return size if min(size) else None, ''
+        except Exception as error:
+            return None, unreadable(image, error)
     return size, '' if turned == 1 else (
         f'{image} has EXIF orientation {turned}: it is shown, and loaded, rotated or mirrored, and it is not known '
         'whether its mask is. Save its pixels as the mask shows them, without that tag')

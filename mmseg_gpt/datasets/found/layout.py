@@ -6,17 +6,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from ...wording import listed
+from ..left_out import UNREAD
 from .candidates import Candidates, look, look_at_given, without
 from .copies import without_copies
 from .lists import Lists, read_lists
 from .matching import choose_masks
-from .polygons import no_masks
+from .names import split_of_file
+from .polygons import few_matches, no_masks
 from .splits import make_split
-from .tree import SHOWN, File, Tree, few, read_tree
+from .tree import SHOWN, UNREADABLE, File, Tree, few, read_tree
 from .types import Found, FoundError, Pair
 
 MaskOf = Mapping[File, File]
 UNLISTED = 'unlisted'
+MOST = 0.5  # of the images must have a mask, or of the masks an image
 
 
 def find_pairs(folder: str | Path | None = None, *, images: str | Path | None = None, masks: str | Path | None = None,
@@ -45,6 +48,8 @@ def find_pairs(folder: str | Path | None = None, *, images: str | Path | None = 
         tree, found, matches = look_at_given(root, images, masks)
     if not matches.masks:
         raise no_masks(tree, found.images, found.masks)
+    if len(matches.masks) < MOST * len(found.images) and len(matches.alone) > MOST * len(found.masks):
+        raise few_matches(tree.root, found.images, found.masks, matches.alone)
     mask_of, notes = choose_masks(matches.masks)
     lists = read_lists(tree, found.images, found.masks)
     mask_of.update(lists.masks)
@@ -58,11 +63,11 @@ def find_pairs(folder: str | Path | None = None, *, images: str | Path | None = 
 
 
 def split_up(images: Sequence[File], mask_of: MaskOf, lists: Lists) -> tuple[dict[str | None, list[File]], str]:
-    """Sorts images by split: by the names of folders or, where these name none, by lists.
+    """Sorts images by split: by the names of folders or, where these name none, by lists, or by the names of files.
 
     Returns:
         The images of each split, of None where nothing names it, of :data:`UNLISTED` where a list leaves it out; and
-        what says so if it is lists.
+        what says so if it is not folders.
     """
     splits = defaultdict(list)
     for image in images:
@@ -74,6 +79,11 @@ def split_up(images: Sequence[File], mask_of: MaskOf, lists: Lists) -> tuple[dic
             lists.notes[:] = [f'{files}: not used, because the names of the folders say which split an image is of']
         return dict(splits), ''
     if not lists.splits:
+        by_name = defaultdict(list)
+        for image in images:
+            by_name[split_of_file(image.stem)].append(image)
+        if 'train' in by_name and len(by_name) > 1 and None not in by_name:
+            return dict(by_name), f'the splits are those that names begin with: {by_name["train"][0].name}'
         return dict(splits), ''
     named = {image for of_split in lists.splits.values() for image in of_split}
     unlisted = [image for image in images if image not in named]
@@ -97,11 +107,12 @@ def leftovers(tree: Tree, found: Candidates, alone: Sequence[File], mask_of: Mas
     apart = by_split.get(None, ()) if by_split.get('train') else ()
     neither = without(without(tree.pictures, found.images), found.masks)
     return [
-        *few(bare, 'images without a mask are left out'),
-        *few(alone, 'masks without an image are left out'),
-        *few(unlisted, 'images that are in no list are left out'),
-        *few([image for image in apart if image in mask_of], 'images in no folder of a split are left out'),
-        *few(neither, 'images in other folders, which are neither labelled images nor masks, are not used'),
+        *few(bare, 'images left out, because they have no mask'),
+        *few(alone, 'masks left out, because they have no image'),
+        *few(unlisted, 'images left out, because no list names them'),
+        *few([image for image in apart if image in mask_of], 'images left out, because they are of no split'),
+        *few([image for image in mask_of if image.suffix in UNREAD], UNREADABLE),
+        *few(neither, 'images not used, because their folders or names are neither of images nor of masks'),
         *([f'{len(tree.broken):,} links lead nowhere: {listed(tree.broken, SHOWN)}'] if tree.broken else [])]
 
 
@@ -133,11 +144,12 @@ def with_validation(pairs: Mapping[str | None, list[Pair]], val: float,
     splits = {'train': train, 'val': pairs.get('val', [])}
     if not splits['val']:
         splits, how = make_split(train, {'val': val}, seed)
-        notes.append(f'no images with masks for validation: {how}')
+        notes.append(f'no images with masks for validation; {how}')
     if test := pairs.get('test'):
         splits['test'] = test
         if test[0].mask is None:
-            notes.append(f'the {len(test):,} images of the split test have no masks: they can be predicted, not tested')
+            notes.append(f'images of the split test, which have no masks, so that they can be predicted, not tested: '
+                         f'{len(test):,}')
     return splits, notes
 
 

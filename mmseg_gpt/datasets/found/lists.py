@@ -12,7 +12,6 @@ from .tree import LISTS, PICTURES, SHOWN, File, Tree
 from .types import FoundError
 
 
-
 class Finder:
     """Finds files by what a list calls them: a name with or without suffix, or a path of this or another machine."""
 
@@ -70,8 +69,11 @@ def read_lists(tree: Tree, images: Sequence[File], masks: Sequence[File]) -> Lis
     Raises:
         FoundError: a list is not text.
     """
-    found, of_image, of_mask = Lists(), Finder(images), Finder(masks)
-    for split, file in split_lists(tree).items():
+    found, lists = Lists(), split_lists(tree)
+    if not lists:
+        return found
+    of_image, of_mask = Finder(images), Finder(masks)
+    for split, file in lists.items():
         named, missing = [], []
         for i, line in enumerate(read_lines(file)):
             fields = re.split(r'[,;\t]| (?=\S+$)', line)  # names may have spaces, so only the last one may divide
@@ -86,8 +88,8 @@ def read_lists(tree: Tree, images: Sequence[File], masks: Sequence[File]) -> Lis
             found.splits[split] = list(dict.fromkeys(named))
             found.files.append(file)
         if missing:
-            found.notes.append(f'{file.shown}: {len(missing):,} of its {len(missing) + len(named):,} lines name no '
-                               f'image that is there: {listed(missing, SHOWN)}{"" if named else ". It is not used"}')
+            found.notes.append(f'{file.shown}{"" if named else " is not used"}: lines that name no image that is there '
+                               f'({len(missing):,} of {len(missing) + len(named):,}): {listed(missing, SHOWN)}')
     return found
 
 

@@ -1,7 +1,5 @@
 """Reading masks as people have them: indices, palettes, colours, arrays; judged by content, not by suffix."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..damage import damage
-from ..pairs import has_scaled_gray, is_16_bit, orientation_of, png_byte, unreadable
+from ..pairs import has_scaled_gray, orientation_of, png_byte, unreadable
 from .arrays import MaskError, array_in_file, is_array_file
 
 LOSSY = ('JPEG', 'MPO', 'JPEG2000')
@@ -48,7 +46,7 @@ def read_mask(path: str | Path, size: tuple[int, int] | None = None) -> RawMask:
     try:
         if is_array_file(path):
             return of_array(*array_in_file(path, size))
-        with any_size(), Image.open(path) as image:
+        with Image.open(path) as image:
             return of_image(image, path)
     except MaskError as error:
         raise MaskError(f'{path} {error}') from error
@@ -56,16 +54,6 @@ def read_mask(path: str | Path, size: tuple[int, int] | None = None) -> RawMask:
         return other_image(path, error)
     except Exception as error:  # Pillow raises many types for damaged files
         raise MaskError(unreadable(path, error)) from error
-
-
-@contextmanager
-def any_size() -> Iterator[None]:
-    """Lets Pillow open images of any number of pixels: one's own data is no attack."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def of_image(image: Image.Image, path: str | Path) -> RawMask:
@@ -124,7 +112,7 @@ def is_lossless_webp(path: str | Path) -> bool:
 def has_wide_channels(image: Image.Image, path: str | Path) -> bool:
     """Says whether an image has several channels of 16 bits, of which Pillow would keep the high bytes only."""
     if image.format == 'PNG':
-        return is_16_bit(image, path) and png_byte(path, 25) != 0
+        return png_byte(path, 24) == 16 and png_byte(path, 25) != 0
     bits = getattr(image, 'tag_v2', {}).get(TIFF_BITS, (8,))
     return image.mode in ('RGB', 'RGBA', 'RGBX') and max(bits) > 8
 

@@ -1,5 +1,6 @@
 """Matches masks to images by their names."""
 
+import os
 import re
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -10,8 +11,9 @@ from .names import core_of, rank_of
 from .tree import ARRAYS, PICTURES, SHOWN, File
 from .types import FoundError
 
-# Where the mask of an image may lie: in a folder of the same split and scene, of the same scene, or anywhere.
-LEVELS = ('split and scene', 'scene', 'anywhere')
+# Where the mask of an image may lie: in a folder of the same split and scene, of the same scene, in a folder beside
+# that of the image, or anywhere.
+LEVELS = ('split and scene', 'scene', 'beside', 'anywhere')
 
 
 @dataclass
@@ -30,7 +32,8 @@ def match(images: Sequence[File], masks: Sequence[File]) -> Matches:
     """Finds the image of each mask by their names.
 
     The names are the same but for the suffix; or they are when the words for images and masks are taken off, and those
-    for splits too; or one begins or ends with the other.
+    for splits too; or one begins or ends with the other. If that finds nothing, and all images, and all masks, differ
+    in their numbers alone, these decide.
 
     Raises:
         FoundError: a mask fits several images.
@@ -46,7 +49,21 @@ def match(images: Sequence[File], masks: Sequence[File]) -> Matches:
             best = found
         if not best.alone:
             break
-    return best
+    return best if best.masks else by_numbers(images, masks)
+
+
+def by_numbers(images: Sequence[File], masks: Sequence[File]) -> Matches:
+    """Matches 'masks/p001.png' with 'images/1.jpg', if there is such a mask of each image and such an image of each."""
+    numbered = []
+    for files in (images, masks):
+        names = [re.fullmatch(r'(\D*)0*(\d+)(\D*)', file.stem) for file in files]
+        of_number = {name[2]: file for name, file in zip(names, files) if name}
+        alike = all(names) and len({name.group(1, 3) for name in names}) == 1
+        numbered.append(of_number if alike and len(of_number) == len(files) else {})
+    image_of, mask_of = numbered
+    if not image_of or image_of.keys() != mask_of.keys():
+        return Matches(alone=list(masks))
+    return Matches({image: [mask_of[number]] for number, image in image_of.items()})
 
 
 class Index:
@@ -84,7 +101,8 @@ class Index:
 
     def _place(self, file: File) -> Hashable:
         folder = file.folder
-        return dict(zip(LEVELS, ((folder.split, folder.rest), folder.rest, None)))[self.level]
+        places = (folder.split, folder.rest), folder.rest, os.path.dirname(folder.path), None
+        return places[LEVELS.index(self.level)]
 
 
 def names_of(image: File) -> Iterator[tuple[str, list[str]]]:
@@ -144,9 +162,10 @@ def choose_masks(masks_of: dict[File, list[File]]) -> tuple[dict[File, File], li
     if not doubtful:
         return chosen, []
     best, others = doubtful[0]
-    return chosen, [f'several masks fit {len(doubtful):,} of the images. Taken is {best.shown} and its like, not '
-                    f'{listed([mask.shown for mask in others], SHOWN)}; to take others, name them: '
-                    f"--masks '{pattern_of(others[0], [best, *others])}'"]
+    pattern = pattern_of(others[0], [best, *others])
+    return chosen, [f'images that several masks fit ({len(doubtful):,}): taken is {best.shown} and its like, not '
+                    f'{listed([mask.shown for mask in others], SHOWN)}; to take others, name them with --masks'
+                    + (f" '{pattern}'" if pattern else '')]
 
 
 def rank(mask: File) -> tuple[int, bool]:
@@ -157,13 +176,13 @@ def rank(mask: File) -> tuple[int, bool]:
 def several_masks(image: File, masks: Sequence[File]) -> FoundError:
     """Makes the error of an image with several masks."""
     patterns = ' or '.join(f"--masks '{pattern}'" for pattern in dict.fromkeys(
-        pattern_of(mask, masks) for mask in masks[:SHOWN]))
+        pattern_of(mask, masks) for mask in masks[:SHOWN]) if pattern) or 'as --masks PATTERN'
     return FoundError(f'several masks fit the image {image.shown}: {listed([mask.shown for mask in masks], SHOWN)}. '
                       f'Say which to take, {patterns}; or, if each shows a part of the labels, make one mask of them')
 
 
 def pattern_of(mask: File, masks: Sequence[File]) -> str:
-    """Returns a pattern that fits a mask and its like, but not the other masks of its image."""
+    """Returns a pattern that fits a mask and its like, but not the other masks of its image; empty without one."""
     if sum(other.folder == mask.folder for other in masks) == 1:
         return f'*{mask.folder.shown}/*'
     if sum(other.suffix == mask.suffix for other in masks) == 1:
@@ -171,4 +190,4 @@ def pattern_of(mask: File, masks: Sequence[File]) -> str:
     stems = [other.stem for other in masks]
     same = next((i for i, signs in enumerate(zip(*stems)) if len(set(signs)) > 1), min(map(len, stems)))
     start = max(mask.stem.rfind(sign, 0, same) for sign in '_. -')
-    return f'*{mask.name[max(start, 0):]}'
+    return f'*{mask.name[start:]}' if start >= 0 and same < len(mask.stem) else ''

@@ -15,19 +15,21 @@ def words(text: str) -> frozenset[str]:
 
 # Words of names. A word with an 's' at its end means the same without it.
 MASK = words('mask annotation annot ann anno label labeled labelled lab lbl gt groundtruth truth seg segmentation '
-             'segmap segment target manual trimap matte ho semantic map stuffthingmap y')
+             'segmap segment target manual trimap matte ho semantic map stuffthingmap maske masken '
+             'masque mascara y')
 IMAGE = words('image img im photo photograph picture pic input jpegimage rgb sat satellite ortho irrg rgbir cir '
-              'original orig x still')
+              'original orig still bild bilder imagen imagenes x')
 # Pictures that are neither what is labelled nor, if there is another, its label.
 OTHER = words('instance object visualization visualisation visualized vis viz overlay overlaid depth disparity thumb '
               'thumbnail preview prediction predicted pred superpixel polygon bbox human')
 FILLER = words('dir folder set data dataset class png jpg jpeg tif tiff bmp gif npy mat id left bit fine coarse all '
                'raw full list file path color colour gray grey binary bin crop cropped patch tile aug st nd rd ground '
-               'machine split name new hq approved index idx indice indices no boundary noboundary')
+               'machine split name new hq approved index idx indice indices no boundary noboundary colormap')
 SPLITS = dict(train='train', training='train', trainval='train', trn='train', tr='train', val='val', valid='val',
               validation='val', dev='val', eval='val', test='test', testing='test', tst='test', ts='test')
 # The lower the sum of these, the sooner a mask is taken, where several fit one image.
-RANKS = dict(trainid=-2, manual=-1, nd=1, second=1, color=1, colour=1, coarse=1, boundary=1, noboundary=1)
+RANKS = dict(trainid=-2, manual=-1, nd=1, second=1, color=1, colour=1, colormap=1, rgb=1, coarse=1, boundary=1,
+             noboundary=1)
 NEGATIONS = frozenset(('no', 'non', 'with', 'without'))
 SEPARATORS = '_. -'
 
@@ -160,9 +162,16 @@ def chunk_role(chunk: str) -> str | None:
 
     'manual1', '1stHO' and 'leftImg8bit' have a role; 'IMG0001' has a number too, and 'tile_x_12' a place.
     """
+    if sum(map(str.isdigit, chunk)) > 1:
+        return None
     parts = words_of(chunk)
-    digits = sum(sign.isdigit() for sign in chunk)
-    return role_of(parts) if all(map(is_known, parts)) and digits < 2 and parts not in (['x'], ['y']) else None
+    return role_of(parts) if all(map(is_known, parts)) and not {'x', 'y'}.intersection(parts) else None
+
+
+def split_of_file(stem: str) -> str | None:
+    """Returns the split that a file's name begins with: 'train_1' and 'testA_1'; None if it names none."""
+    first, *others = words_of(stem) or ['']
+    return SPLITS.get(first) if others and len(first) > 2 else None
 
 
 @lru_cache(maxsize=10_000)

@@ -1,5 +1,6 @@
 """Splits images for training and validation, so that frames of one video or scene stay together."""
 
+import os
 import random
 import re
 from collections import defaultdict
@@ -35,54 +36,59 @@ def make_split(pairs: Sequence[Pair], shares: Mapping[str, float], seed: int = 0
                          f'and {" and ".join(shares)}: add images' + (f' to {pairs[0].image.parent}' if pairs else ''))
     if min(shares.values()) <= 0 or sum(shares.values()) >= 1:
         raise FoundError(f'the shares {dict(shares)} must be above 0 and below 1 together')
-    left, scenes = sorted(pairs, key=lambda pair: natural(str(pair.image))), scenes_of(pairs)
-    splits, said = {}, []
-    for i, (split, share) in enumerate(shares.items(), 1):
-        wanted = min(max(round(share * len(pairs)), 1), len(left) - (len(shares) - i) - 1)
+    pairs = sorted(pairs, key=lambda pair: natural(str(pair.image)))
+    scenes, left, splits, said = scenes_of(pairs), list(range(len(pairs))), {}, []
+    for nth, (split, share) in enumerate(shares.items(), 1):
+        wanted = min(max(round(share * len(pairs)), 1), len(left) - (len(shares) - nth) - 1)
         chosen, how = choose(left, scenes, wanted, random.Random(f'{seed} {split}'))
-        splits[split] = [pair for pair in left if pair in chosen]
-        left = [pair for pair in left if pair not in chosen]
-        said.append(f'{len(chosen):,} of {len(pairs):,} images are kept for {split} (seed {seed}){how}')
-    return {'train': left, **splits}, '; '.join(said)
+        splits[split] = [pairs[i] for i in left if i in chosen]
+        left = [i for i in left if i not in chosen]
+        said.append(f'kept for {split}: {len(chosen):,} of {len(pairs):,} images (seed {seed}){how}')
+    return {'train': [pairs[i] for i in left], **splits}, '; '.join(said)
 
 
-def choose(pairs: Sequence[Pair], scenes: Mapping[Pair, str], wanted: int,
-           chance: random.Random) -> tuple[set[Pair], str]:
-    """Chooses about ``wanted`` of the pairs, in whole scenes if possible, and says how."""
+def choose(left: Sequence[int], scenes: Sequence[str], wanted: int, chance: random.Random) -> tuple[set[int], str]:
+    """Chooses about ``wanted`` pairs, in whole scenes if possible, and says how.
+
+    Args:
+        left: The numbers of the pairs to choose from.
+        scenes: The scene of each pair.
+        wanted: How many to choose.
+        chance: What decides.
+    """
     by_scene = defaultdict(list)
-    for pair in pairs:
-        by_scene[scenes[pair]].append(pair)
-    if len(by_scene) == len(pairs):
+    for i in left:
+        by_scene[scenes[i]].append(i)
+    if len(by_scene) == len(left):
         return set(fill(list(by_scene.values()), wanted, chance)), ', each by itself'
     chosen = fill(list(by_scene.values()), round(LARGEST * wanted) if len(by_scene) < 10 else wanted, chance)
-    if SMALLEST * wanted <= len(chosen) < len(pairs):
-        names = sorted({scenes[pair] for pair in chosen})
+    if SMALLEST * wanted <= len(chosen) < len(left):
+        names = sorted({scenes[i] for i in chosen})
         return set(chosen), f', in whole scenes, as names show them: {listed(names, SHOWN)}'
     length = max(wanted // 3, 1)
     blocks = [frames[i:i + length] for frames in by_scene.values() for i in range(0, len(frames), length)]
     return set(fill(blocks, wanted, chance)), (
-        f', in blocks of {length} consecutive frames, because the {len(by_scene)} scenes that names show '
-        f'({listed(sorted(by_scene), SHOWN)}) are too large to be kept whole')
+        f', in blocks of consecutive frames (at most {length}), because the scenes that names show are too large to be '
+        f'kept whole ({len(by_scene)}): {listed(sorted(by_scene), SHOWN)}')
 
 
-def fill(groups: list[list[Pair]], most: int, chance: random.Random) -> list[Pair]:
-    """Draws groups as long as they have no more than ``most`` pairs together."""
-    chosen: list[Pair] = []
+def fill(groups: list[list[int]], most: int, chance: random.Random) -> list[int]:
+    """Draws groups as long as they have no more than ``most`` numbers together."""
+    chosen: list[int] = []
     for group in chance.sample(groups, len(groups)):
         if len(chosen) + len(group) <= most:
             chosen += group
     return chosen
 
 
-def scenes_of(pairs: Sequence[Pair]) -> dict[Pair, str]:
+def scenes_of(pairs: Sequence[Pair]) -> list[str]:
     """Returns the scene or video of each pair, by its folder and name; its own name where nothing shows one."""
-    folders = {pair.image.parent for pair in pairs}
-    scenes = {pair: (pair.image.parent, scene_of(pair.image)) for pair in pairs}
-    if len(set(scenes.values())) == 1 and not VIDEO.search(next(iter(scenes.values()))[1]):
-        # 'image_1', 'image_2' ... show no scene.
-        return {pair: f'{pair.image.parent}/{original_of(pair.image)}' for pair in pairs}
-    return {pair: f'{folder.name}/{scene}'.rstrip('/') if len(folders) > 1 else scene
-            for pair, (folder, scene) in scenes.items()}
+    scenes = [(pair.image.parent, scene_of(pair.image)) for pair in pairs]
+    if len(set(scenes)) == 1 and not VIDEO.search(scenes[0][1]):  # 'image_1', 'image_2' ... show no scene
+        return [f'{pair.image.parent}/{original_of(pair.image)}' for pair in pairs]
+    common = os.path.commonpath({folder for folder, _ in scenes})
+    shown = {folder: os.path.relpath(folder, common) for folder, _ in scenes}
+    return [os.path.normpath(os.path.join(shown[folder], scene)) for folder, scene in scenes]
 
 
 def scene_of(image: Path) -> str:

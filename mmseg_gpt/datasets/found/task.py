@@ -8,7 +8,7 @@ from typing import Literal
 from ...wording import listed
 from .candidates import PHOTOS, look, twin_folders
 from .classes_of_folders import labelled_images
-from .names import meaning_of, words_of
+from .names import meanings_of
 from .polygons import polygons
 from .tree import ARRAYS, File, Tree, read_tree
 from .types import FoundError
@@ -16,11 +16,14 @@ from .types import FoundError
 Task = Literal['segmentation', 'classification']
 SEGMENTATION, CLASSIFICATION = 'segmentation', 'classification'
 FEW = 0.1  # of the images: fewer masks than this do not make a folder of classes one of segmentation
-DOUBTFUL = frozenset(('map', 'target', 'manual', 'label'))  # words for masks that are names of classes too
+DOUBTFUL = frozenset(('map', 'maps', 'target', 'targets', 'manual'))  # masks or, as well, a class
 
 
 def task_of_folder(folder: str | Path) -> tuple[Task, str]:
     """Tells whether a folder has images with masks or images with a class each, and says why in a sentence.
+
+    Args:
+        folder: The folder, or a list of images with their classes.
 
     Raises:
         FoundError: it may be either, or neither; ``--task`` helps.
@@ -54,7 +57,8 @@ def class_names(tree: Tree) -> list[str]:
     except FoundError:
         return []
     names = {name for samples in found.splits.values() for _, name in samples}
-    return sorted(name for name in names if found.order or not meaning_of(name).role or found.listed)
+    meanings = meanings_of(names)
+    return sorted(name for name in names if found.listed or not meanings[name].role)
 
 
 def task_by_masks(tree: Tree, images: Sequence[File], classes: Sequence[str]) -> tuple[Task, str] | None:
@@ -75,11 +79,18 @@ def task_by_masks(tree: Tree, images: Sequence[File], classes: Sequence[str]) ->
             return None
         raise FoundError(either.format(f'the folders {" and ".join(name for name, _ in twins)} have files of the same '
                                        'names, which may be images and masks, or two classes')) from error
+    if not matches.masks and found.masks and found.told_by == 'folders' and not doubtful(found.masks[0]):
+        return SEGMENTATION, f'the folder {found.masks[0].folder.shown} is one of masks'
     if not matches.masks or (len(classes) > 1 and len(matches.masks) < FEW * len(images)):
         return None
     image, (mask, *_) = next(iter(matches.masks.items()))
     example = f'{mask.shown} is the mask of {image.shown}'
-    doubtful = found.told_by == 'folders' and classes and DOUBTFUL.intersection(words_of(mask.folder.shown))
-    if (found.told_by == 'twin folders' and not meaning_of(image.folder.shown).role) or doubtful:
+    twins = found.told_by == 'twin folders' and not image.folder.role
+    if twins or (found.told_by == 'folders' and classes and doubtful(mask)):
         raise FoundError(either.format(f'perhaps {example}, or the folders are classes'))
     return SEGMENTATION, f'{len(matches.masks):,} images have masks: {example}'
+
+
+def doubtful(mask: File) -> bool:
+    """Says whether the name of a mask's folder may be that of a class."""
+    return mask.folder.shown.rpartition('/')[2].lower() in DOUBTFUL

@@ -15,12 +15,14 @@ from .names import meanings_of
 from .types import FoundError
 
 SHOWN = 3  # names in a message
+UNREADABLE = 'images of a suffix that OpenCV may not read, to be converted to .png'
 ARRAYS = frozenset(('.npy', '.mat'))
 PICTURES = READ | UNREAD | ARRAYS
 LISTS = frozenset(('.txt', '.csv', '.tsv', '.lst'))
 POLYGONS = frozenset(('.json', '.xml', '.txt'))
-# Folders and files that systems and tools leave behind; hidden ones are left out too.
-LITTER = frozenset(('__macosx', '@eadir', '$recycle.bin', 'system volume information', '__pycache__', 'thumbs.db'))
+# Folders and files that systems and tools leave behind, and runs write; hidden ones are left out too.
+LITTER = frozenset(('work_dirs', '__macosx', '@eadir', '$recycle.bin', 'system volume information', '__pycache__',
+                    'thumbs.db'))
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,13 @@ class File(NamedTuple):
     suffix: str
 
     @property
+    def place(self) -> str:
+        """Its absolute path as text, which is quicker to make and to compare than a path."""
+        return f'{self.folder.path}/{self.name}'
+
+    @property
     def path(self) -> Path:
+        """Its absolute path."""
         return Path(self.folder.path, self.name)
 
     @property
@@ -172,8 +180,8 @@ def understood(places: list[str], with_pictures: list[str], root: str) -> list[F
 
 
 def few(files: Sequence[File], what: str) -> list[str]:
-    """Says what is with files, with their number and the first of them; nothing if there are none."""
-    return [f'{len(files):,} {what}: {listed([file.shown for file in files], SHOWN)}'] if files else []
+    """Says how many files of a kind there are and shows the first of them; nothing if there are none."""
+    return [f'{what} ({len(files):,}): {listed([file.shown for file in files], SHOWN)}'] if files else []
 
 
 def select(files: list[File], pattern: str) -> list[File]:
