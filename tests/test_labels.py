@@ -152,7 +152,7 @@ def test_unlabelled_pixels_may_be_ignored_and_labels_merged(photo, tmp_path):
 def test_unknown_labels_are_refused_with_what_may_be_meant(photo, tmp_path):
     photo()
     write(tmp_path / 'src/photo.json', labelme(dict(label='Car', points=TRIANGLE), dict(label='zebra', points=STAR)))
-    with pytest.raises(LabelsError, match=r"'Car' \(1 shapes; is 'car' meant\?\), 'zebra' \(1 shapes\).*photo.json"):
+    with pytest.raises(LabelsError, match=r"'Car' \(1; is 'car' meant\?\), 'zebra' \(1\).*photo.json"):
         convert_labels(tmp_path / 'src', tmp_path / 'dst', classes='road,car')
     assert not (tmp_path / 'dst').exists()
 
@@ -163,9 +163,9 @@ def test_shapes_outside_and_empty_and_missing_annotations_are_counted(photo, tmp
     write(tmp_path / 'src/a.json', labelme(dict(label='x', points=[(-9, -9), (40, 4.1), (8, 30)]), image='a.jpg'))
     write(tmp_path / 'src/b.json', labelme(image='b.jpg'))
     said = '\n'.join(convert_labels(tmp_path / 'src', tmp_path / 'dst').notes)
-    assert '1 shapes reach out of their images, and are cut: those of a.jpg' in said
-    assert '1 images have an annotation without shapes, and are all background: b.jpg' in said
-    assert '1 images have no annotation' in said and 'c.jpg' in said
+    assert 'shapes that reach out of their images, and are cut (1): those of a.jpg' in said
+    assert 'images whose annotation has no shape, so that they are all background (1): b.jpg' in said
+    assert 'images without an annotation, which are left out (1): ' in said and 'c.jpg' in said
     found = masks(tmp_path / 'dst')
     assert found.keys() == {'a', 'b'} and not found['b'].any()
     np.testing.assert_array_equal(found['a'] == 1, expected([(-9, -9), (40, 4.1), (8, 30)]))
@@ -357,7 +357,7 @@ def test_label_studio_has_per_cent_and_brushes(photo, tmp_path):
     np.testing.assert_array_equal(masks(tmp_path / 'dst')['holiday'], wanted)
     assert (tmp_path / 'dst/images/holiday.jpg').is_file()
     said = str(converted.notes)
-    assert '1 images have several annotations' in said and '1 tasks without an annotation' in said
+    assert 'else the newest (1)' in said and 'tasks without an annotation, which are left out (1)' in said
     assert 'keypointlabels (1)' in said and 'road' not in said
     assert 'Road,128,128,128' in (tmp_path / 'dst/palette.csv').read_text()
 
@@ -377,7 +377,7 @@ def test_masks_are_written_without_images_where_the_size_is_known(tmp_path):
     write(tmp_path / 'src/export.json', [task])
     converted = convert_labels(tmp_path / 'src', tmp_path / 'dst')
     np.testing.assert_array_equal(masks(tmp_path / 'dst')['a/street 1'], block(12, 0, 24, 9))
-    assert '1 images are not there' in str(converted.notes)
+    assert 'images that are not there' in str(converted.notes)
     task['annotations'][0]['result'] = []
     write(tmp_path / 'src/export.json', [task])
     with pytest.raises(LabelsError, match=r'does not say the size of a/street 1\.png'):
@@ -427,6 +427,14 @@ def test_several_tools_are_told_apart(photo, tmp_path):
     (tmp_path / 'task.zip').write_bytes(b'PK')
     with pytest.raises(LabelsError, match='unpack it first'):
         convert_labels(tmp_path / 'task.zip', tmp_path / 'new')
+
+
+def test_the_new_folder_may_lie_in_that_of_the_annotations(photo, tmp_path):
+    photo('a/photo.jpg')
+    write(tmp_path / 'src/x.json', labelme(dict(label='x', points=TRIANGLE)))
+    for _ in range(2):
+        assert convert_labels(tmp_path / 'src', tmp_path / 'src/dst').notes == []
+    assert (tmp_path / 'src/dst/images/photo.jpg').resolve() == tmp_path / 'src/a/photo.jpg'
 
 
 def test_images_that_fit_alike_are_refused(photo, tmp_path):

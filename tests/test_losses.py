@@ -62,20 +62,20 @@ def test_dice_losses_are_sums_over_labelled_pixels(kind, naive, pixels, monkeypa
     torch.testing.assert_close(ours, theirs, rtol=0, atol=exact / 100)
 
 
-def of_head(kind: str, losses: object, labels: Tensor) -> tuple[dict, Tensor]:
+def of_head(kind: str, losses: object, labels: Tensor, grid: tuple[int, int] = (3, 4)) -> tuple[dict, Tensor]:
     """The losses of a head for random features, and their gradient by the features of each image."""
     torch.manual_seed(0)
     options = {'LeanSETRUPHead': dict(num_convs=1, up_scale=2, channels=8), 'LinearHead': dict(channels=6),
-               'FCNHead': dict(num_convs=1, channels=8)}[kind]
+               'FCNHead': dict(num_convs=1, channels=8), 'LeanFCNHead': dict(num_convs=1, channels=8)}[kind]
     head = MODELS.build(dict(type=kind, in_channels=6, num_classes=4, dropout_ratio=0, norm_cfg=dict(type='BN'),
                              align_corners=False, loss_decode=losses, **options)).double().eval()
-    x = torch.randn(2, 6, 3, 4, dtype=torch.float64).requires_grad_()
+    x = torch.randn(2, 6, *grid, dtype=torch.float64).requires_grad_()
     found = head.loss((x, ), [SegDataSample(gt_sem_seg=PixelData(data=label[None])) for label in labels], None)
     sum(value for name, value in found.items() if 'loss' in name).backward()
     return found, x.grad
 
 
-@pytest.mark.parametrize('kind', ['LeanSETRUPHead', 'LinearHead', 'FCNHead'])
+@pytest.mark.parametrize('kind', ['LeanSETRUPHead', 'LinearHead', 'FCNHead', 'LeanFCNHead'])
 @pytest.mark.parametrize('dice', [dict(type='DiceLoss', use_sigmoid=False), dict(type='DiceLoss'),
                                   dict(type='ClassDiceLoss')], ids=['softmax', 'sigmoid', 'of classes'])
 def test_ignored_pixels_have_no_gradient(kind, dice):
@@ -85,6 +85,19 @@ def test_ignored_pixels_have_no_gradient(kind, dice):
     found, gradient = of_head(kind, losses, labels)
     assert gradient[0].any() and not gradient[1].any()
     assert torch.isfinite(sum(found.values())).all()
+
+
+@pytest.mark.parametrize('dice', ['DiceLoss', 'ClassDiceLoss'])
+def test_losses_in_bands_of_logits_that_are_two_thirds_as_large(dice, monkeypatch):
+    monkeypatch.setitem(cross_entropy.BAND, 'cpu', 1)
+    options = dict(use_sigmoid=False) if dice == 'DiceLoss' else {}
+    losses = [dict(type='CrossEntropyLoss', class_weight=WEIGHTS), dict(type=dice, **options)]
+    labels = torch.randint(4, (2, 9, 12))
+    labels[:, :2, 3:] = 255
+    ours, theirs = (of_head(kind, losses, labels, (6, 8)) for kind in ('LeanFCNHead', 'FCNHead'))
+    for name, value in theirs[0].items():
+        torch.testing.assert_close(ours[0][name].double().reshape(-1), value.double().reshape(-1), rtol=1e-6, atol=0)
+    torch.testing.assert_close(ours[1], theirs[1], rtol=0, atol=1e-8)
 
 
 def test_labels_that_are_all_ignored_teach_nothing():

@@ -85,7 +85,7 @@ def refuse_unknown(used: Counter, number: dict[str, int], names: list[str], foun
     for label, count in unknown.items():
         near = difflib.get_close_matches(label, names, 1) or [
             name for name in names if name.lower() == label.lower()]
-        said.append(f'{label!r} ({count} shapes{f"; is {near[0]!r} meant?" if near else ""})')
+        said.append(f'{label!r} ({count}{f"; is {near[0]!r} meant?" if near else ""})')
     first = next(image.file for image in found.images for shape in image.shapes if shape.label in unknown)
     raise LabelsError(f'shapes have labels that are not among the classes of {origin}: {listed(said, 12)}; the first '
                       f'is in {first}. Give all classes with --classes; NAME=NAME+LABEL merges labels into one, and '

@@ -1,7 +1,6 @@
 """Finds the images that annotations are of."""
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -17,18 +16,17 @@ class ImageFinder:
     """Finds images by what annotation files say of them.
 
     Args:
-        folders: Where to look, with all folders inside.
+        folder: Where to look, with all folders inside.
+        without: A folder inside that is passed over: it holds what was made of the images.
     """
 
-    def __init__(self, folders: Iterable[Path]) -> None:
+    def __init__(self, folder: Path, without: Path) -> None:
         self.by_name: dict[str, list[Path]] = {}
-        for folder in folders:
-            for place, _, names in os.walk(folder, followlinks=True):
-                for name in names:
-                    if name.lower().endswith(SUFFIXES):
-                        path = Path(place, name)
-                        for key in {name.lower(), path.stem.lower()}:
-                            self.by_name.setdefault(key, []).append(path)
+        for place, folders, names in os.walk(folder, followlinks=True):
+            folders[:] = [name for name in folders if Path(place, name).resolve() != without.resolve()]
+            for path in (Path(place, name) for name in names if name.lower().endswith(SUFFIXES)):
+                for key in {path.name.lower(), path.stem.lower()}:
+                    self.by_name.setdefault(key, []).append(path)
 
     def all(self) -> set[Path]:
         """Returns all images that are there."""

@@ -57,11 +57,11 @@ def read_label_studio(files: dict[Path, object], configs: dict[Path, Element]) -
             else:
                 open_tasks += 1
     if several:
-        found.notes.append(f'{several} images have several annotations: the one marked as ground truth is taken, else '
-                           'the newest')
+        found.notes.append('images with several annotations, of which that marked as ground truth is taken, else the '
+                           f'newest ({several})')
     if open_tasks:
-        found.notes.append(f'{open_tasks} tasks without an annotation are left out' + (
-            f'; {predicted} of them have predictions, which are not taken for labels' if predicted else ''))
+        found.notes.append(f'tasks without an annotation, which are left out ({open_tasks})' + (
+            f'; of these, with predictions, which are not taken for labels ({predicted})' if predicted else ''))
     return found
 
 

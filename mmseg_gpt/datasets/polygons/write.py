@@ -95,10 +95,10 @@ def convert_labels(source: str | Path, target: str | Path, *, images: str | Path
     found = read_annotations(source, tool, ignore_crowds)
     chosen = choose_classes(found, source, classes, unlabelled_ignored)
     folder = source if source.is_dir() else source.parent
-    finder = ImageFinder([Path(images) if images else folder])
+    finder = ImageFinder(Path(images) if images else folder, target)
     drawings = match(found, finder)
     converted = Converted(found.tool, chosen, Survey(chosen.names), target,
-                          found.notes + remarks(found, drawings, finder, chosen))
+                          found.notes + remarks(drawings, finder, chosen))
     begin(source, target, found, chosen)
     rows = [write_one(drawing, converted, line_width) for drawing in progress(drawings, len(drawings))]
     with (target / PAIRS).open('w', newline='', encoding='utf-8') as file:
@@ -188,25 +188,23 @@ def names_of(annotations: list[Annotation], images: list[Path | None]) -> list[s
             for name, image in zip(names, images)]
 
 
-def remarks(found: Annotations, drawings: list[Drawing], finder: ImageFinder, classes: Classes) -> list[str]:
+def remarks(drawings: list[Drawing], finder: ImageFinder, classes: Classes) -> list[str]:
     """Returns what the user must hear before anything is drawn."""
-    notes = []
-    if absent := [drawing.annotation.image for drawing in drawings if drawing.image is None]:
-        notes.append(f'{len(absent)} images are not there, and only their masks are written: {listed(absent, 3)}. Say '
-                     'where the images are with --images DIR')
+    meaning = 'ignored' if classes.unlabelled == IGNORED else classes.names[classes.unlabelled]
     used = {drawing.image.absolute() for drawing in drawings if drawing.image}
-    if alone := sorted(str(path) for path in finder.all() if path.absolute() not in used):
-        notes.append(f'{len(alone)} images have no annotation, and are left out: {listed(alone, 3)}')
-    if empty := [drawing.annotation.image for drawing in drawings if not drawing.annotation.shapes]:
-        meaning = 'ignored' if classes.unlabelled == IGNORED else classes.names[classes.unlabelled]
-        notes.append(f'{len(empty)} images have an annotation without shapes, and are all {meaning}: '
-                     f'{listed(empty, 3)}')
+    said = {
+        'images that are not there, of which only the masks are written; say where they are with --images DIR':
+            [drawing.annotation.image for drawing in drawings if drawing.image is None],
+        'images without an annotation, which are left out':
+            sorted(str(path) for path in finder.all() if path.absolute() not in used),
+        f'images whose annotation has no shape, so that they are all {meaning}':
+            [drawing.annotation.image for drawing in drawings if not drawing.annotation.shapes],
+        'images with an EXIF orientation, which are copied upright instead of linked':
+            [str(drawing.image) for drawing in drawings if drawing.turn is not None]}
+    notes = [f'{what} ({len(names)}): {listed(names, 3)}' for what, names in said.items() if names]
     if left_out := sum((drawing.annotation.left_out for drawing in drawings), Counter()):
-        notes.append('these have no area and are left out: ' + ', '.join(
+        notes.append('drawings without an area, which are left out: ' + ', '.join(
             f'{kind} ({count})' for kind, count in left_out.most_common()))
-    if copied := [drawing for drawing in drawings if drawing.turn is not None]:
-        notes.append(f'{len(copied)} images have an EXIF orientation, and are copied upright instead of linked: '
-                     f'{listed([str(drawing.image) for drawing in copied], 3)}')
     return notes
 
 
@@ -255,7 +253,7 @@ def afterwards(converted: Converted) -> list[str]:
     """Returns what the user must hear of what has been drawn."""
     notes, absent = [], converted.survey.absent
     if converted.cut:
-        notes.append(f'{sum(converted.cut.values())} shapes reach out of their images, and are cut: those of '
+        notes.append(f'shapes that reach out of their images, and are cut ({sum(converted.cut.values())}): those of '
                      f'{listed(list(converted.cut), 3)}')
     if absent:
         notes.append(f'classes without a pixel ({len(absent)}): {listed(absent, 12)}')
