@@ -219,6 +219,19 @@ def known_metrics(evaluators: object) -> set[str] | None:
     return names
 
 
+def default_best(cfg: Config) -> str | None:
+    """Returns what the best checkpoint is kept by where the config does not say: mIoU.
+
+    It is None where the config says it (``save_best=None`` keeps none), where mIoU is not measured in training, or once
+    only, at the end.
+    """
+    if 'save_best' in checkpoint_hook(cfg) or not all(cfg.get(name) for name in ('train_cfg', 'val_dataloader')):
+        return None
+    length = cfg.train_cfg.get('max_iters') or cfg.train_cfg.get('max_epochs') or 1
+    several = cfg.train_cfg.get('val_interval', 1) < length
+    return 'mIoU' if several and 'mIoU' in (known_metrics(cfg.get('val_evaluator')) or ()) else None
+
+
 def wrong_best(cfg: Config) -> list[str]:
     """Refuses to wait for the best value of something that no validation measures."""
     hook = checkpoint_hook(cfg)

@@ -20,6 +20,7 @@ from ..datasets.introspect import transforms_of
 from ..datasets.pairs import error_line
 from ..resources import command_of
 from ..settings import look_up, type_name
+from .labels import iou_metrics
 from .pairs import class_of, processes
 
 # Other constructors look for parts of the real model.
@@ -152,9 +153,10 @@ def lonely_image(cfg: Config, loader: DataLoader, share: int) -> str | None:
     head = (cfg.get('model') or {}).get('decode_head')
     norm = type_name(look_up(head, 'norm_cfg')) if isinstance(head, dict) else ''
     across = norm == 'SyncBN' and processes() > 1 and torch.cuda.is_available()
-    if type_name(head) not in POOLING_HEADS or norm not in ('BN', 'SyncBN') or across:
+    kind = type_name(head).removeprefix('Lean')
+    if kind not in POOLING_HEADS or norm not in ('BN', 'SyncBN') or across:
         return None
-    if type_name(head) in POOLING_HEADS[:2] and 1 not in head.get('pool_scales', (1, 2, 3, 6)):
+    if kind in POOLING_HEADS[:2] and 1 not in head.get('pool_scales', (1, 2, 3, 6)):
         return None
     said = (f'{type_name(head)} pools each image into one pixel, and its {norm} cannot be computed from a single one: '
             'use GN, or ')
@@ -203,10 +205,7 @@ def batch_problem(cfg: Config, name: str, loader: DataLoader, samples: list[dict
 
 def measures_iou(cfg: Config, name: str) -> bool:
     """Returns whether the evaluator of a data loader compares predictions with label maps."""
-    evaluators = cfg.get(f'{name.partition("_")[0]}_evaluator') or []
-    evaluators = [evaluators] if isinstance(evaluators, dict) else evaluators
-    return any(type_name(each) in ('IoUMetric', 'PerClassIoUMetric') and not each.get('format_only')
-               for each in evaluators if isinstance(each, dict))
+    return bool(iou_metrics(cfg, f'{name.partition("_")[0]}_evaluator'))
 
 
 class Uncopied:

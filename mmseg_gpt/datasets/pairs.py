@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..wording import listed
+from .damage import damage
 from .headers import PNG_COLOUR, PNG_DEPTH, read_header
 from .judging import USUAL, Reader, pixel_problems
 from .reading import PixelError, read_bands, scaled
@@ -279,7 +280,7 @@ def unreadable(path: str | Path, error: Exception) -> str:
     if not Path(path).stat().st_size:
         return f'{path} is empty (0 bytes)'
     if isinstance(error, UnidentifiedImageError):
-        return f'{path} is not an image, or its beginning is damaged'
+        return f'{path} {damage(path) or "is not an image, or its beginning is damaged"}'
     return f'{path} cannot be decoded, it is truncated or damaged: {error_line(error)}'
 
 
