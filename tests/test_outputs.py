@@ -251,7 +251,7 @@ def test_two_images_are_not_written_under_one_name(folder, tmp_path, monkeypatch
     with pytest.raises(ValueError, match='would overwrite'):
         writer.write(frames[1], sample)
     writer.write(frames[1], sample, 'another/name')
-    assert len(list(tmp_path.rglob('*.png'))) == 4
+    assert len([*tmp_path.glob('*/**/*.png')]) == 4
 
 
 def test_the_metric_does_not_overwrite_either(tmp_path):

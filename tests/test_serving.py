@@ -509,8 +509,8 @@ def test_an_image_of_13400_pixels_a_side_is_predicted_in_little_memory(trained, 
         labels[name] = usage.ru_maxrss * 1024, cv2.imread(str(tmp_path / f'out/ade/labels/{name}.png'), -1)
     (small, corner), (peak, found) = labels['corner'], labels['large']
     assert '% labelled, ' in said
-    # The image twice, as it is read and as it is packed, with what is predicted; logits alone would be 108 GB.
-    assert peak - small < 3.5 * size, f'{(peak - small) / 2**20:.0f} MiB'
+    # The image, labels and confidence, 1 GiB of logits and what a window needs: 3.0 GiB. All logits would be 100 GiB.
+    assert peak - small < 6.5 * size, f'{(peak - small) / 2**20:.0f} MiB'
     assert found.shape == (side, side) and found.dtype == np.uint8
     assert np.array_equal(found[:480, :480], corner[:480, :480])
 

@@ -10,7 +10,7 @@ from ..datasets.found import Found, FoundClasses, FoundError, find_labelled_imag
 from ..datasets.found.class_table import ClassTable, ClassTableError, find_classes, read_classes
 from ..datasets.found.facts import size_of
 from ..datasets.found.masks import MaskError
-from ..datasets.found.pixels import describe_pixels
+from ..datasets.found.pixels import describe_pixels, parse_bands, parse_scale
 from ..datasets.found.rewrite import write_masks
 from ..datasets.found.rule import distinct_colours
 from ..datasets.found.understand import understand_masks
@@ -150,8 +150,8 @@ def reader_of(options: Options, images: Sequence[Path], say: Say) -> dict:
         OwnDataError: the usual reader would change them silently, or an option makes no sense.
     """
     try:
-        bands = [int(band) for band in options.bands.split(',')] if options.bands else None
-        scale = tuple(float(value) for value in options.scale.split(':')) if options.scale else None
+        bands = parse_bands(options.bands) if options.bands else None
+        scale = parse_scale(options.scale) if options.scale else None
         found = describe_pixels(images, bands, scale)
     except ValueError as error:
         raise OwnDataError(f'--bands {options.bands} --scale {options.scale}: {error}') from error

@@ -40,7 +40,7 @@ class ValidationPicturesHook(Hook):
                        outputs: list[BaseDataElement] | None = None) -> None:
         for sample in outputs or []:
             if self.seen in self.chosen and is_main_process():
-                loader = loader_of(runner.val_dataloader.dataset)
+                loader = loader_of(getattr(runner.val_dataloader, 'dataset', None))
                 draw(runner.visualizer, sample, self.chosen.index(self.seen) + 1, runner.iter, loader)
             self.seen += 1
 
