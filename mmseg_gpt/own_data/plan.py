@@ -142,7 +142,7 @@ def plan_classification(data: OwnData, patch: int, machine: Machine, options: Op
     """Plans a classification: 224 pixels, as ViTs were trained on."""
     crop = 224 // patch * patch
     size = round(crop * 256 / 224)
-    batch = min(64 if machine.device == 'cuda' else 32, max(2, data.counts['train']))
+    batch = min(64 if machine.device == 'cuda' else 16, max(2, data.counts['train']))
     reasons = dict(
         size=f'images are scaled to a short side of {size} pixels, from {short_side(data.sizes)} (median)',
         crop=f'crops of {crop}x{crop} pixels, the size that ViTs are pretrained on',

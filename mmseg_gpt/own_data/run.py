@@ -95,14 +95,14 @@ def read_state(work: Path, options: Options) -> dict:
     """
     try:
         state = json.loads((work / STATE).read_text(encoding='utf-8'))
+        earlier = Options(**state.pop('options') | dict(ignore=tuple(state['ignored'])))
     except FileNotFoundError:
         if (work / POINTER).is_file():
             raise OwnDataError(f'{work} holds the checkpoints of another run; give another --work-dir') from None
         return dict(seconds=0., told=[])
-    except ValueError as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise OwnDataError(f'{work / STATE} cannot be read ({error}): remove {work}, or give another '
                            '--work-dir') from error
-    earlier = Options(**state.pop('options') | dict(ignore=tuple(state['ignored'])))
     changed = options.differences(earlier)
     if not changed:
         return state
