@@ -49,6 +49,7 @@ COMMANDS = {
     'Time and memory': {
         'benchmark': 'benchmark',
         'benchmark-data': 'benchmark_data',
+        'benchmark-peers': 'benchmark_peers',
         'benchmark-serving': 'benchmark_serving',
     },
 }

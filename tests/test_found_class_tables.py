@@ -110,7 +110,9 @@ def test_wrong_files_are_refused(tmp_path, name, text, said):
 
 
 def test_a_table_in_the_folder_is_found(tmp_path):
-    assert find_classes(tmp_path) is None
+    (tmp_path / 'labels.csv').write_text('image,label\na.jpg,road\n')
+    (tmp_path / 'meta.json').write_text('{"version": [1]}')
+    assert find_classes(tmp_path) is None  # neither is about classes
     for split in ('train', 'valid'):
         (tmp_path / split).mkdir()
         (tmp_path / split / '_classes.csv').write_text('Pixel Value, Class\n0, background\n1, road\n')

@@ -186,12 +186,6 @@ def test_arrays_of_another_kind_are_refused(tmp_path, array, said):
         read_mask(save(tmp_path / 'mask.npy', array))
 
 
-def test_a_mask_above_pillows_limit_is_read(tmp_path, monkeypatch):
-    path = save(tmp_path / 'mask.png', VALUES)
-    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 10)
-    assert read_mask(path).values.tolist() == VALUES.tolist() and Image.MAX_IMAGE_PIXELS == 10
-
-
 def test_matlab_files(tmp_path):
     scipy_io = pytest.importorskip('scipy.io')
     path = tmp_path / 'mask.mat'

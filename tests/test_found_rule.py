@@ -466,6 +466,16 @@ def test_what_was_read_is_kept_and_read_again_when_it_changes(tmp_path, monkeypa
     assert understand_masks(splits, cache=cache).classes == changed.classes and len(read_files) == 3
 
 
+@pytest.mark.parametrize('kind', ['numbers', 'colours'])
+def test_large_masks_are_rewritten_in_bands(tmp_path, monkeypatch, kind):
+    from mmseg_gpt.datasets.found import rule
+    masks = [coloured('road', 'car', 'sky') if kind == 'colours' else regions(0, 300, 2).astype(np.uint16)] * 2
+    splits = write(tmp_path, masks)
+    found = understand(splits, table(tmp_path, 'road', 'car', 'sky') if kind == 'colours' else 'a=0,b=300,c=2')
+    monkeypatch.setattr(rule, 'BAND', 50)
+    assert read(splits, found) == [0, 0, 1, 1, 2, 2]
+
+
 def test_many_masks_are_read_and_written_by_several_processes(tmp_path):
     splits = write(tmp_path / 'data', [regions(0, 1, 2)] * 40)
     totals = []

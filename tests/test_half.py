@@ -136,7 +136,7 @@ def test_a_run_is_that_of_autocast_and_goes_on_in_float32(tmp_path, monkeypatch)
 @pytest.mark.parametrize('options', [
     dict(default_hooks__checkpoint__adapter_only=True),
     dict(custom_hooks=[dict(type='EMAHook')]),
-    dict(model__backbone__frozen=False),
+    pytest.param(dict(model__backbone__frozen=False), marks=pytest.mark.slow),
 ], ids=['adapter-only', 'EMA', 'full fine-tuning'])
 def test_what_else_is_saved(tmp_path, monkeypatch, options):
     options = dict(BF16, train_cfg__max_iters=2, **options)

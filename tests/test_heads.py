@@ -18,7 +18,8 @@ from mmseg_gpt.models.complete import complete, explicit
 ARCH = dict(embed_dims=24, num_layers=12, num_heads=2, mlp_ratio=2)
 MAIN = CONFIGS / 'setr_pup_gpt_mae_ade20k.py'
 TAPS = {'setr_pup': {12: (4, 8, 11), 24: (9, 14, 19, 23), 32: (12, 19, 26, 31)},
-        'upernet': {12: (3, 5, 7, 11), 24: (7, 11, 15, 23), 32: (10, 15, 20, 31)}}
+        'upernet': {12: (3, 5, 7, 11), 24: (7, 11, 15, 23), 32: (10, 15, 20, 31)},
+        'linear_4': {12: (8, 9, 10, 11), 24: (20, 21, 22, 23), 32: (28, 29, 30, 31)}}
 
 
 def settings(**changes) -> ConfigDict:
@@ -82,6 +83,8 @@ def test_the_pixels_that_a_vit_knows_go_into_the_preprocessor():
     (dict(neck=dict(type='MultiLevelNeck')), ('model.decode_head.in_channels is missing', 'neck')),
     (dict(backbone=dict(type='GatedPromptViT', arch='huge', out_indices={12: (11, ), 24: (23, )})),
      ('12 or 24 blocks', 'has 32', 'out_indices')),
+    (dict(backbone=dict(type='GatedPromptViT', arch=ARCH | dict(num_layers=3), out_indices=(-4, -1))),
+     ('out_indices is (-4, -1)', '3 blocks')),
 ])
 def test_what_does_not_follow_or_contradicts_is_said(changes, words):
     with pytest.raises(ValueError) as raised:
@@ -135,7 +138,8 @@ def test_one_line_swaps_the_vit_and_one_the_head(backbone, head, tmp_path):
     heads = [model.decode_head, *(model.auxiliary_head if isinstance(getattr(model, 'auxiliary_head', None),
                                                                     nn.ModuleList) else [])]
     assert {h.num_classes for h in heads} == {150}
-    assert set(model.decode_head.in_channels if head == 'upernet' else [h.in_channels for h in heads]) == {width}
+    assert {channels // 4 if head == 'linear_4' else channels for h in heads for channels in (
+        h.in_channels if isinstance(h.in_channels, list) else [h.in_channels])} == {width}
     assert cfg.model.test_cfg.crop_size == ((518, 518) if backbone == 'dinov2_s' else (512, 512))
 
 

@@ -300,7 +300,7 @@ def test_coco_reads_compressed_runs(photo, tmp_path):
 
 def test_coco_says_what_is_broken(photo, tmp_path):
     write(tmp_path / 'src/a.json', coco(dict(category_id=3, segmentation=dict(size=[HEIGHT, WIDTH], counts=[5, 6]))))
-    with pytest.raises(LabelsError, match=r'a.json: annotation 0 of photo.jpg .* 11 pixels, but its size is 18x24'):
+    with pytest.raises(LabelsError, match=r'a.json: a mask on photo.jpg .* 11 pixels, but its size is 24x18'):
         convert_labels(tmp_path / 'src', tmp_path / 'dst')
     write(tmp_path / 'src/a.json', coco(dict(category_id=99, segmentation=[])))
     with pytest.raises(LabelsError, match='category 99'):
@@ -399,12 +399,14 @@ def test_supervisely_has_bitmaps_and_holes(photo, tmp_path):
         dict(classTitle='road', geometryType='polygon', points=dict(exterior=outer, interior=[hole])),
         dict(classTitle='car', geometryType='bitmap', bitmap=dict(data=data, origin=[16, 8])),
         dict(classTitle='car', geometryType='rectangle', points=dict(exterior=[[18, 0], [20, 3]], interior=[])),
+        dict(classTitle='car', geometryType='bitmap', bitmap=dict(data=data, origin=[-3, 15])),
         dict(classTitle='car', geometryType='point', points=dict(exterior=[[1, 1]], interior=[]))]))
     write(tmp_path / 'src/meta.json', dict(classes=[dict(title='car', shape='bitmap', color='#0000ff'),
                                                     dict(title='road', shape='polygon', color='#804080')]))
-    convert_labels(tmp_path / 'src', tmp_path / 'dst')
+    converted = convert_labels(tmp_path / 'src', tmp_path / 'dst')
+    assert converted.cut == {'../img/photo.jpg': 1}
     wanted = 2 * (block(2, 2, 15, 13) & ~block(5, 5, 10, 9))  # numbers of pixels, with the last
-    wanted[block(18, 9, 22, 11) | block(18, 0, 21, 4)] = 1
+    wanted[block(18, 9, 22, 11) | block(18, 0, 21, 4) | block(0, 16, 3, 18)] = 1
     np.testing.assert_array_equal(masks(tmp_path / 'dst')['photo'], wanted)
     assert names(tmp_path / 'dst') == ['background', 'car', 'road']
 

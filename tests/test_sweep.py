@@ -12,14 +12,21 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from mmengine.model import BaseModel, revert_sync_batchnorm
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.structures import PixelData
+from test_configs import HEADS
+from test_heads import small
 from tiny_run import At, next_name, run, saved, tiny_config
 
 import mmseg_gpt.engine as engine
 from mmseg_gpt.checkpoints import CheckpointError, read_file
 from mmseg_gpt.engine import Runner, RunStopped
+from mmseg_gpt.engine.config import find_config
 from mmseg_gpt.engine.sweep import combinations, config_of, swept
 from mmseg_gpt.models import GatedPromptViT
-from mmseg_gpt.models.sweep import SharedViT, SweepModel
+from mmseg_gpt.models.sweep import SharedViT
 
 GRID = ['lr=0.01,0.1', 'weight_decay=0.01']
 NAMES = list(combinations(GRID))
@@ -45,6 +52,11 @@ class Passes(Hook):
     def before_train(self, runner) -> None:
         self.count = 0
         runner.model.backbone.register_forward_pre_hook(lambda *_: setattr(self, 'count', self.count + 1))
+
+
+def build(model: dict) -> BaseModel:
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        return MODELS.build(model)
 
 
 def heads_of(state: dict) -> dict:
@@ -120,7 +132,7 @@ def test_the_best_head_is_an_ordinary_checkpoint(sweep):
         settings.pop(key, None), expected.pop(key, None)
     assert settings == expected
     cfg = Config.fromfile(sweep / 'run/best_head.py')
-    cfg.experiment_name, cfg.load_from, cfg.work_dir = next_name(), str(sweep / 'run/best_head.pth'), str(sweep / 'test')
+    cfg.update(experiment_name=next_name(), load_from=str(sweep / 'run/best_head.pth'), work_dir=str(sweep / 'test'))
     metrics = Runner.from_cfg(cfg).test()
     assert metrics['mIoU'] == scores[table['best']]  # the drawn data are validated and tested on the same images
 
@@ -149,15 +161,17 @@ def test_stopped_and_resumed(sweep, tmp_path):
 
 
 class NotFinite(Hook):
-    """Spoils the heads of these members before iteration 2."""
+    """Spoils the heads of these members before iteration 2, and the gradients of others."""
 
-    def __init__(self, *members: int) -> None:
-        self.members = members
+    def __init__(self, *members: int, gradients: tuple[int, ...] = ()) -> None:
+        self.members, self.gradients = members, gradients
 
     def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
         for i in self.members if runner.iter == 1 else ():
             with torch.no_grad():
-                runner.model.members[i].decode_head.conv_seg.bias[0] = 3e38
+                runner.model.members[i].decode_head.conv_seg.bias[0] = float('inf')
+        for i in self.gradients if runner.iter == 1 else ():
+            runner.model.members[i].decode_head.conv_seg.bias.register_hook(lambda gradient: gradient * float('nan'))
 
 
 def test_a_head_that_diverges_stays_behind(sweep, tmp_path):
@@ -178,8 +192,9 @@ def test_a_head_that_diverges_stays_behind(sweep, tmp_path):
     before = (tmp_path / 'run/sweep.json').read_text()
     run(swept(tiny_config(tmp_path, resume=True, **options), GRID, 'tiny'))
     assert (tmp_path / 'run/sweep.json').read_text() == before
-    with pytest.raises(RunStopped, match='no head of the sweep has a finite loss'):
-        run(swept(tiny_config(tmp_path, work_dir=str(tmp_path / 'none'), **options), GRID, 'tiny'), NotFinite(0, 1))
+    with pytest.raises(RunStopped, match='every head of the sweep'):
+        run(swept(tiny_config(tmp_path, work_dir=str(tmp_path / 'none'), **options), GRID, 'tiny'),
+            NotFinite(0, gradients=(1, )))
 
 
 @pytest.mark.skipif(importlib.util.find_spec('mmpretrain') is None, reason='needs mmpretrain')
@@ -198,6 +213,49 @@ def test_classifiers(tmp_path):
     assert table['metric'] == 'accuracy/top1' and list(table['heads']) == ['lr_0.1', 'lr_1.0']
 
 
+@pytest.mark.parametrize('head', HEADS)
+def test_every_head_of_the_configs(tmp_path, head):
+    """Two steps and a prediction in two windows; the second of two heads is compared with a model of its own."""
+    cfg = find_config(str(small(tmp_path, 'dinov2_s', head)))
+    cfg.model.backbone.update(init_cfg=None, prompt=None, temperature=False)
+    grid = combinations(['lr=0.1,1.0'])
+    step = dict(type='OptimWrapper', optimizer=dict(type='SGD', lr=0.1, momentum=0.9), clip_grad=dict(max_norm=0.1),
+                constructor='TrainedPartsConstructor')
+    wrapper = dict(step, constructor='SweepConstructor', constructor_of_each=step['constructor'],
+                   heads={name: {'optimizer.lr': changes['optim_wrapper.optimizer.lr']}
+                          for name, changes in grid.items()})
+    made = []
+    for model, optimizer in ((dict(type='SweepModel', model=cfg.model, heads={name: {} for name in grid}), wrapper),
+                             (cfg.model, dict(step, optimizer=dict(step['optimizer'], lr=1.)))):
+        torch.manual_seed(0)
+        built = revert_sync_batchnorm(build(model))
+        torch.manual_seed(1)
+        built.init_weights()
+        optimizer = build_optim_wrapper(built, optimizer)
+        for i in range(2):
+            torch.manual_seed(2 + i)
+            built.train().train_step(batch(70, 70), optimizer)
+        with torch.no_grad():
+            made.append((built, built.eval().val_step(batch(70, 90))))
+    (sweep, samples), (alone, expected) = made
+    state = sweep.members[1].state_dict()
+    assert state and all(torch.equal(value, state[name]) for name, value in heads_of(alone.state_dict()).items())
+    for one, other in zip(samples.by_name['lr_1.0'], expected):
+        assert torch.equal(one.pred_sem_seg.data, other.pred_sem_seg.data)
+    assert sweep.state_dict().keys() == {*(f'backbone.{name}' for name in alone.backbone.state_dict()),
+                                         *(f'members.{i}.{name}' for i in (0, 1) for name in state)}
+
+
+def batch(height: int, width: int) -> dict:
+    from mmseg.structures import SegDataSample
+    generator = torch.Generator().manual_seed(height + width)
+    samples = [SegDataSample(metainfo=dict(img_shape=(height, width), ori_shape=(height, width)), gt_sem_seg=PixelData(
+        data=torch.randint(9, (1, height, width), generator=generator))) for _ in range(2)]
+    images = torch.randint(256, (2, 3, height, width), dtype=torch.uint8, generator=generator)
+    return dict(inputs=list(images), data_samples=samples)
+
+
+@pytest.mark.slow
 def test_under_amp_too(sweep, tmp_path):
     (tmp_path / 'data').symlink_to(sweep / 'data')
     (tmp_path / 'vit.pth').symlink_to(sweep / 'vit.pth')
@@ -230,7 +288,8 @@ def test_grids_that_cannot_be_used(tmp_path, grid, said):
 
 
 @pytest.mark.parametrize('options, said', [
-    (dict(model__backbone__prompt=dict(_delete_=True, type='ShallowPrompt', num_tokens=2)), r'this one trains 1 .*prompt\.tokens'),
+    (dict(model__backbone__prompt=dict(_delete_=True, type='ShallowPrompt', num_tokens=2)),
+     r'this one trains 1 .*prompt\.tokens'),
     (dict(model__backbone__lora=dict(rank=2)), r'only be swept on a ViT that trains nothing.*lora_a'),
     (dict(model__backbone__frozen=False), 'this config trains the ViT itself'),
     (dict(val_dataloader=None), 'this config does not validate'),
@@ -254,13 +313,7 @@ def test_the_config_of_each_head_is_that_of_a_run_of_its_own(tmp_path):
         found = config_of(together, name)._cfg_dict.to_dict()
         assert {k: v for k, v in found.items() if k not in ('resume', 'load_from')} == {
             k: v for k, v in alone._cfg_dict.to_dict().items() if k not in ('resume', 'load_from')}
-    assert [m.decode_head.dropout is None for m in build(together).members] == [True, True, False, False]
-
-
-def build(cfg: Config) -> SweepModel:
-    from mmengine.registry import MODELS, DefaultScope
-    with DefaultScope.overwrite_default_scope('mmseg'):
-        return MODELS.build(cfg.model)
+    assert [m.decode_head.dropout is None for m in build(together.model).members] == [True, True, False, False]
 
 
 def test_a_vit_is_asked_once_for_each_image(tiny_vit):
@@ -281,8 +334,10 @@ def test_a_vit_is_asked_once_for_each_image(tiny_vit):
     assert list(shared.state_dict()) == [] and isinstance(vit, GatedPromptViT)
 
 
+@pytest.mark.slow
 def test_the_tool_refuses_at_once(tmp_path):
-    result = subprocess.run([sys.executable, Path(engine.__file__).parents[2] / 'tools/train.py',
-                             'setr_pup_gpt_mae_ade20k', '--sweep-heads', 'lr=1e-3,1e-2'], capture_output=True, text=True,
-                            cwd=tmp_path, env={**os.environ, 'PYTHONPATH': str(Path(engine.__file__).parents[2])})
+    root = Path(engine.__file__).parents[2]
+    command = [sys.executable, root / 'tools/train.py', 'setr_pup_gpt_mae_ade20k', '--sweep-heads', 'lr=1e-3,1e-2']
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path,
+                            env={**os.environ, 'PYTHONPATH': str(root)})
     assert result.returncode == 1 and 'trains 3 of its tensors (temperature, ...)' in result.stderr

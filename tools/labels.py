@@ -47,6 +47,7 @@ def parse_args() -> argparse.Namespace:
 def describe(converted: 'Converted') -> str:
     """Returns what was drawn, in lines for a terminal."""
     from mmseg_gpt.datasets.report import class_table
+    from mmseg_gpt.resources import command_of
     survey, classes = converted.survey, converted.classes
     lines = [f'annotations: {converted.tool}', f'classes: {len(classes.names)}, from {classes.source}',
              *(f'note: {note}' for note in converted.notes)]
@@ -54,6 +55,8 @@ def describe(converted: 'Converted') -> str:
         lines.append(str(class_table(survey)))
     lines += [f'ignored pixels: {survey.ignored_share or 0:.2%}',
               f'written: {survey.pairs} masks in {converted.folder / "masks"}, and {converted.folder / "classes.txt"}']
+    if (converted.folder / 'images').is_dir():
+        lines.append(f'train on them with: {command_of("adapt")} {converted.folder}')
     return '\n'.join(lines)
 
 

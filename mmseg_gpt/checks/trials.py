@@ -153,9 +153,10 @@ def lonely_image(cfg: Config, loader: DataLoader, share: int) -> str | None:
     head = (cfg.get('model') or {}).get('decode_head')
     norm = type_name(look_up(head, 'norm_cfg')) if isinstance(head, dict) else ''
     across = norm == 'SyncBN' and processes() > 1 and torch.cuda.is_available()
-    if type_name(head) not in POOLING_HEADS or norm not in ('BN', 'SyncBN') or across:
+    kind = type_name(head).removeprefix('Lean')
+    if kind not in POOLING_HEADS or norm not in ('BN', 'SyncBN') or across:
         return None
-    if type_name(head) in POOLING_HEADS[:2] and 1 not in head.get('pool_scales', (1, 2, 3, 6)):
+    if kind in POOLING_HEADS[:2] and 1 not in head.get('pool_scales', (1, 2, 3, 6)):
         return None
     said = (f'{type_name(head)} pools each image into one pixel, and its {norm} cannot be computed from a single one: '
             'use GN, or ')

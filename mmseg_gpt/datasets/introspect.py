@@ -56,8 +56,12 @@ def loader_of(dataset: object) -> LoadImageFromFile | None:
 
 
 def reader_of(dataset: object) -> Reader:
-    """Returns what is known of how the pipelines read images."""
-    loader = loader_of(dataset)
+    """Returns what is known of how the pipelines of a dataset read images."""
+    return known_reader(loader_of(dataset))
+
+
+def known_reader(loader: LoadImageFromFile | None) -> Reader:
+    """Returns what is known of how a transform reads images."""
     if isinstance(loader, LoadBands):
         return Reader(loader.how)
     usual = type(loader) is LoadImageFromFile and loader.imdecode_backend in ('cv2', None)

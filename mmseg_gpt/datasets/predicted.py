@@ -70,8 +70,8 @@ def write_label_map(labels: np.ndarray, path: Path, classes: int | None, values:
         classes: Number of classes, or None where it is not known.
         values: The value (C,) that stands for each class in the file; by default its number.
     """
-    if values is not None:
-        labels = values[labels]
     highest = max(int(labels.max()), (classes or 0) - 1, 0 if values is None else int(values.max()))
+    kind = np.uint8 if highest < 256 else np.uint16
+    labels = labels.astype(kind, copy=False) if values is None else values.astype(kind)[labels]
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(labels.astype(np.uint8 if highest < 256 else np.uint16)).save(path)
+    Image.fromarray(labels).save(path)

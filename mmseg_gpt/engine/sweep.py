@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from mmengine.config import Config
 from mmengine.evaluator import Evaluator
+from mmengine.logging import print_log
 from mmengine.optim import OptimWrapperDict, build_optim_wrapper
 from mmengine.registry import EVALUATOR, MODELS, OPTIM_WRAPPER_CONSTRUCTORS, DefaultScope
 
@@ -183,7 +184,10 @@ class SweepEvaluator(Evaluator):
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Returns the metrics of all members as ``NAME/metric``; those of the best one also under their own names."""
-        self.results = {name: self.each[name].evaluate(size) for name in self.each if name in self.seen}
+        self.results = {}
+        for name in (name for name in self.each if name in self.seen):
+            print_log(f'head {name}:', logger='current')  # above the tables that metrics print
+            self.results[name] = self.each[name].evaluate(size)
         self.seen.clear()
         named = {f'{name}/{key}': value for name, metrics in self.results.items() for key, value in metrics.items()}
         return named | self.results.get(best_of(self.results), {})

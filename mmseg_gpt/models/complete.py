@@ -49,8 +49,10 @@ def complete(model: dict) -> dict:
     * ``backbone.out_indices`` may be a dict of blocks by the ViT's depth; those of its depth are chosen. Negative ones
       are counted from the end.
     * A head that does not say ``in_channels`` reads the last output, or those in its ``in_index``, and has the ViT's
-      width, which its ``channels`` get too, times the number of outputs that it concatenates. An ``auxiliary_head`` without ``in_channels`` and ``in_index`` is copied,
-      one for each output but the last. ``neck`` may be a Feature2Pyramid, whose ``embed_dim`` is the ViT's width.
+      width, which its ``channels`` get too, times the number of outputs that it concatenates. Segmenter's mask
+      transformer is as wide, and has an attention head for each 64 channels, as in its paper.
+    * An ``auxiliary_head`` without ``in_channels`` and ``in_index`` is copied, one for each output but the last.
+    * ``neck`` may be a Feature2Pyramid, whose ``embed_dim`` is the ViT's width.
 
     Complete settings stay as they are.
 
@@ -171,7 +173,7 @@ def choose_blocks(backbone: dict, depth: int) -> None:
 
 
 def fill_width(head: dict, path: str, width: int | None, outputs: int) -> None:
-    """Fills ``in_channels``, and with it ``in_index`` and ``channels``, where they are not said.
+    """Fills ``in_channels``, and with it ``in_index``, ``channels`` and sizes of attention, where they are not said.
 
     Raises:
         ValueError: the width is not known.
@@ -184,6 +186,9 @@ def fill_width(head: dict, path: str, width: int | None, outputs: int) -> None:
     index = head.setdefault('in_index', outputs - 1)
     head['in_channels'] = [width] * len(index) if isinstance(index, (list, tuple)) else width
     head.setdefault('channels', width * len(index) if head.get('input_transform') == 'resize_concat' else width)
+    if type_name(head).removeprefix('Lean') == 'SegmenterMaskTransformerHead':
+        dims = head.setdefault('embed_dims', head['channels'])
+        head.setdefault('num_heads', max(1, dims // 64))
 
 
 def fill_classes(head: dict, path: str, num_classes: int | None) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from mmengine.logging import MessageHub
 from mmengine.model import BaseModel
-from mmengine.optim import OptimWrapperDict
+from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmengine.registry import MODELS
 from mmengine.structures import BaseDataElement
 from torch import Tensor, nn
@@ -26,7 +26,8 @@ class SweepModel(BaseModel):
     Each member is a whole model of its own class without the ViT: head, auxiliary heads, neck and statistics of batch
     norm. It has its own optimizer, and draws what it would draw alone: initial weights and dropout. So it becomes what
     a run of its own would make of it, bit for bit; only where the heads differ in shape, their initial weights are
-    other ones. A member whose loss is not finite is left as it is from then on.
+    other ones. A member whose loss or gradient is not finite is trained
+    no further.
 
     Args:
         model: Settings of a model whose backbone is a frozen GatedPromptViT that trains nothing.
@@ -45,7 +46,8 @@ class SweepModel(BaseModel):
 
     def __init__(self, model: dict, heads: dict[str, dict], data_preprocessor: dict | None = None) -> None:
         super().__init__()
-        self.names, self.members = list(heads), nn.ModuleList()
+        self.names = list(heads)
+        self.members = nn.ModuleList()
         self.diverged: dict[str, int] = {}
         drawn, built = Generators(), {}
         for changes in heads.values():
@@ -98,10 +100,10 @@ class SweepModel(BaseModel):
             with wrapper.optim_context(member):
                 losses = member._run_forward(data, mode='loss')
             loss, log = member.parse_losses(losses)
-            if not loss.isfinite():
+            if not made_step(wrapper, loss):
                 self.diverged[name] = MessageHub.get_current_instance().get_info('iter', 0) + 1
+                make_finite(member)  # so that the others can be saved
                 continue
-            wrapper.update_params(loss)
             logs.update({f'{name}/{key}': value for key, value in log.items()})
             total = total + loss.detach()
         self.shared.forget()
@@ -150,6 +152,27 @@ def sharable(backbone: nn.Module) -> GatedPromptViT:
                          f'{len(trained)} of its tensors ({trained[0]}{", ..." if len(trained) > 1 else ""}). Take a '
                          'config in which only the heads are trained')
     return backbone
+
+
+def made_step(wrapper: OptimWrapper, loss: Tensor) -> bool:
+    """Makes an optimizer's step, and returns whether it could: not with a loss or a gradient that is not finite."""
+    if not loss.isfinite():
+        return False
+    try:
+        wrapper.update_params(loss)
+    except RuntimeError as error:
+        if getattr(error, 'code', None) != 'not-finite':  # with which NonFiniteHook stops before the step
+            raise
+        return False
+    return True
+
+
+@torch.no_grad()
+def make_finite(model: nn.Module) -> None:
+    """Replaces what is not a finite number in weights and buffers: NaN by 0, infinities by the largest numbers."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if tensor.is_floating_point():
+            tensor.nan_to_num_()
 
 
 class SweptSamples(list):

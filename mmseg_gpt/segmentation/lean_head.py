@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 import torch
+import torch.nn.functional as F
 from mmseg.models.decode_heads import FCNHead, SegmenterMaskTransformerHead, UPerHead
 from mmseg.registry import MODELS
 from torch import Tensor, nn
@@ -50,22 +51,30 @@ class LeanSegmenterMaskTransformerHead(LeanHead, SegmenterMaskTransformerHead):
     kernels, where mmsegmentation keeps the weights of all pairs of tokens.
 
     Args:
-        in_channels: Width of the features.
-        channels: Width of the transformer, unless ``embed_dims`` says another.
-        num_layers: Number of its blocks.
-        embed_dims: Width of the transformer; None for ``channels``.
-        num_heads: Number of its attention heads; None for one for each 64 channels, as in Segmenter.
         options: As SegmenterMaskTransformerHead's.
     """
 
-    def __init__(self, in_channels: int, channels: int, num_layers: int = 2, embed_dims: int | None = None,
-                 num_heads: int | None = None, **options: object) -> None:
-        embed_dims = embed_dims or channels
-        super().__init__(in_channels=in_channels, channels=channels, num_layers=num_layers, embed_dims=embed_dims,
-                         num_heads=num_heads or max(1, embed_dims // 64), **options)
+    def __init__(self, **options: object) -> None:
+        # mmsegmentation reads rates from a tensor, which fails on the device "meta", where models are built to be counted.
+        with torch.device('cpu'):
+            super().__init__(**options)
         for module in self.modules():
             if isinstance(module, nn.MultiheadAttention):
                 module.register_forward_pre_hook(without_weights, with_kwargs=True)
+
+    def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
+        """Scores each patch of the features (B, D, h, w) in ``inputs`` -> logits (B, C, h, w)."""
+        x = self._transform_inputs(inputs)
+        patches, classes = x.flatten(2).transpose(1, 2), self.cls_emb.expand(x.shape[0], -1, -1)
+        tokens = torch.cat([self.dec_proj(patches), classes], dim=1)
+        for layer in self.layers:
+            tokens = layer(tokens)
+        tokens = self.decoder_norm(tokens)
+        # Contiguous, or torch.export would ask whether there is only one image.
+        patches, classes = tokens[:, :-self.num_classes].contiguous(), tokens[:, -self.num_classes:].contiguous()
+        patches, classes = (F.normalize(each, dim=2) for each in (self.patch_proj(patches), self.classes_proj(classes)))
+        logits = self.mask_norm(patches.bmm(classes.transpose(1, 2)))  # (B, h*w, C)
+        return logits.transpose(1, 2).unflatten(2, x.shape[2:])
 
 
 def without_weights(attention: nn.MultiheadAttention, args: tuple, options: dict) -> tuple[tuple, dict]:

@@ -1,7 +1,6 @@
 # UPerNet on a pyramid made of four blocks, with an auxiliary FCN head on the third of them. Blocks and widths are those
 # of mmsegmentation's mae-base_upernet and beit-large_upernet ADE20K configs. The heads are mmsegmentation's in less
-# time and memory: either load the others' checkpoints. In training an iteration needs two images, because batch norm
-# finds no variance in the one value that the pooling to 1x1 leaves of an image.
+# time and memory: either load the others' checkpoints.
 _base_ = '../segmentor.py'
 norm_cfg = dict(type='SyncBN', requires_grad=True)
 model = dict(

@@ -20,6 +20,9 @@ SUFFIXES = ('.txt', '.csv', '.json', '.mat')
 FILES = ('classes.csv', 'classes.txt', 'classes.json', '_classes.csv', 'labelmap.txt', 'label_map.txt', 'labels.txt',
          'labels.csv', 'labels.json', 'label_colors.txt', 'class_names.txt', 'class_dict.csv', 'meta.json',
          'label_list.mat')
+# Those that may hold something else: they are passed over then.
+AMBIGUOUS = ('labels.csv', 'labels.json', 'labels.txt', 'meta.json')
+IMAGES = re.compile(r'\b(image|file|filename|path)\b|\.(jpe?g|png|tiff?)\b', re.IGNORECASE)
 UNLABELLED = {'void', 'unlabelled', 'unlabeled', 'ignore', 'ignored', 'dontcare'}
 NAME_KEYS = ('name', 'class', 'classname', 'label', 'labelname', 'title', 'category')
 VALUE_KEYS = ('pixelvalue', 'value', 'index', 'id', 'labelid', 'classid')
@@ -375,9 +378,26 @@ def find_classes(root: Path) -> ClassTable | None:
         ClassTableError: two tables contradict each other, or one cannot be understood.
     """
     folders = [root, *sorted(each for each in root.iterdir() if each.is_dir())]
-    tables = [read_file(folder / name) for folder in folders for name in FILES if is_file(folder / name)]
+    tables = []
+    for path in (folder / name for folder in folders for name in FILES):
+        if not is_file(path) or (path.name in AMBIGUOUS and names_images(path)):
+            continue
+        try:
+            tables.append(read_file(path))
+        except ClassTableError:
+            if path.name not in AMBIGUOUS:
+                raise
     for other in tables[1:]:
         if other.rows != tables[0].rows:
             raise ClassTableError(f'{tables[0].source} and {other.source} name classes differently; say which holds, '
                                   f'with --classes {tables[0].source}')
     return tables[0] if tables else None
+
+
+def names_images(path: Path) -> bool:
+    """Says whether a file is about images, and no table of classes, by its first two lines."""
+    try:
+        with open(path, encoding='utf-8-sig') as file:
+            return bool(IMAGES.search(file.readline(1000) + file.readline(1000)))
+    except UnicodeDecodeError:
+        return True

@@ -13,7 +13,7 @@ from PIL import Image
 from ..headers import read_header
 from ..pairs import orientation_of, unreadable
 from ..survey import Progress, start_worker
-from .masks import MaskError, any_size, read_mask
+from .masks import MaskError, read_mask
 
 VERSION = 1  # of what is reported; a cache of another version is not used
 MOST = 4096  # values that are reported of one mask, the most frequent ones
@@ -95,12 +95,13 @@ def facts_of(pair: tuple[str, str]) -> MaskFacts:
 def size_of(image: str) -> tuple[tuple[int, int] | None, str]:
     """Returns the width and height of an image as stored, and what is wrong with its file as far as the header says."""
     try:
-        with any_size(), Image.open(image) as opened:
+        with Image.open(image) as opened:
             turned = orientation_of(opened)
             size = opened.size
     except Exception:
         try:  # such as a TIFF of many bands
-            return read_header(image).size, ''
+            size = read_header(image).size
+            return size if min(size) else None, ''
         except Exception as error:
             return None, unreadable(image, error)
     return size, '' if turned == 1 else (

@@ -1,7 +1,5 @@
 """Reading masks as people have them: indices, palettes, colours, arrays; judged by content, not by suffix."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,7 +46,7 @@ def read_mask(path: str | Path, size: tuple[int, int] | None = None) -> RawMask:
     try:
         if is_array_file(path):
             return of_array(*array_in_file(path, size))
-        with any_size(), Image.open(path) as image:
+        with Image.open(path) as image:
             return of_image(image, path)
     except MaskError as error:
         raise MaskError(f'{path} {error}') from error
@@ -56,16 +54,6 @@ def read_mask(path: str | Path, size: tuple[int, int] | None = None) -> RawMask:
         return other_image(path, error)
     except Exception as error:  # Pillow raises many types for damaged files
         raise MaskError(unreadable(path, error)) from error
-
-
-@contextmanager
-def any_size() -> Iterator[None]:
-    """Lets Pillow open images of any number of pixels: one's own data is no attack."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
 
 
 def of_image(image: Image.Image, path: str | Path) -> RawMask:

@@ -14,7 +14,7 @@ from ...files import names_below, replacing
 from ...wording import listed
 from ..survey import Progress
 from .facts import in_processes, size_of, stamp
-from .masks import MaskError, any_size, read_mask
+from .masks import MaskError, read_mask
 from .rule import MaskRule
 
 if TYPE_CHECKING:
@@ -70,6 +70,7 @@ def write_masks(splits: 'Mapping[str, Sequence[Pair]]', rule: MaskRule, folder: 
             if target:
                 tasks.append(MaskToWrite(str(pair.mask), str(pair.image), str(folder / target)))
     write = partial(write_mask, rule.as_json())
+    tasks = list(dict.fromkeys(tasks))  # a list of pairs may name one twice
     problems = [problem for problem in progress(in_processes(write, tasks, workers), len(tasks)) if problem]
     if problems:
         raise MaskError(f'{len(problems)} masks cannot be written: {listed(problems, 3)}')
@@ -122,7 +123,7 @@ def write_mask(rule: str, task: MaskToWrite) -> str:
 def was_made_of(target: Path, source: str) -> bool:
     """Says whether a mask has been written from a state of its source and by a rule."""
     try:
-        with any_size(), Image.open(target) as image:
+        with Image.open(target) as image:
             return image.info.get(SOURCE) == source
     except OSError:
         return False

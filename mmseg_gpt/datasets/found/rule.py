@@ -10,7 +10,7 @@ import numpy as np
 
 from ...wording import listed
 from .class_table import Colour
-from .facts import as_code, as_rgb
+from .facts import BAND, as_code, as_rgb
 from .masks import MaskError, RawMask
 
 IGNORED = 255
@@ -45,12 +45,15 @@ class MaskRule:
         Raises:
             MaskError: it has values or colours that the rule does not know. The message does not name the file.
         """
-        if self.kind == 'colours':
-            values = codes_of(mask)
-        elif mask.kind == 'colours':
+        if self.kind != 'colours' and mask.kind == 'colours':
             raise MaskError('is in colours, and the other masks have one number for each pixel')
-        else:
-            values = mask.values
+        rows = max(1, BAND // mask.values.shape[1])
+        return np.concatenate([self.apply_to_band(mask._replace(values=mask.values[top:top + rows]))
+                               for top in range(0, len(mask.values), rows)])
+
+    def apply_to_band(self, mask: RawMask) -> np.ndarray:
+        """Returns the class numbers of some rows of a mask, so that little memory is needed for large ones."""
+        values = codes_of(mask) if self.kind == 'colours' else mask.values
         classes = self.classes_of(values)
         if (classes == UNKNOWN).any():
             unknown = np.unique(values[classes == UNKNOWN])

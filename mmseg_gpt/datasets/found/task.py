@@ -22,6 +22,9 @@ DOUBTFUL = frozenset(('map', 'maps', 'target', 'targets', 'manual'))  # masks or
 def task_of_folder(folder: str | Path) -> tuple[Task, str]:
     """Tells whether a folder has images with masks or images with a class each, and says why in a sentence.
 
+    Args:
+        folder: The folder, or a list of images with their classes.
+
     Raises:
         FoundError: it may be either, or neither; ``--task`` helps.
     """

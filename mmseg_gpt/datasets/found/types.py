@@ -10,7 +10,12 @@ class FoundError(ValueError):
 
 
 class Pair(NamedTuple):
-    """An image and its mask, which may be missing in the split 'test'."""
+    """An image and its mask.
+
+    Attributes:
+        image: The path of the image.
+        mask: That of its mask; None in a split 'test' without masks.
+    """
     image: Path
     mask: Path | None
 

@@ -1,11 +1,12 @@
 """COCO: JSON files with lists of images, categories and annotations; outlines are polygons or run lengths."""
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from .shapes import Annotation, Annotations, LabelsError, Shape
+from .shapes import Annotation, Annotations, LabelsError, Shape, from_runs
 
 
 def is_coco(data: object) -> bool:
@@ -22,7 +23,7 @@ def read_coco(files: dict[Path, dict], ignore_crowds: bool = False) -> Annotatio
         ignore_crowds: Whether the pixels of crowds (``iscrowd``) are to be ignored; else they are of their class.
 
     Raises:
-        LabelsError: an annotation names an image or a category that is not there, or its outline is broken.
+        LabelsError: an annotation names an image or a category that is not there.
     """
     found = Annotations('COCO')
     for file, data in files.items():
@@ -40,11 +41,7 @@ def read_coco(files: dict[Path, dict], ignore_crowds: bool = False) -> Annotatio
             left_out: Counter = Counter()
             shapes = []
             for each in of_image[image['id']]:
-                try:
-                    shapes += shapes_of(each, categories[each['category_id']], size, ignore_crowds, left_out)
-                except (ValueError, TypeError, KeyError) as error:
-                    raise LabelsError(f'{file}: annotation {each.get("id")} of {image["file_name"]} cannot be read: '
-                                      f'{error}') from error
+                shapes += shapes_of(each, categories[each['category_id']], ignore_crowds, left_out)
             found.images.append(Annotation(image['file_name'], file, size, shapes, left_out))
     return found
 
@@ -59,12 +56,11 @@ def named(data: dict, categories: dict[object, str]) -> list[str]:
     return [name for number, name in categories.items() if number in used or name not in groups - {'none', 'None'}]
 
 
-def shapes_of(drawn: dict, label: str, size: tuple[int, int] | None, ignore_crowds: bool,
-              left_out: Counter) -> list[Shape]:
+def shapes_of(drawn: dict, label: str, ignore_crowds: bool, left_out: Counter) -> list[Shape]:
     """Returns the parts of an annotation; of one with a box only, none, and it is counted."""
     outline, ignored = drawn.get('segmentation'), bool(ignore_crowds and drawn.get('iscrowd'))
     if isinstance(outline, dict):
-        return [Shape(label, mask=mask_of(outline), ignored=ignored)]
+        return [Shape(label, mask=partial(mask_of, outline), ignored=ignored)]
     rings = [np.array(ring, float).reshape(-1, 2) for ring in outline or [] if len(ring) >= 6]
     if not rings:
         left_out['box without an outline' if not outline else 'polygon of fewer than 3 points'] += 1
@@ -81,10 +77,7 @@ def mask_of(outline: dict) -> np.ndarray:
     height, width = outline['size']
     counts = outline['counts']
     if isinstance(counts, list):
-        covered = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
-        if len(covered) != height * width:
-            raise ValueError(f'its run lengths have {len(covered)} pixels, but its size is {height}x{width}')
-        return covered.reshape(width, height).T
+        return from_runs(counts, (width, height)).T
     try:
         from pycocotools.mask import decode
     except ImportError as error:

@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from xml.etree.ElementTree import Element
 
 import numpy as np
 
 from ..found.class_table import as_colour
-from .shapes import Annotation, Annotations, LabelsError, Shape, ellipse, rectangle, turned
+from .shapes import Annotation, Annotations, LabelsError, Shape, ellipse, from_runs, rectangle, turned
 
 
 def read_cvat(files: dict[Path, Element]) -> Annotations:
@@ -74,11 +75,7 @@ def round_shape(label: str, element: Element) -> Shape:
 def mask(label: str, element: Element) -> Shape:
     """Reads run lengths, row by row within a rectangle; the first are not covered."""
     left, top, width, height = map(int, numbers(element, 'left', 'top', 'width', 'height'))
-    runs = np.array(element.get('rle').split(','), int)
-    covered = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
-    if len(covered) != width * height:
-        raise LabelsError(f'a mask of {label!r} has {len(covered)} pixels in its run lengths, but is {width}x{height}')
-    return Shape(label, mask=covered.reshape(height, width), origin=(left, top))
+    return Shape(label, mask=partial(from_runs, element.get('rle').split(','), (height, width)), origin=(left, top))
 
 
 SHAPES: dict[str, Callable[[str, Element], Shape]] = {

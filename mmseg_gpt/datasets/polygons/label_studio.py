@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.etree.ElementTree import Element
@@ -35,7 +36,7 @@ def read_label_studio(files: dict[Path, object], configs: dict[Path, Element]) -
         configs: The root elements of labelling configurations, which name labels and their colours.
 
     Raises:
-        LabelsError: a region is of a turned image, or its run lengths are broken.
+        LabelsError: a region is of a turned image.
     """
     found, several, open_tasks, predicted = Annotations('Label Studio'), 0, 0, 0
     for config in configs.values():
@@ -80,10 +81,7 @@ def annotation_of(task: dict, regions: list[dict], file: Path) -> Annotation:
             raise LabelsError(f'{file}: a region of {names[0]} was drawn on an image turned by '
                               f'{region["image_rotation"]} degrees; turn the image itself, and label it again')
         size = int(region['original_width']), int(region['original_height'])
-        try:
-            shape = shape_of(kind, label, value, size)
-        except ValueError as error:
-            raise LabelsError(f'{file}: region {region.get("id")} of {names[0]} cannot be read: {error}') from error
+        shape = shape_of(kind, label, value, size)
         if shape is None:
             left_out[kind] += 1
         else:
@@ -109,14 +107,10 @@ def image_names(task: dict) -> Iterator[str]:
 
 
 def shape_of(kind: str, label: str, value: dict, size: tuple[int, int]) -> Shape | None:
-    """Returns the shape of a region in pixels, or None if it has no area.
-
-    Raises:
-        ValueError: run lengths are broken.
-    """
+    """Returns the shape of a region in pixels, or None if it has no area."""
     scale = np.array(size) / 100
     if kind == 'brush':
-        return Shape(label, mask=brush_mask(bytes(value['rle']), *size)) if value.get('rle') else None
+        return Shape(label, mask=partial(brush_mask, bytes(value['rle']), *size)) if value.get('rle') else None
     if kind == 'polygon':
         points = np.array(value['points'], float).reshape(-1, 2) * scale
         return Shape(label, (points, )) if len(points) > 2 else None

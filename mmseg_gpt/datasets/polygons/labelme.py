@@ -3,6 +3,7 @@
 import base64
 import io
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,8 +40,7 @@ def shape_of(drawn: dict, left_out: Counter) -> Shape | None:
     label, kind = str(drawn['label']), drawn.get('shape_type') or 'polygon'
     points = np.array(drawn['points'], float).reshape(-1, 2)
     if kind == 'mask' and drawn.get('mask'):
-        mask = np.array(Image.open(io.BytesIO(base64.b64decode(drawn['mask'])))) > 0
-        return Shape(label, mask=mask, origin=(round(points[0, 0]), round(points[0, 1])))
+        return Shape(label, mask=partial(decoded, drawn['mask']), origin=(round(points[0, 0]), round(points[0, 1])))
     if kind in LINES and len(points) > 1:
         return Shape(label, line=points)
     if kind == 'rectangle' and len(points) == 2:
@@ -51,3 +51,9 @@ def shape_of(drawn: dict, left_out: Counter) -> Shape | None:
         return Shape(label, (points, ))
     left_out[f'{kind} of {len(points)} points' if kind == 'polygon' else kind] += 1
     return None
+
+
+def decoded(data: str) -> np.ndarray:
+    """Returns the covered pixels (h, w) of a mask, a PNG that is written as text."""
+    with Image.open(io.BytesIO(base64.b64decode(data))) as picture:
+        return np.array(picture) > 0

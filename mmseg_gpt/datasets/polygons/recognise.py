@@ -83,6 +83,8 @@ def contents(source: Path) -> dict[str, dict[Path, object]]:
             kind = XML_KINDS.get(content.tag)
         else:
             kind = next((name for name, fits in JSON_KINDS.items() if fits(content)), None)
+        if kind == 'labelme':
+            content['imageData'] = None  # the whole image, as text
         if kind and not (source.is_file() and file != source and kind not in ('label-config', 'meta')):
             kinds.setdefault(kind, {})[file] = content
     return kinds

@@ -1,7 +1,7 @@
 """What people have drawn on an image, whatever the tool, and which pixels that covers."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -28,25 +28,17 @@ class Shape(NamedTuple):
         rings: Closed outlines, each (N, 2). A point is inside if it is inside an odd number of them: a ring in another
             one is a hole.
         line: Points (N, 2) of an open line, which has no area of its own; None for an area.
-        mask: Pixels (h, w) that are covered, or None if there are rings or a line.
+        mask: Function that returns the pixels (h, w) that are covered, or None if there are rings or a line. It is
+            called when the shape is drawn, as the masks of all images at once may not fit into memory.
         origin: Column and row of the mask's first pixel in the image.
         ignored: Whether its pixels are to be ignored, whatever its label is.
     """
     label: str
     rings: tuple[np.ndarray, ...] = ()
     line: np.ndarray | None = None
-    mask: np.ndarray | None = None
+    mask: Callable[[], np.ndarray] | None = None
     origin: tuple[int, int] = (0, 0)
     ignored: bool = False
-
-    def reaches_out(self, width: int, height: int) -> bool:
-        """Returns whether the shape has a point more than a pixel outside an image."""
-        if self.mask is not None:
-            low, high = np.array(self.origin), np.array(self.origin) + self.mask.shape[::-1]
-        else:
-            points = np.concatenate(self.rings) if self.line is None else self.line
-            low, high = points.min(0), points.max(0)
-        return bool((low < -1).any() or (high > np.array([width, height]) + 1).any())
 
 
 class Annotation(NamedTuple):
@@ -105,9 +97,21 @@ def turned(points: np.ndarray, degrees: float, pivot: Sequence[float]) -> np.nda
     return (points - pivot) @ np.array([[cosine, sine], [-sine, cosine]]) + pivot
 
 
+def from_runs(runs: Sequence[int | str], shape: tuple[int, int]) -> np.ndarray:
+    """Returns the mask (H, W) of lengths of runs, row by row, of which the first is not covered.
+
+    Raises:
+        ValueError: they do not fill the mask.
+    """
+    lengths = np.array(runs, int)
+    if lengths.sum() != shape[0] * shape[1]:
+        raise ValueError(f'its run lengths have {lengths.sum()} pixels, but its size is {shape[0]}x{shape[1]}')
+    return np.repeat(np.arange(len(lengths)) % 2 == 1, lengths).reshape(shape)
+
+
 def draw(shapes: Sequence[Shape], classes: Mapping[str, int], canvas: np.ndarray, line_width: int,
-         ignored: int = 255) -> None:
-    """Draws shapes in their order.
+         ignored: int = 255) -> int:
+    """Draws shapes in their order, and returns how many reach more than a pixel out of the image, and are cut.
 
     Args:
         shapes: The shapes, the lowest first.
@@ -115,22 +119,33 @@ def draw(shapes: Sequence[Shape], classes: Mapping[str, int], canvas: np.ndarray
         canvas: Class numbers (H, W) to draw on.
         line_width: Width of lines in pixels.
         ignored: Number of the pixels of ignored shapes.
+
+    Raises:
+        ValueError: the mask of a shape cannot be read.
     """
+    height, width = canvas.shape
+    cut = 0
     for shape in shapes:
-        mask, left, top = pixels_of(shape, *canvas.shape[::-1], line_width)
+        if shape.mask is not None:
+            whole, corner = shape.mask(), np.array(shape.origin)
+            points = np.stack([corner, corner + whole.shape[::-1]])
+            mask, left, top = within(whole, shape.origin, width, height)
+        elif shape.line is not None:
+            points, left, top = shape.line, 0, 0
+            mask = near(shape.line, line_width / 2, width, height)
+        else:
+            points = np.concatenate(shape.rings)
+            mask, left, top = inside(shape.rings, width, height)
+        cut += bool((points < -1).any() or (points > np.array([width, height]) + 1).any())
         place = canvas[top:top + mask.shape[0], left:left + mask.shape[1]]
         place[mask] = ignored if shape.ignored else classes[shape.label]
+    return cut
 
 
-def pixels_of(shape: Shape, width: int, height: int, line_width: int) -> tuple[np.ndarray, int, int]:
-    """Returns the pixels (h, w) of a shape within an image, and the column and row of the first of them."""
-    if shape.line is not None:
-        return near(shape.line, line_width / 2, width, height), 0, 0
-    if shape.mask is None:
-        return inside(shape.rings, width, height)
-    left, top = max(shape.origin[0], 0), max(shape.origin[1], 0)
-    cut = shape.mask[top - shape.origin[1]:, left - shape.origin[0]:]
-    return cut[:max(height - top, 0), :max(width - left, 0)], left, top
+def within(mask: np.ndarray, origin: tuple[int, int], width: int, height: int) -> tuple[np.ndarray, int, int]:
+    """Returns the part of a mask that lies within an image, and the column and row of its first pixel."""
+    left, top = max(origin[0], 0), max(origin[1], 0)
+    return mask[top - origin[1]:, left - origin[0]:][:max(height - top, 0), :max(width - left, 0)], left, top
 
 
 def near(line: np.ndarray, distance: float, width: int, height: int) -> np.ndarray:

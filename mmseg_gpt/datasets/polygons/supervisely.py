@@ -4,6 +4,7 @@ import base64
 import io
 import zlib
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -55,13 +56,16 @@ def shape_of(drawn: dict, left_out: Counter) -> Shape | None:
     label, kind = drawn['classTitle'], drawn.get('geometryType')
     if kind == 'bitmap' or (kind is None and drawn.get('bitmap')):
         left, top = drawn['bitmap']['origin']
-        return Shape(label, mask=decoded(drawn['bitmap']['data']), origin=(int(left), int(top)))
+        return Shape(label, mask=partial(decoded, drawn['bitmap']['data']), origin=(int(left), int(top)))
     points = drawn.get('points', {})
     outer = np.array(points.get('exterior', []), float).reshape(-1, 2)
     if kind == 'rectangle' and len(outer) == 2:
         return Shape(label, (rectangle(*outer.min(0), *outer.max(0) + 1), ))
     if kind == 'polygon' and len(outer) > 2:
-        return filled(label, outer, [np.array(ring, float).reshape(-1, 2) for ring in points.get('interior', [])])
+        holes = [np.array(ring, float).reshape(-1, 2) for ring in points.get('interior', [])]
+        low = np.floor(outer.min(0)).astype(int)
+        return Shape(label, mask=partial(filled, outer - low, [hole - low for hole in holes]),
+                     origin=(int(low[0]), int(low[1])))
     if kind in ('line', 'polyline') and len(outer) > 1:
         return Shape(label, line=outer + 0.5)
     left_out[str(kind)] += 1
@@ -74,11 +78,10 @@ def decoded(data: str) -> np.ndarray:
         return np.array(picture.getchannel('A') if 'A' in picture.getbands() else picture.convert('L')) > 0
 
 
-def filled(label: str, outer: np.ndarray, holes: list[np.ndarray]) -> Shape:
-    """Returns a polygon of pixels with the outline among them, less its holes with theirs."""
-    low = np.floor(outer.min(0)).astype(int)
-    width, height = np.ceil(outer.max(0)).astype(int) - low + 1
+def filled(outer: np.ndarray, holes: list[np.ndarray]) -> np.ndarray:
+    """Returns the pixels (h, w) of a polygon, with its outline, less its holes with theirs."""
+    width, height = np.ceil(outer.max(0)).astype(int) + 1
     picture = Image.new('1', (int(width), int(height)))
     for ring, value in [(outer, 1), *((hole, 0) for hole in holes)]:
-        ImageDraw.Draw(picture).polygon([tuple(point) for point in (ring - low).tolist()], value, value)
-    return Shape(label, mask=np.array(picture), origin=(int(low[0]), int(low[1])))
+        ImageDraw.Draw(picture).polygon([tuple(point) for point in ring.tolist()], value, value)
+    return np.array(picture)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -52,12 +53,14 @@ class Converted:
         survey: Number of masks, and pixels and images of each class.
         folder: The new folder.
         notes: What the user must hear, each a sentence.
+        cut: How many shapes reach out of an image, by the image.
     """
     tool: str
     classes: Classes
     survey: Survey
     folder: Path
     notes: list[str] = field(default_factory=list)
+    cut: dict[str, int] = field(default_factory=dict)
 
 
 def convert_labels(source: str | Path, target: str | Path, *, images: str | Path | None = None,
@@ -84,7 +87,7 @@ def convert_labels(source: str | Path, target: str | Path, *, images: str | Path
         progress: Function for a progress bar: it gets what is to be done and its number, and hands it on.
 
     Raises:
-        LabelsError: something is wrong; nothing was written then.
+        LabelsError: something is wrong; nothing was written then, unless a mask among the annotations is damaged.
         ClassTableError: the classes cannot be understood.
     """
     source, target = Path(source), Path(target)
@@ -100,7 +103,7 @@ def convert_labels(source: str | Path, target: str | Path, *, images: str | Path
     rows = [write_one(drawing, converted, line_width) for drawing in progress(drawings, len(drawings))]
     with (target / PAIRS).open('w', newline='', encoding='utf-8') as file:
         csv.writer(file).writerows([('image', 'mask'), *rows])
-    converted.notes += covered(converted.survey)
+    converted.notes += afterwards(converted)
     return converted
 
 
@@ -201,11 +204,6 @@ def remarks(found: Annotations, drawings: list[Drawing], finder: ImageFinder, cl
     if left_out := sum((drawing.annotation.left_out for drawing in drawings), Counter()):
         notes.append('these have no area and are left out: ' + ', '.join(
             f'{kind} ({count})' for kind, count in left_out.most_common()))
-    outside = [drawing.annotation.image for drawing in drawings for shape in drawing.annotation.shapes
-               if shape.reaches_out(*drawing.size)]
-    if outside:
-        notes.append(f'{len(outside)} shapes reach out of their images, and are cut: those of '
-                     f'{listed(list(dict.fromkeys(outside)), 3)}')
     if copied := [drawing for drawing in drawings if drawing.turn is not None]:
         notes.append(f'{len(copied)} images have an EXIF orientation, and are copied upright instead of linked: '
                      f'{listed([str(drawing.image) for drawing in copied], 3)}')
@@ -234,7 +232,13 @@ def write_one(drawing: Drawing, converted: Converted, line_width: int) -> tuple[
     target, classes, survey = converted.folder, converted.classes, converted.survey
     width, height = drawing.size
     canvas = np.full((height, width), classes.unlabelled, np.uint8)
-    draw(drawing.annotation.shapes, classes.number, canvas, line_width)
+    annotation = drawing.annotation
+    try:
+        cut = draw(annotation.shapes, classes.number, canvas, line_width)
+    except (ValueError, OSError, zlib.error) as error:
+        raise LabelsError(f'{annotation.file}: a mask on {annotation.image} cannot be read: {error}') from error
+    if cut:
+        converted.cut[annotation.image] = cut
     mask = target / 'masks' / f'{drawing.name}.png'
     mask.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(canvas).save(mask)
@@ -247,6 +251,12 @@ def write_one(drawing: Drawing, converted: Converted, line_width: int) -> tuple[
     return image.relative_to(target).as_posix() if image else '', mask.relative_to(target).as_posix()
 
 
-def covered(survey: Survey) -> list[str]:
-    """Says which classes have no pixel at all."""
-    return [f'classes without a pixel ({len(survey.absent)}): {listed(survey.absent, 12)}'] if survey.absent else []
+def afterwards(converted: Converted) -> list[str]:
+    """Returns what the user must hear of what has been drawn."""
+    notes, absent = [], converted.survey.absent
+    if converted.cut:
+        notes.append(f'{sum(converted.cut.values())} shapes reach out of their images, and are cut: those of '
+                     f'{listed(list(converted.cut), 3)}')
+    if absent:
+        notes.append(f'classes without a pixel ({len(absent)}): {listed(absent, 12)}')
+    return notes

@@ -31,7 +31,7 @@ class SweepHook(Hook):
         settings: What each head was given, by its name: values by dotted paths.
 
     Raises:
-        RunStopped: no head has a finite loss any more.
+        RunStopped: all heads have diverged.
     """
 
     priority = 'VERY_LOW'
@@ -61,16 +61,16 @@ class SweepHook(Hook):
                          outputs: dict | None = None) -> None:
         for name in self.diverged.keys() - self.said:
             self.said.add(name)
-            runner.logger.warning(f'the loss of {name} is not finite in iteration {self.diverged[name]}; it stays as '
-                                  'it is')
+            runner.logger.warning(f'loss or gradient of {name} is not finite in iteration {self.diverged[name]}; it is '
+                                  'trained no further')
         if len(self.diverged) == len(self.settings):
-            raise RunStopped('not-finite', f'stopped at iteration {runner.iter + 1}: no head of the sweep has a finite '
-                             'loss any more. The usual cause are learning rates that are too large')
+            raise RunStopped('not-finite', f'stopped at iteration {runner.iter + 1}: loss or gradient of every head of '
+                             'the sweep is not finite. The usual cause are learning rates that are too large')
 
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
         results = runner.val_loop.evaluator.results
         for name, each in results.items():
-            numbers = {key: float(value) for key, value in each.items()}
+            numbers = {key: round(float(value), 4) for key, value in each.items()}
             self.validations[name][str(runner.iter)] = without_nan(numbers)
         best = best_of(results)
         if best is None:
