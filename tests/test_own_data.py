@@ -209,6 +209,13 @@ def test_a_vit_without_a_public_address_says_where_it_is(tmp_path, monkeypatch):
         adapt(draw(tmp_path / 'data', train=2, val=1), tmp_path / 'work', vit='dinov3_s')
 
 
+def test_several_processes_are_refused(tmp_path, monkeypatch):
+    for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'):
+        monkeypatch.setenv(name, '1')
+    with pytest.raises(OwnDataError, match='adapt starts one process'):
+        adapt(draw(tmp_path / 'data', train=2, val=1), tmp_path / 'work')
+
+
 def test_masks_that_are_not_understood_are_refused_with_a_table_to_complete(tmp_path):
     folder = draw(tmp_path / 'data', train=2, val=1)
     mask = folder / 'masks/train/train_0.png'

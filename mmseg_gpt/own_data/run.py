@@ -14,7 +14,7 @@ from mmengine.config import Config
 
 from ..checkpoints import CheckpointError, address_of, fetch, is_remote
 from ..checks import check_files, check_run
-from ..engine.config import read_config, set_resume
+from ..engine.config import find_launcher, read_config, set_resume
 from ..engine.outcome import add_confusion, write_metrics
 from ..engine.resume import POINTER
 from ..files import replacing
@@ -54,6 +54,9 @@ def carry_out(options: Options, say: Say, command: str, dry_run: bool = False) -
         SystemExit: a check has found something wrong, or the training was interrupted.
     """
     work = work_dir_of(options)
+    if find_launcher(None) != 'none':
+        raise OwnDataError('adapt starts one process: write the config with --dry-run, and train it with torchrun ... '
+                           f'-m mmseg_gpt train {work / CONFIG}')
     state = read_state(work, options)
     if (work / RESULT).is_file():
         say(f'{work} holds the finished result of this command; to train anew, remove it or give another --work-dir')
