@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -157,13 +157,10 @@ def plan_and_write(options: Options, weights: str, data: OwnData, config: Path, 
     """Plans the run, writes the config, and returns what was said of it."""
     machine = Machine.this()
     plan = make_plan(data, patch_of(options), machine, options)
-    asked = Options(**asdict(options) | dict(weights=weights))
-    times = None
-    if not options.iterations:
-        say(f'measuring how long a step takes on {machine.name}')
-        add_schedule(plan, data, machine, Options(**asdict(options) | dict(iterations=1)), None)
-        times = timed(config, data, plan, asked, machine, options.batch is None)
-    add_schedule(plan, data, machine, options, times)
+    asked = replace(options, weights=weights)
+    say(f'measuring how long a step takes on {machine.name}')
+    add_schedule(plan, data, machine, replace(options, iterations=1), None)
+    add_schedule(plan, data, machine, options, timed(config, data, plan, asked, machine, options.batch is None))
     write_config(config, data, plan, asked, command)
     for reason in plan.reasons.values():
         say(f'{reason[0].upper()}{reason[1:]}')
