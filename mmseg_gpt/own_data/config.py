@@ -83,7 +83,7 @@ def segmentation(path: Path, data: OwnData, plan: Plan, asked: Options) -> Itera
     yield assignment('val_evaluator', dict(type='PerClassIoUMetric', iou_metrics=['mIoU']))
     yield 'test_evaluator = val_evaluator'
     yield from comment(f'The model: {VITS[asked.vit].title}, adapted by {METHODS[asked.method].title}, with the head '
-                       f'{plan.head}; {LOSSES[asked.loss or "ce"]}.')
+                       f'{plan.head}; {LOSSES[asked.loss or "ce"]}. ' + sentences(plan, 'method'))
     yield assignment('model', segmentor(data, plan, asked))
     yield from training(plan, asked, 'mIoU', 'runtime_seg.py')
     yield 'del dataset  # not a setting of its own'
