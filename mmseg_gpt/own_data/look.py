@@ -1,5 +1,6 @@
 """Looks at a folder of images: finds the files, understands the masks, and says what was found."""
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -233,5 +234,5 @@ def bar(title: str) -> Callable[[Iterable, int], Iterable]:
     """Returns a progress bar in the form that the survey of datasets takes."""
     def shown(results: Iterable, total: int) -> Iterable:
         from rich.progress import track
-        return track(results, title, total, transient=True)
+        return track(results, title, total, transient=True, disable=not sys.stdout.isatty())
     return shown
