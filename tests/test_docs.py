@@ -11,7 +11,7 @@ from mmseg_gpt.engine.config import find_config
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(page.relative_to(ROOT).as_posix() for page in [*ROOT.glob('*.md'), *ROOT.glob('docs/**/*.md')])
 CONFIGS = [(page, i) for page in ('docs/own_data.md', 'docs/vits.md', 'README.md')
-           for i, shown in enumerate(re.findall(r'^```python\n(.*?)^```', (ROOT / page).read_text(), re.DOTALL | re.MULTILINE))
+           for i, shown in enumerate(re.findall(r'(?ms)^```python\n(.*?)^```', (ROOT / page).read_text()))
            if '_base_' in shown]
 
 

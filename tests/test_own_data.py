@@ -4,6 +4,7 @@ import gc
 import json
 import os
 import re
+import runpy
 import signal
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from mmseg_gpt.own_data.look import OwnData
 from mmseg_gpt.own_data.plan import Machine, Times, add_schedule, make_plan
 from mmseg_gpt.own_data.python import as_python
 from mmseg_gpt.own_data.report import mean_iou
+from mmseg_gpt.resources import TOOLS
 
 compat.formatter_module().FormatCode = lambda text, **_: (text, True)  # half of the time of such a run
 
@@ -110,7 +112,7 @@ def test_a_folder_becomes_a_measured_model(tmp_path):
     assert (load(moved).predict(image) == labels).all()
 
 
-def test_the_second_start_of_a_finished_command_only_says_so(tmp_path):
+def test_the_second_start_of_a_finished_command_only_says_so(tmp_path, monkeypatch, capsys):
     folder = draw(tmp_path / 'data', train=2, val=1)
     first, said = adapt(folder, tmp_path / 'work')
     assert first.measured_on == 'val' and 'a little too good' in '\n'.join(said)
@@ -118,6 +120,11 @@ def test_the_second_start_of_a_finished_command_only_says_so(tmp_path):
     again, said = adapt(folder, tmp_path / 'work')
     assert 'holds the finished result' in said[0] and again.score == first.score
     assert {file: file.stat().st_mtime_ns for file in (tmp_path / 'work').rglob('*')} == times
+    options = dict(classes=CLASSES, size=32, crop=32, iterations=6, workers=1, work_dir=tmp_path / 'work')
+    words = [word for name, value in options.items() for word in (f'--{name.replace("_", "-")}', str(value))]
+    monkeypatch.setattr('sys.argv', ['mmseg-gpt adapt', str(folder), *words])
+    runpy.run_path(str(TOOLS / 'adapt.py'), run_name='__main__')
+    assert capsys.readouterr().out.splitlines()[-1] == f'mIoU: {first.score:.2f}'
     with pytest.raises(OwnDataError, match=r'a model was trained there:\n  --method: gpt before, lora now\n'):
         adapt(folder, tmp_path / 'work', method='lora')
 
@@ -202,6 +209,13 @@ def test_a_vit_without_a_public_address_says_where_it_is(tmp_path, monkeypatch):
         adapt(draw(tmp_path / 'data', train=2, val=1), tmp_path / 'work', vit='dinov3_s')
 
 
+def test_several_processes_are_refused(tmp_path, monkeypatch):
+    for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'):
+        monkeypatch.setenv(name, '1')
+    with pytest.raises(OwnDataError, match='adapt starts one process'):
+        adapt(draw(tmp_path / 'data', train=2, val=1), tmp_path / 'work')
+
+
 def test_masks_that_are_not_understood_are_refused_with_a_table_to_complete(tmp_path):
     folder = draw(tmp_path / 'data', train=2, val=1)
     mask = folder / 'masks/train/train_0.png'
@@ -231,8 +245,8 @@ def test_images_of_16_bits_are_refused_with_the_scale_that_suits_and_read_by_it(
 
 def data_of(task: str, number: int, size: tuple[int, int]) -> OwnData:
     """What was found, of so many images of a size."""
-    return OwnData(task, Path('x'), ('a', 'b'), ((0, 0, 0), (1, 1, 1)), Path('x'), {}, dict(train=number, val=number // 4),
-                   [size] * number, {})
+    counts = dict(train=number, val=number // 4)
+    return OwnData(task, Path('x'), ('a', 'b'), ((0, 0, 0), (1, 1, 1)), Path('x'), {}, counts, [size] * number, {})
 
 
 @pytest.mark.parametrize('device', ['cpu', 'cuda'])

@@ -1,5 +1,6 @@
 """Looks at a folder of images: finds the files, understands the masks, and says what was found."""
 
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ from .options import Options, OwnDataError
 
 Say = Callable[[str], None]
 SPLITS = ('train', 'val', 'test')
+ON_VALIDATION = ('so the result is measured on the validation images, by which the checkpoint is chosen too: it is a '
+                 'little too good')
 NAMES = dict(train='training', val='validation', test='test')
 
 @dataclass
@@ -115,6 +118,9 @@ def look_at_classes(options: Options, folder: Path, say: Say) -> OwnData:
     """Looks at images with a class each, as :func:`look` says."""
     found = find_labelled_images(options.images or options.folder, val=options.val, seed=options.seed)
     introduce(found, say)
+    if not found.splits.get('test'):
+        found.splits.pop('test', None)
+        say(f'there are no test images, {ON_VALIDATION}')
     reader = reader_of(options, [image for images in found.splits.values() for image, _ in images], say)
     counts = {split: np.bincount([label for _, label in images], minlength=len(found.classes))
               for split, images in found.splits.items()}
@@ -177,8 +183,7 @@ def measurable(found: Found, say: Say) -> None:
         found.splits['test'] = with_mask
     if not found.splits.get('test'):
         found.splits.pop('test', None)
-        say('there are no test images with masks, so the result is measured on the validation images, by which the '
-            'checkpoint is chosen too: it is a little too good')
+        say(f'there are no test images with masks, {ON_VALIDATION}')
 
 def table_of(options: Options, root: Path, say: Say) -> ClassTable | None:
     """Returns the table of classes that was given, or that lies in the folder."""
@@ -229,5 +234,5 @@ def bar(title: str) -> Callable[[Iterable, int], Iterable]:
     """Returns a progress bar in the form that the survey of datasets takes."""
     def shown(results: Iterable, total: int) -> Iterable:
         from rich.progress import track
-        return track(results, title, total, transient=True)
+        return track(results, title, total, transient=True, disable=not sys.stdout.isatty())
     return shown

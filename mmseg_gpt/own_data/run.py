@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from mmengine.config import Config
 
 from ..checkpoints import CheckpointError, address_of, fetch, is_remote
 from ..checks import check_files, check_run
-from ..engine.config import read_config, set_resume
+from ..engine.config import find_launcher, read_config, set_resume
 from ..engine.outcome import add_confusion, write_metrics
 from ..engine.resume import POINTER
 from ..files import replacing
@@ -54,6 +54,9 @@ def carry_out(options: Options, say: Say, command: str, dry_run: bool = False) -
         SystemExit: a check has found something wrong, or the training was interrupted.
     """
     work = work_dir_of(options)
+    if find_launcher(None) != 'none':
+        raise OwnDataError('adapt starts one process: write the config with --dry-run, and train it with torchrun ... '
+                           f'-m mmseg_gpt train {work / CONFIG}')
     state = read_state(work, options)
     if (work / RESULT).is_file():
         say(f'{work} holds the finished result of this command; to train anew, remove it or give another --work-dir')
@@ -95,14 +98,14 @@ def read_state(work: Path, options: Options) -> dict:
     """
     try:
         state = json.loads((work / STATE).read_text(encoding='utf-8'))
+        earlier = Options(**state.pop('options') | dict(ignore=tuple(state['ignored'])))
     except FileNotFoundError:
         if (work / POINTER).is_file():
             raise OwnDataError(f'{work} holds the checkpoints of another run; give another --work-dir') from None
         return dict(seconds=0., told=[])
-    except ValueError as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise OwnDataError(f'{work / STATE} cannot be read ({error}): remove {work}, or give another '
                            '--work-dir') from error
-    earlier = Options(**state.pop('options') | dict(ignore=tuple(state['ignored'])))
     changed = options.differences(earlier)
     if not changed:
         return state
@@ -154,13 +157,10 @@ def plan_and_write(options: Options, weights: str, data: OwnData, config: Path, 
     """Plans the run, writes the config, and returns what was said of it."""
     machine = Machine.this()
     plan = make_plan(data, patch_of(options), machine, options)
-    asked = Options(**asdict(options) | dict(weights=weights))
-    times = None
-    if not options.iterations:
-        say(f'measuring how long a step takes on {machine.name}')
-        add_schedule(plan, data, machine, Options(**asdict(options) | dict(iterations=1)), None)
-        times = timed(config, data, plan, asked, machine, options.batch is None)
-    add_schedule(plan, data, machine, options, times)
+    asked = replace(options, weights=weights)
+    say(f'measuring how long a step takes on {machine.name}')
+    add_schedule(plan, data, machine, replace(options, iterations=1), None)
+    add_schedule(plan, data, machine, options, timed(config, data, plan, asked, machine, options.batch is None))
     write_config(config, data, plan, asked, command)
     for reason in plan.reasons.values():
         say(f'{reason[0].upper()}{reason[1:]}')
