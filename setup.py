@@ -36,14 +36,19 @@ lite = ['mmcv-lite==2.1.0']
 classification = ['mmpretrain>=1.2.0,<2']
 # PSNR and SSIM of reconstructed images. Other figures need what mmsegmentation needs anyway.
 analysis = ['scikit-image']
+# Compressed run lengths of COCO. Other annotations are read with what is there anyway.
+labels = ['pycocotools']
+# Images of more than 4 bands, or of bands that are no colours, which OpenCV does not read; the second is for compressed
+# ones.
+bands = ['tifffile', 'imagecodecs']
 # The documentation as a site. It reads this package and does not import it; `make docs` has an environment for it.
 docs = ['mkdocs-material', 'mkdocstrings[python]', 'ruff']
 # timm asks for torchvision: the same holds. The notebook is executed, and what TensorBoard is given is read.
 test = ['import-linter', 'ipykernel', 'nbclient', 'pytest', 'pytest-xdist', 'ruff', 'safetensors', 'tensorboard',
         'timm']
-# What tests compare with if it is there, and else skip. It is not among the tested versions: it brings much, and
-# mmpretrain imports it wherever it finds it.
-peers = ['transformers>=4.56,<6']
+# What tests and tools/benchmark_peers.py compare with, if it is there. It is not among the tested versions: it brings
+# much, and mmpretrain imports it wherever it finds it.
+peers = ['peft>=0.15,<1', 'transformers>=4.56,<6']
 
 setup(
     name='mmseg_gpt',
@@ -81,9 +86,11 @@ setup(
         'lite': lite,
         'classification': classification,
         'analysis': analysis,
+        'labels': labels,
+        'bands': bands,
         'docs': docs,
         'test': test,
         'peers': peers,
-        'all': [*lite, *classification, *analysis, *docs, *test],
+        'all': [*lite, *classification, *analysis, *labels, *docs, *test],
     },
 )

@@ -3,8 +3,9 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from glob import glob
 from pathlib import Path
 from typing import BinaryIO
 
@@ -57,6 +58,45 @@ def sha256_of(file: BinaryIO, size: int | None = None) -> str:
     while chunk := file.read(1 << 20 if size is None else min(1 << 20, size - file.tell())):
         digest.update(chunk)
     return digest.hexdigest()
+
+
+def listed_files(texts: Iterable[str], suffixes: Container[str], outside: Path | None = None) -> list[str]:
+    """Returns the files that people name: by themselves, by folders, by patterns, and by lists.
+
+    Args:
+        texts: Each a file, a folder, whose files are taken at any depth, a pattern such as ``photos/**/*.jpg``, or a
+            .txt file with one of these on each line, relative to the current folder or to its own.
+        suffixes: The suffixes, in lower case, of the files to take from folders; hidden ones are left out.
+        outside: A folder whose files are not taken from other folders.
+
+    Returns:
+        list: The files, each once, in the order in which they are named; those of a folder by their names.
+
+    Raises:
+        ValueError: something is not there, or a folder, pattern or list names no file.
+    """
+    found: dict[str, None] = {}
+    for text in texts:
+        path = Path(text)
+        if path.is_dir():
+            files = [str(file) for file in sorted(path.rglob('*')) if file.is_file()
+                     and file.suffix.lower() in suffixes and not hidden(file.relative_to(path))]
+            files = [file for file in files if outside is None or outside.resolve() not in Path(file).resolve().parents]
+        elif path.is_file() and path.suffix.lower() == '.txt':
+            lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
+            lines = [line if os.path.exists(line) else str(path.parent / line) for line in lines]
+            files = listed_files(lines, suffixes, outside)
+        else:
+            files = [text] if path.is_file() else sorted(filter(os.path.isfile, glob(text, recursive=True)))
+        if not files:
+            raise ValueError(f'there are no images in {text}' if path.exists() else f'there is no image {text}')
+        found.update(dict.fromkeys(files))
+    return [*found]
+
+
+def hidden(path: Path) -> bool:
+    """Says whether a file, or a folder on the way to it, is hidden."""
+    return any(part.startswith('.') for part in path.parts)
 
 
 def names_below(files: Iterable[str | Path], folders: Iterable[str | Path] = ()) -> dict[str, str]:

@@ -19,10 +19,12 @@ PROGRAM = 'mmseg-gpt'
 # What runs each tool, in the order and the groups of `mmseg-gpt --help`: {group: {command: file in TOOLS}}.
 COMMANDS = {
     'Every day': {
+        'adapt': 'adapt',
         'train': 'train',
         'test': 'test',
         'predict': 'predict',
         'check': 'check_dataset',
+        'labels': 'labels',
         'convert': 'convert_checkpoint',
         'configs': 'configs',
     },
@@ -47,6 +49,7 @@ COMMANDS = {
     'Time and memory': {
         'benchmark': 'benchmark',
         'benchmark-data': 'benchmark_data',
+        'benchmark-peers': 'benchmark_peers',
         'benchmark-serving': 'benchmark_serving',
     },
 }

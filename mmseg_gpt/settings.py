@@ -1,5 +1,6 @@
 """Configs as plain data: looked up by dotted keys, compared, and written as JSON."""
 
+import copy
 import inspect
 import json
 import sys
@@ -123,6 +124,13 @@ def protocol_of(cfg: Config) -> dict:
     settings = json.loads(settings_of(cfg))
     model = settings['model'].get('module', settings['model'])  # test-time augmentation wraps it
     return {key: settings.get(key) for key in TESTED} | dict(model_test_cfg=model.get('test_cfg'))
+
+
+def changed(settings: dict, changes: dict[str, object]) -> dict:
+    """Returns a copy of settings with other values at dotted paths."""
+    cfg = Config(copy.deepcopy(dict(settings)))
+    cfg.merge_from_dict(dict(changes))
+    return cfg._cfg_dict
 
 
 def flatten(value: object, name: str = '') -> dict[str, object]:

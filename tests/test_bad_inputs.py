@@ -264,6 +264,8 @@ DATASETS = [
         ('model.auxiliary_head.1.num_classes=3', )),
     Row('head that ignores another number', ('model.decode_head.ignore_index is 0', '255'),
         ('model.decode_head.ignore_index=0', )),
+    Row('metric that ignores another number', ('val_evaluator.ignore_index is 11', 'decode_head.ignore_index is 255',
+        'val_dataloader.dataset.ignore_index is 255'), ('val_evaluator.ignore_index=11', )),
 ]
 NUMBERS = [
     Row('negative max_iters', ('train_cfg.max_iters is -4', ), ('train_cfg.max_iters=-4', )),

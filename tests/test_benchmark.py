@@ -211,15 +211,19 @@ def test_compared_models_are_stock_but_for_ours(cfg):
         model = build(name, cfg, SIZES)
         for module in (model, model.decode_head, *model.auxiliary_head):
             assert type(module).__module__.startswith('mmseg.'), name
-    for name, with_cp in zip(MODELS_COMPARED[2:], (False, True), strict=True):
+    for name, with_cp in zip(MODELS_COMPARED[2:], (False, True, False), strict=True):
         backbone = build(name, cfg, SIZES).backbone
         assert type(backbone) is GatedPromptViT and backbone.with_cp is with_cp
+        assert backbone.blocks[0].mlp.fc1.weight.dtype == (torch.bfloat16 if 'half' in name else torch.float32)
 
 
 def test_names_of_variants():
     assert parse_variant('paper-bf16') == Variant('paper-bf16', 'paper', True, False)
     assert parse_variant('ours-bf16-compiled') == Variant('ours-bf16-compiled', 'ours', True, True)
     assert parse_variant('mmseg-full') == Variant('mmseg-full', 'mmseg-full', False, False)
+    assert parse_variant('ours-half-bf16') == Variant('ours-half-bf16', 'ours-half', True, False)
+    with pytest.raises(ValueError, match='needs autocast, ours-half-bf16'):
+        parse_variant('ours-half')
 
 
 # --- Parity ---

@@ -7,12 +7,17 @@ import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 from mmengine.structures import PixelData
-from shrink import SIZE, shrink
+from shrink import SIZE, shrink, shrink_data
+from test_command_line import draw_sample, link_ade20k
+from tiny_run import run
 
 from mmseg_gpt.engine.config import find_config
+from mmseg_gpt.lab.suite.places import vit_of
+from mmseg_gpt.recipes.methods import method_of
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 ADE20K = sorted(path.stem for path in CONFIGS.glob('setr_pup_*_ade20k.py'))
+GOALS = sorted(path.stem for path in CONFIGS.glob('linear_*_ade20k.py'))
 BACKBONES, HEADS = (sorted(path.stem for path in (CONFIGS / '_base_' / part).glob('*.py'))
                     for part in ('backbones', 'heads'))
 
@@ -97,6 +102,41 @@ def test_config_trains_and_predicts(name):
     assert prediction.pred_sem_seg.data.shape == (1, SIZE, SIZE)
 
 
+@pytest.mark.parametrize('name', GOALS)
+def test_a_goal_trains_what_its_name_says_by_the_schedule_of_dinov3(name):
+    cfg = read(name)
+    with torch.device('meta'):
+        model = build(cfg)
+    assert f'linear_{method_of(cfg.model.backbone)}_{vit_of(cfg.model.backbone)}_ade20k' == name
+    trained = [n for n, p in model.named_parameters() if p.requires_grad]
+    assert {n.rpartition('.')[2] for n in trained if n.startswith('backbone.')} == {'lora_a', 'lora_b'}
+    assert {n for n in trained if not n.startswith('backbone.')} == {
+        f'decode_head.{part}.{kind}' for part in ('bn', 'conv_seg') for kind in ('weight', 'bias')}
+    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=1e-3, betas=(0.9, 0.999), weight_decay=0.01)
+    warm_up, decay = cfg.param_scheduler
+    assert (warm_up.end, decay.begin, decay.end, cfg.train_cfg.max_iters) == (1500, 1500, 40000, 40000)
+    assert cfg.train_dataloader.batch_size == 16 and cfg.model.test_cfg.stride == (341, 341)
+
+
+@pytest.mark.parametrize('place', [link_ade20k, draw_sample])
+def test_a_goal_trains_and_validates_on_a_sample_of_ade20k(place, tmp_path):
+    place(tmp_path / 'data')
+    cfg = shrink_data(read('linear_lora_dinov3-s_ade20k'))
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        cfg[loader].dataset.data_root = str(tmp_path / 'data')
+    cfg.merge_from_dict({
+        'work_dir': str(tmp_path / 'run'), 'train_cfg.max_iters': 3, 'train_cfg.val_interval': 3, 'log_level': 'ERROR',
+        'param_scheduler.0.end': 1, 'param_scheduler.1.begin': 1, 'param_scheduler.1.end': 3,
+        'model.backbone.init_cfg': None, 'model.decode_head.in_channels': 24, 'model.decode_head.channels': 24,
+        'model.data_preprocessor.size': (SIZE, SIZE),
+        'model.test_cfg.crop_size': (SIZE, SIZE), 'model.test_cfg.stride': (43, 43)})
+    cfg.model.backbone.arch = dict(embed_dims=24, num_layers=2, num_heads=2, mlp_ratio=2)
+    runner = run(cfg)
+    assert 0 <= runner.message_hub.get_scalar('val/mIoU').current() <= 100
+    assert all(group['lr'] < 1e-3 for group in runner.optim_wrapper.param_groups)
+    assert any(p.any() for n, p in runner.model.named_parameters() if n.endswith('lora_b'))  # they start at 0
+
+
 @pytest.mark.parametrize('backbone', BACKBONES)
 def test_one_line_swaps_the_backbone(backbone, tmp_path):
     cfg = find_config(str(swapped(tmp_path, backbone)))
@@ -115,14 +155,14 @@ def test_backbone_names_a_published_file(backbone):
     assert address_of(cfg.vit.init_cfg.checkpoint).startswith('https://')
 
 
-@pytest.mark.parametrize('name', ADE20K)
+@pytest.mark.parametrize('name', ADE20K + GOALS)
 def test_config_is_short(name):
     assert len((CONFIGS / f'{name}.py').read_text().splitlines()) <= 15
 
 
 def test_the_documentation_lists_every_config_backbone_and_head():
     zoo, vits = ((CONFIGS.parent / f'docs/{page}.md').read_text() for page in ('model_zoo', 'vits'))
-    for name in ADE20K:
+    for name in ADE20K + GOALS:
         assert f'`{name}`' in zoo
     for base in BACKBONES + HEADS:
         assert f'`{base}`' in vits

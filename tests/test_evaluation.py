@@ -358,3 +358,82 @@ def test_what_cannot_be_is_refused_in_words():
     lean.decode_head.predict_by_feat = lambda logits, metas: logits[..., 1:]
     with pytest.raises(ValueError, match='gave logits of'):
         lean.predict(images, meta)
+
+
+# --- large images ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('size', [(37, 45), (64, 133), (16, 200), (50, 16)])
+@pytest.mark.parametrize('strip', [1, 16 * 60 * CLASSES * 4, 16 * 90 * CLASSES * 4, 2**30])
+@torch.no_grad()
+def test_a_large_image_gets_the_labels_of_the_plain_sliding_window(size, strip, monkeypatch):
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+    plain = model('EncoderDecoder').test_step(dict(inputs=[image], data_samples=[sample(size)]))[0]
+    monkeypatch.setattr(segmentor, 'LARGE_IMAGE', 0)
+    monkeypatch.setattr(segmentor, 'STRIP', strip)
+    lean = model('LeanEncoderDecoder')
+    shares, covered = [], torch.zeros(size)
+    lean.report_share = shares.append
+    for rows, columns, logits in lean.patches(image, sample(size).metainfo, raw=True):
+        torch.testing.assert_close(logits.permute(2, 0, 1), plain.seg_logits.data[:, rows, columns], rtol=1e-5,
+                                   atol=1e-5, check_dtype=False)
+        covered[rows, columns] += 1
+    assert (covered == 1).all()
+    found = lean.test_step(dict(inputs=[image], data_samples=[sample(size, small=True, confidence=True)]))[0]
+    assert torch.equal(found.pred_sem_seg.data.long(), plain.pred_sem_seg.data)
+    assert found.pred_sem_seg.data.dtype == torch.uint8 and shares == sorted(shares) and shares[-1] == 1
+    expected = (255 * plain.seg_logits.data.softmax(0).amax(0)).round()
+    assert (found.seg_confidence.data[0] - expected).abs().max() <= 1
+
+
+def test_panels_of_windows_cover_each_column_once():
+    for width, extent, stride in itertools.product((16, 31, 100, 257), (16, ), (1, 7, 11, 16)):
+        windows = Windows.sliding((20, width), (16, extent), (5, stride))
+        for limit in (1, 16, 40, 90, 1000):
+            end = 0
+            for columns, offset, part in windows.panels(limit):
+                assert columns.start == end and offset <= columns.start < columns.stop <= offset + part.image[1]
+                inside = {left for left in windows.lefts if left < columns.stop and left + extent > columns.start}
+                assert inside <= {left + offset for left in part.lefts} and part.image[1] <= max(limit, 3 * extent)
+                end = columns.stop
+            assert end == width
+
+
+@torch.no_grad()
+def test_views_of_a_large_image_are_merged_side_by_side_alike(monkeypatch):
+    torch.manual_seed(1)
+    data = augmented([(29, 37)])
+    keep = [i for i, view in enumerate(data['data_samples']) if view[0].flip_direction != 'vertical']
+    data = {name: [values[i] for i in keep] for name, values in data.items()}
+    for view in data['data_samples']:
+        view[0].set_metainfo(dict(confidence=True))
+    merged = with_views('LeanSegTTAModel', model('LeanEncoderDecoder'))
+    expected = merged.test_step(dict(data, data_samples=[[v[0].clone()] for v in data['data_samples']]))[0]
+    monkeypatch.setattr(segmentor, 'LARGE_IMAGE', 0)
+    monkeypatch.setattr(segmentor, 'STRIP', 0)
+    monkeypatch.setattr(segmentor, 'CPU_BAND', 7 * 37 * CLASSES * 4)
+    found = merged.test_step(dict(data, data_samples=[[v[0].clone()] for v in data['data_samples']]))[0]
+    assert torch.equal(found.pred_sem_seg.data, expected.pred_sem_seg.data)
+    assert (found.seg_confidence.data.int() - expected.seg_confidence.data.int()).abs().max() <= 1
+    assert expected.pred_sem_seg.data.unique().numel() > 1
+    data['data_samples'][0][0].set_metainfo(dict(flip=True, flip_direction='vertical'))
+    with pytest.raises(ValueError, match='too large for vertical flips'):
+        merged.test_step(data)
+
+
+def test_memory_of_a_large_image_is_bounded(monkeypatch):
+    monkeypatch.setattr(segmentor, 'LARGE_IMAGE', 0)
+    monkeypatch.setattr(segmentor, 'STRIP', 2**17)
+    monkeypatch.setattr(segmentor, 'CPU_BAND', 2**15)
+    built, size = model('LeanEncoderDecoder').float(), (600, 2000)
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+    with torch.no_grad(), LiveBytes() as memory:
+        built.test_step(dict(inputs=[image], data_samples=[sample(size, small=True)]))
+    assert memory.peak < 4 * 600 * 2000 + 4 * 2**17  # image and labels, and a row of windows of a panel
+
+
+def test_a_missing_label_is_said_in_words_not_as_a_key_error():
+    from mmseg_gpt.segmentation.metrics import PerClassIoUMetric
+    answer = dict(img_path='a.jpg', pred_sem_seg=dict(data=torch.zeros(1, 4, 4)))
+    with pytest.raises(ValueError, match=r'a\.jpg has no label map .*LoadAnnotations.*tta_pipeline.*predict'):
+        PerClassIoUMetric().process({}, [answer])

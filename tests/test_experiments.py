@@ -1,5 +1,6 @@
 """The experiments of classification are those of the paper, and their protocols do what they say."""
 
+import itertools
 import math
 import runpy
 import sys
@@ -68,7 +69,9 @@ def test_every_task_has_its_classes(task):
 
 @pytest.mark.parametrize(('method', 'count'), [
     ('gpt', 100 * 768 + 11 + 12), ('hard-gates', 100 * 768 + 11 + 12), ('gates-only', 100 * 768 + 11),
-    ('temperatures-only', 100 * 768 + 12), ('vpt-shallow', 100 * 768), ('vpt-deep', 12 * 10 * 768), ('linear', 0)])
+    ('temperatures-only', 100 * 768 + 12), ('vpt-shallow', 100 * 768), ('vpt-deep', 12 * 10 * 768), ('linear', 0),
+    ('temperatures', 12), ('bias', 102_144 + 768), ('lora', 12 * 4 * 4 * 768), ('adaptformer', 12 * (129 * 768 + 64)),
+    ('lora-gpt', 100 * 768 + 11 + 12 + 12 * 4 * 4 * 768)])
 def test_each_method_trains_what_it_says(method, count):
     assert trained(f'cls_{method}_mae_cars') == count
 
@@ -109,6 +112,45 @@ def test_an_unknown_name_is_refused(name, said):
         read_experiment(name)
     with pytest.raises(SystemExit, match=said):
         read_config(name)
+
+def large_features(count: int, classes: int, width: int, scale: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of images of several classes as a DINOv2 gives them: a mean of their own by channel, and large."""
+    draw = torch.Generator().manual_seed(3)
+    centres, mean = (torch.randn(n, width, generator=draw) for n in (classes, 1))
+    labels = torch.arange(count) % classes
+    return scale * (mean + 0.5 * centres[labels] + torch.randn(count, width, generator=draw)), labels
+
+
+@pytest.mark.parametrize('vit', [name for name, row in VITS.items() if row.protocol == 'normalised'])
+@pytest.mark.parametrize('scale', [0.1, 2.3, 25.])
+def test_every_vit_beyond_the_paper_learns_with_its_defaults_whatever_the_scale_of_its_features(vit, scale):
+    cfg = read_experiment(f'cls_linear_{vit}_cub')
+    torch.manual_seed(0)
+    neck, head = MODELS.build(cfg.model.neck), MODELS.build(dict(cfg.model.head, num_classes=17))
+    head.init_weights()
+    features, labels = large_features(136, 17, head.in_channels, scale)
+    optimizer = getattr(torch.optim, cfg.optim_wrapper.optimizer.type)(
+        head.parameters(), **{k: v for k, v in cfg.optim_wrapper.optimizer.items() if k != 'type'})
+    losses = []
+    for _ in range(30):
+        losses.append(torch.nn.functional.cross_entropy(head(neck((features, ))), labels))
+        optimizer.zero_grad()
+        losses[-1].backward()
+        optimizer.step()
+    assert losses[0].item() == pytest.approx(math.log(17), abs=0.3)
+    assert losses[-1] < 0.2
+    assert all(later < earlier + 0.05 for earlier, later in itertools.pairwise(losses))
+
+
+def test_the_paper_keeps_its_protocol_and_only_its_vits():
+    assert {name for name, row in VITS.items() if row.protocol == 'paper'} == {
+        'mae', 'mae-l', 'mocov3', 'mocov3-s', 'supervised'}
+    cfg = read_experiment('cls_gpt_dinov2-s_flowers')
+    assert cfg.optim_wrapper.optimizer == dict(type='AdamW', lr=3e-3, weight_decay=0.01)
+    assert cfg.model.neck.type == 'ClsBatchNormNeck' and cfg.train_dataloader.drop_last
+    assert read_experiment('cls_full_dinov3_flowers').optim_wrapper.optimizer.lr == 3e-5
+    assert read_experiment('cls_gpt_mae_flowers').model.neck is None
+
 
 
 # --- schedules and protocols -----------------------------------------------------------------------

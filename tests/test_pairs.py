@@ -116,6 +116,17 @@ PAIRS = {
         'train_dataloader: its samples have no label maps'),
     'validation without labels': ({'val_dataloader.dataset.pipeline': [
         dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]}, 'val_dataloader: its samples have no label maps'),
+    'predicting in a validation': ({'val_dataloader.dataset.pipeline': [
+        dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]}, "dict(type='IoUMetric', format_only=True"),
+    'views without labels': ({'val_dataloader.dataset.pipeline': [dict(type='LoadImageFromFile'), dict(
+        type='TestTimeAug', transforms=[[dict(type='RandomFlip', prob=1.)], [dict(type='PackSegInputs')]])]},
+        'add LoadAnnotations to the pipeline'),
+    'labels nowhere': ({'val_dataloader.dataset.data_prefix': dict(img_path='images/validation', _delete_=True)},
+                       'Name the folder of the label maps in data_prefix.seg_map_path'),
+    'distorted floats': ({'train_dataloader.dataset.pipeline': [
+        dict(type='LoadImageFromFile', to_float32=True), dict(type='LoadAnnotations'),
+        dict(type='RandomCrop', crop_size=(32, 32)), dict(type='PhotoMetricDistortion'), dict(type='PackSegInputs')]},
+        'PhotoMetricDistortion would destroy the colours'),
 }
 
 

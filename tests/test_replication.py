@@ -139,15 +139,16 @@ def chosen_everywhere(plan: Plan) -> dict[Adaptation, Rates]:
             for cell in [*plan.cells(), *plan.gate_cells()]}
 
 
-# What methods train that are not prompts with or without gates and temperatures.
-TRAINED = {'bias': r'.*\.bias', 'lora': r'blocks\.\d+\.attn\.qkv\.lora_[ab]', 'linear': 'nothing', 'full': '.*'}
+# What parts of a method train.
+TRAINED = dict(prompt=r'prompt\.(?!gate_prior).+', gates=r'prompt\.gate_prior', temperature='temperature',
+               lora=r'blocks\.\d+\.attn\.qkv\.lora_[ab]', biases=r'.*\.bias',
+               adapter=r'blocks\.\d+\.mlp\.adapter\.(down|up)\..+')
 
 
 def trained_by(method: str) -> str:
     """Returns a pattern of the names that a method trains."""
     row = METHODS[method]
-    parts = [r'prompt\.(?!gate_prior).+', *[r'prompt\.gate_prior'] * row.gates, *['temperature'] * row.temperature]
-    return '|'.join(parts) if row.prompt else TRAINED[method]
+    return '|'.join(names for part, names in TRAINED.items() if getattr(row, part)) if row.frozen else '.*'
 
 
 @pytest.mark.parametrize('task', TASKS)

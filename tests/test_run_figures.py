@@ -22,6 +22,7 @@ from mmseg_gpt.lab.suite.figures import of_runs, of_suite
 from mmseg_gpt.lab.suite.places import prompts_in_all, task_of, vit_of
 from mmseg_gpt.lab.suite.plans import PLANS
 from mmseg_gpt.lab.suite.search import grid
+from mmseg_gpt.models import BiasTunedViT
 from mmseg_gpt.recipes import read_experiment
 from mmseg_gpt.recipes.methods import METHODS, method_of
 from mmseg_gpt.recipes.tasks import TASKS
@@ -48,6 +49,8 @@ def test_what_has_no_name_among_experiments_is_described():
     assert vit_of(dict(init_cfg=dict(checkpoint='/elsewhere/mae_pretrain_vit_large.pth'))) == 'mae-l'
     assert method_of(dict(prompt=dict(type='DeepPrompt'), temperature=dict(init=1.))) == 'DeepPrompt and temperatures'
     assert method_of(dict(prompt=None, frozen=False, temperature=True)) == 'full with prompts or temperatures'
+    assert method_of(dict(prompt=dict(type='ShallowPrompt'), lora={}, biases=True, adapter={})) == (
+        'ShallowPrompt and LoRA and biases and bottlenecks')
     settings = dict(test_dataloader=dict(dataset=dict(type='mmseg.ADE20KDataset', data_root='x')))
     assert task_of(settings) == 'ade20k'
     settings['test_dataloader']['dataset']['type'] = 'BaseSegDataset'
@@ -56,6 +59,18 @@ def test_what_has_no_name_among_experiments_is_described():
 
 def test_an_empty_dict_of_temperature_means_temperatures():
     assert method_of(dict(prompt=dict(type='GatedPrompt'), temperature={})) == 'gpt'
+
+
+def test_options_of_updates_may_be_left_to_their_defaults():
+    assert method_of(dict(lora={})) == 'lora' and method_of(dict(adapter={})) == 'adaptformer'
+    assert method_of(dict(prompt=dict(type='mmengine.GatedPrompt'), temperature=True, lora=dict(rank=64))) == 'lora-gpt'
+
+
+@pytest.mark.parametrize('frozen', [{}, dict(frozen=True), dict(frozen=False)])
+@pytest.mark.parametrize('kind, method', [('LoRAViT', 'lora'), ('mmengine.BiasTunedViT', 'bias'),
+                                          (BiasTunedViT, 'bias')])
+def test_older_names_of_the_backbone_show_their_method(kind, method, frozen):
+    assert method_of(dict(type=kind, prompt=None, **frozen)) == method
 
 
 def test_bars_of_other_iterations_or_data_are_said_to_be(tmp_path):

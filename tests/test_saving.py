@@ -177,6 +177,24 @@ def test_pruning_and_the_best_checkpoint(tmp_path):
     assert Path((tmp_path / 'run/last_checkpoint').read_text()).name == 'iter_6.pth'
 
 
+def test_the_best_is_kept_without_being_asked_for_and_through_a_resumption(tmp_path):
+    options = dict(train_cfg__val_interval=2, default_hooks__checkpoint__interval=2)
+    first = run(tiny_config(tmp_path, train_cfg__max_iters=4, **options))
+    again = run(tiny_config(tmp_path, resume=True, load_from=str(tmp_path / 'run/iter_4.pth'), **options))
+    scores = again.message_hub.get_scalar('val/mIoU').data[0]
+    assert len(scores) == 3 and again.message_hub.get_info('best_score') == max(scores)
+    best, = (tmp_path / 'run').glob('best_*.pth')
+    assert best.name == f'best_mIoU_iter_{2 + 2 * int(np.argmax(scores))}.pth'
+    assert first.message_hub.get_info('best_score') == max(scores[:2])
+
+
+@pytest.mark.parametrize('options', [
+    dict(train_cfg__val_interval=6), dict(train_cfg__val_interval=2, default_hooks__checkpoint__save_best=None)])
+def test_no_best_is_kept_of_a_single_validation_or_where_none_is_wanted(options, tmp_path):
+    run(tiny_config(tmp_path, **options))
+    assert not list((tmp_path / 'run').glob('best_*.pth'))
+
+
 def test_the_new_best_is_written_before_the_old_is_removed(tmp_path, monkeypatch):
     """Two validations, the second better; at its write the first's file must be there still."""
     cfg = tiny_config(tmp_path)

@@ -3,7 +3,9 @@
 import copy
 import importlib.util
 import json
+import os
 import shutil
+import subprocess
 import sys
 import weakref
 from collections.abc import Callable
@@ -406,6 +408,113 @@ def test_two_images_of_one_name_are_both_written(tool, trained, folder, tmp_path
             assert each['probabilities'][each['class']] == each['score'] == max(each['probabilities'].values())
 
 
+def test_folders_lists_and_patterns_are_predicted_under_their_paths(tool, trained, folder, tmp_path):
+    first, second, third = (Image.open(image) for image in images(folder)[:3])
+    for place in ('photos/a', 'photos/b/deep', 'photos/.hidden'):
+        (tmp_path / place).mkdir(parents=True)
+    first.save(tmp_path / 'photos/a/x.JPG', 'JPEG')
+    second.save(tmp_path / 'photos/b/deep/x.jpg')
+    third.save(tmp_path / 'photos/b/deep/x.png')
+    first.save(tmp_path / 'photos/.hidden/no.jpg')
+    (tmp_path / 'photos/notes.md').write_text('no image')
+    out = tmp_path / 'photos/out'  # whose pictures are no images to predict
+    for _ in range(2):
+        code, _, _ = tool(*task_options(trained, folder, 'ade'), '--images', tmp_path / 'photos', '--out', out,
+                          '--confidence', '--batch', 2)
+        assert code is None
+        written = sorted(str(path.relative_to(out / 'ade/labels')) for path in (out / 'ade/labels').rglob('*.png'))
+        assert written == ['a/x.png', 'b/deep/x.jpg.png', 'b/deep/x.png.png']
+    certain = np.asarray(Image.open(out / 'ade/confidence/a/x.png'))
+    assert certain.dtype == np.uint8 and certain.shape == (96, 96) and certain.min() >= 255 // 150
+    assert np.asarray(Image.open(out / 'ade/legend.png')).shape[0] > 20 * 150
+    (tmp_path / 'some.txt').write_text('photos/a/x.JPG\nphotos/b/deep\n')
+    for asked, number in ((tmp_path / 'some.txt', 3), (tmp_path / 'photos/b/**/*.jpg', 1)):
+        tool(*task_options(trained, folder, 'ade'), '--images', f'ade:{asked}', '--json', tmp_path / 'all.json')
+        assert len(json.loads((tmp_path / 'all.json').read_text())) == number
+    code, _, _ = tool(*task_options(trained, folder, 'ade'), '--images', tmp_path / 'photos/.hidden', tmp_path)
+    assert code is None
+    (tmp_path / 'empty').mkdir()
+    code, _, _ = tool(*task_options(trained, folder, 'ade'), '--images', tmp_path / 'empty')
+    assert code == f'there are no images in {tmp_path / "empty"}'
+
+
+def test_an_image_of_another_kind_than_in_training_is_refused(tool, trained, folder, tmp_path):
+    dark = cv2.imread(images(folder)[0], cv2.IMREAD_GRAYSCALE).astype(np.uint16) * 12
+    cv2.imwrite(str(tmp_path / 'dark.png'), dark)
+    code, _, _ = tool(*task_options(trained, folder, 'ade'), '--images', tmp_path / 'dark.png')
+    assert '12 of 256 grays' in code and 'LoadBands' in code
+    cfg = copy.deepcopy(trained['ade'][0])
+    cfg.test_dataloader.dataset.pipeline[0] = dict(type='LoadBands', scale=(0, 3060), expected=('uint16', 1))
+    cfg.dump(tmp_path / 'ade16.py')
+    code, printed, _ = tool('--task', 'ade', tmp_path / 'ade16.py', trained['ade'][1], '--images',
+                            tmp_path / 'dark.png', images(folder)[1], '--out', tmp_path / 'out')
+    assert code.startswith('1 of 2') and '3 bands of uint8, and images were 1 of uint16 in training' in code
+    assert f'ade  {tmp_path / "dark.png"}  ' in printed
+    overlay = np.asarray(Image.open(next((tmp_path / 'out/ade/overlays').rglob('dark.png'))))
+    assert overlay.max() > 150  # drawn as the pipeline reads it
+
+
+def test_several_views_are_averaged_as_in_a_test(tool, trained, folder, tmp_path):
+    image, cfg = images(folder)[0], copy.deepcopy(trained['ade'][0])
+    cfg.model.test_cfg.keep_logits = False
+    cfg.tta_model, cfg.default_scope = dict(type='LeanSegTTAModel'), 'mmseg'
+    cfg.tta_pipeline = [dict(type='LoadImageFromFile'), dict(type='TestTimeAug', transforms=[
+        [dict(type='Resize', scale=(side, side), keep_ratio=True) for side in (64, 96)],
+        [dict(type='RandomFlip', prob=p, direction='horizontal') for p in (0., 1.)],
+        [dict(type='LoadAnnotations')], [dict(type='PackSegInputs')]])]
+    cfg.dump(tmp_path / 'tta.py')
+    code, _, _ = tool('--task', 'ade', tmp_path / 'tta.py', trained['ade'][1], '--images', image, '--tta',
+                      '--confidence', '--out', tmp_path / 'out')
+    assert code is None
+    from mmseg_gpt.apis import load_task
+    from mmseg_gpt.segmentation.segmentor import probabilities
+    task, mean = load_task('ade', cfg, trained['ade'][1], tta=True), 0
+    prepared = task.prepare(image)
+    with torch.no_grad():
+        for view, sample in zip(prepared['inputs'], prepared['data_samples'], strict=True):
+            data = task.model.data_preprocessor(dict(inputs=[view], data_samples=[sample]), False)
+            rows = [band.clone() for band in task.model.original_rows(data['inputs'][0], sample.metainfo)]
+            mean += probabilities(torch.cat(rows)) / 4
+    assert np.array_equal(np.asarray(Image.open(next((tmp_path / 'out/ade/labels').glob('*.png')))), mean.argmax(2))
+    certain = np.asarray(Image.open(next((tmp_path / 'out/ade/confidence').glob('*.png')))).astype(int)
+    assert np.abs(certain - (255 * mean.amax(2)).round().numpy()).max() <= 1
+    changed(cfg, tta_pipeline=None).dump(tmp_path / 'none.py')
+    code, _, _ = tool('--task', 'ade', tmp_path / 'none.py', trained['ade'][1], '--images', image, '--tta')
+    assert 'has no tta_pipeline' in code
+
+
+@pytest.mark.slow
+@pytest.mark.alone
+def test_an_image_of_13400_pixels_a_side_is_predicted_in_little_memory(trained, folder, tmp_path):
+    side, crop = 13400, 512
+    cfg = copy.deepcopy(trained['ade'][0])
+    cfg.model.test_cfg = dict(mode='slide', crop_size=(crop, crop), stride=(480, 480))
+    cfg.test_dataloader.dataset.pipeline = [dict(type='LoadImageFromFile'), dict(type='PackSegInputs')]
+    cfg.dump(tmp_path / 'large.py')
+    pixels = np.random.default_rng(0).integers(0, 256, (side // 100, side // 100, 3), dtype=np.uint8)
+    pixels = cv2.resize(pixels, (side, side), interpolation=cv2.INTER_NEAREST)
+    cv2.imwrite(str(tmp_path / 'large.png'), pixels, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    cv2.imwrite(str(tmp_path / 'corner.png'), pixels[:crop, :crop])
+    size = pixels.nbytes
+    del pixels
+    labels = {}
+    for name in ('corner', 'large'):
+        process = subprocess.Popen([
+            sys.executable, TOOLS / 'predict.py', '--task', 'ade', tmp_path / 'large.py', trained['ade'][1], '--images',
+            tmp_path / f'{name}.png', '--out', tmp_path / 'out', '--device', 'cpu', '--confidence'],
+            stdout=subprocess.PIPE, cwd=folder)
+        said = process.stdout.read().decode()
+        _, status, usage = os.wait4(process.pid, 0)
+        assert status == 0, said
+        labels[name] = usage.ru_maxrss * 1024, cv2.imread(str(tmp_path / f'out/ade/labels/{name}.png'), -1)
+    (small, corner), (peak, found) = labels['corner'], labels['large']
+    assert '% labelled, ' in said
+    # The image, labels and confidence, 1 GiB of logits and what a window needs: 3.0 GiB. All logits would be 100 GiB.
+    assert peak - small < 6.5 * size, f'{(peak - small) / 2**20:.0f} MiB'
+    assert found.shape == (side, side) and found.dtype == np.uint8
+    assert np.array_equal(found[:480, :480], corner[:480, :480])
+
+
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['--images', 'pets:IMAGE'], 'there is no task "pets"; the tasks are birds'),
     (['--images', 'nowhere.jpg'], 'there is no image nowhere.jpg'),
@@ -414,6 +523,7 @@ def test_two_images_of_one_name_are_both_written(tool, trained, folder, tmp_path
     (['--task', 'a/b', 'a.py', 'CHECKPOINT', '--images', 'IMAGE'], '"a/b" cannot be the name of a task'),
     (['--task', 'b', 'a.py', 'nowhere.pth', '--images', 'IMAGE'], 'there is no checkpoint nowhere.pth'),
     (['--images', 'IMAGE', '--dataset-numbers'], '--dataset-numbers is about the label maps of --out'),
+    (['--images', 'IMAGE', '--confidence'], '--confidence is about segmentations in --out'),
     (['--images', 'IMAGE', '--probabilities'], '--probabilities needs --out DIR for segmentations, or --json'),
     (['--images', 'IMAGE', '--json', 'nowhere/all.json'], 'there is no such folder'),
 ])
@@ -429,8 +539,11 @@ def test_the_tool_says_what_is_wrong_with_its_arguments(tool, trained, folder, a
 def test_the_tool_says_what_is_wrong_with_files_without_a_traceback(tool, trained, folder, tmp_path):
     image, birds = images(folder)[0], task_options(trained, folder, 'birds')
     (tmp_path / 'half.jpg').write_bytes(Path(image).read_bytes()[:500])
-    code, _, _ = tool(*birds, '--images', image, tmp_path / 'half.jpg')
-    assert code.startswith('Nothing was started, because this is wrong') and 'half.jpg' in code
+    code, printed, _ = tool(*birds, '--images', tmp_path / 'half.jpg', image, '--json', tmp_path / 'all.json')
+    assert code.startswith('1 of 2 images could not be predicted:') and 'half.jpg' in code and 'truncated' in code
+    assert f'birds  {image}  class-' in printed  # the others are
+    broken, good = json.loads((tmp_path / 'all.json').read_text())
+    assert 'half.jpg' in broken['error'] and 'label' not in broken and good['image'] == image
     swapped = ['--task', 'birds', folder / 'birds.py', trained['cars'][1]]
     code, _, _ = tool(*swapped, '--images', image)
     assert 'does not fit the model of this config' in code

@@ -1,8 +1,8 @@
 """Measures the cost of a training step and of an evaluated image for mmsegmentation's own model, the paper's, and ours.
 
 Before anything is measured, the paper's formulation and ours are compared in float64: loss, all gradients, statistics
-and predictions. Variants are mmseg-full, paper, ours and ours-cp (gradient checkpointing), each also with -bf16 or
--compiled or both.
+and predictions. Variants are mmseg-full, paper, ours, ours-cp (gradient checkpointing) and ours-half (the frozen
+ViT in bfloat16, as --amp keeps it), each also with -bf16 (autocast) or -compiled or both; ours-half only with -bf16.
 """
 
 import argparse

@@ -64,7 +64,8 @@ def survey_split(cfg: 'Config', split: str, dataset_config: dict, workers: int |
     if dataset is None:
         return Survey((), problems=problems)
     found = survey(dataset, workers or available_cpus(), lambda results, total: track(results, f'{split:5}', total))
-    found.problems += [problem for problem in wrong_classes(cfg, dataset) if problem not in found.problems]
+    found.problems += [problem for problem in wrong_classes(cfg, dataset, f'{split}_dataloader')
+                       if problem not in found.problems]
     return found
 
 

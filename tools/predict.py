@@ -7,6 +7,8 @@ on the same pretrained ViT. Every image goes through every task, or only through
 import argparse
 import json
 import sys
+import time
+from glob import glob
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,15 +18,17 @@ if TYPE_CHECKING:
     from mmseg_gpt.apis import AdapterPool
     from mmseg_gpt.apis.answers import LabelWriter
 
+SECONDS = 10  # between two words on how far a large image is
 EXAMPLE = """\
 example:
   %(prog)s --task ade setr_pup_gpt_mae_ade20k ade.pth --task cub cls_gpt_mae_cub cub.pth \\
-      --images photos/*.jpg ade:street.jpg --out predictions --json predictions.json
+      --images photos ade:street.jpg --out predictions --json predictions.json
 
   It prints a line for each answer: class and score, or the largest classes and their share of the pixels. --out writes
-  the label maps of a segmentation to predictions/ade/labels and pictures to predictions/ade/overlays, under the paths
-  of the images below the folder that all images have in common. Classes are numbered from 0, as in the model, or with
-  --dataset-numbers as in the label files of the dataset.
+  the label maps of a segmentation to predictions/ade/labels, pictures to predictions/ade/overlays and the colours of
+  the classes to predictions/ade/legend.png. Labels and pictures lie under the paths of the images below the folder
+  that all images have in common. Classes are numbered from 0, as in the model, or with --dataset-numbers as in the
+  label files of the dataset. An image that cannot be predicted is passed over and named at the end.
 
 Exit code: 0; 1 if a checkpoint or an image cannot be used; 2 for a wrong command line."""
 
@@ -35,14 +39,19 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--task', nargs=3, action='append', required=True, dest='tasks', metavar=(
         'NAME', 'CONFIG', 'CHECKPOINT'), help='a task: a name of your choice, its config (a file or a name, '
         f'which {configs_command()} lists) and its checkpoint; give --task again for each further one')
-    parser.add_argument('--images', nargs='+', required=True, metavar='[NAME:]IMAGE',
-                        help='image files; with NAME: for that task only')
+    parser.add_argument('--images', nargs='+', required=True, metavar='[NAME:]IMAGE', help='image files, folders with '
+                        'all that is below them, patterns such as "photos/**/*.jpg", and .txt files with one of these '
+                        'on each line; with NAME: for that task only')
+    parser.add_argument('--tta', action='store_true', help="answer by the mean of several views of an image, by the "
+                        "config's tta_pipeline")
     parser.add_argument('--out', type=Path, metavar='DIR', help='write label maps and pictures of segmentations there')
     parser.add_argument('--dataset-numbers', action='store_true', help='number the classes in label maps as the label '
                         'files of the task\'s test_dataloader do (with reduce_zero_label: from 1)')
     parser.add_argument('--probabilities', action='store_true', help='write the probabilities of all classes: of '
                         'segmentations in --out, as probabilities/*.npy (float16; classes, height, width) and the '
                         'highest as confidence/*.png (255 is 1); of classifications in --json')
+    parser.add_argument('--confidence', action='store_true', help='write the probability of the predicted class of '
+                        'each pixel in --out, as confidence/*.png (255 is 1)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all answers there')
     parser.add_argument('--vit', metavar='FILE', help='the pretrained ViT of all tasks (default: the one that each '
                         'config names)')
@@ -54,7 +63,7 @@ def parse_args() -> argparse.Namespace:
                         '%(default)s)')
     args = parser.parse_args()
     check_tasks(args, parser)
-    args.requests = [request for text in args.images for request in read_request(text, args.tasks, parser)]
+    args.asked = [read_request(text, args.tasks, parser) for text in args.images]
     check_outputs(args, parser)
     return args
 
@@ -75,17 +84,40 @@ def check_tasks(args: argparse.Namespace, parser: argparse.ArgumentParser) -> No
         parser.error(f'--batch must be at least 1, got {args.batch}')
 
 
-def read_request(text: str, tasks: list[list[str]], parser: argparse.ArgumentParser) -> list[tuple[str, str]]:
-    """Reads a ``[NAME:]IMAGE``; returns pairs of a task and the image file."""
+def read_request(text: str, tasks: list[list[str]], parser: argparse.ArgumentParser) -> tuple[list[str], str]:
+    """Reads a ``[NAME:]IMAGE``; returns the tasks, and the file, folder, pattern or list."""
     names = [name for name, _, _ in tasks]
-    if Path(text).is_file():
-        return [(name, text) for name in names]
+    if is_there(text):
+        return names, text
     name, colon, path = text.partition(':')
     if colon and name not in names:
         parser.error(f'{text}: there is no task "{name}"; the tasks are {", ".join(names)}')
-    if not colon or not Path(path).is_file():
+    if not colon or not is_there(path):
         parser.error(f'there is no image {path or text}')
-    return [(name, path)]
+    return [name], path
+
+
+def is_there(text: str) -> bool:
+    """Says whether a text names files."""
+    return bool(text) and (Path(text).exists() or bool(glob(text, recursive=True)))
+
+
+def list_requests(args: argparse.Namespace) -> None:
+    """Lists pairs of a task and an image as ``args.requests``, and names what is written as ``args.names``.
+
+    Raises:
+        SystemExit: a folder, pattern or list names no image.
+    """
+    from mmseg_gpt.datasets.left_out import READ, UNREAD
+    from mmseg_gpt.files import listed_files, names_below
+    try:
+        files = [(tasks, listed_files([text], READ | UNREAD, args.out)) for tasks, text in args.asked]
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    args.requests = [*dict.fromkeys((name, file) for tasks, found in files for file in found for name in tasks)]
+    folders = [text if Path(text).is_dir() else str(Path(file).parent) for (_, text), (_, found) in zip(
+        args.asked, files) for file in found]
+    args.names = names_below([image for _, image in args.requests], dict.fromkeys(folders))
 
 
 def check_outputs(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -94,6 +126,8 @@ def check_outputs(args: argparse.Namespace, parser: argparse.ArgumentParser) -> 
         parser.error(f'--json {args.json}: there is no such folder')
     if args.dataset_numbers and not args.out:
         parser.error('--dataset-numbers is about the label maps of --out DIR')
+    if args.confidence and not args.out:
+        parser.error('--confidence is about segmentations in --out DIR')
     if args.probabilities and not (args.out or args.json):
         parser.error('--probabilities needs --out DIR for segmentations, or --json FILE for classifications')
 
@@ -116,7 +150,7 @@ def build_pool(args: argparse.Namespace) -> 'AdapterPool':
             if args.vit:
                 key = (cfg.model.backbone.get('init_cfg') or {}).get('key')
                 cfg.model.backbone.init_cfg = dict(type='PretrainedViT', checkpoint=args.vit, key=key)
-            pool.add(name, cfg, checkpoint)
+            pool.add(name, cfg, checkpoint, args.tta)
     except ValueError as error:
         raise SystemExit(str(error)) from error
     separate = sum(storage_bytes([task.model]) for task in pool.tasks.values())
@@ -139,47 +173,113 @@ def make_writers(pool: 'AdapterPool', args: argparse.Namespace) -> dict[str, 'La
         raise SystemExit(f'--dataset-numbers: {error}') from error
 
 
-def predict(pool: 'AdapterPool', args: argparse.Namespace, answers: list[dict]) -> None:
-    """Answers all requests, prints and writes each answer, and adds it to ``answers``."""
+def batches(args: argparse.Namespace) -> list[list[tuple[str, str]]]:
+    """Divides the requests into those that are answered together; large images are alone."""
+    from mmseg_gpt.datasets.headers import read_header
+    from mmseg_gpt.segmentation.segmentor import LARGE_IMAGE
+    large = {}
+    for image in args.names:
+        try:
+            width, height = read_header(image).size
+        except Exception:  # which is said when it is its turn
+            width = height = 0
+        large[image] = width * height > LARGE_IMAGE
+    found: list[list[tuple[str, str]]] = []
+    for request in args.requests:
+        if not found or len(found[-1]) == args.batch or large[request[1]] or large[found[-1][-1][1]]:
+            found.append([])
+        found[-1].append(request)
+    return found
+
+
+def predict(pool: 'AdapterPool', args: argparse.Namespace, answers: list[dict]) -> list[str]:
+    """Answers all requests, prints and writes each answer, and adds it to ``answers``.
+
+    Returns:
+        list: A sentence for each image that cannot be predicted.
+    """
     from rich.progress import track
 
+    from mmseg_gpt.datasets import SampleError
+    from mmseg_gpt.datasets.pairs import error_line
+    writers, failed, together = make_writers(pool, args), [], batches(args)
+    for requests in track(together, 'predicting', disable=len(together) < 2):
+        turns = [requests]
+        while turns:
+            turn = turns.pop(0)
+            try:
+                answers += answer(pool, args, turn, writers)
+            except Exception as error:  # of decoders, of transforms, of the model
+                if len(turn) > 1:
+                    turns = [[request] for request in turn]  # each gets a turn of its own
+                    continue
+                (name, image), = turn
+                why = str(error) if isinstance(error, SampleError) else f'{image}: {error_line(error)}'
+                failed.append(why)
+                answers.append(dict(task=name, image=image, error=why))
+    return failed
+
+
+def answer(pool: 'AdapterPool', args: argparse.Namespace, requests: list[tuple[str, str]],
+           writers: dict[str, 'LabelWriter']) -> list[dict]:
+    """Answers requests together; prints and writes the answers, and returns them as plain numbers."""
     from mmseg_gpt.apis.answers import as_line, as_numbers
-    from mmseg_gpt.files import names_below
-    writers, names = make_writers(pool, args), names_below(image for _, image in args.requests)
-    starts = range(0, len(args.requests), args.batch)
-    for start in track(starts, 'predicting', disable=len(starts) < 2):
-        requests = args.requests[start:start + args.batch]
-        files = [writers[name].probability_file(names[image]) if args.probabilities and name in writers else None
-                 for name, image in requests]
-        for (name, image), sample in zip(requests, pool.predict(requests, files)):
-            found = as_numbers(pool.tasks[name], sample, args.probabilities)
-            print(f'{name}  {image}  {as_line(found)}', flush=True)
-            if name in writers:
-                found |= writers[name].write(image, sample, names[image])
-            answers.append(dict(task=name, image=image, **found))
+    files = [writers[name].probability_file(args.names[image]) if args.probabilities and name in writers else None
+             for name, image in requests]
+    for name, image in requests:
+        pool.tasks[name].model.report_share = ShareProgress(image) if len(requests) == 1 else None
+    samples = pool.predict(requests, files, args.confidence, small=True)
+    answers = []
+    for (name, image), sample in zip(requests, samples):
+        found = as_numbers(pool.tasks[name], sample, args.probabilities)
+        if name in writers:
+            found |= writers[name].write(image, sample, args.names[image])
+        answers.append(dict(task=name, image=image, **found))
+        print(f'{name}  {image}  {as_line(found)}', flush=True)
+    return answers
+
+
+class ShareProgress:
+    """Says now and then how far an image is.
+
+    Args:
+        image: The image.
+    """
+
+    def __init__(self, image: str) -> None:
+        self.image, self.start = image, time.monotonic()
+        self.said = self.start
+
+    def __call__(self, share: float) -> None:
+        now = time.monotonic()
+        if now - self.said > SECONDS and share < 1:
+            from mmseg_gpt.wording import duration
+            left = duration((now - self.start) * (1 - share) / share)
+            print(f'{self.image}: {share:.0%} labelled, {left} left', flush=True)
+            self.said = now
 
 
 def main() -> None:
     args = parse_args()
     from mmengine.logging import MMLogger  # after the arguments, as importing takes seconds
 
-    from mmseg_gpt.checks.before import refuse
-    from mmseg_gpt.datasets import check_headers
     from mmseg_gpt.engine import errors_in_words
     from mmseg_gpt.files import replacing
     MMLogger.get_instance('predict', log_level='WARNING')
-    refuse([], [problem for image in dict.fromkeys(image for _, image in args.requests)
-                for problem in check_headers(image)])
+    list_requests(args)
     answers: list[dict] = []
     with errors_in_words():
         pool = build_pool(args)
         try:
-            predict(pool, args, answers)
+            failed = predict(pool, args, answers)
         finally:
             if args.json:  # also after an interrupt, for the answers so far
                 with replacing(args.json) as unfinished:
                     unfinished.write_text(json.dumps(answers, indent=2) + '\n')
                 print(f'written: {args.json}')
+        if failed:
+            raise SystemExit('\n  * '.join([f'{len(failed):,} of {len(args.requests):,} images could not be predicted:',
+                                           *failed]))
 
 
 if __name__ == '__main__':

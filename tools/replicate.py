@@ -1,9 +1,9 @@
 """The paper in miniature: draws data, pretrains small ViTs on it, adapts them by every method, and says what holds.
 
 Scenes to segment, a fine-grained and a spatial task to classify; MAE, MoCo v3 and a supervised twin; Gated Prompt
-Tuning, its ablations, VPT, LoRA, bias-only tuning, the head alone and full fine-tuning, all with equal budgets,
-learning rates chosen on validation images, and several seeds. Results go to results.md, .csv, .json and figures in the
-folder.
+Tuning, its ablations, VPT, LoRA with and without prompts, AdaptFormer, bias-only tuning, the head alone and full
+fine-tuning, all with equal budgets, learning rates chosen on validation images, and several seeds. Results go to
+results.md, .csv, .json and figures in the folder.
 
 A finished run is not run again, so the same command continues after an interruption.
 """

@@ -15,14 +15,12 @@ from pathlib import Path
 
 from arguments import add_config_arguments, add_suite_arguments, how_to_work, positive
 
-RATES = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)  # section A.2 of the paper
-
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_config_arguments(parser)
-    parser.add_argument('--lr', nargs='+', type=positive(float), default=RATES, metavar='RATE',
-                        help=f'learning rates (default: the paper\'s, {" ".join(map(str, RATES))})')
+    parser.add_argument('--lr', nargs='+', type=positive(float), metavar='RATE', help='learning rates '
+                        '(default: by the optimizer; those of the paper for SGD, 0.0001 to 0.01 for AdamW)')
     parser.add_argument('--gate-init', nargs='+', type=finite, default=(), metavar='PRIOR', help='gate priors, as '
                         'distances from 0 like in Table 5 (default: the config\'s)')
     parser.add_argument('--prompts', nargs='+', type=positive(int), default=(), metavar='N', help='numbers of prompts; '

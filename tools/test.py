@@ -1,9 +1,6 @@
 """Evaluates a checkpoint: mIoU single-scale or multi-scale with flip (--tta), or accuracy of classification."""
 
 import argparse
-import json
-from itertools import count
-from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,8 +63,8 @@ def add_outputs(runner: 'Runner', args: argparse.Namespace) -> 'ConfusionMetric 
     Raises:
         SystemExit: the files cannot be written as asked.
     """
-    from mmseg_gpt.engine.confusion import ConfusionMetric
     from mmseg_gpt.engine.hooks import LabelMapsHook, PicturesHook
+    from mmseg_gpt.engine.outcome import add_confusion
     loop = runner.test_loop
     try:
         if args.out:
@@ -82,74 +79,13 @@ def add_outputs(runner: 'Runner', args: argparse.Namespace) -> 'ConfusionMetric 
         getattr(metric, 'format_only', False) and getattr(metric, 'output_dir', '') is None)]
     if all(getattr(metric, 'format_only', False) for metric in evaluator.metrics):
         return None
-    confusion = ConfusionMetric(next((metric.ignore_index for metric in evaluator.metrics
-                                      if hasattr(metric, 'ignore_index')), 255))
-    confusion.dataset_meta = evaluator.dataset_meta
-    evaluator.metrics.append(confusion)
-    return confusion
-
-
-def keep_earlier(folder: Path, names: list[str], written: dict) -> None:
-    """Renames the files of an earlier test of another checkpoint or on other data, which would be overwritten.
-
-    Args:
-        folder: The work directory.
-        names: The files, that of the metrics first.
-        written: The new metrics.
-    """
-    try:
-        earlier = json.loads((folder / names[0]).read_text())
-    except (OSError, ValueError):
-        return
-    new = json.loads(json.dumps({key: written[key] for key in ('checkpoint', 'tested')}))
-    if all(earlier.get(key) == value for key, value in new.items()):
-        return
-    number = next(i for i in count(1) if not any(numbered(folder / name, i).exists() for name in names))
-    for name in names:
-        if (folder / name).is_file():
-            (folder / name).rename(numbered(folder / name, number))
-    print(f'{folder / names[0]} was of another test, of {earlier.get("checkpoint")}; it is kept as '
-          f'{numbered(folder / names[0], number)}')
-
-
-def numbered(path: Path, number: int) -> Path:
-    """Returns the name under which a file is kept: ``metrics.json`` as ``metrics.1.json``."""
-    return path.with_name(f'{path.stem}.{number}{path.suffix}')
-
-
-def write_metrics(runner: 'Runner', metrics: dict, args: argparse.Namespace,
-                  confusion: 'ConfusionMetric | None') -> None:
-    """Writes and reports what was tested, the scores, numbers of parameters, each class's IoU, and confusions."""
-    from mmengine.fileio import dump
-
-    from mmseg_gpt.analysis.confusion import most_confused, write_confusion
-    from mmseg_gpt.events import report
-    from mmseg_gpt.settings import protocol_of
-    per_class = {name: iou for metric in runner.test_loop.evaluator.metrics
-                 for name, iou in getattr(metric, 'per_class', {}).items()}
-    parameters = list(runner.model.parameters())
-    counted = dict(trained=sum(p.numel() for p in parameters if p.requires_grad),
-                   total=sum(p.numel() for p in parameters))
-    folder, tta = Path(runner.work_dir), '_tta' if args.tta else ''
-    rounded = {name: round(float(v), 4) if isinstance(v, Real) else v.tolist() if hasattr(v, 'tolist') else v
-               for name, v in metrics.items()}
-    written = {'checkpoint': args.checkpoint, **rounded, 'parameters': counted, 'tested': protocol_of(runner.cfg),
-               'per_class': per_class}
-    names = [f'metrics{tta}.json', *(f'confusion{tta}{end}' for end in ('.csv', '_shares.csv', '.png'))]
-    keep_earlier(folder, names, written)
-    dump(written, folder / names[0], indent=2)
-    report('metrics', **written)
-    files = [folder / names[0]]
-    if confusion and confusion.matrix is not None:
-        files += write_confusion(confusion.matrix, confusion.classes, folder / names[1])
-        if said := most_confused(confusion.matrix, confusion.classes):
-            print(f'most confused: {"; ".join(said)}')
-    print(f'written: {", ".join(map(str, files))}')
+    return add_confusion(runner)
 
 
 def main() -> None:
     args = parse_args()
     from mmseg_gpt import engine  # after the arguments, as importing takes seconds
+    from mmseg_gpt.engine.outcome import write_metrics
     with engine.errors_in_words():
         cfg = engine.read_config(args.config, args.cfg_options, args.work_dir, args.launcher, args.search_split,
                                  args.authors_protocol)
@@ -160,7 +96,7 @@ def main() -> None:
         confusion = add_outputs(runner, args)
         metrics = runner.test()
         if runner.rank == 0:
-            write_metrics(runner, metrics, args, confusion)
+            write_metrics(runner, metrics, args.checkpoint, confusion, args.tta)
 
 
 if __name__ == '__main__':

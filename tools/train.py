@@ -2,7 +2,7 @@
 
 import argparse
 
-from arguments import TRACKERS, add_config_arguments, add_protocol_arguments, add_run_arguments
+from arguments import TRACKERS, add_config_arguments, add_protocol_arguments, add_run_arguments, setting
 
 
 def parse_args() -> argparse.Namespace:
@@ -20,6 +20,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--track', nargs='+', action='extend', choices=TRACKERS, help='show gates, losses and '
                         'pictures in these too, in which the run is named after its work directory; MLflow writes '
                         'mlflow.db beside that, unless MLFLOW_TRACKING_URI names a server')
+    parser.add_argument('--sweep-heads', nargs='+', action='extend', type=setting, metavar='KEY=V1,V2', help='train a '
+                        'head for each combination of values, all on the features of one frozen ViT: '
+                        'lr=1e-4,1e-3,1e-2 weight_decay=0,1e-4, or any setting of the heads')
     add_protocol_arguments(parser)
     add_run_arguments(parser)
     return parser.parse_args()
@@ -36,9 +39,10 @@ def main() -> None:
             engine.set_scaling(cfg)
         engine.set_resume(cfg, args.resume, args.overwrite)
         engine.set_tracking(cfg, args.track)
+        trained = engine.swept(cfg, args.sweep_heads, args.config) if args.sweep_heads else cfg
         loaders = ('train_dataloader', 'val_dataloader')
         engine.check_files(cfg, loaders, pretrained=not cfg.get('resume'), device=args.device)
-        runner = engine.Runner.from_cfg(cfg)
+        runner = engine.Runner.from_cfg(trained)
         engine.check_run(runner)
         runner.train()
 

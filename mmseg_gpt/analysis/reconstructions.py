@@ -14,6 +14,8 @@ import torch
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
+from ..datasets.headers import read_header
+from ..datasets.judging import pixel_problems
 from ..files import replacing
 from .deep_image_prior import CHANNELS, NOISE, SKIP, reconstruct
 from .encoder import Encoder
@@ -59,6 +61,8 @@ def read_picture(path: Path, size: int) -> np.ndarray:
         ValueError: the file cannot be read.
     """
     try:
+        if wrong := pixel_problems(path, read_header(path)):
+            raise ValueError(wrong[0])
         with Image.open(path) as picture:
             upright = ImageOps.exif_transpose(picture).convert('RGB')
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -1,18 +1,21 @@
 """Answers as numbers, as lines and as pictures."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
-from mmengine.structures import BaseDataElement
-from PIL import Image
+from mmengine.structures import BaseDataElement, PixelData
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ..datasets.predicted import write_label_map
+from ..datasets.predicted import as_picture, write_label_map
 from .task import ServedTask
 
 SHOWN = 3  # classes in the line of an image
+LARGEST_PICTURE = 4096  # side in pixels
 
 
 def as_numbers(task: ServedTask, sample: BaseDataElement, probabilities: bool = False) -> dict:
@@ -28,9 +31,9 @@ def as_numbers(task: ServedTask, sample: BaseDataElement, probabilities: bool = 
         asked for. ``shares`` for a segmentation: the share of the pixels by class name, the largest first.
     """
     if 'pred_sem_seg' in sample:
-        labels, counts = sample.pred_sem_seg.data.unique(return_counts=True)
+        counts = count_labels(label_map(sample))
         shares = (counts / counts.sum()).tolist()
-        ordered = sorted(zip(shares, labels.tolist()), key=lambda pair: -pair[0])
+        ordered = sorted(((shares[i], i) for i in np.flatnonzero(counts).tolist()), key=lambda pair: -pair[0])
         return dict(shares={task.class_name(label): round(share, 6) for share, label in ordered})
     label = int(sample.pred_label)
     scores = [round(score, 6) for score in sample.pred_score.tolist()]
@@ -38,6 +41,20 @@ def as_numbers(task: ServedTask, sample: BaseDataElement, probabilities: bool = 
     if probabilities:
         found['probabilities'] = {task.class_name(i): score for i, score in enumerate(scores)}
     return found
+
+
+def label_map(sample: BaseDataElement) -> np.ndarray:
+    """Returns the class numbers (H, W) that are predicted for an image."""
+    labels = sample.pred_sem_seg.data[0].cpu().numpy()
+    return labels.astype(np.int64) if labels.dtype.kind == 'f' else labels  # of a single channel in mmsegmentation
+
+
+def count_labels(labels: np.ndarray) -> np.ndarray:
+    """Counts the pixels of each class in a label map (H, W), some rows at a time; (C,) up to the highest class."""
+    counts, rows = np.zeros(int(labels.max()) + 1, int), max(1, 2**22 // labels.shape[1])
+    for top in range(0, len(labels), rows):
+        counts += np.bincount(labels[top:top + rows].ravel(), minlength=len(counts))
+    return counts
 
 
 def as_line(found: dict) -> str:
@@ -54,8 +71,9 @@ class LabelWriter:
     Args:
         task: The task.
         folder: Label maps are written into its folder ``labels``, as PNG with class numbers from 0; pictures into
-            ``overlays``; probabilities, as .npy, float16 (C, H, W), into ``probabilities``, and the highest of each
-            pixel, as PNG from 0 to 255, into ``confidence``.
+            ``overlays``, of large images in a smaller size; the colours of the classes into ``legend.png``;
+            probabilities, as .npy, float16 (C, H, W), into ``probabilities``, and the highest of each pixel, as PNG
+            from 0 to 255, into ``confidence``.
         dataset_numbers: Whether label maps have the numbers of the dataset's own label files.
     """
 
@@ -93,18 +111,42 @@ class LabelWriter:
         if os.path.abspath(other := self.written.setdefault(name, str(image))) != os.path.abspath(image):
             raise ValueError(f'{image} would overwrite what was written for {other}, {name} in {self.folder}: give '
                              'each a name of its own')
-        labels = sample.pred_sem_seg.data[0].cpu().numpy()  # (H, W)
+        labels = label_map(sample)
         paths = dict(label_map=self._file('labels', name), overlay=self._file('overlays', name))
         classes = len(self.task.classes) if self.task.classes else None
-        write_label_map(labels.astype(np.int64), paths['label_map'], classes, self.values)
-        self.visualizer.dataset_meta = self.colours(int(labels.max()) + 1)
-        pixels = self.task.read(image)['img'][..., ::-1].astype(np.uint8)  # red first
-        self.visualizer.add_datasample(
-            'image', np.ascontiguousarray(pixels), sample, draw_gt=False, out_file=str(paths['overlay']))
+        write_label_map(labels, paths['label_map'], classes, self.values)
+        self.draw(as_picture(self.task.read(image)['img']), sample, paths['overlay'])
         if 'seg_probabilities' in sample:
-            paths.update(probabilities=self.probability_file(name), confidence=self._file('confidence', name))
-            Image.fromarray(confidence(sample.seg_probabilities.data)).save(paths['confidence'])
+            paths.update(probabilities=self.probability_file(name))
+        if 'seg_probabilities' in sample or 'seg_confidence' in sample:
+            paths.update(confidence=self._file('confidence', name))
+            certain = (sample.seg_confidence.data[0].numpy() if 'seg_confidence' in sample else
+                       confidence(sample.seg_probabilities.data))
+            Image.fromarray(certain).save(paths['confidence'])
         return {key: str(path) for key, path in paths.items()}
+
+    def draw(self, pixels: np.ndarray, sample: BaseDataElement, path: Path) -> None:
+        """Draws the labels of a sample over its image (H, W, 3), and the legend before the first picture.
+
+        A large image is first made smaller, to sides of 4,096 pixels at most.
+        """
+        from mmseg.structures import SegDataSample
+        labels = label_map(sample)
+        legend = self.folder / 'legend.png'
+        if len(self.written) == 1 or not legend.is_file():
+            number = len(self.task.classes or ()) or int(labels.max()) + 1
+            draw_legend(legend, **self.colours(number))
+        scale = LARGEST_PICTURE / max(labels.shape)
+        if scale < 1:
+            size = tuple(max(1, round(side * scale)) for side in labels.shape[::-1])
+            pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+            labels = cv2.resize(labels.astype(np.uint16 if labels.max() > 255 else np.uint8, copy=False), size,
+                                interpolation=cv2.INTER_NEAREST)
+            sample = SegDataSample(pred_sem_seg=PixelData(data=torch.from_numpy(labels.astype(np.int64))[None]))
+        elif sample.pred_sem_seg.data.dtype == torch.uint8:
+            sample = SegDataSample(pred_sem_seg=PixelData(data=sample.pred_sem_seg.data.long()))
+        self.visualizer.dataset_meta = self.colours(int(labels.max()) + 1)
+        self.visualizer.add_datasample('image', pixels, sample, draw_gt=False, out_file=str(path))
 
     def _file(self, part: str, name: str, suffix: str = '.png') -> Path:
         path = self.folder / part / f'{name}{suffix}'
@@ -115,6 +157,20 @@ class LabelWriter:
         """Returns names and colours of the first classes, with random colours if the checkpoint has none."""
         drawn = np.random.default_rng(0).integers(0, 256, (number, 3)).tolist()
         return dict(classes=[self.task.class_name(i) for i in range(number)], palette=self.task.palette or drawn)
+
+
+def draw_legend(path: Path, classes: Sequence[str], palette: Sequence[Sequence[int]]) -> None:
+    """Draws the colours of classes with their names, one below the other, into a PNG."""
+    line, font = 20, ImageFont.load_default(14)
+    width = 3 * line + max(int(font.getlength(str(name))) for name in classes)
+    picture = Image.new('RGB', (width, line * len(classes) + 10), 'white')
+    pen = ImageDraw.Draw(picture)
+    for i, (name, colour) in enumerate(zip(classes, palette)):
+        top = 5 + i * line
+        pen.rectangle((10, top + 3, 10 + line, top + line - 3), tuple(colour), 'black')
+        pen.text((20 + line, top + 1), str(name), 'black', font)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
 
 
 def confidence(probabilities: Tensor) -> np.ndarray:

@@ -11,9 +11,10 @@ from mmengine.device import get_device
 from mmengine.structures import BaseDataElement
 
 from ..checkpoints import CheckpointError
+from ..models.half import round_weights
 from ..wording import listed
 from .memory import storage_bytes
-from .sharing import find_shared, lower_precision, replace_weights
+from .sharing import find_shared, replace_weights
 from .task import Image, ServedTask, load_task
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -66,13 +67,14 @@ class AdapterPool:
         """Bytes of the weights and buffers of all tasks; shared memory counts once."""
         return storage_bytes(task.model for task in self._tasks.values())
 
-    def add(self, name: str, config: str | Path | Config, checkpoint: str | Path) -> None:
+    def add(self, name: str, config: str | Path | Config, checkpoint: str | Path, tta: bool = False) -> None:
         """Adds a task, which must have the same ViT as the other tasks in the pool.
 
         Args:
             name: Name of the task in requests.
             config: The config with which it was trained: a file, or a loaded ``Config``.
             checkpoint: A checkpoint of this project, whole or with adapters only.
+            tta: Whether to answer by the mean of several views of an image, by the config's ``tta_pipeline``.
 
         Raises:
             CheckpointError: the checkpoint cannot be used, or was trained on another ViT. The pool is then as it was.
@@ -80,9 +82,9 @@ class AdapterPool:
         """
         if name in self._tasks:
             raise ValueError(f'there is a task "{name}" in the pool already: remove it first, or choose another name')
-        task = load_task(name, config, checkpoint)
+        task = load_task(name, config, checkpoint, tta=tta)
         if self.dtype != torch.float32:
-            lower_precision(task.vit, self.dtype)
+            round_weights(task.vit, self.dtype)
         shared, different = find_shared(task.vit, [other.vit for other in self._tasks.values()])
         if different:
             origin = next(iter(self._tasks.values())).origin
@@ -107,7 +109,8 @@ class AdapterPool:
         del self._tasks[name]
 
     def predict(self, requests: Sequence[tuple[str, Image]],
-                probabilities: bool | Sequence[Path | None] = False) -> list[BaseDataElement]:
+                probabilities: bool | Sequence[Path | None] = False, confidence: bool = False,
+                small: bool = False) -> list[BaseDataElement]:
         """Answers requests to any tasks. Requests to one task with images of the same size run as one batch.
 
         Args:
@@ -115,6 +118,9 @@ class AdapterPool:
             probabilities: Whether segmentations also have ``seg_probabilities.data`` (C, H, W), float16 on the CPU. Or,
                 for each request, the .npy file to which they are written a few rows at a time, or None. Their folders
                 must be there.
+            confidence: Whether segmentations also have ``seg_confidence.data`` (1, H, W), uint8 on the CPU: 255 times
+                the probability of the predicted class of each pixel.
+            small: Whether labels are uint8 where the model can give them so, which takes an eighth of the memory.
 
         Returns:
             list: The answers of the tasks' models, in the order of the requests: mmsegmentation's SegDataSample with
@@ -128,11 +134,14 @@ class AdapterPool:
         prepared = [task.prepare(image) for task, (_, image) in zip(tasks, requests)]
         asked = [probabilities] * len(requests) if isinstance(probabilities, bool) else probabilities
         for each, wanted in zip(prepared, asked, strict=True):
-            if wanted:
-                each['data_samples'].set_metainfo(dict(probabilities=wanted if wanted is True else str(wanted)))
+            said = dict(probabilities=wanted if wanted is True else str(wanted)) if wanted else {}
+            said.update(dict(confidence=True) if confidence else {}, **(dict(small=True) if small else {}))
+            for sample in listed_views(each['data_samples']):
+                sample.set_metainfo(said)
         batches = defaultdict(list)
         for place, (name, _) in enumerate(requests):
-            batches[name, prepared[place]['inputs'].shape].append(place)
+            inputs = prepared[place]['inputs']
+            batches[name, (place, ) if isinstance(inputs, list) else inputs.shape].append(place)
         answers: dict[int, BaseDataElement] = {}
         with torch.no_grad(), torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             for (name, _), places in batches.items():
@@ -143,6 +152,11 @@ class AdapterPool:
         if name not in self._tasks:
             raise ValueError(f'there is no task "{name}" in the pool, which has {", ".join(self._tasks) or "none"}')
         return self._tasks[name]
+
+
+def listed_views(samples: BaseDataElement | list[BaseDataElement]) -> list[BaseDataElement]:
+    """Returns the samples of the views of an image, which has one view without test-time augmentation."""
+    return samples if isinstance(samples, list) else [samples]
 
 
 def refuse_to_load(*_) -> None:

@@ -46,13 +46,3 @@ def replace_weights(vit: GatedPromptViT, weights: dict[str, nn.Parameter]) -> No
     for name, weight in weights.items():
         module, _, leaf = name.rpartition('.')
         setattr(vit.get_submodule(module), leaf, weight)
-
-
-def lower_precision(vit: GatedPromptViT, dtype: torch.dtype) -> None:
-    """Converts the linear layers and the patch projection, nearly all of a ViT, to ``dtype``, as autocast would.
-
-    Norms, embeddings, prompts, gates and temperatures stay as they are, so the results are those of autocast.
-    """
-    for module in vit.modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)):
-            module.to(dtype)

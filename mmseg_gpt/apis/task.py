@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from mmcv.transforms import LoadAnnotations, LoadImageFromFile
 from mmengine.config import Config
@@ -18,7 +19,8 @@ from torch import Tensor
 from ..adapters import frozen_backbones, load_model_state
 from ..checkpoints import CheckpointError, fetch, read_file
 from ..checks.checkpoint import check_backbone
-from ..datasets import SampleError, label_rule
+from ..datasets import LoadBands, PixelError, SampleError, check_headers, label_rule
+from ..datasets.introspect import known_reader
 from ..datasets.pairs import error_line
 from ..engine.config import load_config
 from ..models import GatedPromptViT
@@ -40,6 +42,7 @@ class ServedTask:
         classes: Names of the classes, if the checkpoint has them.
         palette: Colours of the classes (red, green, blue), if the checkpoint has them.
         cfg: The config.
+        augmented: The model around ``model`` that answers by the mean of several views of an image, or None.
     """
     model: BaseModel
     vit: GatedPromptViT
@@ -49,23 +52,31 @@ class ServedTask:
     classes: Sequence[str] | None = None
     palette: Sequence[Sequence[int]] | None = None
     cfg: Config | None = None
+    augmented: BaseModel | None = None
 
     def read(self, image: Image) -> dict:
         """Reads an image into the dict that the transforms take, with its pixels (H, W, 3) in ``img``, BGR.
 
         Args:
             image: A file; or the pixels (H, W, 3), uint8, BGR, as OpenCV reads them. For a ViT of another
-                number of channels C, (H, W, C) in the order of training, uint8, uint16 or float32.
+                number of channels C, (H, W, C) in the order of training, uint8, uint16 or float32. Where the config
+                reads with LoadBands: all bands of a file, (H, W, bands), in the order and the type of the files.
 
         Raises:
-            SampleError: the file cannot be read.
+            SampleError: the file cannot be read, or is another kind of image than the config's reader is for.
             ValueError: the array has another shape or type.
         """
         if not isinstance(image, np.ndarray):
+            if Path(image).is_file() and (problems := check_headers(image, reader=known_reader(self.reader))):
+                raise SampleError(f'the image {image} cannot be read: {" ".join(problems)}')
             try:
                 return self.reader(dict(img_path=str(image)))
+            except PixelError as error:
+                raise SampleError(f'the image {image} cannot be read: {error}') from error
             except Exception as error:  # decoders raise many types
                 raise SampleError(f'the image {image} cannot be read: {error_line(error)}') from error
+        if isinstance(self.reader, LoadBands):
+            return self.reader.from_array(image)
         channels = self.vit.in_channels
         is_known = image.dtype == np.uint8 or (channels != 3 and image.dtype in (np.uint16, np.float32))
         if not is_known or image.ndim != 3 or image.shape[2] != channels or not image.size:
@@ -77,7 +88,7 @@ class ServedTask:
         return dict(img=pixels, img_path=None, img_shape=size, ori_shape=size)
 
     def prepare(self, image: Image) -> dict:
-        """Prepares an image; returns the model's ``inputs`` (3, h, w) and ``data_samples``.
+        """Prepares an image; returns the model's ``inputs`` (3, h, w) and ``data_samples``, or lists of its views.
 
         Args:
             image: As for ``read``.
@@ -119,10 +130,16 @@ class ServedTask:
         Args:
             prepared: Images from ``prepare``, all of the same size.
         """
-        answers = self.model.test_step({key: [each[key] for each in prepared] for key in ('inputs', 'data_samples')})
+        if self.augmented is not None:
+            data = {key: [list(views) for views in zip(*(each[key] for each in prepared))]
+                    for key in ('inputs', 'data_samples')}
+            answers = self.augmented.test_step(data)
+        else:
+            data = {key: [each[key] for each in prepared] for key in ('inputs', 'data_samples')}
+            answers = self.model.test_step(data)
         for sample in answers:
-            if (asked := sample.get('probabilities')) and 'seg_logits' in sample:  # they are of a stock segmentor
-                keep_probabilities(sample, asked)
+            if 'seg_logits' in sample and (sample.get('probabilities') or sample.get('confidence')):
+                keep_probabilities(sample)  # they are of a stock segmentor
         return answers
 
     def label_values(self) -> np.ndarray:
@@ -153,7 +170,8 @@ class ServedTask:
         return self.classes[label] if self.classes else str(label)
 
 
-def load_task(name: str, config: str | Path | Config, checkpoint: str | Path, frozen: bool = True) -> ServedTask:
+def load_task(name: str, config: str | Path | Config, checkpoint: str | Path, frozen: bool = True,
+              tta: bool = False) -> ServedTask:
     """Builds the model and the preprocessing of a config, in its own scope, and loads the checkpoint on the CPU.
 
     Args:
@@ -162,6 +180,7 @@ def load_task(name: str, config: str | Path | Config, checkpoint: str | Path, fr
         checkpoint: A checkpoint of this project. If it holds adapters only, the ViT is read from the file that the
             config names.
         frozen: Whether to refuse a fully fine-tuned model, whose ViT no other task can share.
+        tta: Whether to answer by the mean of several views of an image, by the config's ``tta_pipeline``.
 
     Returns:
         ServedTask: The task, with its model in eval mode.
@@ -174,7 +193,8 @@ def load_task(name: str, config: str | Path | Config, checkpoint: str | Path, fr
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmengine')):
         model = build_model(cfg).eval()
         vit = frozen_vit(model, name) if frozen else only_vit(model, name)
-        reader, transform = build_preprocessing(cfg, name)
+        reader, transform = build_preprocessing(cfg, name, tta)
+        augmented = MODELS.build(dict(cfg.tta_model, module=model)).eval() if tta else None
     content = read_file(fetch(str(checkpoint)))
     if not isinstance(content, dict):
         raise CheckpointError(f'{checkpoint} holds no weights')
@@ -184,21 +204,25 @@ def load_task(name: str, config: str | Path | Config, checkpoint: str | Path, fr
     dataset, frozen = meta.get('dataset_meta') or {}, meta.get('frozen')
     origin = f'{frozen["source"]} (SHA-256 {frozen["sha256"][:12]}...)' if frozen else f'the one inside {checkpoint}'
     return ServedTask(model, vit, origin, reader, transform, dataset.get('classes'), dataset.get('palette'),
-                      cfg)
+                      cfg, augmented)
 
 
-def keep_probabilities(sample: BaseDataElement, asked: bool | str) -> None:
-    """Adds ``seg_probabilities``, as :class:`LeanEncoderDecoder` gives them, to an answer with ``seg_logits``.
+def keep_probabilities(sample: BaseDataElement) -> None:
+    """Adds what :class:`LeanEncoderDecoder` gives to an answer with ``seg_logits``, as far as its metainfo asks for it.
 
     Args:
         sample: The answer. The logits of a single channel are probabilities already.
-        asked: True, or the .npy file to write.
     """
-    logits = sample.seg_logits.data
-    kept = (logits if len(logits) == 1 else logits.softmax(0)).half().cpu()
-    if asked is not True:
-        np.save(asked, kept.numpy())
-    sample.set_data(dict(seg_probabilities=PixelData(data=kept)))
+    logits, asked = sample.seg_logits.data, sample.get('probabilities')
+    kept = logits if len(logits) == 1 else logits.softmax(0)
+    if sample.get('confidence'):
+        highest = torch.maximum(kept, 1 - kept)[0] if len(kept) == 1 else kept.amax(0)
+        sample.set_data(dict(seg_confidence=PixelData(data=(255 * highest).round().byte().cpu()[None])))
+    if asked:
+        kept = kept.half().cpu()
+        if asked is not True:
+            np.save(asked, kept.numpy())
+        sample.set_data(dict(seg_probabilities=PixelData(data=kept)))
 
 
 def build_model(cfg: Config) -> BaseModel:
@@ -235,25 +259,46 @@ def only_vit(model: BaseModel, name: str) -> GatedPromptViT:
     return found[0]
 
 
-def build_preprocessing(cfg: Config, name: str) -> tuple[LoadImageFromFile, Compose]:
+def build_preprocessing(cfg: Config, name: str, tta: bool = False) -> tuple[LoadImageFromFile, Compose]:
     """Builds the transforms of a config's test pipeline: the one that reads an image file, and those that follow.
 
     Transforms that load annotations are left out.
 
+    Args:
+        cfg: The config.
+        name: Name of the task, for messages.
+        tta: Whether to take ``tta_pipeline``.
+
     Raises:
-        ValueError: there is no test pipeline, or it does not begin with reading the file.
+        ValueError: there is no such pipeline, or it does not begin with reading the file.
     """
     dataset = (cfg.get('test_dataloader') or {}).get('dataset', {})
-    pipeline = next(unwrapped_datasets(dataset)).get('pipeline')
+    pipeline = cfg.get('tta_pipeline') if tta else next(unwrapped_datasets(dataset)).get('pipeline')
+    if tta and not (pipeline and cfg.get('tta_model')):
+        raise ValueError(f'task "{name}": the config has no tta_pipeline and tta_model, which say how --tta augments '
+                         'images')
     if not pipeline:
         raise ValueError(f'task "{name}": the config has no test_dataloader.dataset.pipeline, which says how images '
                          'are prepared')
-    reader, *transforms = [TRANSFORMS.build(step) for step in pipeline if not loads_annotations(step)]
+    reader, *transforms = [TRANSFORMS.build(step) for step in without_annotations(pipeline)]
     if not isinstance(reader, LoadImageFromFile):
-        raise ValueError(f'task "{name}": test_dataloader.dataset.pipeline must begin with LoadImageFromFile; without '
-                         'it, the order of the colours is not known')
+        raise ValueError(f'task "{name}": {"tta_pipeline" if tta else "test_dataloader.dataset.pipeline"} must begin '
+                         'with LoadImageFromFile or LoadBands; without it, the order of the colours is not known')
     reader.ignore_empty = False
     return reader, Compose(transforms)
+
+
+def without_annotations(pipeline: Sequence) -> list:
+    """Returns a pipeline, or the lists of transforms in its TestTimeAug, without those that load annotations."""
+    kept = []
+    for step in pipeline:
+        if isinstance(step, (list, tuple)):
+            if inner := without_annotations(step):
+                kept.append(inner)
+        elif not loads_annotations(step):
+            views = dict(transforms=without_annotations(step['transforms'])) if 'transforms' in step else {}
+            kept.append(dict(step, **views))
+    return kept
 
 
 def loads_annotations(step: dict) -> bool:

@@ -1,6 +1,7 @@
 """Checks that a checkpoint is evaluated with what it was trained with, which weights alone do not tell."""
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -13,25 +14,55 @@ from ..checkpoints import CheckpointError
 from ..checkpoints.read import settings_in
 from ..models import BiasTunedViT, GatedPromptViT, LoRAViT
 from ..settings import type_name, unwrapped_datasets
+from ..wording import listed
 
 # What a file may name: no other object is built from what stands in it.
 KINDS = {kind.__name__: kind for kind in (GatedPromptViT, LoRAViT, BiasTunedViT)}
 
 
-def check_evaluated(model: nn.Module, cfg: Config, checkpoint: dict, path: str | Path) -> None:
-    """Refuses a checkpoint that was trained with another backbone, or on images that it is to be evaluated on.
+def check_evaluated(model: nn.Module, cfg: Config, checkpoint: dict, path: str | Path,
+                    classes: Sequence[str] | None = None) -> None:
+    """Refuses a checkpoint that was trained with another backbone or other classes, or on what it is to be tested on.
 
     Args:
         model: The model that has been filled, possibly wrapped.
         cfg: The config of the evaluation.
         checkpoint: What the file holds.
         path: The file's name, for messages.
+        classes: Names of the classes of the dataset, if they are known.
 
     Raises:
         CheckpointError: the message names what differs.
     """
     check_backbone(model, checkpoint, path)
+    check_names(classes, checkpoint, path)
     check_data(cfg, checkpoint, path)
+
+
+def check_names(classes: Sequence[str] | None, checkpoint: dict, path: str | Path, strict: bool = True) -> None:
+    """Refuses classes in another order than those of a checkpoint, or quite other ones; warns of other names.
+
+    Args:
+        classes: Names of the classes of the dataset; None if they are not known.
+        checkpoint: What the file holds; it passes where it does not say its classes.
+        path: The file's name, for messages.
+        strict: Whether to refuse at all; a training may begin with the weights of other classes, and is only warned.
+
+    Raises:
+        CheckpointError: the message shows the classes of both where they differ.
+    """
+    meta = checkpoint.get('meta')
+    old = (meta.get('dataset_meta') or {}).get('classes') if isinstance(meta, dict) else None
+    if not old or not classes or list(old) == list(classes):
+        return
+    other = [(i, was, now) for i, (was, now) in enumerate(zip(old, classes)) if was != now]
+    said = (f'{path} was trained on {len(old)} classes, and the dataset of this config has {len(classes)}: ' + listed(
+        [f'number {i} was {was!r} and is {now!r}' for i, was, now in other], 4))
+    moved = any(now in old or was in classes for _, was, now in other)
+    if strict and (moved or len(other) == len(old) or len(old) != len(classes)):
+        raise CheckpointError(f'{said}. Give the dataset the classes that it was trained on, in their order')
+    print_log(f'{said}. If these are not the same classes by other names, the ' + (
+        'scores are wrong' if strict else 'heads begin with weights of other classes'), 'current', logging.WARNING)
 
 
 def check_backbone(model: nn.Module, checkpoint: dict, path: str | Path) -> None:

@@ -10,13 +10,22 @@ from mmengine.logging import print_log
 from mmengine.registry import DATASETS, DefaultScope
 
 from ..datasets.folders import check_folders, overlooked_images, present_pairs
-from ..datasets.introspect import has_transform, highest_class, label_rule, rotates, source_datasets
+from ..datasets.introspect import (
+    has_transform,
+    highest_class,
+    label_rule,
+    reader_of,
+    rotates,
+    sample_files,
+    source_datasets,
+)
 from ..datasets.left_out import left_out
-from ..datasets.pairs import error_line, inspect_pair
+from ..datasets.pairs import LabelRule, error_line, inspect_pair
 from ..resources import command_of
 from ..settings import look_up, type_name, unwrapped_datasets
+from .labels import absent_classes, single_class, swallowed_class, wrong_ignored
 from .missing import missing_files
-from .trials import wrong_batches, wrong_losses
+from .trials import NO_LABELS, WITHOUT_LABELS, measures_iou, wrong_batches, wrong_losses
 
 PAIRS, SECONDS = 32, 5.  # how many pairs of a dataset are looked at, and for how long at most
 SHOWN = 4
@@ -42,9 +51,10 @@ def wrong_data(cfg: Config, loaders: tuple[str, ...], look_at_pairs: bool = True
             if dataset is not None:
                 names = getattr(dataset, 'metainfo', {}).get('classes')
                 classes[loader] = tuple(names) if names else None
-                found += wrong_classes(cfg, dataset)
+                found += wrong_classes(cfg, dataset, loader)
+                found += without_labels(dataset) if measures_iou(cfg, loader) else []
                 if look_at_pairs:
-                    found += wrong_pairs(dataset)
+                    found += wrong_pairs(dataset, loader)
                     warn_of_left_out(dataset, loader)
                     if try_batches and not found:
                         found = wrong_batches(cfg, loader, dataset)
@@ -99,6 +109,21 @@ def build_dataset(config: ConfigDict) -> tuple[object | None, list[str]]:
         return None, problems or [f'{type_name(config)} cannot be built: {error_line(error)}']
 
 
+def without_labels(dataset: object) -> list[str]:
+    """Says what to set where predictions shall be compared with label maps, and there are none."""
+    if has_transform(dataset, 'LoadImageFromFile') and not has_transform(dataset, 'LoadAnnotations'):
+        return [NO_LABELS]
+    for source in source_datasets(dataset):
+        if not hasattr(source, 'img_suffix') or not has_transform(source, 'LoadAnnotations'):
+            continue
+        for i in range(len(source)):
+            image, label = sample_files(source.get_data_info(i))
+            if image and not label:
+                return [f'{image} has no label map. Name the folder of the label maps in data_prefix.seg_map_path, or, '
+                        f'where ann_file lists images and label maps, the file there. {WITHOUT_LABELS}']
+    return []
+
+
 def warn_of_left_out(dataset: object, loader: str) -> None:
     """Warns of images in a dataset's folders that it does not take; some may be there for another purpose."""
     for source in source_datasets(dataset):
@@ -106,15 +131,27 @@ def warn_of_left_out(dataset: object, loader: str) -> None:
             print_log(f'{loader}: {problem}', 'current', logging.WARNING)
 
 
-def wrong_pairs(dataset: object) -> list[str]:
-    """Inspects pairs from all over the dataset until the time is up, and returns the first problems."""
+def wrong_pairs(dataset: object, loader: str) -> list[str]:
+    """Inspects pairs from all over the dataset until the time is up, and returns the first problems.
+
+    Args:
+        dataset: The dataset.
+        loader: Name of its data loader, for warnings of what may be meant.
+    """
     problems, until = [], time.monotonic() + SECONDS
+    looked_at, number = [], 0
     for source in source_datasets(dataset):
-        rule, turned = label_rule(source), rotates(source)
+        rule, turned, reader = label_rule(source), rotates(source), reader_of(source)
         spread = np.unique(np.linspace(0, len(source) - 1, PAIRS).astype(int)).tolist()
+        number += len(source)
         for pair in present_pairs(source, spread):
             if time.monotonic() < until:
-                problems += inspect_pair(*pair, rule, turned).problems
+                inspection = inspect_pair(*pair, rule, turned, reader)
+                problems += inspection.problems
+                if inspection.pixels is not None:
+                    looked_at.append((rule, inspection.pixels))
+    if not problems:
+        problems = odd_labels(dataset, looked_at, number, loader)
     if len(problems) > SHOWN:
         problems[SHOWN:] = [f'and {len(problems) - SHOWN} more in a sample of {PAIRS} pairs']
     if problems:
@@ -122,8 +159,41 @@ def wrong_pairs(dataset: object) -> list[str]:
     return problems
 
 
-def wrong_classes(cfg: Config, dataset: object) -> list[str]:
-    """Compares the classes and the ignored number of a dataset with those of the heads."""
+def odd_labels(dataset: object, looked_at: list[tuple[LabelRule, np.ndarray]], number: int, loader: str) -> list[str]:
+    """Says that labels cannot mean what the settings say; of a sample of them this is a warning only.
+
+    Args:
+        dataset: The dataset.
+        looked_at: The rule and the pixels (256,) by value of each label map that was looked at.
+        number: How many label maps the dataset has.
+        loader: Name of its data loader.
+
+    Returns:
+        list: The problems, if all label maps were looked at; else they are warned of.
+    """
+    classes = tuple(getattr(dataset, 'metainfo', {}).get('classes') or ())
+    if not looked_at or not classes:
+        return []
+    whole = len(looked_at) == number
+    words = f'all {number} label maps' if whole else f'the {len(looked_at)} of {number} label maps that were looked at'
+    rule = looked_at[0][0]  # sources that are joined to one dataset mean the same by their labels
+    pixels = sum(pixels for _, pixels in looked_at)
+    counts = sum(np.bincount(each.class_of_value(), pixels, minlength=256) for each, pixels in looked_at)
+    odd = swallowed_class(rule, pixels, classes, words) + single_class(rule, counts, classes, words)
+    warnings = [] if odd or not whole else absent_classes(counts, classes)
+    for warning in warnings + ([] if whole else odd):
+        print_log(f'{loader}: {warning}', 'current', logging.WARNING)
+    return odd if whole else []
+
+
+def wrong_classes(cfg: Config, dataset: object, loader: str) -> list[str]:
+    """Compares the classes and the ignored number of a dataset with those of heads and metrics.
+
+    Args:
+        cfg: The whole config.
+        dataset: The dataset.
+        loader: Name of its data loader.
+    """
     classification = [source for source in source_datasets(dataset) if hasattr(source, 'get_gt_labels')]
     if classification:
         return list(dict.fromkeys(p for source in classification for p in wrong_class_numbers(cfg, source)))
@@ -135,10 +205,7 @@ def wrong_classes(cfg: Config, dataset: object) -> list[str]:
     for path, head in heads(cfg.get('model', {}), 'model'):
         if head.num_classes != rule.num_classes:
             problems.append(f'{path}.num_classes is {head.num_classes}, but the dataset has {rule.num_classes} classes')
-        if head.get('ignore_index', 255) != rule.ignore_index:
-            problems.append(f'{path}.ignore_index is {head.get("ignore_index", 255)}, but that of the dataset is '
-                            f'{rule.ignore_index}')
-    return problems
+    return problems + wrong_ignored(cfg, loader, rule, dict(heads(cfg.get('model', {}), 'model')))
 
 
 def wrong_class_numbers(cfg: Config, source: object) -> list[str]:

@@ -12,6 +12,7 @@ from torch import nn
 
 from ..adapters import frozen_state, unwrap
 from ..settings import look_up, type_name
+from .pairs import default_best
 
 NVIDIA_DRIVER = Path('/proc/driver/nvidia/version')
 
@@ -79,7 +80,8 @@ def full_disk(cfg: Config, model: nn.Module) -> list[str]:
         return []
     size = checkpoint_size(cfg, unwrap(model))
     kept = kept_checkpoints(cfg)
-    best = len(hook.save_best) if isinstance(hook.get('save_best'), list) else int(bool(hook.get('save_best')))
+    best = hook.get('save_best') or default_best(cfg)
+    best = len(best) if isinstance(best, list) else int(bool(best))
     # Those of an earlier start are overwritten or removed; the newest is first written under another name.
     present = sum(path.stat().st_size for path in Path(folder).glob('*.pth'))
     needed = max((kept + best) * size - present, 0) + size

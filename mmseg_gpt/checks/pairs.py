@@ -17,7 +17,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.distributed.fsdp import FullyShardedDataParallel
 
 from ..datasets.pairs import error_line
-from ..settings import look_up, type_name
+from ..settings import look_up, type_name, unwrapped_datasets
 
 PARTS = {'train_dataloader': ('train_dataloader', 'train_cfg', 'optim_wrapper'),
          'val_dataloader': ('val_dataloader', 'val_cfg', 'val_evaluator'),
@@ -31,7 +31,7 @@ def senseless_pairs(cfg: Config, loaders: tuple[str, ...]) -> list[str]:
         cfg: The whole config; its default scope must be the current one.
         loaders: The names of the data loaders that will be used, all of which the config has.
     """
-    problems = ignored_settings(cfg) + endless_loaders(cfg, loaders)
+    problems = ignored_settings(cfg) + endless_loaders(cfg, loaders) + corrupted_floats(cfg, loaders)
     if 'train_dataloader' in loaders and cfg.get('train_cfg'):
         checks = (wrong_loop, wrong_units, too_late, wrong_adapter_only, wrong_best, wrong_scaling, wrong_share,
                   wrong_crop)
@@ -219,6 +219,19 @@ def known_metrics(evaluators: object) -> set[str] | None:
     return names
 
 
+def default_best(cfg: Config) -> str | None:
+    """Returns what the best checkpoint is kept by where the config does not say: mIoU.
+
+    It is None where the config says it (``save_best=None`` keeps none), where mIoU is not measured in training, or once
+    only, at the end.
+    """
+    if 'save_best' in checkpoint_hook(cfg) or not all(cfg.get(name) for name in ('train_cfg', 'val_dataloader')):
+        return None
+    length = cfg.train_cfg.get('max_iters') or cfg.train_cfg.get('max_epochs') or 1
+    several = cfg.train_cfg.get('val_interval', 1) < length
+    return 'mIoU' if several and 'mIoU' in (known_metrics(cfg.get('val_evaluator')) or ()) else None
+
+
 def wrong_best(cfg: Config) -> list[str]:
     """Refuses to wait for the best value of something that no validation measures."""
     hook = checkpoint_hook(cfg)
@@ -291,6 +304,20 @@ def wrong_crop(cfg: Config) -> list[str]:
     return [f'train_dataloader.dataset.pipeline.{crop}.crop_size is {tuple(cropped)}, but the model is made for '
             f'{tuple(size)} (data_preprocessor.size, from model.crop_size): make them equal. In a config, '
             'crop_size=_base_.crop_size takes that of the base']
+
+
+def corrupted_floats(cfg: Config, loaders: Iterable[str]) -> list[str]:
+    """Refuses PhotoMetricDistortion of float images: it takes their colours for 0 to 1, and makes them gray."""
+    problems = []
+    for name in loaders:
+        for source in unwrapped_datasets(cfg[name].get('dataset') or {}):
+            steps = [step for step in source.get('pipeline') or [] if isinstance(step, dict)]
+            names = [type_name(step) for step in steps]
+            loads = any(step.get('to_float32') and type_name(step).startswith('Load') for step in steps)
+            if loads and 'PhotoMetricDistortion' in names:
+                problems.append(f'{name}: PhotoMetricDistortion would destroy the colours of images loaded with '
+                                'to_float32=True: leave to_float32 out')
+    return problems
 
 
 def is_size(value: object) -> bool:

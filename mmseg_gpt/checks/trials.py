@@ -18,11 +18,16 @@ from torch.utils.data import DataLoader
 
 from ..datasets.introspect import transforms_of
 from ..datasets.pairs import error_line
+from ..resources import command_of
 from ..settings import look_up, type_name
+from .labels import iou_metrics
 from .pairs import class_of, processes
 
 # Other constructors look for parts of the real model.
 PLAIN_CONSTRUCTORS = ('DefaultOptimWrapperConstructor', 'TrainedPartsConstructor')
+WITHOUT_LABELS = (f'To predict without label maps, use {command_of("predict")}, or set test_evaluator to '
+                  "dict(type='IoUMetric', format_only=True, output_dir=DIR)")
+NO_LABELS = f'its samples have no label maps: add LoadAnnotations to the pipeline. {WITHOUT_LABELS}'
 BATCHES, IMAGES = 2, 3  # how many batches of a loader are tried, and how many images of each
 
 
@@ -194,16 +199,13 @@ def batch_problem(cfg: Config, name: str, loader: DataLoader, samples: list[dict
         return f'its images cannot be made a batch: {error_line(error)}'
     if 'decode_head' in model and (training or measures_iou(cfg, name)) and not all(
             'gt_sem_seg' in sample['data_samples'] for sample in samples):
-        return 'its samples have no label maps: add LoadAnnotations to the pipeline'
+        return NO_LABELS if measures_iou(cfg, name) else NO_LABELS.removesuffix(f'. {WITHOUT_LABELS}')
     return None
 
 
 def measures_iou(cfg: Config, name: str) -> bool:
     """Returns whether the evaluator of a data loader compares predictions with label maps."""
-    evaluators = cfg.get(f'{name.partition("_")[0]}_evaluator') or []
-    evaluators = [evaluators] if isinstance(evaluators, dict) else evaluators
-    return any(type_name(each) in ('IoUMetric', 'PerClassIoUMetric') and not each.get('format_only')
-               for each in evaluators if isinstance(each, dict))
+    return bool(iou_metrics(cfg, f'{name.partition("_")[0]}_evaluator'))
 
 
 class Uncopied:

@@ -16,14 +16,19 @@ def check_folders(source: object) -> list[str]:
 
     Args:
         source: A dataset with ``img_suffix``, ``seg_map_suffix`` and ``data_prefix``, as mmsegmentation's are; its
-            files need not have been listed yet (``lazy_init=True``). Or a dataset of mmpretrain that has a list, whose
-            images must be there. Other datasets pass, because nothing is known of them.
+            files need not have been listed yet (``lazy_init=True``). Or a dataset that has read a list, whose files
+            must be there. Other datasets pass, because nothing is known of them.
 
     Returns:
         list: One sentence for each problem.
     """
     if has_list(source):
         return name_few(absent_images(source), source.img_prefix, f'images of {source.ann_file} that are not there')
+    if lists_pairs(source):
+        infos = [source.get_data_info(i) for i in range(len(source))]
+        labels = absent(info['seg_map_path'] for info in infos if info.get('seg_map_path'))
+        return [*name_few(absent(info['img_path'] for info in infos), source.ann_file, 'images that are not there'),
+                *name_few(labels, source.ann_file, 'label maps that are not there')]
     if not has_folders(source):
         return []
     image_folder, label_folder = (source.data_prefix.get(name) for name in ('img_path', 'seg_map_path'))
@@ -48,7 +53,8 @@ def present_pairs(source: object, indices: Iterable[int]) -> list[tuple[str, str
 
     Samples that are not local files are left out. The label map is None if the pipeline does not load it.
     """
-    with_label, known = has_transform(source, 'LoadAnnotations'), has_folders(source) or has_list(source)
+    with_label = has_transform(source, 'LoadAnnotations')
+    known = has_folders(source) or has_list(source) or lists_pairs(source)
     if not has_transform(source, 'LoadImageFromFile') or getattr(source, 'backend_args', None):
         return []
     pairs = []
@@ -84,21 +90,31 @@ def has_list(source: object) -> bool:
             and source._fully_initialized)
 
 
+def lists_pairs(source: object) -> bool:
+    """Says whether a dataset is one of mmsegmentation that has read its images from a list of paths."""
+    return (hasattr(source, 'img_suffix') and bool(source.ann_file) and not has_folders(source)
+            and not getattr(source, 'backend_args', None) and source._fully_initialized)
+
+
 def absent_images(source: object) -> list[str]:
     """Returns the paths, below its image folder, of local images that a dataset of mmpretrain lacks."""
-    images = [image for i in range(len(source)) if (image := sample_files(source.get_data_info(i), False)[0])
-              and '://' not in image]
+    images = [image for i in range(len(source)) if (image := sample_files(source.get_data_info(i), False)[0])]
+    return [os.path.relpath(image, source.img_prefix) for image in absent(images)]
+
+
+def absent(files: Iterable[str]) -> list[str]:
+    """Returns the local files that are not there."""
+    files = [file for file in files if '://' not in file]
     # Listing each folder once is faster than looking for each file, above all over a network.
-    there = {folder: files_in(folder) for folder in {os.path.dirname(image) for image in images}}
-    return [os.path.relpath(image, source.img_prefix) for image in images
-            if os.path.basename(image) not in there[os.path.dirname(image)]]
+    there = {folder: files_in(folder) for folder in {os.path.dirname(file) for file in files}}
+    return [file for file in files if os.path.basename(file) not in there[os.path.dirname(file)]]
 
 
 def files_in(folder: str) -> set[str]:
     """Returns the names of the files in a folder, which need not exist."""
-    if not os.path.isdir(folder):
+    if not os.path.isdir(folder or '.'):
         return set()
-    with os.scandir(folder) as entries:
+    with os.scandir(folder or '.') as entries:
         return {entry.name for entry in entries if entry.is_file()}
 
 

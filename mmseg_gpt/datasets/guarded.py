@@ -5,7 +5,7 @@ import torch
 from mmengine.registry import DATASETS
 
 from ..wording import listed
-from .introspect import has_transform, label_rule, rotates, sample_files
+from .introspect import has_transform, label_rule, reader_of, rotates, sample_files
 from .pairs import VALUES, LabelRule, check_headers, error_line, inspect_pair
 
 
@@ -33,7 +33,7 @@ class GuardedDataset:
         self._rule = label_rule(dataset)
         self._with_label = has_transform(dataset, 'LoadAnnotations')
         self._with_files = has_transform(dataset, 'LoadImageFromFile')
-        self._rotates = rotates(dataset)
+        self._rotates, self._reader = rotates(dataset), reader_of(dataset)
         self._checked: set[int] = set()
 
     def __getattr__(self, name: str):
@@ -51,7 +51,7 @@ class GuardedDataset:
         index %= len(self)  # wrappers differ in what a negative index means
         files = self._files(index)
         if files[0] and index not in self._checked:
-            self._refuse(check_headers(*files, self._rotates))
+            self._refuse(check_headers(*files, self._rotates, self._reader))
             self._checked.add(index)
         try:
             data = self.dataset[index]
@@ -86,7 +86,7 @@ class GuardedDataset:
     def _explain(self, index: int, files: tuple[str | None, str | None], error: Exception) -> str:
         """Names the files of a sample that could not be loaded, and looks for what is wrong with them."""
         names = ' with '.join(file for file in files if file) or f'in {self._name()}'
-        problems = inspect_pair(*files, self._rule, self._rotates).problems if files[0] else []
+        problems = inspect_pair(*files, self._rule, self._rotates, self._reader).problems if files[0] else []
         return '\n  '.join([f'sample {index}, {names}, cannot be loaded: {error_line(error)}', *problems])
 
     def _name(self) -> str:

@@ -4,8 +4,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
+from mmcv.transforms import LoadImageFromFile
 from mmengine.structures import BaseDataElement
 
+from .judging import USUAL, Reader
+from .load_bands import LoadBands
 from .pairs import LabelRule
 
 
@@ -45,6 +48,24 @@ def rotates(dataset: object) -> bool:
     """Says whether images are rotated as they are loaded, according to their EXIF orientation."""
     kinds = [getattr(t, 'color_type', 'color') for t in transforms_of(dataset)]
     return not any(kind == 'unchanged' or kind.endswith('ignore_orientation') for kind in kinds)
+
+
+def loader_of(dataset: object) -> LoadImageFromFile | None:
+    """Returns the transform with which the pipelines read images, or None."""
+    return next((t for t in transforms_of(dataset) if isinstance(t, LoadImageFromFile)), None)
+
+
+def reader_of(dataset: object) -> Reader:
+    """Returns what is known of how the pipelines of a dataset read images."""
+    return known_reader(loader_of(dataset))
+
+
+def known_reader(loader: LoadImageFromFile | None) -> Reader:
+    """Returns what is known of how a transform reads images."""
+    if isinstance(loader, LoadBands):
+        return Reader(loader.how)
+    usual = type(loader) is LoadImageFromFile and loader.imdecode_backend in ('cv2', None)
+    return USUAL if usual and loader.color_type.startswith(('color', 'grayscale')) else Reader(judged=False)
 
 
 def label_rule(dataset: object) -> LabelRule:

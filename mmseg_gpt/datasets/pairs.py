@@ -1,7 +1,7 @@
 """Checks of an image file and its label map. Every problem is a sentence that names the file.
 
-mmsegmentation's pipelines load an image with OpenCV, which applies the EXIF orientation and takes the high byte of 16
-bits. They load a label map with Pillow, which does not rotate, and cut its values to 8 bits.
+mmsegmentation's pipelines load an image with OpenCV, which applies the EXIF orientation; :mod:`.judging` says what it
+makes of the pixels. They load a label map with Pillow, which does not rotate, and cut its values to 8 bits.
 """
 
 from collections.abc import Mapping
@@ -13,13 +13,16 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ..wording import listed
+from .damage import damage
+from .headers import PNG_COLOUR, PNG_DEPTH, read_header
+from .judging import USUAL, Reader, pixel_problems
+from .reading import PixelError, read_bands, scaled
 
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 ONE_NUMBER_A_PIXEL = ('L', 'P', '1')
 # The end of a complete file. Other bytes may follow it, so a file that ends otherwise is decoded before it is refused.
 ENDS = {'JPEG': b'\xff\xd9', 'MPO': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82'}
 VALUES = 8  # wrong values in a message
-PNG_DEPTH, PNG_COLOUR = 24, 25  # offsets in a PNG file; colour 0 is gray
 
 
 class LabelRule(NamedTuple):
@@ -82,19 +85,21 @@ class Inspection(NamedTuple):
     pixels: np.ndarray | None = None
 
 
-def check_headers(image: str | Path, label: str | Path | None = None, rotates: bool = True) -> list[str]:
+def check_headers(image: str | Path, label: str | Path | None = None, rotates: bool = True,
+                  reader: Reader = USUAL) -> list[str]:
     """Checks what the first and the last bytes of the files show; pixels are decoded only in case of doubt.
 
     Args:
         image: Image file.
         label: Its label map, or None if there is none.
         rotates: Whether the image is rotated according to its EXIF orientation when it is loaded.
+        reader: What loads the image.
 
     Returns:
         list: The problems; empty if there are none.
     """
     problems: list[str] = []
-    size = check_image_header(image, label is not None and rotates, problems)
+    size = check_image_header(image, label is not None and rotates, problems, reader)
     if label is None:
         return problems
     label_size = check_label_header(label, problems)
@@ -109,7 +114,7 @@ def check_headers(image: str | Path, label: str | Path | None = None, rotates: b
 
 
 def inspect_pair(image: str | Path, label: str | Path | None = None, rule: LabelRule | None = None,
-                 rotates: bool = True) -> Inspection:
+                 rotates: bool = True, reader: Reader = USUAL) -> Inspection:
     """Checks an image and its label map completely: everything in :func:`check_headers`, and every pixel.
 
     Args:
@@ -117,12 +122,13 @@ def inspect_pair(image: str | Path, label: str | Path | None = None, rule: Label
         label: Its label map, or None if there is none.
         rule: The right label values; default all.
         rotates: Whether the image is rotated according to its EXIF orientation when it is loaded.
+        reader: What loads the image.
 
     Returns:
         Inspection: The problems, and the size and label values as far as they can be read.
     """
-    problems = check_headers(image, label, rotates)
-    size, problem = decode_image(image)
+    problems = check_headers(image, label, rotates, reader)
+    size, problem = decode_image(image, reader)
     if problem and not problems:
         problems.append(problem)
     if label is None:
@@ -162,19 +168,23 @@ def check_values(pixels: np.ndarray, rule: LabelRule, label: str | Path) -> list
     return [problem]
 
 
-def check_image_header(path: str | Path, rotates: bool, problems: list[str]) -> tuple[int, int] | None:
+def check_image_header(path: str | Path, rotates: bool, problems: list[str],
+                       reader: Reader = USUAL) -> tuple[int, int] | None:
     """Returns the width and height of an image, if its file can be opened; appends to ``problems``."""
     try:
+        header = read_header(path)
+        problems += pixel_problems(path, header, reader)
+        if header.format in ('TIFF', 'HDR', 'EXR') and not rotates:
+            return header.size  # Pillow does not open all of them
         with open_image(path) as image:
             if rotates and (orientation := orientation_of(image)) != 1:
                 problems.append(f'{path} has EXIF orientation {orientation}: it would be loaded rotated or mirrored, '
                                 'but its label would not. Save its pixels upright, without that tag; or, if the label '
                                 "fits the pixels as stored, load with color_type='color_ignore_orientation'")
-            if is_16_bit(image, path):
-                problems += too_dark(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), path)
             return image.size
     except Exception as error:
-        problems.append(unreadable(path, error))
+        if not problems:
+            problems.append(unreadable(path, error))
         return None
 
 
@@ -212,13 +222,19 @@ def open_image(path: str | Path) -> Image.Image:
     return image
 
 
-def decode_image(path: str | Path) -> tuple[tuple[int, int] | None, str | None]:
+def decode_image(path: str | Path, reader: Reader = USUAL) -> tuple[tuple[int, int] | None, str | None]:
     """Decodes all of an image, also with the reader of the pipelines; returns its size and what is wrong."""
     try:
+        if reader.bands is not None:
+            header = read_header(path)
+            scaled(read_bands(path, header), reader.bands, path, header)
+            return header.size, None
         with Image.open(path) as image:
             size = image.size
             image.load()  # raises for a truncated file, where OpenCV would fill the rest with gray
         pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    except PixelError as error:
+        return None, str(error)
     except Exception as error:
         return None, unreadable(path, error)
     return size, f'{path} cannot be decoded by OpenCV' if pixels is None else None
@@ -238,11 +254,6 @@ def orientation_of(image: Image.Image) -> int:
     return orientation if orientation in range(1, 9) else 1
 
 
-def is_16_bit(image: Image.Image, path: str | Path) -> bool:
-    """Says whether an image file has 16 bits a channel, judging by its header."""
-    return image.mode.startswith('I') or (image.format == 'PNG' and png_byte(path, PNG_DEPTH) == 16)
-
-
 def has_scaled_gray(path: str | Path) -> bool:
     """Says whether Pillow would stretch the values of a PNG to 0..255, because it is gray with 2 or 4 bits."""
     return png_byte(path, PNG_COLOUR) == 0 and png_byte(path, PNG_DEPTH) in (2, 4)
@@ -253,14 +264,6 @@ def png_byte(path: str | Path, place: int) -> int:
     with open(path, 'rb') as file:
         file.seek(place)
         return file.read(1)[0]
-
-
-def too_dark(pixels: np.ndarray | None, path: str | Path) -> list[str]:
-    """Refuses a 16-bit image whose high bytes are all 0, because only these are loaded."""
-    if pixels is None or pixels.dtype != np.uint16 or pixels.max() > 255:
-        return []
-    return [f'{path} has 16 bits a channel but no value above {pixels.max()}; it would be loaded as black, because '
-            'only the high byte is taken. Multiply it by 257, or save it with 8 bits']
 
 
 def wide_values(values: np.ndarray) -> list[int]:
@@ -277,7 +280,7 @@ def unreadable(path: str | Path, error: Exception) -> str:
     if not Path(path).stat().st_size:
         return f'{path} is empty (0 bytes)'
     if isinstance(error, UnidentifiedImageError):
-        return f'{path} is not an image, or its beginning is damaged'
+        return f'{path} {damage(path) or "is not an image, or its beginning is damaged"}'
     return f'{path} cannot be decoded, it is truncated or damaged: {error_line(error)}'
 
 

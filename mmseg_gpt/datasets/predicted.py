@@ -3,11 +3,14 @@
 import os
 from pathlib import Path
 
+import mmcv
 import numpy as np
+from mmcv.transforms import LoadImageFromFile
 from PIL import Image
 
 from ..files import names_below
 from .introspect import sample_files, source_datasets
+from .load_bands import LoadBands
 
 
 def output_names(dataset: object) -> dict[str, str]:
@@ -36,6 +39,28 @@ def own_files(dataset: object) -> set[str]:
             for i in range(len(source)) for file in sample_files(source.get_data_info(i)) if file}
 
 
+def read_picture(path: str, loader: LoadImageFromFile | None = None) -> np.ndarray:
+    """Reads an image for people to look at: (H, W, 3), uint8, red first.
+
+    Args:
+        path: A local file.
+        loader: The transform with which the pipeline reads it, whose bands and scale are then taken.
+    """
+    if not isinstance(loader, LoadBands):
+        return mmcv.imread(path, channel_order='rgb')
+    return as_picture(loader(dict(img_path=path))['img'])
+
+
+def as_picture(pixels: np.ndarray) -> np.ndarray:
+    """Makes a picture (H, W, 3), uint8, red first, of an image (H, W, C), blue first, as pipelines read it.
+
+    Of an image without three channels, it shows the first in gray.
+    """
+    pixels = pixels if pixels.ndim == 3 else pixels[..., None]
+    pixels = pixels[..., ::-1] if pixels.shape[2] == 3 else pixels[..., [0, 0, 0]]
+    return np.ascontiguousarray(pixels if pixels.dtype == np.uint8 else np.clip(pixels, 0, 255).astype(np.uint8))
+
+
 def write_label_map(labels: np.ndarray, path: Path, classes: int | None, values: np.ndarray | None = None) -> None:
     """Writes a label map as PNG, with 8 bits a pixel, or with 16 where 8 cannot number the classes.
 
@@ -45,8 +70,8 @@ def write_label_map(labels: np.ndarray, path: Path, classes: int | None, values:
         classes: Number of classes, or None where it is not known.
         values: The value (C,) that stands for each class in the file; by default its number.
     """
-    if values is not None:
-        labels = values[labels]
     highest = max(int(labels.max()), (classes or 0) - 1, 0 if values is None else int(values.max()))
+    kind = np.uint8 if highest < 256 else np.uint16
+    labels = labels.astype(kind, copy=False) if values is None else values.astype(kind)[labels]
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(labels.astype(np.uint8 if highest < 256 else np.uint16)).save(path)
+    Image.fromarray(labels).save(path)

@@ -11,7 +11,8 @@ import numpy as np
 
 from ..files import file_sha256
 from .folders import check_folders, overlooked_images, present_pairs
-from .introspect import class_numbers, highest_class, label_rule, rotates, sample_files, source_datasets
+from .introspect import class_numbers, highest_class, label_rule, reader_of, rotates, sample_files, source_datasets
+from .judging import Reader
 from .left_out import left_out, not_taken
 from .pairs import Inspection, LabelRule, inspect_pair
 
@@ -24,6 +25,7 @@ class PairToInspect(NamedTuple):
     label: str | None
     rule: LabelRule
     rotates: bool
+    reader: Reader
 
 
 @dataclass
@@ -132,8 +134,8 @@ def class_names(dataset: object) -> Sequence[str]:
 
 def pairs_to_inspect(source: object) -> list[PairToInspect]:
     """Lists the pairs of an unwrapped dataset, each once; samples that are not files are left out."""
-    rule, turned = label_rule(source), rotates(source)
-    return [PairToInspect(*pair, rule, turned) for pair in present_pairs(source, range(len(source)))]
+    rule, turned, reader = label_rule(source), rotates(source), reader_of(source)
+    return [PairToInspect(*pair, rule, turned, reader) for pair in present_pairs(source, range(len(source)))]
 
 
 def start_worker() -> None:

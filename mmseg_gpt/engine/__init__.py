@@ -6,6 +6,7 @@ from .errors import RunStopped, errors_in_words
 from .hooks import (
     AgreeHook,
     AtomicCheckpointHook,
+    HalfFrozenHook,
     IgnoredBatchHook,
     NonFiniteHook,
     ParameterTableHook,
@@ -13,17 +14,20 @@ from .hooks import (
     SameBuffersHook,
     SeedIterationHook,
     StopOnSignalHook,
+    SweepHook,
     TrackingHook,
     ValidationPicturesHook,
 )
 from .optimizer import TrainedPartsConstructor
 from .precision import Bf16OptimWrapper, set_precision, set_test_precision
 from .runner import Runner
+from .sweep import SweepConstructor, SweepEvaluator, swept
 from .trackers import set_tracking
 
 __all__ = [
-    'AgreeHook', 'AtomicCheckpointHook', 'Bf16OptimWrapper', 'IgnoredBatchHook', 'NonFiniteHook', 'ParameterTableHook',
-    'ProgressHook', 'RunStopped', 'Runner', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'TrackingHook',
-    'TrainedPartsConstructor', 'ValidationPicturesHook', 'check_files', 'check_options', 'check_run', 'errors_in_words',
-    'read_config', 'set_precision', 'set_resume', 'set_scaling', 'set_test_precision', 'set_tracking'
+    'AgreeHook', 'AtomicCheckpointHook', 'Bf16OptimWrapper', 'HalfFrozenHook', 'IgnoredBatchHook', 'NonFiniteHook',
+    'ParameterTableHook', 'ProgressHook', 'RunStopped', 'Runner', 'SameBuffersHook', 'SeedIterationHook',
+    'StopOnSignalHook', 'SweepConstructor', 'SweepEvaluator', 'SweepHook', 'TrackingHook', 'TrainedPartsConstructor',
+    'ValidationPicturesHook', 'check_files', 'check_options', 'check_run', 'errors_in_words', 'read_config',
+    'set_precision', 'set_resume', 'set_scaling', 'set_test_precision', 'set_tracking', 'swept'
 ]

@@ -3,7 +3,7 @@
 import atexit
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader
 from ..adapters import load_model_state
 from ..checkpoints import CheckpointError, fetch, read_file
 from ..checkpoints.write import write_checkpoint
-from ..checks.checkpoint import check_evaluated
+from ..checks.checkpoint import check_evaluated, check_names
+from ..checks.pairs import default_best
 from ..models.complete import explicit
 from ..settings import settings_of, type_name, with_classes
 from .loaders import build_loader, training_loader
@@ -31,14 +32,15 @@ from .state import put_back, state_of, without_frozen
 
 # In every run; list one in ``custom_hooks`` to give it options.
 STANDARD_HOOKS = ('SeedIterationHook', 'AgreeHook', 'IgnoredBatchHook', 'NonFiniteHook', 'SameBuffersHook',
-                  'StopOnSignalHook', 'ProgressHook')
+                  'StopOnSignalHook', 'ProgressHook', 'HalfFrozenHook')
 
 
 class Runner(mmengine.runner.Runner):
     """The runner of our tools. It differs from MMEngine 0.10.7's:
 
     * Checkpoints are read with ``weights_only=True``, must fill the model, hold plain types only, and are written
-      whole or not at all. ``CheckpointHook`` means :class:`AtomicCheckpointHook`.
+      whole or not at all. ``CheckpointHook`` means :class:`AtomicCheckpointHook`. The one with the best mIoU is kept
+      too, where a training measures it more than once, unless ``save_best`` says otherwise.
     * The config that is stored says every number of the model, see :mod:`mmseg_gpt.models.complete`.
     * A resumed run goes on exactly as if it had not been interrupted, see :mod:`.reproducible`.
     * Every sample is checked: it has its files, and labels that are classes.
@@ -86,7 +88,7 @@ class Runner(mmengine.runner.Runner):
         super().register_hooks(default_hooks, custom_hooks or [])
 
     def register_default_hooks(self, hooks: dict[str, Hook | dict] | None = None) -> None:
-        super().register_default_hooks(with_atomic_checkpoints(hooks or {}))
+        super().register_default_hooks(with_atomic_checkpoints(hooks or {}, default_best(self.cfg)))
 
     def register_custom_hooks(self, hooks: list[Hook | dict]) -> None:
         super().register_custom_hooks(with_standard_hooks(hooks))
@@ -183,8 +185,11 @@ class Runner(mmengine.runner.Runner):
         if not isinstance(checkpoint, dict):
             raise CheckpointError(f'{filename} holds no weights')
         self._fill(checkpoint, filename)
-        if not isinstance(self._train_loop, BaseLoop):  # to be evaluated, not to be trained from
-            check_evaluated(self.model, self.cfg, checkpoint, filename)
+        if isinstance(self._train_loop, BaseLoop):
+            check_names(classes_of(self._train_loop), checkpoint, filename, strict=False)
+        else:
+            evaluated = next((loop for loop in (self._test_loop, self._val_loop) if isinstance(loop, BaseLoop)), None)
+            check_evaluated(self.model, self.cfg, checkpoint, filename, classes_of(evaluated))
         self._has_loaded = True
         self.logger.info(f'loaded {filename}')
         return checkpoint
@@ -215,11 +220,24 @@ class Runner(mmengine.runner.Runner):
         write_checkpoint(checkpoint, Path(out_dir, filename))
 
 
-def with_atomic_checkpoints(default_hooks: dict[str, Hook | dict]) -> dict[str, Hook | dict]:
-    """Returns default hooks in which AtomicCheckpointHook stands in the place of MMEngine's CheckpointHook."""
+def classes_of(loop: BaseLoop | None) -> Sequence[str] | None:
+    """Returns the names of the classes of a loop's dataset, or None where they are not known."""
+    dataset = loop.dataloader.dataset if loop else None
+    return (getattr(dataset, 'metainfo', None) or {}).get('classes')
+
+
+def with_atomic_checkpoints(default_hooks: dict[str, Hook | dict], best: str | None) -> dict[str, Hook | dict]:
+    """Returns default hooks in which AtomicCheckpointHook stands in the place of MMEngine's CheckpointHook.
+
+    Args:
+        default_hooks: The hooks of the config.
+        best: The metric whose best checkpoint is kept too, where they do not say it; None for none.
+    """
     checkpoint = default_hooks.get('checkpoint', {})
-    if isinstance(checkpoint, dict) and type_name(checkpoint, 'CheckpointHook') == 'CheckpointHook':
-        checkpoint = dict(checkpoint, type='AtomicCheckpointHook')
+    if isinstance(checkpoint, dict):
+        if type_name(checkpoint, 'CheckpointHook') == 'CheckpointHook':
+            checkpoint = dict(checkpoint, type='AtomicCheckpointHook')
+        checkpoint = {**({'save_best': best} if best else {}), **checkpoint}
     return dict(default_hooks, checkpoint=checkpoint)
 
 

@@ -4,20 +4,19 @@ Sources: sections 5.1, A.2 and Table 5 of arXiv 2306.05067, and what the authors
 silent (the initial weights of the head, the images used for training).
 """
 
-import math
 from difflib import get_close_matches
 
 from mmengine.config import Config
 
 from ..models.vit import read_arch
 from ..resources import CONFIGS
+from .linear import PROTOCOLS, Protocol
 from .methods import METHODS, options
 from .tasks import TASKS, Hyperparameters, Task, hyperparameters
 from .vits import VITS, settings_of_vit
 
 # Statistics of the pixels a ViT was trained on, by channel, where its base does not say otherwise: ImageNet's.
 PIXELS = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])
-FULL_LR = 0.01  # not from the paper, whose rates are for frozen ViTs
 DEEP_PROMPTS = 10  # VPT-deep: so many in each block, or Table 5's number if that is smaller
 
 
@@ -34,14 +33,15 @@ def experiment(name: str) -> dict:
         ValueError: there is no such experiment; the message says which part of the name is unknown.
     """
     method, vit, task = parts(name)
-    chosen = hyperparameters(vit, task)
+    chosen, protocol = hyperparameters(vit, task), PROTOCOLS[VITS[vit].protocol]
+    lr = (protocol.lr or chosen.lr) if METHODS[method].frozen else protocol.full_lr
     return dict(
         model=model(method_options(method, chosen), vit, TASKS[task].classes),
         data_preprocessor=dict(
             num_classes=TASKS[task].classes, to_rgb=True,
             **{name: settings_of_vit(vit).get(name, usual) for name, usual in PIXELS.items()}),
-        optim_wrapper=dict(optimizer=dict(lr=chosen.lr if METHODS[method].frozen else FULL_LR)),
-        **data(TASKS[task], chosen))
+        optim_wrapper=dict(optimizer=dict(protocol.optimizer, lr=lr)),
+        **data(TASKS[task], chosen, protocol))
 
 
 def read_experiment(name: str) -> Config:
@@ -86,7 +86,7 @@ def method_options(method: str, chosen: Hyperparameters) -> dict:
 
 
 def model(adapted: dict, vit: str, classes: int) -> dict:
-    """Returns a classifier: the ViT, and one linear layer on its pooled tokens.
+    """Returns a classifier: the ViT, and one linear layer on its pooled tokens, by the protocol of the ViT.
 
     Tokens are pooled after the checkpoint's own norm, which is frozen, as the authors do.
 
@@ -99,17 +99,18 @@ def model(adapted: dict, vit: str, classes: int) -> dict:
     backbone = dict(settings, type='GatedPromptViT', img_size=224, frozen=True, out_type=VITS[vit].out_type)
     backbone.update(adapted)
     width = read_arch(backbone.get('arch', 'base'))['embed_dims']
+    protocol = PROTOCOLS[VITS[vit].protocol]
     head = dict(
         type='LinearClsHead',
         num_classes=classes,
         in_channels=width,
         loss=dict(type='CrossEntropyLoss', loss_weight=1.0),
-        # As the authors': weights of variance 2 / classes, and a bias at which each class has a sigmoid of 0.01.
-        init_cfg=dict(type='Kaiming', layer='Linear', mode='fan_out', distribution='normal', bias=-math.log(99)))
-    return dict(type='ImageClassifier', backbone=backbone, neck=None, head=head)
+        init_cfg=protocol.init)
+    neck = dict(type='ClsBatchNormNeck', input_features=width) if protocol.normalised else None
+    return dict(type='ImageClassifier', backbone=backbone, neck=neck, head=head)
 
 
-def data(task: Task, chosen: Hyperparameters) -> dict:
+def data(task: Task, chosen: Hyperparameters, protocol: Protocol) -> dict:
     """Returns the data loaders of a task, and how it is measured.
 
     FGVC: a tenth of each class of the training images is held out for validation (Flowers has validation images of
@@ -131,7 +132,10 @@ def data(task: Task, chosen: Hyperparameters) -> dict:
         source.update(num_classes=task.classes)
         split = dict(train=dict(source, split='train800val200'))
     return dict(
-        train_dataloader=loader(with_pipeline(split['train'], training), chosen.batch, shuffle=True),
+        train_dataloader=dict(
+            loader(with_pipeline(split['train'], training), chosen.batch, shuffle=True),
+            # A last batch of one image has no variance.
+            **(dict(drop_last=True) if protocol.normalised else {})),
         test_dataloader=loader(with_pipeline(dict(source, split='test'), testing), 128),
         test_evaluator=dict(type='Accuracy', topk=(1, )),
         **(validation(with_pipeline(split['val'], testing)) if 'val' in split else {}))

@@ -1,11 +1,16 @@
 """The table of methods: what each one trains of a pretrained ViT, and its name.
 
-Experiments, suites, tables, figures and the paper in miniature read it. A new method is a class in
-:mod:`mmseg_gpt.models`, a row here and a test.
+Experiments, suites, tables, figures and the paper in miniature read it. A new method is what
+:class:`mmseg_gpt.models.GatedPromptViT` can do, a row here and a test.
 """
 
 from collections.abc import Mapping
 from typing import NamedTuple
+
+from ..settings import type_name
+
+# Older names of the backbone, by the options that show what they train. They decide themselves that the ViT is frozen.
+FORMER = dict(LoRAViT=dict(lora={}, frozen=True), BiasTunedViT=dict(biases=True, frozen=True))
 
 
 class Method(NamedTuple):
@@ -18,8 +23,10 @@ class Method(NamedTuple):
         hard: Whether a gate is either open or closed.
         each_block: Whether each block has prompts of its own.
         temperature: Whether each block learns the temperature of its attention.
+        lora: Options of low-rank updates; None for none.
+        biases: Whether an update of each bias is learnt.
+        adapter: Options of bottlenecks beside the MLPs; None for none.
         frozen: Whether the pretrained weights stay as they are, so that checkpoints need not hold them.
-        backbone: The type of the backbone.
         adapts: Whether it adapts the ViT with few parameters: neither none nor all of it is trained.
         ade20k: The name in the files ``configs/setr_pup_NAME_VIT_ade20k.py``, where it is another one.
     """
@@ -29,8 +36,10 @@ class Method(NamedTuple):
     hard: bool = False
     each_block: bool = False
     temperature: bool = False
+    lora: Mapping[str, object] | None = None
+    biases: bool = False
+    adapter: Mapping[str, object] | None = None
     frozen: bool = True
-    backbone: str = 'GatedPromptViT'
     adapts: bool = True
     ade20k: str = ''
 
@@ -43,8 +52,11 @@ METHODS = {
                          temperature=True),
     'vpt-shallow': Method('VPT-shallow', 'ShallowPrompt'),
     'vpt-deep': Method('VPT-deep', 'DeepPrompt', each_block=True),
-    'bias': Method('Biases only', frozen=False, backbone='BiasTunedViT'),
-    'lora': Method('LoRA', backbone='LoRAViT'),
+    'temperatures': Method('Temperatures without prompts', temperature=True),
+    'bias': Method('Biases only', biases=True),
+    'lora': Method('LoRA', lora=dict(rank=4)),
+    'lora-gpt': Method('Gated Prompt Tuning + LoRA', 'GatedPrompt', gates=True, temperature=True, lora=dict(rank=4)),
+    'adaptformer': Method('AdaptFormer', adapter=dict(width=64)),
     # Named after what is trained: in classification a linear layer, in segmentation the heads.
     'linear': Method('Heads only', adapts=False, ade20k='head-only'),
     'full': Method('Full fine-tuning', frozen=False, adapts=False),
@@ -63,11 +75,10 @@ def options(method: str, prompts: int, gate_init: float) -> dict:
     prompt = dict(type=row.prompt, num_tokens=prompts) if row.prompt else None
     if row.gates:
         prompt['gate_init'] = float(gate_init)
-    return dict(
-        prompt=prompt,
-        **(dict(temperature=True) if row.temperature else {}),
-        **({} if row.frozen else dict(frozen=False)),
-        **({} if row.backbone == 'GatedPromptViT' else dict(type=row.backbone)))
+    chosen = dict(temperature=row.temperature, lora=row.lora and dict(row.lora), biases=row.biases,
+                  adapter=row.adapter and dict(row.adapter))
+    return dict(prompt=prompt, **{name: value for name, value in chosen.items() if value},
+                **({} if row.frozen else dict(frozen=False)))
 
 
 def tokens_per_set(method: str, prompts: int, blocks: int) -> int:
@@ -77,13 +88,16 @@ def tokens_per_set(method: str, prompts: int, blocks: int) -> int:
 
 def method_of(backbone: Mapping) -> str:
     """Returns the name of the method that a backbone's settings show, or else a description."""
-    prompt = (backbone.get('prompt') or {}).get('type', '')
+    backbone = {**backbone, **FORMER.get(type_name(backbone), {})}
+    prompt = type_name(backbone.get('prompt') or {})
     temperature = backbone.get('temperature', False) is not False  # {} means temperatures as they are by default
-    frozen, kind = backbone.get('frozen', True), backbone.get('type', 'GatedPromptViT')
+    lora, adapter = (backbone.get(name) is not None for name in ('lora', 'adapter'))  # here too
+    biases, frozen = backbone.get('biases', False), backbone.get('frozen', True)
     for name, row in METHODS.items():
-        if (prompt, temperature, kind) == (row.prompt, row.temperature, row.backbone) and (
-                frozen == row.frozen or kind != 'GatedPromptViT'):  # other classes decide themselves what they freeze
+        if (prompt, temperature, lora, biases, adapter, frozen) == (
+                row.prompt, row.temperature, row.lora is not None, row.biases, row.adapter is not None, row.frozen):
             return name
     if not frozen:
         return 'full with prompts or temperatures'
-    return f'{prompt} and temperatures' if prompt and temperature else prompt or 'temperatures without prompts'
+    found = [prompt, 'temperatures' * temperature, 'LoRA' * lora, 'biases' * biases, 'bottlenecks' * adapter]
+    return ' and '.join(filter(None, found))

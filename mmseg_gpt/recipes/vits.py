@@ -18,12 +18,15 @@ class ViT(NamedTuple):
         blocks: How many there are.
         out_type: What a linear layer classifies. The authors pool MAE by the mean of prompts and patches, and MoCo v3
             by CLS.
+        protocol: How that linear layer is trained, one of ``PROTOCOLS`` in :mod:`.linear`. The paper's is for the ViTs
+            of the paper.
     """
     title: str
     file: str
     family: str = 'mae'
     blocks: int = 12
     out_type: str = 'cls_token'
+    protocol: str = 'normalised'
 
 
 VITS = {
@@ -40,11 +43,11 @@ VITS = {
     'dinov3-s': ViT('DINOv3 (ViT-S)', 'dinov3_s'),
     'dinov3-sat-l': ViT('DINOv3 on satellite images (ViT-L)', 'dinov3_sat_l', blocks=24),
     'dinov3-splus': ViT('DINOv3 (ViT-S+)', 'dinov3_splus'),
-    'mae': ViT('MAE', 'mae_b', out_type='mean_all'),
-    'mae-l': ViT('MAE (ViT-L)', 'mae_l', blocks=24, out_type='mean_all'),
-    'mocov3': ViT('MoCo v3', 'mocov3_b', 'mocov3'),
-    'mocov3-s': ViT('MoCo v3 (ViT-S)', 'mocov3_s', 'mocov3'),
-    'supervised': ViT('Supervised', 'supervised_b'),
+    'mae': ViT('MAE', 'mae_b', out_type='mean_all', protocol='paper'),
+    'mae-l': ViT('MAE (ViT-L)', 'mae_l', blocks=24, out_type='mean_all', protocol='paper'),
+    'mocov3': ViT('MoCo v3', 'mocov3_b', 'mocov3', protocol='paper'),
+    'mocov3-s': ViT('MoCo v3 (ViT-S)', 'mocov3_s', 'mocov3', protocol='paper'),
+    'supervised': ViT('Supervised', 'supervised_b', protocol='paper'),
 }
 SELF_SUPERVISED = ('mae', 'mocov3')  # those in most tables and figures of the paper
 

@@ -2,14 +2,16 @@
 
 from . import losses  # noqa: F401  mends mmsegmentation's
 from .crop import HistogramRandomCrop
+from .dice import ClassDiceLoss
 from .lean_head import LeanFCNHead, LeanSegmenterMaskTransformerHead, LeanUPerHead
 from .linear_head import LinearHead
+from .listed import ListedPairs
 from .metrics import PerClassIoUMetric
 from .segmentor import LeanEncoderDecoder
 from .setr_head import LeanSETRUPHead
 from .tta import LeanSegTTAModel
 
 __all__ = [
-    'HistogramRandomCrop', 'LeanEncoderDecoder', 'LeanFCNHead', 'LeanSETRUPHead', 'LeanSegTTAModel',
-    'LeanSegmenterMaskTransformerHead', 'LeanUPerHead', 'LinearHead', 'PerClassIoUMetric'
+    'ClassDiceLoss', 'HistogramRandomCrop', 'LeanEncoderDecoder', 'LeanFCNHead', 'LeanSETRUPHead', 'LeanSegTTAModel',
+    'LeanSegmenterMaskTransformerHead', 'LeanUPerHead', 'LinearHead', 'ListedPairs', 'PerClassIoUMetric'
 ]

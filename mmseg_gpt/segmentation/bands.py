@@ -21,6 +21,20 @@ def placed(bands: Iterator[Tensor]) -> Iterator[tuple[slice, Tensor]]:
         top += len(band)
 
 
+def regrouped(bands: Iterator[Tensor], number: int) -> Iterator[Tensor]:
+    """Yields the rows of bands in bands of ``number`` rows, of which the last may be smaller."""
+    kept = None  # fewer rows than asked for
+    for band in bands:
+        if kept is not None:
+            band = torch.cat([kept, band])
+        whole = len(band) - len(band) % number
+        if whole:
+            yield from band[:whole].split(number)
+        kept = band[whole:].clone() if len(band) > whole else None  # a band may be written again
+    if kept is not None:
+        yield kept
+
+
 class Windows(NamedTuple):
     """Positions of the windows of an image: at each of ``tops`` and each of ``lefts``, in reading order.
 
@@ -60,6 +74,31 @@ class Windows(NamedTuple):
     def places(self) -> list[tuple[int, int]]:
         """First row and column of every window."""
         return [(top, left) for top in self.tops for left in self.lefts]
+
+    def panels(self, width: int) -> Iterator[tuple[slice, int, 'Windows']]:
+        """Divides the image into panels of columns, for which windows are computed apart from each other.
+
+        Args:
+            width: Number of columns that the windows of a panel may cover; at least one column of windows is taken.
+
+        Yields:
+            The columns of the image that the panel gives; the first column that its windows cover; and these windows,
+            among them all that cover a column of the panel.
+        """
+        ends = [left + self.size[1] for left in self.lefts]
+        begin = first = 0
+        while begin < self.image[1]:
+            last = first  # the panel ends where a window begins that it does not have
+            while last + 1 < len(self.lefts) and (ends[last + 1] - self.lefts[first] <= width
+                                                  or self.lefts[last + 1] <= begin):
+                last += 1
+            end = self.lefts[last + 1] if last + 1 < len(self.lefts) else self.image[1]
+            offset = self.lefts[first]
+            yield slice(begin, end), offset, Windows(
+                (self.image[0], ends[last] - offset), self.size, self.tops,
+                [left - offset for left in self.lefts[first:last + 1]])
+            begin = end
+            first = next((i for i, stop in enumerate(ends) if stop > begin), first)
 
 
 def merge(logits: Iterator[Tensor], windows: Windows, dtype: torch.dtype, band: int) -> Iterator[Tensor]:

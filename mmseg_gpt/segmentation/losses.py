@@ -2,12 +2,12 @@
 
 import torch.nn.functional as F
 from mmengine.utils.dl_utils import mmcv_full_available
-from mmseg.models.losses import FocalLoss, cross_entropy_loss
+from mmseg.models.losses import DiceLoss, FocalLoss, cross_entropy_loss, dice_loss
 from mmseg.models.losses.focal_loss import py_sigmoid_focal_loss
 from torch import Tensor
 
 CROSS_ENTROPY, BINARY = cross_entropy_loss.cross_entropy, cross_entropy_loss.binary_cross_entropy
-FOCAL = FocalLoss.forward
+FOCAL, DICE = FocalLoss.forward, DiceLoss.forward
 
 
 def cross_entropy(pred: Tensor, label: Tensor, weight: Tensor | None = None, class_weight: Tensor | None = None,
@@ -85,10 +85,39 @@ def focal_loss(self: FocalLoss, pred: Tensor, target: Tensor, weight: Tensor | N
     return loss.view(*target.shape, classes).movedim(-1, 1) if reduction == 'none' else loss
 
 
+def labelled_dice_loss(self: DiceLoss, pred: Tensor, target: Tensor, weight: Tensor | None = None,
+                       avg_factor: float | None = None, reduction_override: str | None = None, ignore_index: int = 255,
+                       **options) -> Tensor:
+    """Computes mmsegmentation's DiceLoss over the labelled pixels only.
+
+    mmsegmentation 1.2.2 adds what is predicted in ignored pixels to the divisor, and so teaches the model to be unsure
+    there.
+
+    Args:
+        self: The loss.
+        pred: Logits (N, C, H, W).
+        target: Class numbers (N, H, W), or probabilities (N, C, H, W), which are left to mmsegmentation.
+        weight: Of each image.
+        avg_factor: What a mean divides the sum by.
+        reduction_override: Replaces the loss's own reduction.
+        ignore_index: Label of ignored pixels.
+        **options: As in mmsegmentation.
+    """
+    if pred.shape == target.shape:
+        return DICE(self, pred, target, weight, avg_factor, reduction_override, ignore_index, **options)
+    labelled = (target != ignore_index)[:, None]
+    one_hot = dice_loss._expand_onehot_labels_dice(pred, target) * labelled
+    if self.activate:
+        pred = pred.sigmoid() if self.use_sigmoid else pred.softmax(1) if pred.shape[1] > 1 else pred
+    return self.loss_weight * dice_loss.dice_loss(
+        pred * labelled, one_hot, weight, self.eps, reduction_override or self.reduction, self.naive_dice, avg_factor,
+        self.ignore_index)
+
+
 def mend_losses() -> None:
     """Puts these functions in the place of mmsegmentation's. They can go when its own (1.2.2 here) do the same."""
     cross_entropy_loss.cross_entropy, cross_entropy_loss.binary_cross_entropy = cross_entropy, binary_cross_entropy
-    FocalLoss.forward = focal_loss
+    FocalLoss.forward, DiceLoss.forward = focal_loss, labelled_dice_loss
 
 
 mend_losses()

@@ -1,14 +1,52 @@
-"""mmsegmentation's IoU metric, which here keeps the IoU of each class instead of only printing it."""
+"""mmsegmentation's IoU metric, which here says over which classes its mean is, and can keep the IoU of each class."""
 
+import logging
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from mmengine.logging import print_log
 from mmseg.evaluation import IoUMetric
 from mmseg.registry import METRICS
 
 from ..resources import command_of
+from ..wording import listed
+
+COMPUTE = IoUMetric.compute_metrics
+
+
+def compute_and_say(self: IoUMetric, results: list) -> OrderedDict:
+    """Computes the summary as mmsegmentation does, and warns below its table where classes are not in the mean.
+
+    mmsegmentation leaves out a class that is neither in the labels nor in the predictions, without a word; and one that
+    no label has, but a prediction, counts 0. ``covered`` says both: how many classes are ``declared`` and how many
+    ``in_mIoU``, and those that are ``not_in_mIoU`` and those ``without_label``.
+
+    Args:
+        self: The metric.
+        results: Its areas of each image.
+    """
+    summary = COMPUTE(self, results)
+    if self.format_only:
+        return summary
+    _, union, _, labels = (sum(area) for area in zip(*results))
+    names = self.dataset_meta['classes']
+    absent = [name for name, area in zip(names, union) if not area] if self.nan_to_num is None else []
+    unlabelled = [name for name, area in zip(names, labels) if not area and name not in absent]
+    self.covered = {'declared': len(names), 'in_mIoU': len(names) - len(absent), 'not_in_mIoU': absent,
+                    'without_label': unlabelled}
+    if absent:
+        print_log(f'The means are over {len(names) - len(absent)} of {len(names)} classes: not over '
+                  f'{listed(absent, 8)}, of which there is no pixel in the labels or predictions', 'current',
+                  logging.WARNING)
+    if unlabelled:
+        print_log(f'IoU is 0 for {listed(unlabelled, 8)}, of which no label has a pixel, but predictions have',
+                  'current', logging.WARNING)
+    return summary
+
+
+IoUMetric.compute_metrics = compute_and_say
 
 
 @METRICS.register_module()
@@ -23,8 +61,8 @@ class PerClassIoUMetric(IoUMetric):
         **options: Arguments of ``mmseg.evaluation.IoUMetric``.
 
     Raises:
-        ValueError: from ``process``, if two images would have one label map in ``output_dir``; from ``evaluate``, if
-            all pixels of all images are ignored: mmsegmentation's mIoU is nan then.
+        ValueError: from ``process``, if an image has no label map, or two would have one in ``output_dir``; from
+            ``evaluate``, if all pixels of all images are ignored: mmsegmentation's mIoU is nan then.
     """
 
     per_class: dict[str, float | None]
@@ -35,6 +73,11 @@ class PerClassIoUMetric(IoUMetric):
 
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         """Counts the pixels of a batch as mmsegmentation does, and writes label maps if there is an ``output_dir``."""
+        for sample in data_samples:
+            if not self.format_only and 'gt_sem_seg' not in sample:
+                raise ValueError(f'{sample.get("img_path", "an image")} has no label map to compare with: add '
+                                 'LoadAnnotations to the pipeline of test_dataloader (with --tta, to tta_pipeline), or '
+                                 f'predict without label maps, by {command_of("predict")}')
         if self.output_dir is not None:
             for sample in data_samples:
                 name = Path(sample['img_path']).stem

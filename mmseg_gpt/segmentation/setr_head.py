@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..models.vit import is_open
 from .recompute import Recipe, ReLUAndLinear, conv_norm, enlarged, has_hooks, kept_as, relu, upsampled
-from .upsampled_loss import is_plain_cross_entropy, upsampled_loss
+from .upsampled_loss import goes_in_bands, upsampled_loss
 
 
 @MODELS.register_module()
@@ -24,9 +24,10 @@ class LeanSETRUPHead(SETRUPHead):
 
     Where one of these would not give the same numbers, the head does what mmsegmentation does: with dropout in
     training, ``align_corners``, an ``up_scale`` that is no whole number, or hooks on the modules that are replaced;
-    with another loss than one plain cross-entropy; with labels of another size than the logits. Under SyncBN in several
-    processes features are kept, because torch does not give away the statistics. One forward allows one backward. In
-    the accuracy, a label that shares the highest logit with another class counts as correct.
+    with losses other than softmax cross-entropy, weights of classes or not, with Dice losses beside it or not; with
+    labels of another size than the logits. Under SyncBN in several processes features are kept, because torch does not
+    give away the statistics. One forward allows one backward. In the accuracy, a label that shares the highest logit
+    with another class counts as correct.
     """
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
@@ -67,7 +68,7 @@ class LeanSETRUPHead(SETRUPHead):
 
     def loss(self, inputs: tuple[Tensor, ...], batch_data_samples: list, train_cfg: dict) -> dict[str, Tensor]:
         """Returns the loss, and the pixel accuracy in percent, of a batch; arguments and keys as in mmsegmentation."""
-        if not (self.commutes and self.sampler is None and is_plain_cross_entropy(self.loss_decode)):
+        if not (self.commutes and self.sampler is None and goes_in_bands(self)):
             return super().loss(inputs, batch_data_samples, train_cfg)
         labels = self._stack_batch_gt(batch_data_samples).squeeze(1)  # (B, H, W)
         logits, upsample = self.small_logits(inputs), self.up_convs[-1][1]

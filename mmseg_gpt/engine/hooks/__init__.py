@@ -2,6 +2,7 @@
 
 from .agree import AgreeHook
 from .atomic_checkpoint import AtomicCheckpointHook
+from .half_frozen import HalfFrozenHook
 from .ignored_batch import IgnoredBatchHook
 from .non_finite import NonFiniteHook
 from .parameter_table import ParameterTableHook, parameter_table
@@ -10,11 +11,12 @@ from .progress import ProgressHook
 from .same_buffers import SameBuffersHook
 from .seed_iteration import SeedIterationHook
 from .stop_on_signal import StopOnSignalHook
+from .sweep import SweepHook
 from .tracking import TrackingHook
 from .validation_pictures import ValidationPicturesHook
 
 __all__ = [
-    'AgreeHook', 'AtomicCheckpointHook', 'IgnoredBatchHook', 'LabelMapsHook', 'NonFiniteHook', 'ParameterTableHook',
-    'PicturesHook', 'ProgressHook', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'TrackingHook',
-    'ValidationPicturesHook', 'parameter_table'
+    'AgreeHook', 'AtomicCheckpointHook', 'HalfFrozenHook', 'IgnoredBatchHook', 'LabelMapsHook', 'NonFiniteHook',
+    'ParameterTableHook', 'PicturesHook', 'ProgressHook', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook',
+    'SweepHook', 'TrackingHook', 'ValidationPicturesHook', 'parameter_table'
 ]

@@ -25,7 +25,8 @@ class IgnoredBatchHook(Hook):
 
     def vote(self, runner, data_batch: dict | None) -> int:
         """Returns 1 if this process can learn from its share of the batch, else 0; see :class:`AgreeHook`."""
-        head = getattr(unwrap(runner.model), 'decode_head', None)
+        model = unwrap(runner.model)
+        head = getattr(getattr(model, 'members', [model])[0], 'decode_head', None)  # of a sweep, the first
         return int(not batch_is_ignored(samples_of(data_batch), getattr(head, 'ignore_index', 255)))
 
     def decide(self, runner, data_batch: dict | None, labelled: int) -> None:

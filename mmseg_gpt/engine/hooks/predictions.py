@@ -10,8 +10,8 @@ import numpy as np
 from mmengine.hooks import Hook
 from mmengine.structures import BaseDataElement
 
-from ...datasets.introspect import label_rule
-from ...datasets.predicted import output_names, own_files, write_label_map
+from ...datasets.introspect import label_rule, loader_of
+from ...datasets.predicted import output_names, own_files, read_picture, write_label_map
 from .validation_pictures import show
 
 
@@ -94,11 +94,10 @@ class PicturesHook(WritingHook):
 
     def after_test_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
                         outputs: list[BaseDataElement] | None = None) -> None:
-        import mmcv
         for i, sample in enumerate(outputs or []):
             file = self.file_of(sample)
             if path := sample.get('img_path'):
-                image = mmcv.imread(path, channel_order='rgb')
+                image = read_picture(path, loader_of(runner.test_dataloader.dataset))
             else:
                 image = data_batch['inputs'][i].permute(1, 2, 0).cpu().numpy().astype(np.uint8)[..., ::-1].copy()
             file.parent.mkdir(parents=True, exist_ok=True)

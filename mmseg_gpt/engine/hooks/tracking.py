@@ -141,6 +141,8 @@ def progress(runner, images: int, iterations: int, allocated: int) -> dict[str, 
 def group_of(parameter: str) -> str:
     """Returns the group that a parameter's gradient counts in, by the parameter's name in the model."""
     where, _, name = parameter.partition('.')
+    if where == 'members':  # of a sweep, counted from 1
+        return f'head_{int(name.partition(".")[0]) + 1}'
     if where != 'backbone':
         return 'head'
     if name == 'prompt.gate_prior':

@@ -4,11 +4,15 @@ import math
 from pathlib import Path
 
 import numpy as np
+from mmcv.transforms import LoadImageFromFile
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.structures import BaseDataElement, PixelData
 from mmengine.visualization import Visualizer
+
+from ...datasets.introspect import loader_of
+from ...datasets.predicted import read_picture
 
 SMALLEST_SIDE = 224  # of a picture with words in it, in pixels
 
@@ -36,11 +40,13 @@ class ValidationPicturesHook(Hook):
                        outputs: list[BaseDataElement] | None = None) -> None:
         for sample in outputs or []:
             if self.seen in self.chosen and is_main_process():
-                draw(runner.visualizer, sample, self.chosen.index(self.seen) + 1, runner.iter)
+                loader = loader_of(getattr(runner.val_dataloader, 'dataset', None))
+                draw(runner.visualizer, sample, self.chosen.index(self.seen) + 1, runner.iter, loader)
             self.seen += 1
 
 
-def draw(visualizer: Visualizer, sample: BaseDataElement, number: int, iteration: int) -> None:
+def draw(visualizer: Visualizer, sample: BaseDataElement, number: int, iteration: int,
+         loader: LoadImageFromFile | None = None) -> None:
     """Gives a visualizer the picture of a predicted sample, if it can draw such a one.
 
     Args:
@@ -48,13 +54,12 @@ def draw(visualizer: Visualizer, sample: BaseDataElement, number: int, iteration
         sample: What was predicted, with the name of its image file.
         number: Its place among the pictures, counted from 1.
         iteration: The number of iterations that are done.
+        loader: The transform that reads the images.
     """
     path = sample.get('img_path')
     if not path or not Path(path).is_file():
         return
-    import mmcv
-    image = mmcv.imread(path, channel_order='rgb')
-    show(visualizer, image, sample, f'val_{number}_{Path(path).name}', step=iteration)
+    show(visualizer, read_picture(path, loader), sample, f'val_{number}_{Path(path).name}', step=iteration)
 
 
 def show(visualizer: Visualizer, image: np.ndarray, sample: BaseDataElement, name: str, **options) -> None:

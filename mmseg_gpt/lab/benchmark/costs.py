@@ -86,7 +86,8 @@ def count_work(work: TrainingStep | Evaluation) -> dict[str, int]:
 def checkpoint_bytes(model: nn.Module) -> dict[str, int]:
     """Counts bytes of the whole state dict, of its trained part with buffers, and of prompts, gates, temperatures."""
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
-    sizes = {name: t.numel() * t.element_size() for name, t in model.state_dict().items()}
+    # Files hold float32 also where a frozen ViT is kept in half precision.
+    sizes = {name: t.numel() * max(4, t.element_size()) for name, t in model.state_dict().items()}
     return dict(
         whole=sum(sizes.values()),
         trained=sum(size for name, size in sizes.items() if name not in frozen),

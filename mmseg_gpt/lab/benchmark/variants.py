@@ -13,11 +13,12 @@ from torch import Tensor, nn
 
 from ...checkpoints.export import as_mmsegmentation
 from ...models.complete import explicit
+from ...models.half import round_weights
 from ...models.vit import ARCHS, read_arch
 from .plain_vit import PaperViT
 
 ARCHITECTURES = {'tiny': dict(embed_dims=32, num_layers=3, num_heads=2, mlp_ratio=4), **ARCHS}
-MODELS_COMPARED = ('mmseg-full', 'paper', 'ours', 'ours-cp')
+MODELS_COMPARED = ('mmseg-full', 'paper', 'ours', 'ours-cp', 'ours-half')
 ADAPTERS = ('prompt.', 'temperature')
 
 
@@ -67,7 +68,8 @@ class Variant(NamedTuple):
     Attributes:
         name: Name in the tables: a model, and ``-bf16`` or ``-compiled`` or both.
         model: One of ``MODELS_COMPARED``.
-        bf16: Whether the forward runs under bfloat16 autocast, as with ``--amp bf16``.
+        bf16: Whether the forward runs under bfloat16 autocast. ``--amp bf16`` also keeps the frozen ViT so, as
+            'ours-half-bf16' does.
         compiled: Whether the backbone is compiled.
     """
     name: str
@@ -80,7 +82,7 @@ def parse_variant(name: str) -> Variant:
     """Reads the name of a variant, such as 'ours-bf16-compiled'.
 
     Raises:
-        ValueError: ``name`` is not the name of a variant.
+        ValueError: ``name`` is not the name of a variant, or of one that cannot be computed.
     """
     compiled = name.endswith('-compiled')
     rest = name.removesuffix('-compiled')
@@ -88,6 +90,9 @@ def parse_variant(name: str) -> Variant:
     if model not in MODELS_COMPARED:
         raise ValueError(f'variant "{name}" is unknown: one of {", ".join(MODELS_COMPARED)}, and then -bf16 or '
                          '-compiled or -bf16-compiled if wanted')
+    if model == 'ours-half' and not bf16:
+        raise ValueError(f'variant "{name}" cannot be computed: a ViT in half precision needs autocast, '
+                         'ours-half-bf16')
     return Variant(name, model, bf16, compiled)
 
 
@@ -167,11 +172,13 @@ def build(model: str, cfg: Config, sizes: Sizes, weights: dict[str, Tensor] | No
         sizes: Sizes of the model.
         weights: A state dict of our model to load; None leaves the weights random.
     """
-    makers = {'ours': ours, 'ours-cp': ours_checkpointed, 'paper': paper, 'mmseg-full': mmseg_full}
+    makers = {'ours': ours, 'ours-cp': ours_checkpointed, 'ours-half': ours, 'paper': paper, 'mmseg-full': mmseg_full}
     config = makers[model](cfg, sizes)
     built = revert_sync_batchnorm(construct(config))
     if weights is not None:
         built.load_state_dict(weights if model != 'mmseg-full' else without_adapters(weights))
+    if model == 'ours-half':
+        round_weights(built.backbone, torch.bfloat16)
     return built
 
 

@@ -52,19 +52,20 @@ def autocast(bf16: bool, device: torch.device) -> AbstractContextManager:
 
 
 class TrainingStep:
-    """Training step: forward, loss, backward and SGD on the trained parameters. A call makes one step.
+    """Training step: forward, loss, backward and optimizer on the trained parameters. A call makes one step.
 
     Args:
         model: A segmentor, which is set to training mode.
-        cfg: The config, which has the settings of SGD.
+        cfg: The config, which has the settings of the optimizer.
         batch: The images.
         bf16: Whether the forward runs under autocast.
     """
 
     def __init__(self, model: nn.Module, cfg: Config, batch: Batch, bf16: bool = False) -> None:
         self.model, self.batch, self.bf16 = model.train(), batch, bf16
-        options = {k: v for k, v in cfg.optim_wrapper.optimizer.items() if k in ('lr', 'momentum', 'weight_decay')}
-        self.optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], **options)
+        options = dict(cfg.optim_wrapper.optimizer)
+        kind = getattr(torch.optim, options.pop('type'))
+        self.optimizer = kind([p for p in model.parameters() if p.requires_grad], **options)
 
     def loss(self) -> Tensor:
         """Computes the sum of the losses of all heads."""

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ...checks.checkpoint import data
+from ...checks.checkpoint import KINDS, data
 from ...models.vit import ARCHS
 from ...recipes.methods import METHODS, method_of
 from ...recipes.tasks import ADE20K, TASKS
@@ -90,7 +90,7 @@ def entry_of(run: FinishedRun, axis: Axis) -> Entry:
         ValueError: its backbone is none of ours, or has no prompts where these are what is compared.
     """
     backbone = run.settings['model'].get('backbone') or {}
-    if type_name(backbone) not in {method.backbone for method in METHODS.values()}:
+    if type_name(backbone) not in KINDS:
         raise ValueError(f'{run.folder}: its backbone is no GatedPromptViT, so it has no place in this figure')
     if axis.value and not backbone.get('prompt'):
         raise ValueError(f'{run.folder} has no prompts, so it has no place in a figure by {axis.x}')

@@ -8,8 +8,9 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from ...analysis.series import Point
+from ...recipes.linear import RATES
 from ...resources import TOOLS
-from ...settings import look_up
+from ...settings import look_up, type_name
 from ...wording import markdown_table
 from ..runs import (
     SETTINGS,
@@ -28,19 +29,19 @@ LABELS = dict(lr='learning rate', gate='gate prior', prompts='prompts')
 COLUMN = 'validation accuracy'
 
 
-def grid(config: str, settings: Sequence[str], rates: Sequence[float], gates: Sequence[float] = (),
+def grid(config: str, settings: Sequence[str], rates: Sequence[float] | None = None, gates: Sequence[float] = (),
          prompts: Sequence[int] = ()) -> Table:
     """Returns the runs of a search as a table, with a row for each point.
 
     Args:
         config: A config file, or the name of an experiment.
         settings: ``KEY=VALUE`` for all runs.
-        rates: Learning rates.
+        rates: Learning rates; None means those of ``RATES`` for the config's optimizer.
         gates: Gate priors; empty means the config's own.
         prompts: Numbers of prompts (with VPT-deep, in each block); empty means the config's own.
 
     Raises:
-        ValueError: the config has no gates, or no prompts, to be searched.
+        ValueError: the config has no gates, or no prompts, to be searched; or no rates are known for its optimizer.
         SystemExit: there is no such config, or a setting is wrong.
     """
     cfg = config_of(Run('', config, tuple(settings), ('--search-split', )))
@@ -48,9 +49,13 @@ def grid(config: str, settings: Sequence[str], rates: Sequence[float], gates: Se
     for name, wanted in dict(gate=gates, prompts=prompts).items():
         if wanted and own[name] is None:
             raise ValueError(f'{config} has no {SETTINGS[name]}, so there is no {LABELS[name]} to search')
+    optimizer = type_name(cfg.optim_wrapper.optimizer)
+    if rates is None and optimizer not in RATES:
+        raise ValueError(f'{config} trains with {optimizer}, for which there are no usual learning rates: give --lr')
     plain = Run('', config, (*adapter_only_setting(cfg), *settings), ('--search-split', ))
     entries = []
-    for lr, gate, count in itertools.product(rates, gates or [own['gate']], prompts or [own['prompts']]):
+    for lr, gate, count in itertools.product(
+            rates or RATES[optimizer], gates or [own['gate']], prompts or [own['prompts']]):
         run = with_settings(plain, lr=lr, gate=gate, prompts=count)
         row = tuple('' if value is None else format_number(value) for value in (lr, gate, count))
         entries.append(Entry('', '', '', run._replace(name=run.name.lstrip('_')), row, COLUMN, ACCURACY))

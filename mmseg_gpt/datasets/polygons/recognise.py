@@ -1,0 +1,104 @@
+"""Finds annotation files in a folder and tells by their content which tool has written them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+from ...wording import listed
+from .coco import is_coco, read_coco
+from .cvat import read_cvat
+from .label_studio import is_label_studio, read_label_studio
+from .labelme import is_labelme, read_labelme
+from .shapes import Annotations, LabelsError
+from .supervisely import is_meta, is_supervisely, read_supervisely
+
+TOOLS = {'labelme': 'labelme', 'cvat': 'CVAT for images', 'coco': 'COCO', 'label-studio': 'Label Studio',
+         'supervisely': 'Supervisely'}
+JSON_KINDS: dict[str, Callable[[object], bool]] = {
+    'labelme': is_labelme, 'coco': is_coco, 'supervisely': is_supervisely, 'meta': is_meta,
+    'label-studio': is_label_studio}
+XML_KINDS = {'annotations': 'cvat', 'View': 'label-config', 'annotation': 'voc'}
+
+
+def read_annotations(source: Path, tool: str | None = None, ignore_crowds: bool = False) -> Annotations:
+    """Reads all annotations in a file, or in the files below a folder.
+
+    Args:
+        source: The file or the folder.
+        tool: One of :data:`TOOLS`, whose files are taken; None for the one that they are of.
+        ignore_crowds: Whether the pixels of COCO's crowds are to be ignored.
+
+    Raises:
+        LabelsError: there are none, or those of several tools, or one cannot be read.
+    """
+    kinds = contents(source)
+    there = [name for name in TOOLS if name in kinds]
+    if tool and tool not in there:
+        raise LabelsError(f'{source} has no annotations of {TOOLS[tool]}; ' + (
+            f'it has those of {" and ".join(TOOLS[name] for name in there)}' if there else 'nor of another known tool'))
+    if len(there) > 1 and not tool:
+        counted = ' and '.join(f'{len(kinds[name])} files of {TOOLS[name]}' for name in there)
+        raise LabelsError(f'{source} has {counted}: choose with --format {" or ".join(there)}, or give one file')
+    if not there:
+        boxes = ('; it has boxes of Pascal VOC, which have no outlines that a segmentation could learn from'
+                 if 'voc' in kinds else '')
+        raise LabelsError(f'{source} has no annotations that are known{boxes}. Known are the JSON files of labelme, '
+                          'COCO, Label Studio and Supervisely, and the XML file of "CVAT for images 1.1"')
+    chosen = tool or there[0]
+    readers = {
+        'labelme': read_labelme, 'cvat': read_cvat, 'coco': lambda files: read_coco(files, ignore_crowds),
+        'label-studio': lambda files: read_label_studio(files, kinds.get('label-config', {})),
+        'supervisely': lambda files: read_supervisely(files, kinds.get('meta', {}))}
+    try:
+        found = readers[chosen](kinds[chosen])
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise LabelsError(f'{source}: a file of {TOOLS[chosen]} lacks what it should have '
+                          f'({type(error).__name__}: {error})') from error
+    if not found.images:
+        raise LabelsError(f'{listed(sorted(map(str, kinds[chosen])))}: there is no annotated image')
+    return found
+
+
+def contents(source: Path) -> dict[str, dict[Path, object]]:
+    """Returns the content of each JSON and XML file of a known kind, by kind and file.
+
+    Raises:
+        LabelsError: the source is not there, or packed, or a file is damaged.
+    """
+    if not source.exists():
+        raise LabelsError(f'{source} is not there')
+    if source.is_file() and source.suffix.lower() not in ('.json', '.xml'):
+        raise LabelsError(f'{source} is no .json or .xml file' + (
+            ': unpack it first, and give the folder' if source.suffix.lower() in ('.zip', '.gz', '.tar') else ''))
+    files = [source] if source.is_file() else sorted(
+        path for path in source.rglob('*') if path.suffix.lower() in ('.json', '.xml') and path.is_file())
+    if source.is_file():  # what belongs to it may lie beside it, and above a folder of annotations
+        files += [path for pattern in ('*.xml', 'meta.json', '../meta.json') for path in source.parent.glob(pattern)
+                  if path != source]
+    kinds: dict[str, dict[Path, object]] = {}
+    for file in files:
+        content = parsed(file)
+        if isinstance(content, ElementTree.Element):
+            kind = XML_KINDS.get(content.tag)
+        else:
+            kind = next((name for name, fits in JSON_KINDS.items() if fits(content)), None)
+        if kind == 'labelme':
+            content['imageData'] = None  # the whole image, as text
+        if kind and not (source.is_file() and file != source and kind not in ('label-config', 'meta')):
+            kinds.setdefault(kind, {})[file] = content
+    return kinds
+
+
+def parsed(file: Path) -> object:
+    """Returns the content of a JSON file, or the root element of an XML file.
+
+    Raises:
+        LabelsError: it is damaged.
+    """
+    try:
+        if file.suffix.lower() == '.xml':
+            return ElementTree.parse(file).getroot()
+        return json.loads(file.read_text(encoding='utf-8-sig'))
+    except (OSError, ValueError, ElementTree.ParseError) as error:
+        raise LabelsError(f'{file} cannot be read: {error}') from error

@@ -1,0 +1,285 @@
+"""One's own images: from a folder to a measured model in one command, which can be interrupted."""
+
+import gc
+import json
+import os
+import re
+import runpy
+import signal
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import mmseg_gpt
+from mmseg_gpt import compat, engine
+from mmseg_gpt.engine.config import read_config
+from mmseg_gpt.engine.hooks import StopOnSignalHook
+from mmseg_gpt.models import GatedPromptViT
+from mmseg_gpt.own_data import Options, OwnDataError, load
+from mmseg_gpt.own_data import config as configs
+from mmseg_gpt.own_data import run as runs
+from mmseg_gpt.own_data.look import OwnData
+from mmseg_gpt.own_data.plan import Machine, Times, add_schedule, make_plan
+from mmseg_gpt.own_data.python import as_python
+from mmseg_gpt.own_data.report import mean_iou
+from mmseg_gpt.resources import TOOLS
+
+compat.formatter_module().FormatCode = lambda text, **_: (text, True)  # half of the time of such a run
+
+ARCH = dict(embed_dims=8, num_layers=12, num_heads=2, mlp_ratio=2)
+CLASSES = 'floor,box,sky'
+
+
+@pytest.fixture(autouse=True)
+def tiny_vit(tmp_path_factory, monkeypatch):
+    """Lets the default ViT be one of width 8, whose weights are in a file."""
+    file = tmp_path_factory.mktemp('vit') / 'vit.pth'
+    torch.manual_seed(0)
+    torch.save(GatedPromptViT(arch=ARCH, img_size=32, patch_size=8, out_type='cls_token').state_dict(), file)
+    settings = dict(arch=ARCH, patch_size=8, init_cfg=dict(type='PretrainedViT', checkpoint=str(file)))
+    gc.freeze()  # each dataset collects garbage, which takes longer the more there is in memory
+    for module in (configs, runs):
+        monkeypatch.setattr(module, 'settings_of_vit', lambda vit: dict(settings))
+
+
+def draw(folder: Path, **numbers: int) -> Path:
+    """Draws scenes of a floor, a box and the sky, with a line that is not labelled, in images/ and masks/."""
+    random = np.random.default_rng(0)
+    for split, number in numbers.items():
+        for i in range(number):
+            mask = np.zeros((32, 40), np.uint8)
+            left = random.integers(5, 25)
+            mask[8:24, left:left + 10], mask[:6], mask[-2:] = 1, 2, 255
+            image = np.stack([mask == 0, mask == 1, mask == 2], -1).astype(np.uint8) * 200
+            image += random.integers(0, 50, image.shape, dtype=np.uint8)
+            for kind, pixels in dict(images=image, masks=mask).items():
+                file = folder / kind / split / f'{split}_{i}.png'
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(file)
+    return folder
+
+
+def draw_classes(folder: Path) -> Path:
+    """Draws a folder each for red and for green images, with splits."""
+    random = np.random.default_rng(0)
+    for split, number in dict(train=6, val=3, test=4).items():
+        for channel, name in enumerate(('red', 'green')):
+            for i in range(number):
+                pixels = random.integers(0, 60, (30, 36, 3), dtype=np.uint8)
+                pixels[..., channel] += 150
+                (folder / split / name).mkdir(parents=True, exist_ok=True)
+                Image.fromarray(pixels).save(folder / split / name / f'{name}_{i}.png')
+    return folder
+
+
+def adapt(folder: Path, work: Path, **options) -> tuple[object, list[str]]:
+    """Runs mmseg_gpt.adapt with few iterations; returns the result, and what was said."""
+    said: list[str] = []
+    given = dict(classes=CLASSES, size=32, crop=32, iterations=6, workers=1) | options
+    given = {name: value for name, value in given.items() if value is not None}
+    return mmseg_gpt.adapt(folder, work_dir=work, say=said.append, **given), said
+
+
+def test_a_folder_becomes_a_measured_model(tmp_path):
+    folder = draw(tmp_path / 'data', train=6, val=3, test=3)
+    before = {file: file.stat().st_mtime_ns for file in folder.rglob('*')}
+    result, said = adapt(folder, tmp_path / 'work', iterations=60, head='linear')
+    assert {file: file.stat().st_mtime_ns for file in folder.rglob('*')} == before
+    text = '\n'.join(said)
+    assert '6 training, 3 validation, 3 test pairs' in text and re.search(r'box +12\.50%', text)
+    assert result.metric == 'mIoU' and result.measured_on == 'test' and result.classes == ('floor', 'box', 'sky')
+    per_class = [row['IoU'] for row in result.per_class]
+    assert result.score == pytest.approx(np.mean(per_class), abs=0.02)
+    assert result.score > 50  # colours tell the classes apart
+    metrics = json.loads((tmp_path / 'work/metrics.json').read_text())
+    assert metrics['mIoU'] == result.score and [*metrics['per_class'].values()] == pytest.approx(per_class, abs=0.01)
+    image = folder / 'images/test/test_0.png'
+    labels = result.predict(image)
+    assert labels.shape == (32, 40) and set(np.unique(labels)) <= {0, 1, 2}
+    report = result.report.read_text()
+    assert f'{result.score:.2f}' in report and '| box |' in report and '(confusion.png)' in report
+    assert [file.is_file() for kind in ('best', 'worst') for file in result.pictures[kind]] == [True] * 2
+    lines = re.search(r'```python\n(.*?)```', report, re.DOTALL)[1].replace("'photo.jpg'", repr(str(image)))
+    assert len(lines.strip().splitlines()) == 3
+    found: dict = {}
+    exec(lines, found)
+    assert (found['labels'] == labels).all()
+    moved = (tmp_path / 'work').rename(tmp_path / 'moved')
+    assert (load(moved).predict(image) == labels).all()
+
+
+def test_the_second_start_of_a_finished_command_only_says_so(tmp_path, monkeypatch, capsys):
+    folder = draw(tmp_path / 'data', train=2, val=1)
+    first, said = adapt(folder, tmp_path / 'work')
+    assert first.measured_on == 'val' and 'a little too good' in '\n'.join(said)
+    times = {file: file.stat().st_mtime_ns for file in (tmp_path / 'work').rglob('*')}
+    again, said = adapt(folder, tmp_path / 'work')
+    assert 'holds the finished result' in said[0] and again.score == first.score
+    assert {file: file.stat().st_mtime_ns for file in (tmp_path / 'work').rglob('*')} == times
+    options = dict(classes=CLASSES, size=32, crop=32, iterations=6, workers=1, work_dir=tmp_path / 'work')
+    words = [word for name, value in options.items() for word in (f'--{name.replace("_", "-")}', str(value))]
+    monkeypatch.setattr('sys.argv', ['mmseg-gpt adapt', str(folder), *words])
+    runpy.run_path(str(TOOLS / 'adapt.py'), run_name='__main__')
+    assert capsys.readouterr().out.splitlines()[-1] == f'mIoU: {first.score:.2f}'
+    with pytest.raises(OwnDataError, match=r'a model was trained there:\n  --method: gpt before, lora now\n'):
+        adapt(folder, tmp_path / 'work', method='lora')
+
+
+def test_an_interrupted_command_goes_on_to_the_same_numbers(tmp_path, monkeypatch):
+    folder = draw(tmp_path / 'data', train=4, val=2, test=2)
+    whole, _ = adapt(folder, tmp_path / 'whole')
+    after = StopOnSignalHook.after_train_iter
+
+    def interrupted(self, runner, *args, **options):
+        if runner.iter == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        after(self, runner, *args, **options)
+    monkeypatch.setattr(StopOnSignalHook, 'after_train_iter', interrupted)
+    with pytest.raises(SystemExit) as stopped:
+        adapt(folder, tmp_path / 'work')
+    assert stopped.value.code == 128 + signal.SIGTERM
+    monkeypatch.setattr(StopOnSignalHook, 'after_train_iter', after)
+    with pytest.raises(OwnDataError, match='--seed: 0 before, 1 now'):
+        adapt(folder, tmp_path / 'work', seed=1)
+    result, said = adapt(folder, tmp_path / 'work')
+    assert any('going on with' in sentence for sentence in said)
+    assert result.score == whole.score and result.per_class == whole.per_class
+    weights = [torch.load(each.checkpoint, weights_only=True)['state_dict'] for each in (result, whole)]
+    assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
+
+
+def test_class_folders_become_a_classifier(tmp_path):
+    folder = draw_classes(tmp_path / 'data')
+    result, said = adapt(folder, tmp_path / 'work', classes=None, iterations=60, size=36, batch=8)
+    assert result.task == 'classification' and result.metric == 'accuracy' and result.score > 80
+    assert '12 training, 6 validation, 8 test images' in '\n'.join(said)
+    found = result.predict(folder / 'test/red/red_0.png')
+    assert found['class'] == 'red' and found['score'] > 0.5
+    log = next((tmp_path / 'work').rglob('scalars.json')).read_text().splitlines()
+    losses = [json.loads(line)['loss'] for line in log if 'loss' in json.loads(line)]
+    assert losses[0] < 0.8 and losses[-1] < losses[0]  # ln 2 = 0.69: the start is calm
+    assert (tmp_path / 'work/confusion.png').is_file() and 'recall' in result.report.read_text()
+
+
+def test_a_dry_run_writes_an_ordinary_config_and_trains_nothing(tmp_path):
+    folder = draw(tmp_path / 'data', train=2, val=1, test=1)
+    options = dict(iterations=20, head='setr_pup', loss='ce+dice', class_weights='auto', amp='bf16', method='lora')
+    result, _ = adapt(folder, tmp_path / 'work', dry_run=True, **options)
+    assert result is None and not [*(tmp_path / 'work').glob('*.pth')]
+    cfg = read_config(str(tmp_path / 'work/config.py'))
+    assert cfg.train_dataloader.dataset.metainfo.classes == ('floor', 'box', 'sky')
+    assert cfg.model.decode_head.num_classes == 3 and cfg.optim_wrapper.type == 'Bf16OptimWrapper'
+    assert [loss.type for loss in cfg.model.decode_head.loss_decode] == ['CrossEntropyLoss', 'ClassDiceLoss']
+    assert cfg.model.auxiliary_head[0].loss_decode[0].loss_weight == 0.4
+    assert len(cfg.model.decode_head.loss_decode[0].class_weight) == 3
+    assert 'dataset' not in cfg and cfg.train_cfg.max_iters == 20
+    # Other options only change the config, as nothing was trained; an edited config is not thrown away.
+    adapt(folder, tmp_path / 'work', dry_run=True, **options | dict(iterations=30))
+    file = tmp_path / 'work/config.py'
+    assert read_config(str(file)).train_cfg.max_iters == 30
+    file.write_text(file.read_text().replace('lr=0.', 'lr=1.'))
+    with pytest.raises(OwnDataError, match='its config was edited since'):
+        adapt(folder, tmp_path / 'work', dry_run=True, **options)
+    adapt(folder, tmp_path / 'work', dry_run=True, **options | dict(iterations=30))
+    assert 'lr=1.' in file.read_text()
+
+
+@pytest.mark.parametrize(('options', 'message'), [
+    (dict(vit='dinov2_x'), 'vit dinov2-x is none of .*Did you mean dinov2'),
+    (dict(method='gtp'), 'method gtp is none of .*Did you mean gpt'),
+    (dict(head='setr'), 'head setr is none of'),
+    (dict(weights='nowhere.pth'), 'there is no file nowhere.pth'),
+    (dict(iteration=3), 'no option iteration. Did you mean iterations'),
+    (dict(folder='nowhere'), 'nowhere does not exist'),
+    (dict(val=1.), 'val is a share'),
+])
+def test_wrong_options_are_refused_with_the_choices(tmp_path, options, message):
+    with pytest.raises(OwnDataError, match=message):
+        Options.of(**dict(folder=str(tmp_path)) | options)
+
+
+def test_a_vit_without_a_public_address_says_where_it_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, 'settings_of_vit', lambda vit: dict(init_cfg=dict(
+        checkpoint='pretrained/dinov3_vits16_pretrain_lvd1689m-08c60483.pth')))
+    with pytest.raises(OwnDataError, match=r'dinov3-downloads.*--weights'):
+        adapt(draw(tmp_path / 'data', train=2, val=1), tmp_path / 'work', vit='dinov3_s')
+
+
+def test_several_processes_are_refused(tmp_path, monkeypatch):
+    for name in ('RANK', 'LOCAL_RANK', 'WORLD_SIZE'):
+        monkeypatch.setenv(name, '1')
+    with pytest.raises(OwnDataError, match='adapt starts one process'):
+        adapt(draw(tmp_path / 'data', train=2, val=1), tmp_path / 'work')
+
+
+def test_masks_that_are_not_understood_are_refused_with_a_table_to_complete(tmp_path):
+    folder = draw(tmp_path / 'data', train=2, val=1)
+    mask = folder / 'masks/train/train_0.png'
+    pixels = np.array(Image.open(mask))
+    pixels[0, 0] = 7
+    Image.fromarray(pixels).save(mask)
+    with pytest.raises(OwnDataError, match='7'):
+        adapt(folder, tmp_path / 'work')
+    assert not (tmp_path / 'work/config.py').exists()
+
+
+def test_images_of_16_bits_are_refused_with_the_scale_that_suits_and_read_by_it(tmp_path):
+    folder = draw(tmp_path / 'data', train=4, val=1, test=1)
+    for file in (folder / 'images').rglob('*.png'):
+        pixels = np.array(Image.open(file)).astype(np.uint16) * 12
+        cv2.imwrite(str(file), pixels)
+    with pytest.raises(OwnDataError, match=r'--scale'):
+        adapt(folder, tmp_path / 'work')
+    adapt(folder, tmp_path / 'work', scale='0:3060', bands='1,2,3,1', dry_run=True)
+    cfg = read_config(str(tmp_path / 'work/config.py'))
+    for loader in ('train', 'val', 'test'):
+        reader = cfg[f'{loader}_dataloader'].dataset.pipeline[0]
+        assert reader.type == 'LoadBands' and reader.bands == (1, 2, 3, 1)
+    assert cfg.model.backbone.in_channels == 4 and len(cfg.model.data_preprocessor.mean) == 4
+    engine.check_files(cfg, ('train_dataloader', 'val_dataloader'), pretrained=True)
+
+
+def data_of(task: str, number: int, size: tuple[int, int]) -> OwnData:
+    """What was found, of so many images of a size."""
+    counts = dict(train=number, val=number // 4)
+    return OwnData(task, Path('x'), ('a', 'b'), ((0, 0, 0), (1, 1, 1)), Path('x'), {}, counts, [size] * number, {})
+
+
+@pytest.mark.parametrize('device', ['cpu', 'cuda'])
+@pytest.mark.parametrize(('number', 'size'), [(20, (480, 360)), (3000, (640, 640)), (200, (4000, 3000)), (9, (64, 48))])
+def test_plans_suit_the_data_and_the_machine(device, number, size):
+    machine, options = Machine(device, 'it', 4), Options.of(folder='.')
+    data = data_of('segmentation', number, size)
+    plan = make_plan(data, 14, machine, options)
+    assert plan.crop % 14 == 0 and plan.crop <= max(plan.size, 14) and plan.batch <= number
+    add_schedule(plan, data, machine, options, Times(3., 0.5))
+    assert 100 <= plan.iterations <= 20000 and 0 < plan.interval <= plan.iterations
+    if device == 'cpu':
+        assert plan.iterations * 3. <= 21 * 60
+        validations = -(-plan.iterations // plan.interval)
+        assert validations == 1 or validations * data.counts['val'] * 0.5 <= 0.3 * plan.iterations * 3.
+    assert {'size', 'crop', 'batch', 'schedule', 'validation', 'time'} <= plan.reasons.keys()
+
+
+def test_what_is_asked_for_goes_before_what_follows():
+    machine, options = Machine('cuda', 'it', 8), Options.of(folder='.', crop=100, batch=3, size=200, iterations=7)
+    data = data_of('segmentation', 50, (640, 480))
+    plan = make_plan(data, 16, machine, options)
+    add_schedule(plan, data, machine, options, None)
+    assert (plan.crop, plan.batch, plan.size, plan.iterations) == (96, 3, 200, 7)
+
+
+def test_settings_are_written_as_python_that_gives_them_back():
+    settings = dict(a=[dict(type='X', values=(1, )), *range(60)], b={'prompt.tokens': dict(lr=1e-3)}, c=None, d='it\'s',
+                    e=[[i, i, i] for i in range(30)], f=dict(g=('some words', ) * 20), h=())
+    text = as_python(settings)
+    assert eval(text) == settings and max(map(len, text.splitlines())) <= 120
+
+
+def test_the_score_of_an_image_is_the_mean_over_the_classes_in_it_or_predicted():
+    # Class 0: 6 of 10 right; class 3: 2 of 6; class 1 occurs in neither.
+    assert mean_iou(np.array([[0, 0], [0, 3], [3, 3]]), np.array([6, 4, 2])) == pytest.approx((6 / 10 + 2 / 6) / 2)
