@@ -14,6 +14,7 @@ from mmengine.model import revert_sync_batchnorm
 from torch import Tensor, nn
 
 from ...models.complete import complete
+from ...recipes.heads import HEADS
 from ...recipes.methods import METHODS, options
 from ...resources import CONFIGS
 from ...wording import listed
@@ -21,7 +22,6 @@ from .variants import Sizes, construct
 from .work import IGNORED, Batch, Evaluation, TrainingStep
 
 EOMT, PEFT = 'eomt', 'peft'
-HEADS = CONFIGS / '_base_/heads'
 VIT = dict(patch_size=16, num_registers=4, layer_scale=True)
 # As EoMT's config of ADE20K at 512x512 has it, and section 4.1 of its paper, arXiv 2503.19108.
 QUERIES, QUERY_BLOCKS = 100, dict(small=3, base=3, large=4, tiny=1)
@@ -37,12 +37,11 @@ def check_names(names: list[str]) -> None:
     Raises:
         ValueError: a name is unknown, or the package that it needs is not installed.
     """
-    heads = sorted(file.stem for file in HEADS.glob('*.py'))
     for name in names:
         head, _, method = name.partition(':')
-        if name != EOMT and (head not in heads or method not in {*METHODS, PEFT}):
+        if name != EOMT and (head not in HEADS or method not in {*METHODS, PEFT}):
             raise ValueError(f'"{name}" is neither {EOMT} nor HEAD:METHOD, such as linear:lora, where HEAD is one of '
-                             f'{listed(heads, len(heads))}, and METHOD one of {listed([*METHODS, PEFT], 99)}')
+                             f'{listed([*HEADS], 99)}, and METHOD one of {listed([*METHODS, PEFT], 99)}')
         for package in ('transformers', 'peft')[:1 if name == EOMT else 2 if method == PEFT else 0]:
             package_of_peer(package, name)
 
@@ -71,7 +70,7 @@ def build_peer(name: str, sizes: Sizes) -> nn.Module:
     if name == EOMT:
         return eomt(sizes)
     head, _, method = name.partition(':')
-    model = Config.fromfile(HEADS / f'{head}.py').model
+    model = Config.fromfile(CONFIGS / f'_base_/heads/{head}.py').model
     model.update(num_classes=sizes.classes, crop_size=(sizes.image, sizes.image))
     model.backbone.update(VIT, arch=sizes.vit, **({} if method == PEFT else options(method, sizes.prompts, 10.)))
     depth, blocks = sizes.vit['num_layers'], model.backbone.get('out_indices')
