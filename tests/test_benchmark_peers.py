@@ -38,7 +38,7 @@ def test_our_models_are_measured_in_turn():
 
 
 @pytest.mark.parametrize(('name', 'words'), [
-    ('linear:loro', 'neither eomt nor HEAD:METHOD.*linear, linear-4.*gpt, .*, peft'),
+    ('linear:loro', 'neither eomt nor HEAD:METHOD.*linear, linear_4.*gpt, .*, peft'),
     ('mask:lora', '"mask:lora" is neither'), ('eomt', r'eomt needs the package transformers: pip install "mmseg_gpt'),
     ('linear:peft', 'linear:peft needs the package')])
 def test_names_that_cannot_be_measured_are_refused(name, words, monkeypatch):

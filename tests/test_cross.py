@@ -22,7 +22,7 @@ import mmseg_gpt.segmentation  # noqa: F401  registers
 from mmseg_gpt.adapters import frozen_source, frozen_state, load_model_state
 from mmseg_gpt.checkpoints import read_file
 from mmseg_gpt.checkpoints.write import write_checkpoint
-from mmseg_gpt.models import GatedPromptViT
+from mmseg_gpt.models import GatedPrompt, GatedPromptViT
 from mmseg_gpt.models.complete import explicit
 from mmseg_gpt.recipes.vits import settings_of_vit
 
@@ -33,13 +33,14 @@ VITS = ('mae', 'dinov2-s', 'dinov2-reg-s', 'dinov3-s', 'dinov3-splus')
 ADAPTERS = {
     'none': ({}, ()),
     'full': (dict(frozen=False), ('', )),
-    **{kind.__name__: (dict(prompt=dict(type=kind.__name__, num_tokens=2)), ('prompt.', )) for kind in STRATEGIES},
+    **{kind.__name__: (dict(prompt=dict(type=kind.__name__, num_tokens=2, **(
+        dict(gate_init=1.) if issubclass(kind, GatedPrompt) else {}))), ('prompt.', )) for kind in STRATEGIES},
     'temperatures': (dict(temperature=True), ('temperature', )),
     'lora': (dict(lora=dict(rank=2)), ('.lora_', )),
     'biases': (dict(biases=True), ('.bias_update', )),
-    'bottlenecks': (dict(adapter=dict(width=4)), ('.mlp.adapter.', )),
+    'bottlenecks': (dict(adapter=dict(width=8)), ('.mlp.adapter.', )),
     'all': (dict(prompt=dict(type='GatedPrompt', num_tokens=2, gate_init=1.), temperature=True, lora=dict(rank=2),
-                 biases=True, adapter=dict(width=4)),
+                 biases=True, adapter=dict(width=8)),
             ('prompt.', 'temperature', '.lora_', '.bias_update', '.mlp.adapter.')),
 }
 SCHEDULE = Config.fromfile(CONFIGS / '_base_/schedules/sgd_160k.py').optim_wrapper
@@ -74,41 +75,43 @@ def config(head: str, vit: str, adapter: str, folder: Path) -> Config:
     cfg = explicit(cfg)
     if not path.exists():
         plain = {name: cfg.model.backbone[name] for name in options.keys() & cfg.model.backbone.keys()}
-        write_vit(path, plain | dict(img_size=cfg.model.backbone.img_size))
+        with torch.random.fork_rng():
+            write_vit(path, plain | dict(img_size=cfg.model.backbone.img_size))
     return cfg
 
 
 def write_vit(path: Path, options: dict) -> None:
     """Writes a pretrained ViT whose blocks all matter: DINOv2's scales are no longer nearly 0."""
+    torch.manual_seed(0)
     vit = GatedPromptViT(**{k: v for k, v in options.items() if k not in ('init_cfg', 'frozen')}, out_type='cls_token')
     for name, weight in vit.named_parameters():
         if name.endswith('.gamma'):
             nn.init.uniform_(weight, 0.5, 1.)
         if name.endswith('qkv.bias') and vit.blocks[0].attn.qkv.bias is not None and options.get('qkv_bias') == 'qv':
             weight.data.view(3, -1)[1] = 0.
-    torch.save(vit.state_dict(), path)
+    torch.save({f'backbone.{name}': weight for name, weight in vit.state_dict().items()}, path)
 
 
-def build(cfg: Config) -> tuple[nn.Module, OptimWrapper]:
-    """The model and its optimizer, as a run makes them."""
+def build(cfg: Config) -> nn.Module:
+    """The model as a run makes it, with random weights."""
     init_default_scope('mmseg')
     from mmengine.model import revert_sync_batchnorm
-    torch.manual_seed(0)
-    model = revert_sync_batchnorm(MODELS.build(cfg.model))
-    model.init_weights()
-    return model.train(), build_optim_wrapper(model, SCHEDULE)
+    return revert_sync_batchnorm(MODELS.build(cfg.model)).train()
 
 
 def batch(width: int, original: tuple[int, int]) -> dict:
-    """Two images of noise, 32 pixels high, and their labels; ``original`` is the size to label them at."""
+    """Three images of noise, 32 pixels high, and their labels; ``original`` is the size to label them at.
+
+    Of two images, of which UPerNet pools each into a pixel, batch norm would leave nothing but which one has the more.
+    """
     from mmseg.structures import SegDataSample
     generator = torch.Generator().manual_seed(1)
     samples = []
-    for _ in range(2):
+    for _ in range(3):
         labels = torch.randint(0, CLASSES, (1, 32, width), generator=generator)
         samples.append(SegDataSample(gt_sem_seg=PixelData(data=labels)))
         samples[-1].set_metainfo(dict(img_shape=(32, width), ori_shape=original))
-    images = torch.randint(0, 256, (2, 3, 32, width), generator=generator, dtype=torch.uint8)
+    images = torch.randint(0, 256, (3, 3, 32, width), generator=generator, dtype=torch.uint8)
     return dict(inputs=list(images), data_samples=samples)
 
 
@@ -144,32 +147,35 @@ def folder(tmp_path_factory) -> Path:
 @pytest.mark.parametrize('head, vit, adapter', CASES)
 def test_it_trains_resumes_evaluates_and_exports_its_adapter(head, vit, adapter, folder, tmp_path):
     cfg = config(head, vit, adapter, folder)
-    model, optimizer = build(cfg)
-    wanted = wanted_names(model, adapter)
+    model = build(cfg)
+    model.init_weights()
+    optimizer, wanted = build_optim_wrapper(model, SCHEDULE), wanted_names(model, adapter)
     assert {name for name, p in model.named_parameters() if p.requires_grad} == wanted
 
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
     for i in range(2):  # in LoRA's first step only one of the two matrices has a gradient
         assert torch.isfinite(step(model, optimizer, i))
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
-    assert moved == wanted
+    # A bias before a batch norm stays, and so may what a ReLU that is never active hides.
+    still = {name for name in wanted - moved if not name.endswith('.bias') and '.adapter.down.' not in name}
+    assert moved <= wanted and not still and len(moved) > 0.9 * len(wanted)
 
     write_checkpoint(dict(state_dict=model.state_dict(), optimizer=optimizer.state_dict(), meta={}), tmp_path / 'a.pth')
-    resumed, its_optimizer = build(cfg)
-    saved = read_file(tmp_path / 'a.pth')
+    resumed, saved = build(cfg), read_file(tmp_path / 'a.pth')
     load_model_state(resumed, saved, 'a.pth')
+    its_optimizer = build_optim_wrapper(resumed, SCHEDULE)
     its_optimizer.load_state_dict(saved['optimizer'])
     assert torch.equal(step(resumed, its_optimizer, 2), step(model, optimizer, 2))
     assert_same(resumed.state_dict(), model.state_dict())
 
     labels = evaluate(model)
-    assert [each.shape for each in labels] == [(1, 30, 41)] * 2 and max(each.max() for each in labels) < CLASSES
+    assert [each.shape for each in labels] == [(1, 30, 41)] * 3 and max(each.max() for each in labels) < CLASSES
     if adapter == 'full':
         return
     frozen = frozen_state(model)
     state = {name: weight for name, weight in model.state_dict().items() if name not in frozen}
     write_checkpoint(dict(state_dict=state, meta=dict(frozen=frozen_source(model))), tmp_path / 'adapter.pth')
-    other, _ = build(cfg)
+    other = build(cfg)
     load_model_state(other, read_file(tmp_path / 'adapter.pth'), 'adapter.pth')
     assert_same(other.state_dict(), model.state_dict())
     assert all(map(torch.equal, evaluate(other), labels))

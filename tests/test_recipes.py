@@ -56,10 +56,8 @@ def test_the_table_of_vits_has_every_file_and_says_what_it_says():
 
 
 def test_the_table_of_heads_has_every_file():
-    assert [name.replace('-', '_') for name in HEADS] == [row.file for row in HEADS.values()] == sorted(
-        file.stem for file in (CONFIGS / '_base_/heads').glob('*.py'))
-    page = (PACKAGE.parent / 'docs/vits.md').read_text()
-    assert all(f'| `{row.file}` | `{name}` |' in page for name, row in HEADS.items())
+    assert list(HEADS) == sorted(file.stem for file in (CONFIGS / '_base_/heads').glob('*.py'))
+    assert len({row.title for row in HEADS.values()}) == len(HEADS)
 
 
 def test_ade20k_has_the_classes_and_the_folder_of_its_config():

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from arguments import positive
 
-MODELS = ('eomt', 'setr-pup:gpt', 'linear:gpt', 'linear:lora', 'linear:peft')
+MODELS = ('eomt', 'setr_pup:gpt', 'linear:gpt', 'linear:lora', 'linear:peft')
 
 
 def parse_args() -> argparse.Namespace:

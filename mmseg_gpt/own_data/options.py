@@ -6,13 +6,12 @@ from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 
+from ..recipes.heads import HEADS
 from ..recipes.losses import LOSSES
 from ..recipes.methods import METHODS
 from ..recipes.vits import VITS
-from ..resources import CONFIGS
 
 Names = str | Path | Sequence[str]
-HEADS = tuple(sorted(file.stem for file in (CONFIGS / '_base_/heads').glob('*.py')))
 # What may be another when the same command goes on, because it changes no number.
 FREE = ('workers', 'work_dir')
 

@@ -70,7 +70,7 @@ def build_peer(name: str, sizes: Sizes) -> nn.Module:
     if name == EOMT:
         return eomt(sizes)
     head, _, method = name.partition(':')
-    model = Config.fromfile(CONFIGS / f'_base_/heads/{HEADS[head].file}.py').model
+    model = Config.fromfile(CONFIGS / f'_base_/heads/{head}.py').model
     model.update(num_classes=sizes.classes, crop_size=(sizes.image, sizes.image))
     model.backbone.update(VIT, arch=sizes.vit, **({} if method == PEFT else options(method, sizes.prompts, 10.)))
     depth, blocks = sizes.vit['num_layers'], model.backbone.get('out_indices')
