@@ -29,7 +29,8 @@ RATE = 1e-3  # AdamW's
 # 44.9); on 17 flowers 100 steps reach an accuracy of 88.5 at 0.001, 94.0 at 0.003 and 94.0 at 0.01.
 LINEAR_FACTOR, CLASSIFIER_FACTOR = 10., 3.
 LINEAR_HEADS = ('linear', 'linear_4')
-FACTORS = {'prompt.tokens': 2., 'gate_prior': 20., 'temperature': 5.}
+# By what a method has: names of parameters, and their share of the rate.
+FACTORS = dict(prompt=('prompt.tokens', 2.), gates=('gate_prior', 20.), temperature=('temperature', 5.))
 FULL_FACTOR = 0.01  # of the rate of a head, for a ViT that is trained as a whole
 WEIGHT_DECAY = 0.01
 
@@ -149,8 +150,7 @@ def segmentor(data: OwnData, plan: Plan, asked: Options) -> dict:
     """Returns the settings of the segmentor, from which widths follow; see :mod:`mmseg_gpt.models.complete`."""
     base = Config.fromfile(CONFIGS / f'_base_/heads/{plan.head}.py').model.to_dict()
     mean, std = pixels_of(data, asked)
-    backbone = {name: value for name, value in base.pop('backbone').items() if name != 'type'}
-    adapted = backbone_of(data, asked) | backbone
+    adapted = base.pop('backbone') | backbone_of(data, asked)
     preprocessor = base.pop('data_preprocessor') | dict(
         mean=mean, std=std, bgr_to_rgb=data.channels == 3, test_cfg=dict(size_divisor=patch_of(asked)))
     pixels, weights = data.pixels['train'], None
@@ -236,8 +236,10 @@ def optimizer_of(plan: Plan, asked: Options) -> dict:
     """Returns the settings of the optimizer and its precision."""
     factors = {'head': dict(lr_mult=LINEAR_FACTOR)} if plan.head in LINEAR_HEADS else {} if plan.head else {
         'head': dict(lr_mult=CLASSIFIER_FACTOR)}
-    if METHODS[asked.method].frozen:
-        factors |= {name: dict(lr_mult=factor, decay_mult=0.) for name, factor in FACTORS.items()}
+    method = METHODS[asked.method]
+    if method.frozen:
+        factors |= {name: dict(lr_mult=factor, decay_mult=0.) for part, (name, factor) in FACTORS.items()
+                    if getattr(method, part)}
     else:
         factors['backbone'] = dict(lr_mult=FULL_FACTOR)
     precision = dict(type='OptimWrapper') if not asked.amp else dict(type='Bf16OptimWrapper') if (
