@@ -8,18 +8,22 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, randomise
-from mmengine.registry import DefaultScope
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import BaseDataElement
+from mmseg.registry import DATASETS
 from tiny import small_config, write_data
 from torch import nn
 
 from mmseg_gpt.apis import ServedTask, load_task
 from mmseg_gpt.apis.task import build_model
-from mmseg_gpt.export import Choices, Program, export_task, folded, measure, onnx_file, write
+from mmseg_gpt.export import Choices, Exported, Program, export_task, folded, measure, onnx_file, write
+from mmseg_gpt.export import program as program_module
 from mmseg_gpt.models import GatedPromptViT
 
 runtime = pytest.importorskip('onnxruntime')
 pytest.importorskip('onnxscript')
+PREPROCESS = Choices(preprocess=True, layout='nhwc')
 PROMPTS = [None, *(dict(type=name, num_tokens=3) for name in (
     'ShallowPrompt', 'DeepPrompt', 'GatedPrompt', 'HardGatedPrompt'))]
 
@@ -37,12 +41,19 @@ def task(tmp_path_factory) -> ServedTask:
         model = build_model(cfg.copy())
     torch.manual_seed(1)
     randomise(model.backbone)
-    classes = [f'class {i}' for i in range(model.num_classes)]
+    test_data = cfg.test_dataloader.dataset
+    classes = test_data.get('metainfo', {}).get('classes') or DATASETS.get(test_data.type).METAINFO['classes']
     torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(
         classes=classes, palette=[[i, i, i] for i in range(len(classes))]))), folder / 'model.pth')
     task = load_task('tiny', cfg, folder / 'model.pth', frozen=False)
     task.checkpoint = folder / 'model.pth'
     return task
+
+
+@pytest.fixture(scope='module')
+def exported(task, tmp_path_factory) -> Exported:
+    """The segmentor as an ONNX file that normalises."""
+    return export_task(task, tmp_path_factory.mktemp('exported') / 'model.onnx', PREPROCESS)
 
 
 def session(path: Path) -> 'runtime.InferenceSession':
@@ -66,16 +77,16 @@ def test_a_folded_vit_computes_the_same_with_fewer_weights(prompt, options, tiny
     assert not any(weight.requires_grad for weight in plain.parameters())
 
 
-def test_an_onnx_file_labels_images_of_any_size_and_says_what_it_is(task, tmp_path):
-    found = export_task(task, tmp_path / 'model.onnx', Choices(preprocess=True, layout='nhwc'))
+def test_an_onnx_file_labels_images_of_any_size_and_says_what_it_is(task, exported):
+    found = exported
     assert found.size is None and found.difference < 1e-4 and found.equal_labels > 0.999 and len(found.shapes) == 3
-    assert [file.name for file in tmp_path.iterdir()] == ['model.onnx']
+    assert [file.name for file in found.path.parent.iterdir()] == ['model.onnx']
     opened = session(found.path)
     (images, ), (labels, ) = opened.get_inputs(), opened.get_outputs()
     assert images.shape == ['batch', 'height', 'width', 3] and images.type == 'tensor(uint8)'
     assert labels.shape == ['batch', 'height', 'width']
     about = opened.get_modelmeta().custom_metadata_map
-    assert json.loads(about['classes'])[2] == 'class 2' and json.loads(about['palette'])[2] == [2, 2, 2]
+    assert json.loads(about['classes'])[2] == task.classes[2] and json.loads(about['palette'])[2] == [2, 2, 2]
     assert json.loads(about['mean']) == pytest.approx([123.675, 116.28, 103.53]) and 'licence' in about
     # As the model labels the same file of whole patches: it is read with blue first.
     picture = np.random.default_rng(0).integers(0, 256, (3, 5, 3)).repeat(16, 0).repeat(16, 1).astype(np.uint8)
@@ -99,6 +110,7 @@ def test_probabilities_and_a_fixed_size(task, tmp_path):
         session(found.path).run(None, {'images': torch.randn(1, 3, 32, 32).numpy()})
 
 
+@pytest.mark.slow
 def test_a_program_of_pytorch(task, tmp_path):
     found = export_task(task, tmp_path / 'model.pt2', Choices('logits'))
     extra = {'about.json': ''}
@@ -110,7 +122,8 @@ def test_a_program_of_pytorch(task, tmp_path):
     assert not [name for name in program.state_dict() if 'auxiliary' in name]
 
 
-@pytest.mark.parametrize(('choices', 'type_'), [(Choices(half=True), 10), (Choices('probabilities', int8=True), 2)])
+@pytest.mark.parametrize(('choices', 'type_'), [
+    (Choices(half=True, size=(32, 32)), 10), (Choices('probabilities', int8=True, size=(32, 32)), 2)])
 def test_smaller_weights(choices, type_, task, tmp_path):
     import onnx
     found = export_task(task, tmp_path / 'model.onnx', choices)
@@ -120,20 +133,18 @@ def test_smaller_weights(choices, type_, task, tmp_path):
 
 
 def test_a_file_that_differs_is_not_kept(task, tmp_path, monkeypatch):
-    monkeypatch.setattr(write, 'folded', None, raising=False)
-    program = __import__('mmseg_gpt.export.program', fromlist=['evaluated'])
-    right = program.evaluated
+    right = program_module.evaluated
 
     def wrong(model: nn.Module) -> nn.Module:
         model = right(model)
         model.backbone.blocks[0].attn.qkv.weight *= 1.5
         return model
 
-    monkeypatch.setattr(program, 'evaluated', wrong)
+    monkeypatch.setattr(program_module, 'evaluated', wrong)
     (tmp_path / 'model.onnx').write_text('an earlier one')
     for name in ('model.onnx', 'model.pt2'):
         with pytest.raises(ValueError, match='nothing is kept'):
-            export_task(task, tmp_path / name, Choices('logits'))
+            export_task(task, tmp_path / name, Choices('logits', size=(16, 16)))
     assert [file.name for file in tmp_path.iterdir()] == ['model.onnx']
     assert (tmp_path / 'model.onnx').read_text() == 'an earlier one'
 
@@ -161,24 +172,18 @@ def test_heads_that_pool_have_a_fixed_size(task):
     assert size == (32, 48) and 'pools' in why
 
 
-@pytest.mark.parametrize('choices', [Choices(), Choices(preprocess=True, layout='nhwc')], ids=['plain', 'preprocess'])
-def test_a_file_is_measured_as_the_model_is(choices, task, tmp_path):
-    found = export_task(task, tmp_path / 'model.onnx', choices)
+def test_a_file_is_measured_as_the_model_is(task, exported, monkeypatch):
     before = measure(task.cfg, task.checkpoint)
-    after = measure(task.cfg, task.checkpoint, found.path, choices)
+    after = measure(task.cfg, task.checkpoint, exported.path, PREPROCESS)
     assert before['mIoU'] > 0 and after == pytest.approx(before, abs=0.2)
-    broken = lambda session, images: {  # noqa: E731
-        onnx_file.LOGITS: -right(session, images)[onnx_file.LOGITS]}
-    right, onnx_file.run = onnx_file.run, broken
-    try:
-        assert measure(task.cfg, task.checkpoint, found.path, choices)['aAcc'] != pytest.approx(before['aAcc'], abs=0.2)
-    finally:
-        onnx_file.run = right
+    right = onnx_file.run
+    monkeypatch.setattr(onnx_file, 'run', lambda *inputs: {name: -found for name, found in right(*inputs).items()})
+    wrong = measure(task.cfg, task.checkpoint, exported.path, PREPROCESS)
+    assert wrong['aAcc'] != pytest.approx(before['aAcc'], abs=0.2)
 
 
 def test_a_classifier(tmp_path):
     pytest.importorskip('mmpretrain')
-    from mmengine.registry import MODELS
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(dict(
             type='ImageClassifier', data_preprocessor=dict(mean=[127.5] * 3, std=[50.] * 3, to_rgb=True),
@@ -186,7 +191,6 @@ def test_a_classifier(tmp_path):
             backbone=dict(type='GatedPromptViT', arch=dict(embed_dims=24, num_layers=3, num_heads=2, mlp_ratio=2),
                           img_size=32, patch_size=8, out_type='cls_token', prompt=PROMPTS[3], temperature=True))).eval()
     randomise(model.backbone)
-    from mmengine.config import Config
     cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=[]))))
     task = ServedTask(model, model.backbone, 'random', None, None, cfg=cfg)
     found = export_task(task, tmp_path / 'model.onnx', Choices('probabilities', preprocess=True))
@@ -197,6 +201,7 @@ def test_a_classifier(tmp_path):
     torch.testing.assert_close(torch.from_numpy(ours), wanted, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_command(task, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(ROOT / 'tools'))
     tool = __import__('export')

@@ -21,7 +21,7 @@ example:
   A segmentor is written as it labels one window: where the config slides windows over an image, the caller has to do so
   too. The number of images is open, and height and width too where the head allows.
 
-Exit code: 0; 1 if the checkpoint cannot be used, or the file would differ from the model; 2 for a wrong command line."""
+Exit code: 0; 1 if the checkpoint cannot be used or the file would differ from it; 2 for a wrong command line."""
 
 
 def parse_args() -> argparse.Namespace:
@@ -69,8 +69,8 @@ def report_export(exported: 'Exported') -> None:
     else:
         print('number, height and width of images are open')
     print(f'compared with the model on images of the shapes {", ".join(map(str, exported.shapes))}: largest difference '
-          f'{exported.difference:.2g} of the largest value ({exported.bound:g} is accepted), {exported.equal_labels:.2%} '
-          'of the labels equal')
+          f'{exported.difference:.2g} of the largest value ({exported.bound:g} is accepted), '
+          f'{exported.equal_labels:.2%} of the labels equal')
 
 
 def report_measured(cfg: 'Config', args: argparse.Namespace, choices: 'Choices') -> None:

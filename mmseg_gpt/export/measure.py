@@ -1,6 +1,7 @@
 """The score of an ONNX file beside that of the model, on the validation images of a config."""
 
 import tempfile
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -51,7 +52,7 @@ def measure(cfg: Config, checkpoint: str | Path, file: Path | None = None,
             found = runner.test()
         except FileNotFoundError as error:
             raise ValueError(f'--measure: the validation images of the config are not there: {error}') from error
-    return {name: float(value) for name, value in found.items() if isinstance(value, (int, float))}
+    return {name: float(value) for name, value in found.items() if isinstance(value, Real)}
 
 
 def answer_by(model: BaseModel, session: 'InferenceSession', choices: Choices) -> None:

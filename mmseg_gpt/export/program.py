@@ -89,7 +89,7 @@ class Program(nn.Module):
         return (logits, answer) if self.with_logits and self.output != 'logits' else answer
 
     def prepared(self, images: Tensor) -> Tensor:
-        """Turns images of uint8 into normalised ones (B, C, H', W') of whole patches, padded at the bottom and right."""
+        """Turns images of uint8 into normalised ones (B, C, H', W') of whole patches, padded below and right."""
         images = images.permute(0, 3, 1, 2) if self.layout == 'nhwc' else images
         images = images.float()
         if self.flips:

@@ -67,7 +67,6 @@ class Exported:
         difference: The largest difference from the model, as a share of its largest value.
         bound: What is accepted of it.
         equal_labels: Share of the pixels or images whose class is that of the model.
-        sample: Images with which the file was compared.
     """
     path: Path
     size: tuple[int, int] | None
@@ -140,7 +139,7 @@ def fixed_size(task: ServedTask, choices: Choices) -> tuple[tuple[int, int] | No
     pools = [module for module in task.model.modules() if isinstance(module, nn.AdaptiveAvgPool2d)
              and module.output_size not in (1, (1, 1), None)]
     if pools:
-        return usual_size(task), 'the head pools to grids of fixed sizes, which an exported program cannot do of any size'
+        return usual_size(task), 'the head pools to fixed grids, which a program can only do from one size'
     return None, ''
 
 
@@ -259,10 +258,10 @@ def describe(task: ServedTask, choices: Choices, size: tuple[int, int] | None) -
     mean, std = (values.flatten().tolist() for values in (program.mean, program.std))
     channels = task.vit.in_channels
     order = 'as in training' if channels != 3 else 'blue first' if program.flips else 'red first'
-    shape = f'({", ".join(dict(nchw=["N", str(channels), "H", "W"], nhwc=["N", "H", "W", str(channels)])[choices.layout])})'
+    shape = f'(N, {channels}, H, W)' if choices.layout == 'nchw' else f'(N, H, W, {channels})'
     sides = f'H = {size[0]}, W = {size[1]}' if size else 'H and W are open'
-    rule = (f'uint8 {shape}, {"red first" if channels == 3 else order}; normalised and padded inside' if choices.preprocess
-            else f'float32 {shape}, {order}, (pixel - mean) / std')
+    rule = (f'uint8 {shape}, {"red first" if channels == 3 else order}; normalised and padded inside'
+            if choices.preprocess else f'float32 {shape}, {order}, (pixel - mean) / std')
     test_cfg = dict(getattr(task.model, 'test_cfg', None) or {})
     pipeline = next(unwrapped_datasets(task.cfg.test_dataloader.dataset)).get('pipeline')
     return {
