@@ -9,6 +9,7 @@ from .. import __version__
 from ..files import replacing
 from ..models.vit import read_arch
 from ..recipes.experiment import PIXELS
+from ..recipes.linear import PROTOCOLS
 from ..recipes.losses import LOSSES, class_weights, loss_settings
 from ..recipes.methods import METHODS, options
 from ..recipes.vits import VITS, settings_of_vit
@@ -179,8 +180,7 @@ def classifier(data: OwnData, plan: Plan, asked: Options) -> dict:
     return dict(
         type='ImageClassifier', backbone=backbone, neck=dict(type='ClsBatchNormNeck', input_features=width),
         head=dict(type='LinearClsHead', num_classes=len(data.classes), in_channels=width,
-                  loss=dict(type='CrossEntropyLoss', loss_weight=1.),
-                  init_cfg=dict(type='Normal', layer='Linear', std=0.01)))
+                  loss=dict(type='CrossEntropyLoss', loss_weight=1.), init_cfg=dict(PROTOCOLS['normalised'].init)))
 
 
 def backbone_of(data: OwnData, asked: Options) -> dict:
