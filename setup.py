@@ -41,6 +41,8 @@ labels = ['pycocotools']
 # Images of more than 4 bands, or of bands that are no colours, which OpenCV does not read; the second is for compressed
 # ones.
 bands = ['tifffile', 'imagecodecs']
+# Models as ONNX files, and their runs.
+export = ['onnx', 'onnxruntime>=1.20', 'onnxscript']
 # The documentation as a site. It reads this package and does not import it; `make docs` has an environment for it.
 docs = ['mkdocs-material', 'mkdocstrings[python]', 'ruff']
 # timm asks for torchvision: the same holds. The notebook is executed, and what TensorBoard is given is read.
@@ -88,6 +90,7 @@ setup(
         'analysis': analysis,
         'labels': labels,
         'bands': bands,
+        'export': export,
         'docs': docs,
         'test': test,
         'peers': peers,

@@ -26,6 +26,7 @@ COMMANDS = {
         'check': 'check_dataset',
         'labels': 'labels',
         'convert': 'convert_checkpoint',
+        'export': 'export',
         'configs': 'configs',
     },
     'Numbers and figures of runs': {

@@ -12,10 +12,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 
 import mmseg_gpt
 from mmseg_gpt import compat, engine
+from mmseg_gpt.checks.values import wrong_paramwise
 from mmseg_gpt.engine.config import read_config
 from mmseg_gpt.engine.hooks import StopOnSignalHook
 from mmseg_gpt.models import GatedPromptViT
@@ -26,6 +28,7 @@ from mmseg_gpt.own_data.look import OwnData
 from mmseg_gpt.own_data.plan import Machine, Times, add_schedule, make_plan
 from mmseg_gpt.own_data.python import as_python
 from mmseg_gpt.own_data.report import mean_iou
+from mmseg_gpt.recipes.methods import METHODS, method_of
 from mmseg_gpt.resources import TOOLS
 
 compat.formatter_module().FormatCode = lambda text, **_: (text, True)  # half of the time of such a run
@@ -186,6 +189,20 @@ def test_a_dry_run_writes_an_ordinary_config_and_trains_nothing(tmp_path):
         adapt(folder, tmp_path / 'work', dry_run=True, **options)
     adapt(folder, tmp_path / 'work', dry_run=True, **options | dict(iterations=30))
     assert 'lr=1.' in file.read_text()
+
+
+@pytest.mark.parametrize('task', ['segmentation', 'classification'])
+def test_the_optimizer_of_every_method_names_what_it_trains(tmp_path, task):
+    folder = draw(tmp_path / 'data', train=2, val=1) if task == 'segmentation' else draw_classes(tmp_path / 'data')
+    for method in METHODS:
+        adapt(folder, tmp_path / method, dry_run=True, method=method, head='linear' if task == 'segmentation' else None,
+              classes=CLASSES if task == 'segmentation' else None)
+        cfg = read_config(str(tmp_path / method / 'config.py'))
+        with DefaultScope.overwrite_default_scope(cfg.default_scope):
+            model = MODELS.build(cfg.model)
+        assert wrong_paramwise(cfg, model) == []
+        assert method_of(cfg.model.backbone) == method
+        assert any(p.requires_grad for p in model.backbone.parameters()) == (method != 'linear')
 
 
 @pytest.mark.parametrize(('options', 'message'), [

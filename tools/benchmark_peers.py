@@ -1,8 +1,8 @@
 """Measures a training step and an evaluated image of our models beside what else users would pick.
 
 A model is `eomt`, transformers' EomtForUniversalSegmentation, of which everything is trained; or HEAD:METHOD, such as
-`linear:lora`, where HEAD is a file in configs/_base_/heads, and METHOD is one of our methods, or `peft`: PEFT's LoRA
-around transformers' DINOv2 under our head. All have the same ViT with random weights, the same images and AdamW, and
+`linear:lora`, where HEAD is one of our heads, and METHOD one of our methods, or `peft`: PEFT's LoRA around
+transformers' DINOv2 under our head. All have the same ViT with random weights, the same images and AdamW, and
 take turns in one process. Memory is what live tensors take at most.
 """
 

@@ -63,8 +63,8 @@ def build_peer(name: str, sizes: Sizes) -> nn.Module:
     """Builds a model with random weights, with BN in the place of SyncBN as on one device.
 
     Args:
-        name: 'eomt', or HEAD:METHOD, such as 'linear:lora': a file in ``configs/_base_/heads``, and one of ``METHODS``
-            or 'peft', PEFT's LoRA around transformers' ViT.
+        name: 'eomt', or HEAD:METHOD, such as 'linear:lora': one of ``HEADS``, and one of ``METHODS`` or 'peft',
+            PEFT's LoRA around transformers' ViT.
         sizes: Sizes; heads have the width of their config.
     """
     if name == EOMT:
