@@ -351,7 +351,9 @@ def test_sizes_that_differ_are_named(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.new('RGB', (WIDTH, HEIGHT)).save(splits['train'][1].image, exif=exif)
-    assert said(understand(splits).problems, '1_image.jpg has EXIF orientation 6', 'without that tag')
+    assert said(understand(splits).problems, '1_image.jpg has EXIF orientation 6', 'ImageOps.exif_transpose')
+    Image.new('RGB', (HEIGHT, WIDTH)).save(splits['train'][1].image, exif=exif)  # upright, the mask fits
+    assert len(understand(splits).problems) == 1
 
 
 def test_damaged_files_are_told_together(tmp_path):

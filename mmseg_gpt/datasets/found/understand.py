@@ -118,7 +118,8 @@ def check_files(facts: Sequence[MaskFacts], found: Understanding) -> None:
     found.problems += together(facts, lambda each: each.problem, lambda each: each.mask)
     found.problems += together(facts, lambda each: each.image_problem, lambda each: each.image)
     found.warnings += together(facts, lambda each: each.note and f'{each.mask} {each.note}', lambda each: each.mask)
-    differing = [each for each in facts if each.size and each.image_size and each.size != each.image_size]
+    differing = [each for each in facts if each.size and each.image_size and each.size != each.image_size
+                 and not each.image_problem]
     if differing:
         first = differing[0]
         (width, height), (own_width, own_height) = first.image_size, first.size
