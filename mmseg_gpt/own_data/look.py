@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,8 +23,8 @@ from .options import Options, OwnDataError
 
 Say = Callable[[str], None]
 SPLITS = ('train', 'val', 'test')
-ON_VALIDATION = ('so the result is measured on the validation images, by which the checkpoint is chosen too: it is a '
-                 'little too good')
+ON_VALIDATION = ('so the result is measured on the validation images, by which the checkpoint is chosen too: it is '
+                 'probably higher than on new images')
 NAMES = dict(train='training', val='validation', test='test')
 
 @dataclass
@@ -116,7 +116,12 @@ def look_at_pairs(options: Options, folder: Path, say: Say) -> OwnData:
 
 def look_at_classes(options: Options, folder: Path, say: Say) -> OwnData:
     """Looks at images with a class each, as :func:`look` says."""
-    found = find_labelled_images(options.images or options.folder, val=options.val, seed=options.seed)
+    for name in ('masks', 'head', 'loss', 'class_weights'):
+        if getattr(options, name) is not None:
+            raise OwnDataError(f'--{name.replace("_", "-")} is for segmentation only, and this is a classification: '
+                               'leave it out')
+    found = chosen_classes(find_labelled_images(options.images or options.folder, val=options.val, seed=options.seed),
+                           options)
     introduce(found, say)
     if not found.splits.get('test'):
         found.splits.pop('test', None)
@@ -140,6 +145,28 @@ def look_at_classes(options: Options, folder: Path, say: Say) -> OwnData:
     say(as_table(data, 'images'))
     check_enough(data)
     return data
+
+def chosen_classes(found: FoundClasses, options: Options) -> FoundClasses:
+    """Keeps the images of the classes that are asked for, in their order.
+
+    Raises:
+        OwnDataError: a name is not that of a class of the images.
+    """
+    asked = [row.name for row in read_classes(options.classes).rows] if options.classes else list(found.classes)
+    for option, names in (('classes', asked), ('ignore', options.ignore)):
+        if unknown := [name for name in names if name not in found.classes]:
+            raise OwnDataError(f'--{option}: there are no images of {listed(unknown)}; the classes are '
+                               f'{listed(found.classes)}')
+    number = {found.classes.index(name): i for i, name in enumerate(
+        name for name in asked if name not in options.ignore)}
+    if len(number) == len(found.classes) and asked == list(found.classes):
+        return found
+    splits = {split: [(image, number[label]) for image, label in images if label in number]
+              for split, images in found.splits.items()}
+    left_out = sum(map(len, found.splits.values())) - sum(map(len, splits.values()))
+    notes = [f'images left out, because --classes or --ignore leaves their classes out: {left_out}'] if left_out else []
+    return replace(found, classes=tuple(found.classes[old] for old in number), splits=splits,
+                   notes=[*found.notes, *notes])
 
 def introduce(found: Found | FoundClasses, say: Say) -> None:
     """Says what lies in a folder."""
