@@ -134,6 +134,7 @@ def test_the_second_start_of_a_finished_command_only_says_so(tmp_path, monkeypat
 
 def test_an_interrupted_command_goes_on_to_the_same_numbers(tmp_path, monkeypatch):
     folder = draw(tmp_path / 'data', train=4, val=2, test=2)
+    monkeypatch.setattr(runs, 'timed', lambda *_: Times(1., 0.01))  # how often to validate follows from it
     whole, _ = adapt(folder, tmp_path / 'whole')
     after = StopOnSignalHook.after_train_iter
 
@@ -148,8 +149,13 @@ def test_an_interrupted_command_goes_on_to_the_same_numbers(tmp_path, monkeypatc
     monkeypatch.setattr(StopOnSignalHook, 'after_train_iter', after)
     with pytest.raises(OwnDataError, match='--seed: 0 before, 1 now'):
         adapt(folder, tmp_path / 'work', seed=1)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):  # this time in the test
+        patch.setattr(runs, 'write_metrics', lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        adapt(folder, tmp_path / 'work')
+    seconds = json.loads((tmp_path / 'work/adapt.json').read_text())['seconds']
     result, said = adapt(folder, tmp_path / 'work')
     assert any('going on with' in sentence for sentence in said)
+    assert result.seconds > seconds > 0
     assert result.score == whole.score and result.per_class == whole.per_class
     weights = [torch.load(each.checkpoint, weights_only=True)['state_dict'] for each in (result, whole)]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())

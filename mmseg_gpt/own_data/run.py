@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import signal
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -198,6 +199,8 @@ def check_same_classes(config: Path, data: OwnData) -> None:
 def spent(work: Path, options: Options, state: dict, say: Say) -> Iterator[None]:
     """Adds the time that is spent to what earlier starts have spent, and says how to go on after an interruption."""
     start, before = time.monotonic(), state['seconds']
+    with suppress(ValueError):  # only the main thread handles signals
+        signal.signal(signal.SIGTERM, end)
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as error:
@@ -205,8 +208,15 @@ def spent(work: Path, options: Options, state: dict, say: Say) -> Iterator[None]
             say('\ninterrupted; the same command goes on')
         raise
     finally:
+        with suppress(ValueError):
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         state['seconds'] = before + time.monotonic() - start
         write_state(work, options, state)
+
+
+def end(number: int, frame: object) -> None:
+    """Ends the process on a signal as on an error, so that nothing is left half done; trainings save first."""
+    raise SystemExit(128 + number)
 
 
 def named(cfg: Config, what: str) -> Config:
