@@ -21,7 +21,7 @@ from mmseg_gpt.checks.values import wrong_paramwise
 from mmseg_gpt.engine.config import read_config
 from mmseg_gpt.engine.hooks import StopOnSignalHook
 from mmseg_gpt.models import GatedPromptViT
-from mmseg_gpt.own_data import Options, OwnDataError, load
+from mmseg_gpt.own_data import OwnDataError, Request, load
 from mmseg_gpt.own_data import config as configs
 from mmseg_gpt.own_data import run as runs
 from mmseg_gpt.own_data.look import OwnData, look
@@ -216,7 +216,7 @@ def test_the_optimizer_of_every_method_names_what_it_trains(tmp_path, task):
 ])
 def test_wrong_options_are_refused_with_the_choices(tmp_path, options, message):
     with pytest.raises(OwnDataError, match=message):
-        Options.of(**dict(folder=str(tmp_path)) | options)
+        Request.of(**dict(folder=str(tmp_path)) | options)
 
 
 def test_a_vit_without_a_public_address_says_where_it_is(tmp_path, monkeypatch):
@@ -269,7 +269,7 @@ def data_of(task: str, number: int, size: tuple[int, int]) -> OwnData:
 @pytest.mark.parametrize('device', ['cpu', 'cuda'])
 @pytest.mark.parametrize(('number', 'size'), [(20, (480, 360)), (3000, (640, 640)), (200, (4000, 3000)), (9, (64, 48))])
 def test_plans_suit_the_data_and_the_machine(device, number, size):
-    machine, options = Machine(device, 'it', 4), Options.of(folder='.')
+    machine, options = Machine(device, 'it', 4), Request.of(folder='.')
     data = data_of('segmentation', number, size)
     plan = make_plan(data, 14, machine, options)
     assert plan.crop % 14 == 0 and plan.crop <= max(plan.size, 14) and plan.batch <= number
@@ -283,7 +283,7 @@ def test_plans_suit_the_data_and_the_machine(device, number, size):
 
 
 def test_what_is_asked_for_goes_before_what_follows():
-    machine, options = Machine('cuda', 'it', 8), Options.of(folder='.', crop=100, batch=3, size=200, iterations=7)
+    machine, options = Machine('cuda', 'it', 8), Request.of(folder='.', crop=100, batch=3, size=200, iterations=7)
     data = data_of('segmentation', 50, (640, 480))
     plan = make_plan(data, 16, machine, options)
     add_schedule(plan, data, machine, options, None)
@@ -309,7 +309,7 @@ def test_classification_takes_or_refuses_each_option(tmp_path):
             Image.fromarray(np.full((16, 16, 3), 40 * i + j, np.uint8)).save(tmp_path / 'data' / name / f'{j}.png')
 
     def found(**given: object) -> OwnData:
-        return look(Options.of(folder=str(tmp_path / 'data'), workers=1, **given), tmp_path / 'out/data', print)
+        return look(Request.of(folder=str(tmp_path / 'data'), workers=1, **given), tmp_path / 'out/data', print)
     assert found(classes='eel,dog,cat').classes == ('eel', 'dog', 'cat')
     data = found(classes='eel,dog,cat', ignore=['dog'])
     assert data.classes == ('eel', 'cat') and data.counts == dict(train=6, val=2)
@@ -324,10 +324,10 @@ def test_classification_takes_or_refuses_each_option(tmp_path):
                                    dict(crop=0), dict(iterations=0)])
 def test_numbers_out_of_range_are_refused(tmp_path, given):
     with pytest.raises(OwnDataError, match='must be at least'):
-        Options.of(folder=str(tmp_path), **given)
+        Request.of(folder=str(tmp_path), **given)
 
 
 def test_a_work_dir_among_the_images_is_refused(tmp_path):
     with pytest.raises(OwnDataError, match=r'--work-dir .* is inside'):
-        Options.of(folder=str(tmp_path), work_dir=str(tmp_path / 'out'))
-    assert Options.of(folder=str(tmp_path), work_dir=str(tmp_path / 'work_dirs/out')).work_dir
+        Request.of(folder=str(tmp_path), work_dir=str(tmp_path / 'out'))
+    assert Request.of(folder=str(tmp_path), work_dir=str(tmp_path / 'work_dirs/out')).work_dir
