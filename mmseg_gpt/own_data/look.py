@@ -101,6 +101,7 @@ def look_at_pairs(options: Request, folder: Path, say: Say) -> OwnData:
     for sentence in understood.warnings:
         say(f'WARNING: {sentence}')
     if understood.template:
+        keep_earlier(understood.template_file, understood.template, say)
         with replacing(understood.template_file) as unfinished:
             unfinished.write_text(understood.template, encoding='utf-8')
     if understood.problems or not understood.rule:
@@ -113,6 +114,14 @@ def look_at_pairs(options: Request, folder: Path, say: Say) -> OwnData:
     say(as_table(data, 'pixels'))
     check_enough(data)
     return data
+
+def keep_earlier(file: Path, text: str, say: Say) -> None:
+    """Renames a table that is about to be replaced by another, as somebody may have completed it."""
+    if file.is_file() and file.read_text(encoding='utf-8') != text:
+        earlier = file.with_stem(f'{file.stem}_earlier')
+        file.replace(earlier)
+        say(f'{file} is written anew; what was there is now {earlier} (--classes {earlier} takes it)')
+
 
 def look_at_classes(options: Request, folder: Path, say: Say) -> OwnData:
     """Looks at images with a class each, as :func:`look` says."""
