@@ -220,3 +220,33 @@ def test_real_classes():
     assert counts(found) == dict(train=867, val=221, test=272) and found.classes[0] == 'daffodil'
     assert all(image.parent.name == found.classes[number] for image, number in found.splits['train'])
     assert counts(find_labelled_images(SHARED / 'real/dtd10')) == dict(train=960, val=240)
+
+
+def test_frames_of_one_video_are_kept_in_blocks():
+    splits, how = make_split(pairs(*(f'clip0_frame{i:04d}.png' for i in range(30))), {'val': 0.2})
+    numbers = [int(pair.image.stem[-4:]) for pair in splits['val']]
+    assert numbers == list(range(numbers[0], numbers[0] + 6)) and 'blocks of consecutive frames (at most 6)' in how
+    splits, how = make_split(pairs(*(f'clip{i}_frame{j:04d}.png' for i in range(3) for j in range(4))), {'val': 0.2})
+    assert len(splits['val']) == 4 and len({pair.image.stem[:5] for pair in splits['val']}) == 1
+    assert 'whole scene' in how and 'WARNING' not in how
+    _, how = make_split(pairs(*(f'clip0_frame{i:04d}.png' for i in range(8))), {'val': 0.2})
+    assert 'WARNING: neighbouring frames of one scene are on both sides' in how
+
+
+def test_copies_stay_together_where_the_split_is_made(tmp_path):
+    make_files(tmp_path, 'cat/{1..8}.jpg dog/{1..8}.jpg')
+    for name in '23456':
+        (tmp_path / f'cat/{name}.jpg').write_bytes((tmp_path / 'cat/1.jpg').read_bytes())
+    found = find_labelled_images(tmp_path)
+    assert sum(counts(found).values()) == 16 and 'left out' not in ' '.join(found.notes)
+
+
+def test_a_single_class_folder_is_named(tmp_path):
+    with pytest.raises(FoundError, match='only one class folder, cat'):
+        task_of_folder(make_files(tmp_path, 'cat/{1..3}.jpg'))
+
+
+def test_an_image_in_two_classes_is_warned_of(tmp_path):
+    make_files(tmp_path, 'cat/{1..4}.jpg dog/{1..4}.jpg')
+    (tmp_path / 'dog/2.jpg').write_bytes((tmp_path / 'cat/2.jpg').read_bytes())
+    assert 'WARNING: images in two classes, byte for byte (1)' in ' '.join(find_labelled_images(tmp_path).notes)

@@ -315,3 +315,20 @@ def test_names_of_folders(name, role, split):
     ('mask001', '001', 'mask'), ('city_color_mask', 'city_color', 'mask')])
 def test_names_of_files(stem, core, role):
     assert core_of(stem) == (core, role)
+
+
+def test_copies_of_images_stay_together_where_the_split_is_made(tmp_path):
+    make_files(tmp_path, 'images/{1..6}.jpg masks/{1..6}.png')
+    for name in '23':
+        (tmp_path / f'images/{name}.jpg').write_bytes((tmp_path / 'images/1.jpg').read_bytes())
+    assert sum(counts(find_pairs(tmp_path)).values()) == 6
+    for name in '23456':
+        (tmp_path / f'images/{name}.jpg').write_bytes((tmp_path / 'images/1.jpg').read_bytes())
+    with pytest.raises(FoundError, match='all 6 images are copies of'):
+        find_pairs(tmp_path)
+
+
+def test_images_that_are_their_own_masks_are_warned_of(tmp_path):
+    make_files(tmp_path, 'images/{1..6}.png masks/{1..6}.png')
+    (tmp_path / 'masks/2.png').write_bytes((tmp_path / 'images/2.png').read_bytes())
+    assert 'WARNING: images that are, byte for byte, their own masks (1)' in ' '.join(find_pairs(tmp_path).notes)

@@ -55,6 +55,15 @@ def test_outputs_and_gradients_are_those_of_autocast(options, tmp_path):
     assert all(kinds[name] == torch.float32 for name, p in vit.named_parameters() if p.requires_grad or 'norm' in name)
 
 
+def test_the_originals_are_used_without_autocast(tmp_path):
+    vit = frozen_vit()
+    other, images = copy.deepcopy(vit).eval(), torch.randn(1, 3, 32, 32)
+    half = HalfWeights(other, torch.bfloat16, tmp_path)
+    assert torch.equal(other(images)[-1], vit.eval()(images)[-1]) and not half.is_rounded
+    half.round()
+    assert half.is_rounded and other.blocks[0].mlp.fc1.weight.dtype == torch.bfloat16
+
+
 def test_state_dicts_hold_the_originals_and_loading_ends_it(tmp_path):
     vit = frozen_vit()
     before = copy.deepcopy(vit.state_dict())

@@ -81,6 +81,8 @@ PAIRS = {
     'a pooled pixel at the end': ({**EPOCHS, 'train_dataloader.dataset': dict(
         type='RepeatDataset', times=3, dataset=dict(small_config().train_dataloader.dataset), _delete_=True),
         'train_dataloader.batch_size': 5, 'model.decode_head': dict(PSP)}, 'epoch of 6 has one image'),
+    'one image for a batch norm': ({'train_dataloader.batch_size': 1, 'model.neck': dict(
+        type='mmpretrain.ClsBatchNormNeck', input_features=8)}, 'batch norm of ClsBatchNormNeck'),
     'logits that are not kept': ({'model': dict(type='SegTTAModel', module=small_config().model, _delete_=True)},
                                  'use tta_model.type=LeanSegTTAModel'),
     'windows beyond the image': ({'model.test_cfg': dict(mode='slide', crop_size=(320, 320), stride=(200, 200),

@@ -1,6 +1,7 @@
 """Images that are not 8-bit RGB: each is refused with the remedy, or read by a stated scale, everywhere alike."""
 
 import io
+import sys
 from pathlib import Path
 
 import cv2
@@ -273,3 +274,46 @@ def test_photometric_distortion_of_floats_is_refused_because_it_destroys_them():
         pipeline = [dict(type='LoadBands', scale=(0, 1), to_float32=float32), dict(type='PhotoMetricDistortion')]
         cfg = Config(dict(train_dataloader=dict(dataset=dict(type='X', pipeline=pipeline))))
         assert len(corrupted_floats(cfg, ('train_dataloader', ))) == float32
+
+
+@pytest.mark.parametrize('tile', [None, (16, 16)])
+@pytest.mark.parametrize('alpha', [False, True])
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'int16', 'float32', 'float16'])
+def test_bands_one_after_the_other_are_read_as_they_were_written(dtype, alpha, tile, write):
+    values = np.random.default_rng(0).integers(0, 255, (3 + alpha, 33, 41)).astype(dtype)
+    values[3:] = 255
+    options = dict(photometric='rgb', planarconfig='separate', tile=tile, extrasamples=[2] * alpha)
+    path = write(tiff(values, **options))
+    assert read_header(path).planar and np.array_equal(read_bands(path), values.transpose(1, 2, 0))
+    image = LoadBands(scale=(0, 255))(dict(img_path=path))['img']
+    assert np.array_equal(image, values[2::-1].transpose(1, 2, 0).astype(np.uint8))
+    report = describe_pixels([path], scale=(0, 255))
+    assert (report.low, report.high) == (0, 254) and not report.problems
+
+
+def test_full_16_bits_one_after_the_other_are_plain_and_12_are_refused(write):
+    options = dict(photometric='rgb', planarconfig='separate')
+    full = (stack(SLOPE, 3) * 65535).astype(np.uint16).transpose(2, 0, 1)
+    path = write(tiff(full, **options))
+    assert describe_pixels([path]).plain
+    assert np.abs(mmcv.imread(path)[..., ::-1].transpose(2, 0, 1) - full / 257).max() <= 1
+    twelve = write(tiff(stack(TWELVE, 3).transpose(2, 0, 1), **options))
+    assert '12 of 256 grays' in check_headers(twelve)[0] and '--scale 0:3' in check_headers(twelve)[0]
+
+
+def test_bands_one_after_the_other_need_tifffile(write, monkeypatch):
+    path = write(tiff(stack(TWELVE, 3).transpose(2, 0, 1), photometric='rgb', planarconfig='separate'))
+    monkeypatch.setitem(sys.modules, 'tifffile', None)
+    problem, = check_headers(path)
+    assert path in problem and 'mmseg_gpt[bands]' in problem
+
+
+def test_half_colours_keep_their_order(write):
+    values = stack(SLOPE.astype(np.float16), 3)
+    assert np.array_equal(read_bands(write(tiff(values, photometric='rgb'))), values)
+
+
+def test_values_that_no_sensor_gives_are_noted(write):
+    values = SLOPE.astype(np.float32)
+    values[0, 0] = -3.4e38
+    assert '-3.4e+38' in ' '.join(describe_pixels([write(tiff(values))], scale=(0, 1)).notes)

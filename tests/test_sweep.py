@@ -2,11 +2,13 @@
 
 import importlib.util
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -22,11 +24,11 @@ from tiny_run import At, next_name, run, saved, tiny_config
 
 import mmseg_gpt.engine as engine
 from mmseg_gpt.checkpoints import CheckpointError, read_file
-from mmseg_gpt.engine import Runner, RunStopped
+from mmseg_gpt.engine import Runner, RunStopped, SweepHook
 from mmseg_gpt.engine.config import find_config
 from mmseg_gpt.engine.sweep import combinations, config_of, swept
 from mmseg_gpt.models import GatedPromptViT
-from mmseg_gpt.models.sweep import SharedViT
+from mmseg_gpt.models.sweep import SharedViT, made_step
 
 GRID = ['lr=0.01,0.1', 'weight_decay=0.01']
 NAMES = list(combinations(GRID))
@@ -122,10 +124,12 @@ def test_all_are_validated_in_one_pass(sweep):
 
 def test_the_best_head_is_an_ordinary_checkpoint(sweep):
     table = json.loads((sweep / 'run/sweep.json').read_text())
-    scores = {name: head['validations']['4']['mIoU'] for name, head in table['heads'].items()}
-    assert list(scores) == NAMES and table['metric'] == 'mIoU'
-    assert scores[table['best']] == max(scores.values())
-    best, own = (read_file(sweep / place) for place in ('run/best_head.pth', f'{table["best"]}/iter_4.pth'))
+    scores = {(name, int(iteration)): metrics['mIoU'] for name, head in table['heads'].items()
+              for iteration, metrics in head['validations'].items()}
+    assert [*table['heads']] == NAMES and table['metric'] == 'mIoU' and len(scores) == 4
+    assert scores[table['best'], table['iteration']] == max(scores.values())
+    best, own = (read_file(sweep / place) for place in (
+        'run/best_head.pth', f'{table["best"]}/iter_{table["iteration"]}.pth'))
     assert equal(best['state_dict'], own['state_dict'])
     settings, expected = (json.loads(checkpoint['meta']['settings']) for checkpoint in (best, own))
     for key in ('work_dir', 'experiment_name', 'visualizer'):
@@ -134,7 +138,7 @@ def test_the_best_head_is_an_ordinary_checkpoint(sweep):
     cfg = Config.fromfile(sweep / 'run/best_head.py')
     cfg.update(experiment_name=next_name(), load_from=str(sweep / 'run/best_head.pth'), work_dir=str(sweep / 'test'))
     metrics = Runner.from_cfg(cfg).test()
-    assert metrics['mIoU'] == scores[table['best']]  # the drawn data are validated and tested on the same images
+    assert metrics['mIoU'] == max(scores.values())  # the drawn data are validated and tested on the same images
 
 
 def test_stopped_and_resumed(sweep, tmp_path):
@@ -172,6 +176,29 @@ class NotFinite(Hook):
                 runner.model.members[i].decode_head.conv_seg.bias[0] = float('inf')
         for i in self.gradients if runner.iter == 1 else ():
             runner.model.members[i].decode_head.conv_seg.bias.register_hook(lambda gradient: gradient * float('nan'))
+
+
+@pytest.mark.parametrize('scaled', [False, True])
+def test_a_scaler_decides_itself_about_a_loss_that_is_not_finite(scaled):
+    made = []
+    wrapper = SimpleNamespace(update_params=made.append)
+    if scaled:
+        wrapper.loss_scaler = torch.amp.GradScaler('cpu')
+    assert made_step(wrapper, torch.tensor(float('inf'))) == scaled == bool(made)
+
+
+def test_the_best_head_of_an_earlier_validation_is_kept(tmp_path, monkeypatch):
+    hook = SweepHook({'one': dict(lr=1.), 'two': dict(lr=2.)})
+    hook.validations, hook.diverged, kept = {'one': {}, 'two': {}}, {}, []
+    monkeypatch.setattr(hook, 'save', lambda runner, name: kept.append((runner.iter, name)))
+    for iteration, one, two in ((1, 10., 20.), (2, 15., 12.), (3, 30., 5.)):
+        evaluator = SimpleNamespace(results={'one': dict(mIoU=one), 'two': dict(mIoU=two)})
+        runner = SimpleNamespace(val_loop=SimpleNamespace(evaluator=evaluator), iter=iteration, work_dir=str(tmp_path),
+                                 logger=logging.getLogger('test'))
+        hook.after_val_epoch(runner)
+    assert kept == [(1, 'two'), (3, 'one')]
+    table = json.loads((tmp_path / 'sweep.json').read_text())
+    assert (table['best'], table['iteration']) == ('one', 3)
 
 
 def test_a_head_that_diverges_stays_behind(sweep, tmp_path):

@@ -150,6 +150,15 @@ def lonely_image(cfg: Config, loader: DataLoader, share: int) -> str | None:
         loader: The data loader of the training.
         share: How many images of a whole batch a process gets.
     """
+    if type_name(look_up(cfg, 'model.neck')) == 'ClsBatchNormNeck':
+        if share == 1:
+            return ('batch_size gives each process one image, and the batch norm of ClsBatchNormNeck cannot be '
+                    'computed from a single one: use 2 images or more for each process')
+        if not loader.drop_last and processes() == 1 and len(loader.sampler) % share == 1 and not isinstance(
+                loader.sampler, InfiniteSampler):
+            return (f'the last batch of an epoch of {len(loader.sampler)} has one image, of which the batch norm '
+                    'of ClsBatchNormNeck cannot be computed: use drop_last=True')
+        return None
     head = (cfg.get('model') or {}).get('decode_head')
     norm = type_name(look_up(head, 'norm_cfg')) if isinstance(head, dict) else ''
     across = norm == 'SyncBN' and processes() > 1 and torch.cuda.is_available()

@@ -18,7 +18,8 @@ if Image.MAX_IMAGE_PIXELS is not None:
 
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 # Tags of a TIFF; the last is GDAL's.
-REDUCED, WIDTH, HEIGHT, BITS, COLOUR, SAMPLES, EXTRA, FORMAT, NODATA = 254, 256, 257, 258, 262, 277, 338, 339, 42113
+REDUCED, WIDTH, HEIGHT, BITS, COLOUR, SAMPLES, PLANAR = 254, 256, 257, 258, 262, 277, 284
+EXTRA, FORMAT, NODATA = 338, 339, 42113
 GRAY, RGB, PALETTE, CMYK, YCBCR = (0, 1), 2, 3, 5, 6  # values of COLOUR
 ALPHA = (1, 2)  # values of EXTRA
 PNG_DEPTH, PNG_COLOUR = 24, 25  # offsets in a PNG file; colour 0 is gray
@@ -42,6 +43,7 @@ class Header(NamedTuple):
         pages: Number of images of one size in a TIFF that has a band in each; else 1.
         nodata: The value of pixels that hold nothing, by the file, or None.
         begins_red: Whether a TIFF of more bands says that the first are red, green and blue.
+        planar: Whether a TIFF holds its bands one after the other (PlanarConfiguration 2).
     """
     format: str
     dtype: str
@@ -52,6 +54,12 @@ class Header(NamedTuple):
     pages: int = 1
     nodata: float | None = None
     begins_red: bool = False
+    planar: bool = False
+
+    @property
+    def misread(self) -> bool:
+        """Whether OpenCV misreads the bands as they are, which lie one after the other and have more than 8 bits."""
+        return self.planar and self.dtype != 'uint8'
 
     @property
     def described(self) -> str:
@@ -97,7 +105,7 @@ def tiff_header(path: str | Path) -> Header:
             tags.load(file)
             if not int(tags.get(REDUCED) or 0):  # neither a smaller copy nor a mask
                 pages.append((int(tags[WIDTH]), int(tags[HEIGHT])))
-                first = first or {tag: tags.get(tag) for tag in (BITS, COLOUR, SAMPLES, EXTRA, FORMAT, NODATA)}
+                first = first or {tag: tags.get(tag) for tag in (BITS, COLOUR, SAMPLES, PLANAR, EXTRA, FORMAT, NODATA)}
             place = tags.next
     if not pages:
         raise OSError('a TIFF without an image')
@@ -110,7 +118,7 @@ def tiff_header(path: str | Path) -> Header:
     plain = samples - alpha == {RGB: 3, YCBCR: 3, CMYK: 4, PALETTE: 1}.get(colour, 1 if colour in GRAY else 0)
     bands = 3 if colour in (PALETTE, CMYK) and plain else samples
     return Header('TIFF', f'{kind}{max(8, bits)}', max(bands, same), pages[0], plain and same == 1, alpha, same,
-                  as_number(first[NODATA]), colour == RGB)
+                  as_number(first[NODATA]), colour == RGB, samples > 1 and first[PLANAR] == 2)
 
 
 def as_number(text: str | None) -> float | None:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from .headers import LIMIT_VARIABLE, MOST_PIXELS, Header
-from .reading import Bands
+from .reading import Bands, PixelError, read_bands
 
 FEWEST_GRAYS = 64  # of 256; below, 16 bits are used so little that their high byte shows little of the image
 SAMPLE = 2**20  # pixels looked at, of an image that has more
@@ -48,7 +48,11 @@ def pixel_problems(path: str | Path, header: Header, reader: Reader = USUAL) -> 
     if reader.bands is not None:
         return reader.bands.problems(header, path)
     if header.dtype == 'uint16' and header.colours:
-        return few_grays(cv2.imread(str(path), cv2.IMREAD_UNCHANGED), path, header)
+        try:
+            pixels = read_bands(path, header) if header.misread else cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        except PixelError as error:
+            return [str(error)]
+        return few_grays(pixels, path, header)
     return [f'{path} has {header.described}: {wrong}. {remedy(header)}' for wrong in usual_faults(header)]
 
 

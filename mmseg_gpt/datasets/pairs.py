@@ -19,6 +19,8 @@ from .judging import USUAL, Reader, pixel_problems
 from .reading import PixelError, read_bands, scaled
 
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
+UPRIGHT = ("python -c 'import sys; from PIL import Image, ImageOps; "
+           "[ImageOps.exif_transpose(Image.open(f)).save(f, quality=95) for f in sys.argv[1:]]' FILES")
 ONE_NUMBER_A_PIXEL = ('L', 'P', '1')
 # The end of a complete file. Other bytes may follow it, so a file that ends otherwise is decoded before it is refused.
 ENDS = {'JPEG': b'\xff\xd9', 'MPO': b'\xff\xd9', 'PNG': b'IEND\xaeB`\x82'}
@@ -179,8 +181,9 @@ def check_image_header(path: str | Path, rotates: bool, problems: list[str],
         with open_image(path) as image:
             if rotates and (orientation := orientation_of(image)) != 1:
                 problems.append(f'{path} has EXIF orientation {orientation}: it would be loaded rotated or mirrored, '
-                                'but its label would not. Save its pixels upright, without that tag; or, if the label '
-                                "fits the pixels as stored, load with color_type='color_ignore_orientation'")
+                                'but its label would not. On copies of the images, this saves them upright, without '
+                                f'that tag: {UPRIGHT} - or, if the label fits the pixels as stored, load with '
+                                "color_type='color_ignore_orientation'")
             return image.size
     except Exception as error:
         if not problems:

@@ -83,13 +83,14 @@ def read_bands(path: str | Path, header: Header | None = None) -> np.ndarray:
     """
     header = header or read_header(path)
     pixels = None
-    if header.colours and header.pages == 1 and header.dtype not in UNDONE:
+    if header.colours and header.pages == 1 and header.dtype not in UNDONE and not header.misread:
         pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    by_opencv = pixels is not None
     pixels = with_tifffile(path, header) if pixels is None and header.format == 'TIFF' else pixels
     if pixels is None:
         raise PixelError(f'{path} cannot be decoded by OpenCV')
     pixels = pixels if pixels.ndim == 3 else pixels[..., None]
-    if header.format != 'TIFF' or (header.colours and header.pages == 1):
+    if by_opencv:  # blue first
         channels = pixels.shape[2]
         if header.bands == 2 and channels == 4:  # gray and alpha
             pixels = pixels[..., [0, 3]]

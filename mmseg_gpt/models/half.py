@@ -48,7 +48,8 @@ class HalfWeights:
         self.vit, self.dtype, self.folder = vit, dtype, folder
         self.originals: dict[str, Tensor] = {}
         self.is_rounded = False
-        self.handles = [vit.register_state_dict_post_hook(partial(self.put_originals)),  # torch sets an attribute of it
+        self.handles = [vit.register_forward_pre_hook(self.restore_without_autocast),
+                        vit.register_state_dict_post_hook(partial(self.put_originals)),  # torch sets an attribute of it
                         vit.register_load_state_dict_pre_hook(self.forget)]
         self.round()
 
@@ -70,6 +71,11 @@ class HalfWeights:
             weight = self.vit.get_parameter(name)
             weight.data = original.to(weight.device, copy=True)
         self.is_rounded = False
+
+    def restore_without_autocast(self, vit: GatedPromptViT, *_) -> None:
+        """Restores the ViT where it is used without autocast, as by hooks that evaluate the model themselves."""
+        if not torch.is_autocast_enabled(next(vit.parameters()).device.type):
+            self.restore()
 
     def release(self) -> None:
         """Restores the ViT and lets go of it."""

@@ -155,8 +155,12 @@ def sharable(backbone: nn.Module) -> GatedPromptViT:
 
 
 def made_step(wrapper: OptimWrapper, loss: Tensor) -> bool:
-    """Makes an optimizer's step, and returns whether it could: not with a loss or a gradient that is not finite."""
-    if not loss.isfinite():
+    """Makes an optimizer's step, and returns whether it could: not with a loss or a gradient that is not finite.
+
+    Where losses are scaled, as in float16, such steps now and then are normal, and the scaler skips them.
+    """
+    scaler = getattr(wrapper, 'loss_scaler', None)
+    if not (scaler is not None and scaler.is_enabled()) and not loss.isfinite():
         return False
     try:
         wrapper.update_params(loss)

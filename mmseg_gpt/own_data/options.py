@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 
+from ..datasets.found.tree import LITTER
 from ..recipes.heads import HEADS
 from ..recipes.losses import LOSSES
 from ..recipes.methods import METHODS
@@ -14,6 +15,7 @@ from ..recipes.vits import VITS
 Names = str | Path | Sequence[str]
 # What may be another when the same command goes on, because it changes no number.
 FREE = ('workers', 'work_dir')
+SMALLEST = 8  # pixels of the short side of an image
 
 
 class OwnDataError(ValueError):
@@ -21,7 +23,7 @@ class OwnDataError(ValueError):
 
 
 @dataclass(frozen=True)
-class Options:
+class Request:
     """What is asked for; None stands for what follows from the data and the machine.
 
     Attributes:
@@ -74,7 +76,7 @@ class Options:
     work_dir: str | None = None
 
     @classmethod
-    def of(cls, **given: object) -> 'Options':
+    def of(cls, **given: object) -> 'Request':
         """Makes options of what a user gave, and brings spellings and paths into one form.
 
         Raises:
@@ -122,10 +124,20 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise OwnDataError(f'--{name} must be at least 1, got {value}')
+        if self.size is not None and self.size < SMALLEST:
+            raise OwnDataError(f'--size must be at least {SMALLEST} pixels, got {self.size}')
+        if self.seed < 0:
+            raise OwnDataError(f'--seed must be at least 0, got {self.seed}')
+        for place in filter(None, (self.folder, self.images, self.masks)):
+            if self.work_dir and Path(place).is_dir() and Path(self.work_dir).absolute().is_relative_to(
+                    Path(place).absolute()) and not LITTER & {part.lower() for part in Path(
+                        os.path.relpath(self.work_dir, place)).parts}:
+                raise OwnDataError(f'--work-dir {self.work_dir} is inside {place}, so its pictures would be taken for '
+                                   'images: give a folder outside of it')
         if not 0 < self.val < 1:
             raise OwnDataError(f'--val is a share between 0 and 1, got {self.val}')
 
-    def differences(self, other: 'Options') -> list[str]:
+    def differences(self, other: 'Request') -> list[str]:
         """Says which options another start of the same command had, those aside that change no number."""
         own, others = asdict(self), asdict(other)
         return [f'--{name.replace("_", "-")}: {others[name]} before, {own[name]} now' for name in own

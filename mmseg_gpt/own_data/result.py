@@ -50,7 +50,8 @@ class Adapted:
         """Predicts an image.
 
         Args:
-            image: A file, or the pixels (H, W, 3), uint8, blue first, as OpenCV reads them.
+            image: A file, or the pixels (H, W, 3), uint8, blue first, as OpenCV reads them. After adapting with
+                ``bands`` or ``scale``: all bands, (H, W, bands), in the order (red first) and the type of the files.
 
         Returns:
             The class numbers (H, W), uint8, of a segmentation; else a dict with ``label``, ``class`` and ``score``.

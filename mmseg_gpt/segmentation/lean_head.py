@@ -15,9 +15,9 @@ class LeanHead:
     """Computes the loss of a decode head whose logits are smaller than its labels in bands of rows.
 
     It stands before a decode head among the bases of a class. Logits are in the order of the ViT's tokens, which torch
-    calls channels_last: in it the loss takes a third of the time, and so does evaluation. Where bands would not give
-    the same numbers, see :func:`upsampled_loss`, the loss is computed as in mmsegmentation. In the accuracy, a label
-    that shares the highest logit with another class counts as correct.
+    calls channels_last and in which the loss is faster. Where bands would not give the same numbers, see
+    :func:`upsampled_loss`, the loss is computed as in mmsegmentation. In the accuracy, a label that shares the highest
+    logit with another class counts as correct.
     """
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:

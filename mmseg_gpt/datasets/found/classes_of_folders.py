@@ -11,7 +11,7 @@ from pathlib import Path
 from ...wording import listed
 from ..left_out import UNREAD
 from .class_lists import ClassList, class_lists, names_of_numbers
-from .copies import find_copies, without_copies
+from .copies import find_copies, first_copies, without_copies
 from .names import meaning_of
 from .splits import natural, original_of
 from .tree import ARRAYS, LITTER, SHOWN, UNREADABLE, File, Tree, few, read_tree
@@ -67,8 +67,9 @@ def find_labelled_images(folder: str | Path, *, val: float = 0.2, seed: int = 0)
     if 'val' not in splits:
         splits['train'], splits['val'], said = hold_out(splits['train'], classes, val, seed)
         notes += said
+    doubted = two_classes([sample for own in splits.values() for sample in own], classes)
     splits, copies = without_copies({split: splits[split] for split in ('train', 'val', 'test') if split in splits})
-    notes += [*copies, *two_classes(splits['train'], classes)]
+    notes += [*copies, *doubted]
     return FoundClasses(tree.root, found.layout, classes, splits, notes)
 
 
@@ -238,7 +239,7 @@ def own_folder(file: File) -> str:
 
 def hold_out(train: Sequence[tuple[Path, int]], classes: Sequence[str], val: float,
              seed: int) -> tuple[list[tuple[Path, int]], list[tuple[Path, int]], list[str]]:
-    """Keeps a share of each class for validation, at least one image; altered copies of one image stay together.
+    """Keeps a share of each class for validation, at least one image; copies of one image stay together.
 
     Returns:
         The training images, those for validation, and sentences on what was done.
@@ -246,9 +247,10 @@ def hold_out(train: Sequence[tuple[Path, int]], classes: Sequence[str], val: flo
     Raises:
         FoundError: no class has two images.
     """
-    of_class = defaultdict(lambda: defaultdict(list))
+    of_class, first = defaultdict(lambda: defaultdict(list)), first_copies([image for image, _ in train])
     for sample in train:
-        of_class[sample[1]][sample[0].parent, original_of(sample[0])].append(sample)
+        image = first.get(sample[0], sample[0])
+        of_class[sample[1]][image.parent, original_of(image)].append(sample)
     held, single = set(), []
     for number, groups in sorted(of_class.items()):
         if len(groups) < 2:
@@ -266,14 +268,14 @@ def hold_out(train: Sequence[tuple[Path, int]], classes: Sequence[str], val: flo
     return [s for s in train if s not in held], [s for s in train if s in held], notes
 
 
-def two_classes(train: Sequence[tuple[Path, int]], classes: Sequence[str]) -> list[str]:
-    """Says which training images are in two classes, byte for byte."""
+def two_classes(samples: Sequence[tuple[Path, int]], classes: Sequence[str]) -> list[str]:
+    """Says which images are in two classes, byte for byte."""
     by_class = defaultdict(list)
-    for image, number in train:
+    for image, number in samples:
         by_class[classes[number]].append(image)
     copies = find_copies(by_class)
     shown = '; '.join(f'{copy.image} is {copy.other}' for copy in copies[:SHOWN])
-    return [f'{len(copies):,} training images are in two classes, byte for byte: {shown}. Remove the wrong one of each'
+    return [f'WARNING: images in two classes, byte for byte ({len(copies):,}): {shown}. Remove the wrong one of each'
             ] if copies else []
 
 

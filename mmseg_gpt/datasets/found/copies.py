@@ -52,11 +52,8 @@ def without_copies(splits: Mapping[str, Sequence[Sample]]) -> tuple[dict[str, li
 
 def find_copies(splits: Mapping[str, Sequence[Path]]) -> list[Copy]:
     """Finds images of one split that are in another; the split that comes first in the mapping is named first."""
-    same = [[(split, image) for split, images in splits.items() for image in images]]
-    for told_apart_by in (os.path.getsize, middle_of, file_sha256):
-        same = [group for files in same for group in groups(files, told_apart_by)]
     order, copies = list(splits), []
-    for files in same:
+    for files in same_files([(split, image) for split, images in splits.items() for image in images]):
         first_of = {}
         for split, image in files:
             first_of.setdefault(split, image)
@@ -64,6 +61,19 @@ def find_copies(splits: Mapping[str, Sequence[Path]]) -> list[Copy]:
             copies += [Copy(split, image, other, first_of[other]) for other in order[order.index(split) + 1:]
                        if other in first_of]
     return copies
+
+
+def first_copies(images: Sequence[Path]) -> dict[Path, Path]:
+    """Returns, for each image of which there are copies, byte for byte, the first of them."""
+    return {image: files[0][1] for files in same_files([(str(image), image) for image in images]) for _, image in files}
+
+
+def same_files(files: Sequence[tuple[str, Path]]) -> list[list[tuple[str, Path]]]:
+    """Groups files of several splits by their content, and keeps the groups that are in several splits."""
+    same = [[*files]]
+    for told_apart_by in (os.path.getsize, middle_of, file_sha256):
+        same = [group for each in same for group in groups(each, told_apart_by)]
+    return same
 
 
 def groups(files: Sequence[tuple[str, Path]], key: object) -> list[list[tuple[str, Path]]]:

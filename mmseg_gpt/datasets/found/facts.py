@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..headers import read_header
-from ..pairs import orientation_of, unreadable
+from ..pairs import UPRIGHT, orientation_of, unreadable
 from ..survey import Progress, start_worker
 from .masks import MaskError, read_mask
 
@@ -105,8 +105,9 @@ def size_of(image: str) -> tuple[tuple[int, int] | None, str]:
         except Exception as error:
             return None, unreadable(image, error)
     return size, '' if turned == 1 else (
-        f'{image} has EXIF orientation {turned}: it is shown, and loaded, rotated or mirrored, and it is not known '
-        'whether its mask is. Save its pixels as the mask shows them, without that tag')
+        f'{image} has EXIF orientation {turned}: it is shown, and loaded, rotated or mirrored, and masks are not. '
+        f'If the masks fit the pictures as they are shown, then this, on copies of the images, mends it: {UPRIGHT}. If '
+        'they fit the pixels as stored, save Image.fromarray(np.array(Image.open(f))), which drops the tag alone')
 
 
 def as_code(colours: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ from pathlib import Path
 from ...wording import listed
 from ..left_out import UNREAD
 from .candidates import Candidates, look, look_at_given, without
-from .copies import without_copies
+from .copies import find_copies, first_copies, without_copies
 from .lists import Lists, read_lists
 from .matching import choose_masks
 from .names import split_of_file
@@ -58,6 +58,7 @@ def find_pairs(folder: str | Path | None = None, *, images: str | Path | None = 
     notes += leftovers(tree, found, alone, mask_of, by_split)
     splits, said = with_validation(as_pairs(by_split, mask_of), val, seed)
     splits, copies = without_copies(splits)
+    notes += own_masks(splits)
     layout = describe(found, mask_of) + (f'; {by_lists}' if by_lists else '')
     return Found(tree.root, layout, splits, [*notes, *lists.notes, *said, *copies])
 
@@ -107,13 +108,26 @@ def leftovers(tree: Tree, found: Candidates, alone: Sequence[File], mask_of: Mas
     apart = by_split.get(None, ()) if by_split.get('train') else ()
     neither = without(without(tree.pictures, found.images), found.masks)
     return [
-        *few(bare, 'images left out, because they have no mask'),
-        *few(alone, 'masks left out, because they have no image'),
+        *few(bare, warned(bare, found.images) + 'images left out, because they have no mask'),
+        *few(alone, warned(alone, found.masks) + 'masks left out, because they have no image'),
         *few(unlisted, 'images left out, because no list names them'),
         *few([image for image in apart if image in mask_of], 'images left out, because they are of no split'),
         *few([image for image in mask_of if image.suffix in UNREAD], UNREADABLE),
         *few(neither, 'images not used, because their folders or names are neither of images nor of masks'),
         *([f'{len(tree.broken):,} links lead nowhere: {listed(tree.broken, SHOWN)}'] if tree.broken else [])]
+
+
+def own_masks(splits: Mapping[str, Sequence[Pair]]) -> list[str]:
+    """Says which images are, byte for byte, their own masks."""
+    same = [str(pair.image) for pairs in splits.values() for pair in pairs if pair.mask and find_copies(
+        {'image': [pair.image], 'mask': [pair.mask]})]
+    return [f'WARNING: images that are, byte for byte, their own masks ({len(same):,}): {listed(same, SHOWN)}'] if (
+        same) else []
+
+
+def warned(left_out: Sequence[File], files: Sequence[File]) -> str:
+    """Returns 'WARNING: ' if most files are left out, else ''."""
+    return 'WARNING: ' if 2 * len(left_out) > len(files) else ''
 
 
 def as_pairs(by_split: Mapping[str | None, Sequence[File]], mask_of: MaskOf) -> dict[str | None, list[Pair]]:
@@ -143,7 +157,7 @@ def with_validation(pairs: Mapping[str | None, list[Pair]], val: float,
                          'train')
     splits = {'train': train, 'val': pairs.get('val', [])}
     if not splits['val']:
-        splits, how = make_split(train, {'val': val}, seed)
+        splits, how = make_split(train, {'val': val}, seed, first_copies([pair.image for pair in train]))
         notes.append(f'no images with masks for validation; {how}')
     if test := pairs.get('test'):
         splits['test'] = test

@@ -15,6 +15,7 @@ from ..reading import Bands, Scale, read_bands, without_number
 
 SAMPLE, VALUES = 24, 2**18  # images whose pixels are looked at, and how many values of a band of each
 SHOWN = 3  # problems of one kind
+IMPLAUSIBLE = 1e12  # a number that no sensor gives; values of no data and damaged files do
 CLIPPED = 0.05  # share of the values outside a scale that is worth a word
 TRANSPARENT = 0.001  # share of pixels that are not opaque, above which alpha means something
 
@@ -145,7 +146,8 @@ def add_image(sample: Sample, pixels: np.ndarray, path: str, header: Header, how
     step = max(1, round((pixels.shape[0] * pixels.shape[1] / VALUES)**0.5))
     pixels = pixels[::step, ::step]
     if header.alpha:
-        share = float((pixels[..., -1] != np.iinfo(pixels.dtype).max).mean())
+        opaque = 1 if pixels.dtype.kind == 'f' else np.iinfo(pixels.dtype).max
+        share = float((pixels[..., -1] != opaque).mean())
         if share > TRANSPARENT:
             sample.transparent.append((path, share))
         pixels = pixels[..., :-1]
@@ -190,6 +192,9 @@ def said_of(sample: Sample, kinds: Counter, how: Bands | None) -> list[str]:
                      'those outside are clipped')
     if sample.clipped and (share := float(np.mean(sample.clipped))) > CLIPPED:
         notes.append(f'{share:.0%} of the values in a sample lie outside the scale and are clipped')
+    if (furthest := max(limits(sample)[:2], key=abs)) and abs(furthest) > IMPLAUSIBLE:
+        notes.append(f'there are values such as {furthest:.3g}, which no sensor gives: look whether they mean no data, '
+                     'or the file is damaged')
     if sample.empty:
         notes.append(f'{sample.empty} of {len(sample.ranges)} images of a sample have pixels without a number (NaN, '
                      'infinite or no data); they become black')

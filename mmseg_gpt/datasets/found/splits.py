@@ -6,6 +6,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from ...wording import listed
 from .names import core_of
@@ -14,22 +15,28 @@ from .types import FoundError, Pair
 # How much smaller or larger than wanted a split may become so that scenes stay whole.
 SMALLEST, LARGEST = 0.5, 1.5
 SHOWN = 3
-VIDEO = re.compile(r'(^|[_. -])(frames?|video|clip|seq(uence)?)$')
+LARGEST_SCENE = 3  # a scene of at most one in so many images is kept whole, if a block would be too short
+FEWEST = 4  # consecutive frames in a block: shorter ones have nearly the same picture on both sides
+VIDEO = re.compile(r'(^|[_. -])(frames?|video|clip|seq(uence)?)[_. -]*\d*$')
 
 
-def make_split(pairs: Sequence[Pair], shares: Mapping[str, float], seed: int = 0) -> tuple[dict[str, list[Pair]], str]:
+def make_split(pairs: Sequence[Pair], shares: Mapping[str, float], seed: int = 0,
+               copies: Mapping[Path, Path] = MappingProxyType({})) -> tuple[dict[str, list[Pair]], str]:
     """Splits pairs by their names, and returns the splits and a sentence that says how they were made.
 
     Frames of one video or scene, as their names show it, stay together. If the scenes are too few or too large for
-    that, they are cut into blocks of consecutive frames.
+    that, they are cut into blocks of consecutive frames. Copies of one image, byte for byte, count as one scene.
 
     Args:
         pairs: All pairs.
         shares: The share of each split but 'train', which gets the rest: ``{'val': 0.2}``.
         seed: Another seed splits otherwise.
+        copies: For images of which there are copies, the first of them; see
+            :func:`~mmseg_gpt.datasets.found.copies.first_copies`.
 
     Raises:
-        FoundError: there are fewer images than splits, or the shares do not leave any to train on.
+        FoundError: there are fewer images than splits, all are copies of one, or the shares do not leave any to train
+            on.
     """
     if len(pairs) <= len(shares):
         raise FoundError(f'{len(pairs)} image{"s" if len(pairs) != 1 else ""} with a mask cannot be split into train '
@@ -37,7 +44,9 @@ def make_split(pairs: Sequence[Pair], shares: Mapping[str, float], seed: int = 0
     if min(shares.values()) <= 0 or sum(shares.values()) >= 1:
         raise FoundError(f'the shares {dict(shares)} must be above 0 and below 1 together')
     pairs = sorted(pairs, key=lambda pair: natural(str(pair.image)))
-    scenes, left, splits, said = scenes_of(pairs), list(range(len(pairs))), {}, []
+    if len({copies.get(pair.image, pair.image) for pair in pairs}) == 1:
+        raise FoundError(f'all {len(pairs)} images are copies of {pairs[0].image}, byte for byte: add other images')
+    scenes, left, splits, said = joined(pairs, scenes_of(pairs), copies), list(range(len(pairs))), {}, []
     for nth, (split, share) in enumerate(shares.items(), 1):
         wanted = min(max(round(share * len(pairs)), 1), len(left) - (len(shares) - nth) - 1)
         chosen, how = choose(left, scenes, wanted, random.Random(f'{seed} {split}'))
@@ -65,11 +74,18 @@ def choose(left: Sequence[int], scenes: Sequence[str], wanted: int, chance: rand
     if SMALLEST * wanted <= len(chosen) < len(left):
         names = sorted({scenes[i] for i in chosen})
         return set(chosen), f', in whole scenes, as names show them: {listed(names, SHOWN)}'
-    length = max(wanted // 3, 1)
-    blocks = [frames[i:i + length] for frames in by_scene.values() for i in range(0, len(frames), length)]
+    smallest = min(map(len, by_scene.values()))
+    if wanted < FEWEST and LARGEST_SCENE * smallest <= len(left):
+        scene = chance.choice([scene for scene, frames in by_scene.items() if len(frames) == smallest])
+        return set(by_scene[scene]), f', the whole scene {scene}, as a part of it would be less than {FEWEST} frames'
+    length = wanted // min(3, max(wanted // FEWEST, 1))
+    blocks = [frames[i:i + length] for frames in by_scene.values()
+              for i in range(0, max(len(frames) - length, 0) + 1, length)]
     return set(fill(blocks, wanted, chance)), (
         f', in blocks of consecutive frames (at most {length}), because the scenes that names show are too large to be '
-        f'kept whole ({len(by_scene)}): {listed(sorted(by_scene), SHOWN)}')
+        f'kept whole ({len(by_scene)}): {listed(sorted(by_scene), SHOWN)}') + (
+            '. WARNING: neighbouring frames of one scene are on both sides, so the score is probably too high'
+            if length < FEWEST else '')
 
 
 def fill(groups: list[list[int]], most: int, chance: random.Random) -> list[int]:
@@ -81,10 +97,24 @@ def fill(groups: list[list[int]], most: int, chance: random.Random) -> list[int]
     return chosen
 
 
+def joined(pairs: Sequence[Pair], scenes: Sequence[str], copies: Mapping[Path, Path]) -> list[str]:
+    """Returns the scene of each pair, where scenes that have copies of one image have become one."""
+    scene_of_image, same = {pair.image: scene for pair, scene in zip(pairs, scenes)}, {scene: scene for scene in scenes}
+
+    def final(scene: str) -> str:
+        while same[scene] != scene:
+            scene = same[scene]
+        return scene
+    for image, original in copies.items():
+        same[final(scene_of_image[image])] = final(scene_of_image[original])
+    return [final(scene) for scene in scenes]
+
+
 def scenes_of(pairs: Sequence[Pair]) -> list[str]:
     """Returns the scene or video of each pair, by its folder and name; its own name where nothing shows one."""
     scenes = [(pair.image.parent, scene_of(pair.image)) for pair in pairs]
-    if len(set(scenes)) == 1 and not VIDEO.search(scenes[0][1]):  # 'image_1', 'image_2' ... show no scene
+    video = VIDEO.search(scenes[0][1]) or 'frame' in pairs[0].image.stem.lower()
+    if len(set(scenes)) == 1 and not video:  # 'image_1', 'image_2' ... show no scene
         return [f'{pair.image.parent}/{original_of(pair.image)}' for pair in pairs]
     common = os.path.commonpath({folder for folder, _ in scenes})
     shown = {folder: os.path.relpath(folder, common) for folder, _ in scenes}

@@ -41,6 +41,9 @@ def task_of_folder(folder: str | Path) -> tuple[Task, str]:
         return CLASSIFICATION, f'there are images of {len(classes)} classes ({listed(classes)}), without masks'
     if labels := polygons(tree):
         return SEGMENTATION, f'{len(labels):,} files such as {labels[0].shown} may hold polygons'
+    if len(classes) == 1:
+        raise FoundError(f'{path} has only one class folder, {classes[0]}, and no masks: classification needs two or '
+                         'more')
     raise FoundError(f'{path} has neither images with masks nor images in folders of classes; it has: '
                      f'{tree.suffixes()}')
 
@@ -88,7 +91,8 @@ def task_by_masks(tree: Tree, images: Sequence[File], classes: Sequence[str]) ->
     twins = found.told_by == 'twin folders' and not image.folder.role
     if twins or (found.told_by == 'folders' and classes and doubtful(mask)):
         raise FoundError(either.format(f'perhaps {example}, or the folders are classes'))
-    return SEGMENTATION, f'{len(matches.masks):,} images have masks: {example}'
+    number = len(matches.masks)
+    return SEGMENTATION, f'{number:,} {"image has a mask" if number == 1 else "images have masks"}: {example}'
 
 
 def doubtful(mask: File) -> bool:

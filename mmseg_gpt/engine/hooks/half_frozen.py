@@ -31,6 +31,10 @@ class HalfFrozenHook(Hook):
             backbones = frozen_backbones(unwrap(runner.model)).values()
             self.halves = [HalfWeights(vit, dtype, runner.work_dir) for vit in backbones]
 
+    def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
+        for half in self.halves:
+            half.round()  # in case something else has used the ViT without autocast
+
     def before_val(self, runner) -> None:
         for half in self.halves:
             half.restore()

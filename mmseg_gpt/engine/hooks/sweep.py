@@ -1,6 +1,7 @@
 """What a sweep of heads leaves behind: a table of all heads, and the best one as an ordinary checkpoint."""
 
 import json
+import math
 from pathlib import Path
 
 from mmengine.hooks import Hook
@@ -24,8 +25,8 @@ class SweepHook(Hook):
     """Compares the heads of a SweepModel after each validation.
 
     It logs a table and writes ``sweep.json``, with settings and all validations of each head, and ``best_head.pth``
-    with ``best_head.py``: weights and config of the head that is best in the last validation, as if it had been trained
-    alone. It is no checkpoint to resume from.
+    with ``best_head.py``: weights and config of the head with the best of all validations so far, as if it had been
+    trained alone. It is no checkpoint to resume from.
 
     Args:
         settings: What each head was given, by its name: values by dotted paths.
@@ -41,7 +42,7 @@ class SweepHook(Hook):
 
     def before_train(self, runner) -> None:
         model = unwrap(runner.model)
-        # In the message hub, and so in every checkpoint.
+        # It lies in the message hub, and so in every checkpoint.
         model.diverged = runner.message_hub.runtime_info.get('diverged') or {}
         runner.message_hub.update_info('diverged', model.diverged)
         self.diverged = model.diverged
@@ -65,7 +66,7 @@ class SweepHook(Hook):
                                   'trained no further')
         if len(self.diverged) == len(self.settings):
             raise RunStopped('not-finite', f'stopped at iteration {runner.iter + 1}: loss or gradient of every head of '
-                             'the sweep is not finite. The usual cause are learning rates that are too large')
+                             'the sweep is not finite. The usual causes are learning rates that are too large')
 
     def after_val_epoch(self, runner, metrics: dict | None = None) -> None:
         results = runner.val_loop.evaluator.results
@@ -76,12 +77,17 @@ class SweepHook(Hook):
         if best is None:
             return
         runner.logger.info(f'heads after {runner.iter} iterations, best first\n{self.table(results)}')
-        written = dict(metric=score_name(results[best]), best=best, heads={
+        metric = score_name(results[best])
+        scores = {(name, iteration): metrics.get(metric, -math.inf) for name, all_metrics in self.validations.items()
+                  for iteration, metrics in all_metrics.items()}
+        name, iteration = max(scores, key=scores.get)
+        written = dict(metric=metric, best=name, iteration=int(iteration), heads={
             name: dict(settings=settings, diverged=self.diverged.get(name), validations=self.validations[name])
             for name, settings in self.settings.items()})
         with replacing(Path(runner.work_dir, 'sweep.json')) as file:
             file.write_text(json.dumps(written, indent=2) + '\n')
-        self.save(runner, best)
+        if int(iteration) == runner.iter:
+            self.save(runner, name)
 
     def table(self, results: dict[str, dict[str, float]]) -> PrettyTable:
         """Makes a table of settings and metrics, the best head first and those without metrics last."""
