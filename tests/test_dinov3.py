@@ -451,9 +451,11 @@ def test_tasks_on_one_dinov3_share_it(tmp_path):
         configs[name] = cfg = read_experiment(experiment)
         cfg.model.backbone.update(arch=dict(embed_dims=24, num_layers=12, num_heads=2, mlp_ratio=2), img_size=64)
         cfg.model.head.update(in_channels=24, num_classes=3, topk=(1, ))
+        cfg.model.neck.input_features = 24
         cfg.data_preprocessor.num_classes = 3
     first, second = measure_growth(configs, tmp_path)
-    assert second.added == 4 * (12 * configs['cars'].model.backbone.prompt.num_tokens * 24 + 3 * (24 + 1) + 6)
+    assert second.added == 4 * (12 * configs['cars'].model.backbone.prompt.num_tokens * 24 + 3 * (24 + 1) + 6
+                               + 2 * 24) + 8  # mean, variance and count of the batch norm
     assert second.separate > 1.9 * first.separate
 
 

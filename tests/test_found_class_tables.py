@@ -15,6 +15,8 @@ ROAD, CAR = Row('road', None, (128, 64, 128)), Row('car', None, (0, 0, 142))
     ('one_line.txt', 'road, car', [Row('road'), Row('car')]),
     ('values.txt', '0 road\n7 parked car\n', [Row('road', 0), Row('parked car', 7)]),
     ('values.txt', 'road: 0\nparked car: 7\n', [Row('road', 0), Row('parked car', 7)]),
+    ('numbers.txt', 'sky 2\nfloor 0\nbox 1\n', [Row('sky', 2), Row('floor', 0), Row('box', 1)]),
+    ('planes.txt', 'Boeing 707\nAirbus 320\n', [Row('Boeing 707'), Row('Airbus 320')]),
     ('coins.txt', '1 euro\n2 euro\n', [Row('1 euro'), Row('2 euro')]),
     ('labelmap.txt', '# label:color_rgb:parts:actions\nroad:128,64,128::\ncar:0,0,142::\n', [ROAD, CAR]),
     ('colours.txt', '128 64 128\troad\n0 0 142\tcar\n', [ROAD, CAR]),

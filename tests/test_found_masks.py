@@ -233,3 +233,16 @@ def test_solid_pixels_are_those_of_regions():
     assert [each.tolist() for each in count(lines)] == [[0], [100], [81]]
     lines[5] = 1
     assert [each.tolist() for each in count(lines)] == [[0, 1], [90, 10], [63, 0]]
+
+
+@pytest.mark.parametrize('planes', [2, 3, 4, 6])
+def test_one_plane_for_each_class_is_refused(tmp_path, planes):
+    path = save(tmp_path / 'planes.npy', np.eye(planes, dtype=np.float32)[VALUES % planes])
+    with pytest.raises(MaskError, match=r'argmax\(-1\)'):
+        read_mask(path)
+
+
+def test_no_channel_of_an_array_is_transparency(tmp_path):
+    path = save(tmp_path / 'pair.npy', np.dstack([VALUES, VALUES * 7]))
+    with pytest.raises(MaskError, match='which of its 2 channels'):
+        read_mask(path)

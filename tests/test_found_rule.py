@@ -173,6 +173,16 @@ def blurred(values: tuple[int, int] = (0, 255)) -> np.ndarray:
     return cv2.circle(mask, (60, 60), 40, int(values[1]), -1, cv2.LINE_AA)
 
 
+def test_masks_of_two_codings_are_refused(tmp_path):
+    one, white = np.zeros((8, 8), np.uint8), np.zeros((8, 8), np.uint8)
+    one[2:5, 2:5], white[2:5, 2:5] = 1, 255
+    splits = write(tmp_path, [one, white, one, white])
+    found = understand(splits)
+    assert any('does 255 stand for the same class as 1' in problem for problem in found.problems)
+    assert any('does 255' in problem for problem in understand(splits, 'ground,crack').problems)
+    assert not any('does 255' in problem for problem in understand(splits, ignore=(255, )).problems)
+
+
 def write_large(root: Path, masks: list[np.ndarray], suffix: str = '.png') -> dict[str, list[Pair]]:
     splits = write(root, masks, suffix)
     for pair in splits['train']:

@@ -21,7 +21,7 @@ from mmseg_gpt.checks.values import wrong_paramwise
 from mmseg_gpt.engine.config import read_config
 from mmseg_gpt.engine.hooks import StopOnSignalHook
 from mmseg_gpt.models import GatedPromptViT
-from mmseg_gpt.own_data import Options, OwnDataError, load
+from mmseg_gpt.own_data import OwnDataError, Request, load
 from mmseg_gpt.own_data import config as configs
 from mmseg_gpt.own_data import run as runs
 from mmseg_gpt.own_data.look import OwnData, look
@@ -134,6 +134,7 @@ def test_the_second_start_of_a_finished_command_only_says_so(tmp_path, monkeypat
 
 def test_an_interrupted_command_goes_on_to_the_same_numbers(tmp_path, monkeypatch):
     folder = draw(tmp_path / 'data', train=4, val=2, test=2)
+    monkeypatch.setattr(runs, 'timed', lambda *_: Times(1., 0.01))  # how often to validate follows from it
     whole, _ = adapt(folder, tmp_path / 'whole')
     after = StopOnSignalHook.after_train_iter
 
@@ -148,8 +149,13 @@ def test_an_interrupted_command_goes_on_to_the_same_numbers(tmp_path, monkeypatc
     monkeypatch.setattr(StopOnSignalHook, 'after_train_iter', after)
     with pytest.raises(OwnDataError, match='--seed: 0 before, 1 now'):
         adapt(folder, tmp_path / 'work', seed=1)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):  # this time in the test
+        patch.setattr(runs, 'write_metrics', lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        adapt(folder, tmp_path / 'work')
+    seconds = json.loads((tmp_path / 'work/adapt.json').read_text())['seconds']
     result, said = adapt(folder, tmp_path / 'work')
     assert any('going on with' in sentence for sentence in said)
+    assert result.seconds > seconds > 0
     assert result.score == whole.score and result.per_class == whole.per_class
     weights = [torch.load(each.checkpoint, weights_only=True)['state_dict'] for each in (result, whole)]
     assert all(torch.equal(value, weights[1][name]) for name, value in weights[0].items())
@@ -216,7 +222,7 @@ def test_the_optimizer_of_every_method_names_what_it_trains(tmp_path, task):
 ])
 def test_wrong_options_are_refused_with_the_choices(tmp_path, options, message):
     with pytest.raises(OwnDataError, match=message):
-        Options.of(**dict(folder=str(tmp_path)) | options)
+        Request.of(**dict(folder=str(tmp_path)) | options)
 
 
 def test_a_vit_without_a_public_address_says_where_it_is(tmp_path, monkeypatch):
@@ -269,7 +275,7 @@ def data_of(task: str, number: int, size: tuple[int, int]) -> OwnData:
 @pytest.mark.parametrize('device', ['cpu', 'cuda'])
 @pytest.mark.parametrize(('number', 'size'), [(20, (480, 360)), (3000, (640, 640)), (200, (4000, 3000)), (9, (64, 48))])
 def test_plans_suit_the_data_and_the_machine(device, number, size):
-    machine, options = Machine(device, 'it', 4), Options.of(folder='.')
+    machine, options = Machine(device, 'it', 4), Request.of(folder='.')
     data = data_of('segmentation', number, size)
     plan = make_plan(data, 14, machine, options)
     assert plan.crop % 14 == 0 and plan.crop <= max(plan.size, 14) and plan.batch <= number
@@ -283,7 +289,7 @@ def test_plans_suit_the_data_and_the_machine(device, number, size):
 
 
 def test_what_is_asked_for_goes_before_what_follows():
-    machine, options = Machine('cuda', 'it', 8), Options.of(folder='.', crop=100, batch=3, size=200, iterations=7)
+    machine, options = Machine('cuda', 'it', 8), Request.of(folder='.', crop=100, batch=3, size=200, iterations=7)
     data = data_of('segmentation', 50, (640, 480))
     plan = make_plan(data, 16, machine, options)
     add_schedule(plan, data, machine, options, None)
@@ -309,7 +315,7 @@ def test_classification_takes_or_refuses_each_option(tmp_path):
             Image.fromarray(np.full((16, 16, 3), 40 * i + j, np.uint8)).save(tmp_path / 'data' / name / f'{j}.png')
 
     def found(**given: object) -> OwnData:
-        return look(Options.of(folder=str(tmp_path / 'data'), workers=1, **given), tmp_path / 'out/data', print)
+        return look(Request.of(folder=str(tmp_path / 'data'), workers=1, **given), tmp_path / 'out/data', print)
     assert found(classes='eel,dog,cat').classes == ('eel', 'dog', 'cat')
     data = found(classes='eel,dog,cat', ignore=['dog'])
     assert data.classes == ('eel', 'cat') and data.counts == dict(train=6, val=2)
@@ -324,10 +330,10 @@ def test_classification_takes_or_refuses_each_option(tmp_path):
                                    dict(crop=0), dict(iterations=0)])
 def test_numbers_out_of_range_are_refused(tmp_path, given):
     with pytest.raises(OwnDataError, match='must be at least'):
-        Options.of(folder=str(tmp_path), **given)
+        Request.of(folder=str(tmp_path), **given)
 
 
 def test_a_work_dir_among_the_images_is_refused(tmp_path):
     with pytest.raises(OwnDataError, match=r'--work-dir .* is inside'):
-        Options.of(folder=str(tmp_path), work_dir=str(tmp_path / 'out'))
-    assert Options.of(folder=str(tmp_path), work_dir=str(tmp_path / 'work_dirs/out')).work_dir
+        Request.of(folder=str(tmp_path), work_dir=str(tmp_path / 'out'))
+    assert Request.of(folder=str(tmp_path), work_dir=str(tmp_path / 'work_dirs/out')).work_dir

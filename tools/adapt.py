@@ -88,7 +88,7 @@ def add_training_arguments(group: argparse._ArgumentGroup) -> None:
 def main() -> None:
     args = parse_args()
     from mmseg_gpt.engine import errors_in_words  # after the arguments, as importing takes seconds
-    from mmseg_gpt.own_data import Options, OwnDataError
+    from mmseg_gpt.own_data import OwnDataError, Request
     from mmseg_gpt.own_data.run import carry_out, work_dir_of
     from mmseg_gpt.own_data.summary import summary
     from mmseg_gpt.resources import this_command
@@ -96,7 +96,7 @@ def main() -> None:
     dry_run = given.pop('dry_run')
     with errors_in_words():
         try:
-            options = Options.of(**given)
+            options = Request.of(**given)
             result = carry_out(options, lambda sentence: print(sentence, flush=True), this_command(), dry_run)
         except OwnDataError as error:
             raise SystemExit(str(error)) from error

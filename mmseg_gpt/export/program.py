@@ -80,7 +80,11 @@ class Program(nn.Module):
             self.register_buffer(name, values, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        """Returns the output for a batch of images, or logits and output."""
+        """Returns the output for a batch of images, or logits and output.
+
+        Args:
+            images: A batch, as ``preprocess`` and ``layout`` say.
+        """
         height, width = images.shape[1:3] if self.layout == 'nhwc' else images.shape[2:]
         logits = self.logits(self.prepared(images) if self.preprocess else images)
         if self.is_segmentor and self.preprocess:

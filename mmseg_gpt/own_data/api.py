@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from .look import Say
-from .options import Names, Options
+from .options import Names, Request
 from .result import Adapted, load
 from .run import carry_out, work_dir_of
 
@@ -29,7 +29,7 @@ def adapt(folder: str | Path | None = None, *, images: str | Path | None = None,
         work_dir: Where all is written; by default ``work_dirs`` and the name of the folder.
         dry_run: Whether to stop when the files are understood and the config is written.
         say: Function that gets each sentence for the user.
-        **options: Further :class:`Options`, by name.
+        **options: Further :class:`Request`, by name.
 
     Returns:
         Adapted: The finished model, which predicts; None after a dry run.
@@ -38,9 +38,9 @@ def adapt(folder: str | Path | None = None, *, images: str | Path | None = None,
         OwnDataError: something is wrong with what was asked for or found; the message says what to do.
         SystemExit: a check before the run has found something wrong, or the run was interrupted.
     """
-    asked = Options.of(folder=folder, images=images, masks=masks, classes=classes, vit=vit, weights=weights,
+    asked = Request.of(folder=folder, images=images, masks=masks, classes=classes, vit=vit, weights=weights,
                        method=method, head=head, iterations=iterations, work_dir=work_dir, **options)
     given = ', '.join(f'{name}={value!r}' for name, value in vars(asked).items()
-                      if value != getattr(Options, name, None))
+                      if value != getattr(Request, name, None))
     result = carry_out(asked, say, f'mmseg_gpt.adapt({given})', dry_run)
     return load(work_dir_of(asked)) if result else None

@@ -15,8 +15,8 @@ from ..recipes.methods import METHODS, options
 from ..recipes.vits import VITS, settings_of_vit
 from ..resources import CONFIGS, command_of
 from .look import NAMES, OwnData
-from .options import Options
-from .plan import Plan
+from .options import Request
+from .plan import Setup
 from .python import Expression, assignment
 
 PROMPTS, DEEP_PROMPTS = 10, 4  # fewer than the paper's 100, which short runs on few images do not need
@@ -36,7 +36,7 @@ FULL_FACTOR = 0.01  # of the rate of a head, for a ViT that is trained as a whol
 WEIGHT_DECAY = 0.01
 
 
-def write_config(path: Path, data: OwnData, plan: Plan, asked: Options, command: str) -> None:
+def write_config(path: Path, data: OwnData, plan: Setup, asked: Request, command: str) -> None:
     """Writes a config that ``train``, ``test`` and ``predict`` take.
 
     Args:
@@ -64,7 +64,7 @@ def heading(path: Path, data: OwnData, command: str) -> Iterator[str]:
     yield f'#   {command_of("test")} {path} CHECKPOINT'
 
 
-def segmentation(path: Path, data: OwnData, plan: Plan, asked: Options) -> Iterator[str]:
+def segmentation(path: Path, data: OwnData, plan: Setup, asked: Request) -> Iterator[str]:
     """Yields the lines of a config of segmentation."""
     yield from beginning(path, data, 'mmseg')
     reader, size, crop = data.reader, plan.size, plan.crop
@@ -94,7 +94,7 @@ def segmentation(path: Path, data: OwnData, plan: Plan, asked: Options) -> Itera
     yield 'del dataset  # not a setting of its own'
 
 
-def classification(path: Path, data: OwnData, plan: Plan, asked: Options) -> Iterator[str]:
+def classification(path: Path, data: OwnData, plan: Setup, asked: Request) -> Iterator[str]:
     """Yields the lines of a config of classification."""
     yield from beginning(path, data, 'mmpretrain')
     reader, ends = data.reader, dict(type='PackInputs')
@@ -132,7 +132,7 @@ def beginning(path: Path, data: OwnData, scope: str) -> Iterator[str]:
     yield assignment('data_root', str(data.folder))
 
 
-def loaders(data: OwnData, plan: Plan, dataset: dict, suffix: str, test_batch: int) -> Iterator[str]:
+def loaders(data: OwnData, plan: Setup, dataset: dict, suffix: str, test_batch: int) -> Iterator[str]:
     """Yields the datasets and their loaders."""
     yield assignment('dataset', dict(dataset, data_root=Expression('data_root'), metainfo=Expression('metainfo')))
     yield said(plan, 'batch')
@@ -147,7 +147,7 @@ def loaders(data: OwnData, plan: Plan, dataset: dict, suffix: str, test_batch: i
                 f"dict(dataset, ann_file='{split}.{suffix}', pipeline={pipeline}_pipeline)")))
 
 
-def segmentor(data: OwnData, plan: Plan, asked: Options) -> dict:
+def segmentor(data: OwnData, plan: Setup, asked: Request) -> dict:
     """Returns the settings of the segmentor, from which widths follow; see :mod:`mmseg_gpt.models.complete`."""
     base = Config.fromfile(CONFIGS / f'_base_/heads/{plan.head}.py').model.to_dict()
     mean, std = pixels_of(data, asked)
@@ -173,7 +173,7 @@ def heads_in(value: object) -> list[dict]:
     return value if isinstance(value, list) else [value] if isinstance(value, dict) else []
 
 
-def classifier(data: OwnData, plan: Plan, asked: Options) -> dict:
+def classifier(data: OwnData, plan: Setup, asked: Request) -> dict:
     """Returns the settings of the classifier."""
     backbone = backbone_of(data, asked) | dict(img_size=plan.crop, out_type=VITS[asked.vit].out_type)
     width = read_arch(backbone.get('arch', 'base'))['embed_dims']
@@ -183,7 +183,7 @@ def classifier(data: OwnData, plan: Plan, asked: Options) -> dict:
                   loss=dict(type='CrossEntropyLoss', loss_weight=1.), init_cfg=dict(PROTOCOLS['normalised'].init)))
 
 
-def backbone_of(data: OwnData, asked: Options) -> dict:
+def backbone_of(data: OwnData, asked: Request) -> dict:
     """Returns the settings of the ViT and of what adapts it."""
     vit = {name: value for name, value in settings_of_vit(asked.vit).items() if name not in PIXELS}
     if asked.weights:
@@ -193,18 +193,18 @@ def backbone_of(data: OwnData, asked: Options) -> dict:
     return settings if data.channels == 3 else dict(settings, in_channels=data.channels)
 
 
-def patch_of(asked: Options) -> int:
+def patch_of(asked: Request) -> int:
     """Returns the side of the ViT's patches in pixels."""
     return settings_of_vit(asked.vit).get('patch_size', 16)
 
 
-def pixels_of(data: OwnData, asked: Options) -> tuple[list[float], list[float]]:
+def pixels_of(data: OwnData, asked: Request) -> tuple[list[float], list[float]]:
     """Returns the mean and the deviation by which pixels are normalised; more channels than 3 have them in turn."""
     own = settings_of_vit(asked.vit)
     return tuple([own.get(name, PIXELS[name])[i % 3] for i in range(data.channels)] for name in ('mean', 'std'))
 
 
-def training(plan: Plan, asked: Options, score: str, runtime: str) -> Iterator[str]:
+def training(plan: Setup, asked: Request, score: str, runtime: str) -> Iterator[str]:
     """Yields the optimizer, the schedule, and what every run has."""
     yield from comment('AdamW instead of the paper\'s SGD, because this run is short. ' + sentences(
         plan, 'schedule', 'validation', 'time'))
@@ -232,7 +232,7 @@ def training(plan: Plan, asked: Options, score: str, runtime: str) -> Iterator[s
         yield assignment(name, own.get(name, base.get(name)))
 
 
-def optimizer_of(plan: Plan, asked: Options) -> dict:
+def optimizer_of(plan: Setup, asked: Request) -> dict:
     """Returns the settings of the optimizer and its precision."""
     factors = {'head': dict(lr_mult=LINEAR_FACTOR)} if plan.head in LINEAR_HEADS else {} if plan.head else {
         'head': dict(lr_mult=CLASSIFIER_FACTOR)}
@@ -249,12 +249,12 @@ def optimizer_of(plan: Plan, asked: Options) -> dict:
                 paramwise_cfg=dict(custom_keys=factors))
 
 
-def said(plan: Plan, *names: str) -> str:
+def said(plan: Setup, *names: str) -> str:
     """Returns the reasons of parts of a plan as a comment."""
     return '\n'.join(comment(sentences(plan, *names)))
 
 
-def sentences(plan: Plan, *names: str) -> str:
+def sentences(plan: Setup, *names: str) -> str:
     """Returns the reasons of parts of a plan, a sentence each."""
     reasons = [plan.reasons[name] for name in names if name in plan.reasons]
     return ' '.join(f'{reason[0].upper()}{reason[1:]}.' for reason in reasons)

@@ -19,7 +19,7 @@ from ..datasets.reading import PixelError
 from ..environment import available_cpus
 from ..files import replacing
 from ..wording import listed
-from .options import Options, OwnDataError
+from .options import OwnDataError, Request
 
 Say = Callable[[str], None]
 SPLITS = ('train', 'val', 'test')
@@ -63,7 +63,7 @@ class OwnData:
         """The split on which the finished model is measured: 'test', or 'val' where there is no such split."""
         return 'test' if 'test' in self.lists else 'val'
 
-def look(options: Options, folder: Path, say: Say) -> OwnData:
+def look(options: Request, folder: Path, say: Say) -> OwnData:
     """Finds the images of a folder and their masks or classes, says what it found, and writes lists of them.
 
     Args:
@@ -85,7 +85,7 @@ def look(options: Options, folder: Path, say: Say) -> OwnData:
     except (FoundError, ClassTableError, MaskError, PixelError) as error:
         raise OwnDataError(str(error)) from error
 
-def look_at_pairs(options: Options, folder: Path, say: Say) -> OwnData:
+def look_at_pairs(options: Request, folder: Path, say: Say) -> OwnData:
     """Looks at images with masks, as :func:`look` says."""
     found = find_pairs(options.folder, images=options.images, masks=options.masks, val=options.val, seed=options.seed)
     introduce(found, say)
@@ -101,6 +101,7 @@ def look_at_pairs(options: Options, folder: Path, say: Say) -> OwnData:
     for sentence in understood.warnings:
         say(f'WARNING: {sentence}')
     if understood.template:
+        keep_earlier(understood.template_file, understood.template, say)
         with replacing(understood.template_file) as unfinished:
             unfinished.write_text(understood.template, encoding='utf-8')
     if understood.problems or not understood.rule:
@@ -114,7 +115,15 @@ def look_at_pairs(options: Options, folder: Path, say: Say) -> OwnData:
     check_enough(data)
     return data
 
-def look_at_classes(options: Options, folder: Path, say: Say) -> OwnData:
+def keep_earlier(file: Path, text: str, say: Say) -> None:
+    """Renames a table that is about to be replaced by another, as somebody may have completed it."""
+    if file.is_file() and file.read_text(encoding='utf-8') != text:
+        earlier = file.with_stem(f'{file.stem}_earlier')
+        file.replace(earlier)
+        say(f'{file} is written anew; what was there is now {earlier} (--classes {earlier} takes it)')
+
+
+def look_at_classes(options: Request, folder: Path, say: Say) -> OwnData:
     """Looks at images with a class each, as :func:`look` says."""
     for name in ('masks', 'head', 'loss', 'class_weights'):
         if getattr(options, name) is not None:
@@ -146,7 +155,7 @@ def look_at_classes(options: Options, folder: Path, say: Say) -> OwnData:
     check_enough(data)
     return data
 
-def chosen_classes(found: FoundClasses, options: Options) -> FoundClasses:
+def chosen_classes(found: FoundClasses, options: Request) -> FoundClasses:
     """Keeps the images of the classes that are asked for, in their order.
 
     Raises:
@@ -176,7 +185,7 @@ def introduce(found: Found | FoundClasses, say: Say) -> None:
     for note in found.notes:
         say(note)
 
-def reader_of(options: Options, images: Sequence[Path], say: Say) -> dict:
+def reader_of(options: Request, images: Sequence[Path], say: Say) -> dict:
     """Judges the pixels of images; returns the transform that reads them, and how many channels it gives.
 
     Raises:
@@ -212,7 +221,7 @@ def measurable(found: Found, say: Say) -> None:
         found.splits.pop('test', None)
         say(f'there are no test images with masks, {ON_VALIDATION}')
 
-def table_of(options: Options, root: Path, say: Say) -> ClassTable | None:
+def table_of(options: Request, root: Path, say: Say) -> ClassTable | None:
     """Returns the table of classes that was given, or that lies in the folder."""
     if options.classes:
         return read_classes(options.classes)

@@ -23,7 +23,7 @@ class OwnDataError(ValueError):
 
 
 @dataclass(frozen=True)
-class Options:
+class Request:
     """What is asked for; None stands for what follows from the data and the machine.
 
     Attributes:
@@ -76,7 +76,7 @@ class Options:
     work_dir: str | None = None
 
     @classmethod
-    def of(cls, **given: object) -> 'Options':
+    def of(cls, **given: object) -> 'Request':
         """Makes options of what a user gave, and brings spellings and paths into one form.
 
         Raises:
@@ -137,7 +137,7 @@ class Options:
         if not 0 < self.val < 1:
             raise OwnDataError(f'--val is a share between 0 and 1, got {self.val}')
 
-    def differences(self, other: 'Options') -> list[str]:
+    def differences(self, other: 'Request') -> list[str]:
         """Says which options another start of the same command had, those aside that change no number."""
         own, others = asdict(self), asdict(other)
         return [f'--{name.replace("_", "-")}: {others[name]} before, {own[name]} now' for name in own

@@ -11,7 +11,7 @@ import torch
 from ..environment import available_cpus, cpu_name
 from ..wording import duration
 from .look import OwnData
-from .options import Options
+from .options import Request
 
 GPU_SIDE, CPU_PATCHES = 512, 26  # what the short side of an image is brought to: pixels on a GPU, patches on a CPU
 CROP_PATCHES = 18  # side of a crop on a CPU
@@ -57,7 +57,7 @@ class Times(NamedTuple):
 
 
 @dataclass
-class Plan:
+class Setup:
     """How a model is trained and tested.
 
     Attributes:
@@ -82,7 +82,7 @@ class Plan:
     reasons: dict[str, str] = field(default_factory=dict)
 
 
-def make_plan(data: OwnData, patch: int, machine: Machine, options: Options) -> Plan:
+def make_plan(data: OwnData, patch: int, machine: Machine, options: Request) -> Setup:
     """Plans all but the schedule, which needs to know how long a step takes; see :func:`add_schedule`.
 
     Args:
@@ -110,7 +110,7 @@ def make_plan(data: OwnData, patch: int, machine: Machine, options: Options) -> 
     return plan
 
 
-def plan_segmentation(data: OwnData, patch: int, machine: Machine, options: Options) -> Plan:
+def plan_segmentation(data: OwnData, patch: int, machine: Machine, options: Request) -> Setup:
     """Plans a segmentation: images large enough for patches to be small in them, crops, windows and the head."""
     gpu = machine.device == 'cuda'
     own, ratio = short_side(data.sizes), longest_ratio(data.sizes)
@@ -139,10 +139,10 @@ def plan_segmentation(data: OwnData, patch: int, machine: Machine, options: Opti
     head = options.head or ('setr_pup' if gpu else 'linear')
     reasons['head'] = f'the head is {head}, ' + (
         'as asked for' if options.head else 'which a GPU has time for' if gpu else 'which is the fastest on a CPU')
-    return Plan(size, crop, batch, whole, head, workers_for(machine), reasons=reasons)
+    return Setup(size, crop, batch, whole, head, workers_for(machine), reasons=reasons)
 
 
-def plan_classification(data: OwnData, patch: int, machine: Machine, options: Options) -> Plan:
+def plan_classification(data: OwnData, patch: int, machine: Machine, options: Request) -> Setup:
     """Plans a classification: 224 pixels, as ViTs were trained on."""
     crop = 224 // patch * patch
     size = round(crop * 256 / 224)
@@ -151,10 +151,10 @@ def plan_classification(data: OwnData, patch: int, machine: Machine, options: Op
         size=f'images are scaled to a short side of {size} pixels, from {short_side(data.sizes)} (median)',
         crop=f'crops of {crop}x{crop} pixels, the size that ViTs are pretrained on',
         batch=f'batches of {batch}')
-    return Plan(size, crop, batch, True, '', workers_for(machine), reasons=reasons)
+    return Setup(size, crop, batch, True, '', workers_for(machine), reasons=reasons)
 
 
-def add_schedule(plan: Plan, data: OwnData, machine: Machine, options: Options, times: Times | None) -> None:
+def add_schedule(plan: Setup, data: OwnData, machine: Machine, options: Request, times: Times | None) -> None:
     """Adds how long to train and how often to validate.
 
     Args:

@@ -2,10 +2,11 @@
 
 import hashlib
 import json
+import signal
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -21,8 +22,8 @@ from ..files import replacing
 from ..recipes.vits import settings_of_vit
 from .config import patch_of, write_config
 from .look import OwnData, Say, look
-from .options import Options, OwnDataError
-from .plan import Machine, Plan, Times, add_schedule, longest_ratio, make_plan
+from .options import OwnDataError, Request
+from .plan import Machine, Setup, Times, add_schedule, longest_ratio, make_plan
 from .progress import USUAL_WARNINGS, QuietRunner, ShowProgressHook
 from .report import ConfusionByImage, draw_extremes, scores_of_classes, write_report
 from .timing import measure
@@ -31,13 +32,13 @@ STATE, RESULT, CONFIG = 'adapt.json', 'result.json', 'config.py'
 SCORES = dict(segmentation=('mIoU', 'mIoU', 'IoU'), classification=('accuracy/top1', 'accuracy', 'recall'))
 
 
-def work_dir_of(options: Options) -> Path:
+def work_dir_of(options: Request) -> Path:
     """Returns where all is written: the folder that was asked for, or one named after that of the images."""
     source = Path(options.folder or options.images)
     return Path(options.work_dir or Path('work_dirs') / source.resolve().stem).absolute()
 
 
-def carry_out(options: Options, say: Say, command: str, dry_run: bool = False) -> dict | None:
+def carry_out(options: Request, say: Say, command: str, dry_run: bool = False) -> dict | None:
     """Adapts a ViT to a folder of images, or goes on where it was interrupted.
 
     Args:
@@ -90,7 +91,7 @@ def carry_out(options: Options, say: Say, command: str, dry_run: bool = False) -
     return result
 
 
-def read_state(work: Path, options: Options) -> dict:
+def read_state(work: Path, options: Request) -> dict:
     """Reads what an earlier start of the same command left.
 
     Raises:
@@ -98,7 +99,7 @@ def read_state(work: Path, options: Options) -> dict:
     """
     try:
         state = json.loads((work / STATE).read_text(encoding='utf-8'))
-        earlier = Options(**state.pop('options') | dict(ignore=tuple(state['ignored'])))
+        earlier = Request(**state.pop('options') | dict(ignore=tuple(state['ignored'])))
     except FileNotFoundError:
         if (work / POINTER).is_file():
             raise OwnDataError(f'{work} holds the checkpoints of another run; give another --work-dir') from None
@@ -118,7 +119,7 @@ def read_state(work: Path, options: Options) -> dict:
     return dict(seconds=0., told=[])  # nothing is lost: it had only looked
 
 
-def write_state(work: Path, options: Options, state: dict) -> None:
+def write_state(work: Path, options: Request, state: dict) -> None:
     """Writes what the next start of the same command needs to know."""
     with replacing(work / STATE) as unfinished:
         unfinished.write_text(json.dumps(state | dict(options=asdict(options), ignored=list(options.ignore)), indent=2)
@@ -130,7 +131,7 @@ def sha256(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
-def find_weights(options: Options, say: Say) -> str:
+def find_weights(options: Request, say: Say) -> str:
     """Returns the file of the ViT's weights, or the address from which they were fetched.
 
     Raises:
@@ -153,7 +154,7 @@ def find_weights(options: Options, say: Say) -> str:
     return address
 
 
-def plan_and_write(options: Options, weights: str, data: OwnData, config: Path, command: str, say: Say) -> list[str]:
+def plan_and_write(options: Request, weights: str, data: OwnData, config: Path, command: str, say: Say) -> list[str]:
     """Plans the run, writes the config, and returns what was said of it."""
     machine = Machine.this()
     plan = make_plan(data, patch_of(options), machine, options)
@@ -167,7 +168,7 @@ def plan_and_write(options: Options, weights: str, data: OwnData, config: Path, 
     return list(plan.reasons.values())
 
 
-def timed(config: Path, data: OwnData, plan: Plan, asked: Options, machine: Machine, may_shrink: bool) -> Times:
+def timed(config: Path, data: OwnData, plan: Setup, asked: Request, machine: Machine, may_shrink: bool) -> Times:
     """Measures a step, and halves the batch as long as it does not fit the GPU."""
     while True:
         write_config(config, data, plan, asked, 'unfinished')
@@ -195,9 +196,11 @@ def check_same_classes(config: Path, data: OwnData) -> None:
 
 
 @contextmanager
-def spent(work: Path, options: Options, state: dict, say: Say) -> Iterator[None]:
+def spent(work: Path, options: Request, state: dict, say: Say) -> Iterator[None]:
     """Adds the time that is spent to what earlier starts have spent, and says how to go on after an interruption."""
     start, before = time.monotonic(), state['seconds']
+    with suppress(ValueError):  # only the main thread handles signals
+        signal.signal(signal.SIGTERM, end)
     try:
         yield
     except (KeyboardInterrupt, SystemExit) as error:
@@ -205,8 +208,15 @@ def spent(work: Path, options: Options, state: dict, say: Say) -> Iterator[None]
             say('\ninterrupted; the same command goes on')
         raise
     finally:
+        with suppress(ValueError):
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
         state['seconds'] = before + time.monotonic() - start
         write_state(work, options, state)
+
+
+def end(number: int, frame: object) -> None:
+    """Ends the process on a signal as on an error, so that nothing is left half done; trainings save first."""
+    raise SystemExit(128 + number)
 
 
 def named(cfg: Config, what: str) -> Config:

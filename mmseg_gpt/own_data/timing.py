@@ -8,12 +8,12 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import BaseDataElement, PixelData
 
-from .plan import Plan, Times
+from .plan import Setup, Times
 
 STEPS = 2  # that are measured, after one that is not
 
 
-def measure(cfg: Config, plan: Plan, ratio: float, device: str) -> Times:
+def measure(cfg: Config, plan: Setup, ratio: float, device: str) -> Times:
     """Measures the model of a config.
 
     Args:

@@ -31,6 +31,7 @@ CHANNEL_KEYS = (('r', 'red'), ('g', 'green'), ('b', 'blue'))
 
 HEX = r'#[0-9a-fA-F]{6}'
 RGB = r'\d{1,3}[\s,;]+\d{1,3}[\s,;]+\d{1,3}'
+NAME_AND_NUMBER = re.compile(r'(?P<name>.*\S)\s+(?P<value>\d+)')
 # What a line of a text file may look like; all lines of one file look alike.
 LINES = (
     re.compile(r'(?P<name>[^:]+):(?P<colour>\d+,\d+,\d+)(:[^:]*){0,2}'),  # CVAT's labelmap.txt
@@ -39,6 +40,7 @@ LINES = (
     re.compile(rf'[(\[]?(?P<colour>{RGB}|{HEX})[)\]]?[\s,;:=]+(?P<name>.+)'),
     re.compile(r'(?P<value>-?\d+)\s*[,;:=\t ]\s*(?P<name>.+)'),
     re.compile(r'(?P<name>.*\S)\s*[,;:=\t]\s*(?P<value>-?\d+)'),
+    NAME_AND_NUMBER,
     re.compile(r'(?P<name>.+)'),
 )
 
@@ -261,8 +263,12 @@ def rows_of_text(text: str, path: Path) -> list[Row]:
             continue
         rows = [Row(match['name'].strip().strip('"'), *in_numbers(match.groupdict())) for match in matches]
         spaced = 'value' in form.groupindex and 'colour' not in form.groupindex
-        if not (spaced and len({row.name for row in rows}) < len(rows) and ',' not in lines[0]):
-            return rows  # else "1 euro" and "2 euro" are names with a number in them
+        if spaced and len({row.name for row in rows}) < len(rows) and ',' not in lines[0]:
+            continue  # "1 euro" and "2 euro" are names with a number in them
+        if form is NAME_AND_NUMBER and (len(rows) == 1 or sorted(row.value for row in rows) not in (
+                [*range(len(rows))], [*range(1, len(rows) + 1)])):
+            continue  # and so are "Boeing 707" and "Airbus 320"
+        return rows
     return []
 
 

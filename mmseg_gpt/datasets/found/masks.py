@@ -45,7 +45,7 @@ def read_mask(path: str | Path, size: tuple[int, int] | None = None) -> RawMask:
     """
     try:
         if is_array_file(path):
-            return of_array(*array_in_file(path, size))
+            return of_array_file(*array_in_file(path, size))
         with Image.open(path) as image:
             return of_image(image, path)
     except MaskError as error:
@@ -163,6 +163,22 @@ def other_image(path: str | Path, error: Exception) -> RawMask:
         return of_array(rgb(pixels))
     except MaskError as why:
         raise MaskError(f'{path} {why}') from why
+
+
+def of_array_file(values: np.ndarray, note: str = '') -> RawMask:
+    """Returns a mask of the array of a .npy, .npz or .mat file, none of whose channels is transparency.
+
+    Raises:
+        MaskError: it has one plane for each class, or numbers that are no classes.
+    """
+    if values.ndim == 3 and values.shape[2] > 1:
+        if ((values == 0) | (values == 1)).all() and (values.sum(2, dtype=np.int64) == 1).all():
+            raise MaskError(f'has one plane for each of {values.shape[2]} classes, and a mask has the number of the '
+                            'class of each pixel; save `planes.argmax(-1)`')
+        if values.shape[2] in (2, 4) and values.shape[0] > 1:
+            raise MaskError(f'is an array {values.shape} of {values.dtype}, and it is not known which of its '
+                            f'{values.shape[2]} channels holds the classes; save that one, or the three colours')
+    return of_array(values, note)
 
 
 def of_array(values: np.ndarray, note: str = '') -> RawMask:

@@ -76,8 +76,21 @@ def judge(evidence: Evidence, found: Understanding) -> None:
     """Decides whether masks are colours, binary or numbers, and leaves the rest to the judgement of that kind."""
     if in_colours(evidence, found):
         judge_colours(evidence, found)
+    elif problem := two_codings(evidence):
+        found.problems.append(problem)
     elif not judge_binary(evidence, found):
         judge_indices(evidence, found)
+
+
+def two_codings(evidence: Evidence) -> str | None:
+    """Says which masks have 1 and which 255 where there is nothing else but 0, as if both stood for one class."""
+    sets = [(set(each.values.tolist()), each.mask) for each in evidence.facts]
+    ones, whites = ([file for values, file in sets if some <= values] for some in ({1}, {0, 255}))
+    if 255 in evidence.ignore.values or not ones or not whites or set(ones) & set(whites) or any(
+            values - {0, 1, 255} for values, _ in sets):
+        return None
+    return (f'{ones[0]} has 0 and 1, and {whites[0]} 0 and 255 ({len(ones)} and {len(whites)} masks): does 255 '
+            'stand for the same class as 1? Then save all masks alike. If 255 means "not labelled": --ignore 255')
 
 
 def in_colours(evidence: Evidence, found: Understanding) -> bool:
