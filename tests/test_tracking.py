@@ -183,7 +183,7 @@ def test_a_classified_image_is_shown_with_its_classes(tmp_path):
 @pytest.mark.parametrize('wanted, there, chosen', [(4, 10, [0, 2, 5, 7]), (4, 3, [0, 1, 2]), (0, 3, []), (4, 0, [])])
 def test_pictures_are_evenly_spaced(monkeypatch, wanted, there, chosen):
     drawn = []
-    monkeypatch.setattr(pictures, 'draw', lambda _, sample, number, step: drawn.append((sample, number)))
+    monkeypatch.setattr(pictures, 'draw', lambda _, sample, number, *rest: drawn.append((sample, number)))
     hook, runner = ValidationPicturesHook(wanted), SimpleNamespace(
         val_dataloader=SimpleNamespace(sampler=range(there)), visualizer=None, iter=1)
     for _ in range(2):

@@ -1,6 +1,6 @@
 # AdamW, 40k iterations, with the optimizer that DINOv3's authors have for a linear head on ADE20K and a batch of 16
-# (dinov3/eval/segmentation/config.py in facebookresearch/dinov3). The 1500 iterations of warm-up and the cosine to 0 are
-# those of another project that says it follows them.
+# (dinov3/eval/segmentation/config.py in facebookresearch/dinov3). The 1500 iterations of warm-up and the cosine to 0
+# are those of another project that says it follows them.
 # What is trained in the ViT has 0.3 of the head's rate. That is ours, and has not been searched.
 optim_wrapper = dict(
     type='OptimWrapper',
