@@ -130,7 +130,7 @@ def test_zero_that_is_not_labelled_swallows_no_class(tmp_path):
 def test_a_declared_class_without_pixels_stops(tmp_path):
     splits = write(tmp_path, [regions(0, 1)] * 2 + [regions(0, 1, 2)])
     found = understand(splits, 'road,sky,tree')
-    assert not found.problems and said(found.warnings, '1 of 3 classes have no pixel in val (tree)', 'over the others')
+    assert not found.problems and said(found.warnings, '1 of 3 classes have no pixel in val (tree)', 'leave them out')
     found = understand(splits, 'road,sky,tree,bike')
     assert said(found.problems, '1 of 4 classes have no pixel in train (bike)', '--classes classes.csv')
     again = understand(splits, str(write_text(tmp_path, found.template)))  # the remedy that it names
@@ -540,3 +540,9 @@ def test_odd_labels_of_real_users(folder, image, mask, outcome):
 
 def test_a_table_is_a_value(tmp_path):
     assert read_classes('a,b') == read_classes('a,b') and isinstance(read_classes('a,b'), ClassTable)
+
+
+def test_made_up_names_are_ignored_by_their_numbers(tmp_path):
+    splits = write(tmp_path, [regions(0, 1, 2), regions(0, 1), regions(0, 1)])
+    warnings = understand(dict(train=splits['train'][1:], val=splits['train'][:1])).warnings
+    assert said(warnings, 'class 2', '--ignore 2,')

@@ -1,5 +1,6 @@
 """Understanding all masks of a dataset together: which kind they are, and what their values stand for."""
 
+import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -174,6 +175,11 @@ def count_classes(by_split: Mapping[str, Sequence[MaskFacts]], found: Understand
         found.pixels[split], found.images[split], found.ignored[split] = pixels, images, ignored
 
 
+def as_ignored(classes: Sequence[str]) -> list[str]:
+    """Returns what --ignore takes for classes: names, or the numbers in names that were made up for values."""
+    return [name.removeprefix('class ') if name.removeprefix('class ').isdigit() else name for name in classes]
+
+
 def check_counts(by_split: Mapping[str, Sequence[MaskFacts]], found: Understanding, declared: bool) -> None:
     """Says which classes have no pixel in training or validation, and where most pixels are ignored."""
     for split in [split for split in ('train', 'val', 'test') if by_split.get(split)]:
@@ -183,11 +189,11 @@ def check_counts(by_split: Mapping[str, Sequence[MaskFacts]], found: Understandi
             remedy = f'To go on without them: --classes {found.template_file}, which lists those found'
             if elsewhere := [name for name in absent if any(images[found.classes.index(name)]
                                                             for images in found.images.values())]:
-                remedy += f', and --ignore {elsewhere[0]}, as other splits have {listed(elsewhere, 8)}'
+                remedy += f', and --ignore {shlex.join(as_ignored(elsewhere))}, as other splits have them'
             (found.problems if declared else found.warnings).append(
                 f'{none}, so they cannot be learned. {remedy}. Else correct their values or colours{hint_255(found)}')
         elif absent:
-            found.warnings.append(f'{none}, so every mean over classes there is over the others')
+            found.warnings.append(f'{none}, so means over classes leave them out there')
         if blank := found.blank.get(split):
             found.warnings.append(f'{len(blank)} masks in {split} are ignored as a whole, such as {blank[0]}: nothing '
                                   'is learned or measured on them')
