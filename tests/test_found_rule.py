@@ -138,7 +138,7 @@ def test_a_declared_class_without_pixels_stops(tmp_path):
     splits['train'] = splits['train'][:2]
     splits['val'] = write(tmp_path / 'val', [regions(0, 1, 2)])['train']
     found = understand(splits, 'road,sky,tree,bike')
-    assert said(found.problems, 'no pixel in train (tree, bike)', '--ignore tree, as other splits have tree')
+    assert said(found.problems, 'no pixel in train (tree, bike)', '--ignore tree, as other splits have them')
     again = understand(splits, str(write_text(tmp_path, found.template)), ('tree',))
     assert not again.problems and again.classes == ('road', 'sky')
     merged = understand(splits, 'street=road+sky,tree,bike')
