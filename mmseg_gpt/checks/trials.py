@@ -143,22 +143,28 @@ POOLING_HEADS = ('PSPHead', 'UPerHead', 'ASPPHead', 'DepthwiseSeparableASPPHead'
 
 
 def lonely_image(cfg: Config, loader: DataLoader, share: int) -> str | None:
-    """Says that a process gets a batch of one image, for which a head with batch normalisation has no statistics.
+    """Says that a process gets a batch of one image, for which a batch normalisation has no statistics.
 
     Args:
         cfg: The whole config.
         loader: The data loader of the training.
         share: How many images of a whole batch a process gets.
     """
-    if type_name(look_up(cfg, 'model.neck')) == 'ClsBatchNormNeck':
-        if share == 1:
-            return ('batch_size gives each process one image, and the batch norm of ClsBatchNormNeck cannot be '
-                    'computed from a single one: use 2 images or more for each process')
-        if not loader.drop_last and processes() == 1 and len(loader.sampler) % share == 1 and not isinstance(
-                loader.sampler, InfiniteSampler):
-            return (f'the last batch of an epoch of {len(loader.sampler)} has one image, of which the batch norm '
-                    'of ClsBatchNormNeck cannot be computed: use drop_last=True')
+    said = needs_several(cfg)
+    if said is None:
         return None
+    if share == 1:
+        return f'batch_size gives each process one image. {said}2 images or more for each process'
+    endless = isinstance(loader.sampler, InfiniteSampler)
+    if not endless and not loader.drop_last and processes() == 1 and len(loader.sampler) % share == 1:
+        return f'the last batch of an epoch of {len(loader.sampler)} has one image. {said}drop_last=True'
+    return None
+
+
+def needs_several(cfg: Config) -> str | None:
+    """Says which batch normalisation of a model sees one number of each image, as the beginning of a remedy."""
+    if type_name(look_up(cfg, 'model.neck')) == 'ClsBatchNormNeck':
+        return 'The batch norm of ClsBatchNormNeck cannot be computed from a single one: use '
     head = (cfg.get('model') or {}).get('decode_head')
     norm = type_name(look_up(head, 'norm_cfg')) if isinstance(head, dict) else ''
     across = norm == 'SyncBN' and processes() > 1 and torch.cuda.is_available()
@@ -167,14 +173,8 @@ def lonely_image(cfg: Config, loader: DataLoader, share: int) -> str | None:
         return None
     if kind in POOLING_HEADS[:2] and 1 not in head.get('pool_scales', (1, 2, 3, 6)):
         return None
-    said = (f'{type_name(head)} pools each image into one pixel, and its {norm} cannot be computed from a single one: '
+    return (f'{type_name(head)} pools each image into one pixel, and its {norm} cannot be computed from a single one: '
             'use GN, or ')
-    if share == 1:
-        return f'batch_size gives each process one image. {said}2 images or more for each process'
-    endless = isinstance(loader.sampler, InfiniteSampler)
-    if not endless and not loader.drop_last and processes() == 1 and len(loader.sampler) % share == 1:
-        return f'the last batch of an epoch of {len(loader.sampler)} has one image. {said}drop_last=True'
-    return None
 
 
 def first_samples(loader: DataLoader) -> Iterator[list[dict]]:

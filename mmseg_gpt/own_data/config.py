@@ -7,8 +7,7 @@ from mmengine.config import Config
 
 from .. import __version__
 from ..files import replacing
-from ..models.vit import read_arch
-from ..recipes.experiment import PIXELS
+from ..recipes.experiment import PIXELS, classifier
 from ..recipes.linear import PROTOCOLS
 from ..recipes.losses import LOSSES, class_weights, loss_settings
 from ..recipes.methods import METHODS, options
@@ -110,7 +109,8 @@ def classification(path: Path, data: OwnData, plan: Setup, asked: Request) -> It
     yield from comment(f'The model: {VITS[asked.vit].title}, adapted by {METHODS[asked.method].title}, and one linear '
                        'layer. Its input is normalised over the batch, and its weights begin near 0, so that the first '
                        'steps are calm whatever the size of the features.')
-    yield assignment('model', classifier(data, plan, asked))
+    backbone = backbone_of(data, asked) | dict(img_size=plan.crop, out_type=VITS[asked.vit].out_type)
+    yield assignment('model', classifier(backbone, len(data.classes), PROTOCOLS['normalised']))
     mean, std = pixels_of(data, asked)
     yield assignment('data_preprocessor', dict(num_classes=len(data.classes), mean=mean, std=std,
                                                to_rgb=data.channels == 3))
@@ -171,16 +171,6 @@ def segmentor(data: OwnData, plan: Setup, asked: Request) -> dict:
 def heads_in(value: object) -> list[dict]:
     """Returns the settings of heads, of which there may be none, one or several."""
     return value if isinstance(value, list) else [value] if isinstance(value, dict) else []
-
-
-def classifier(data: OwnData, plan: Setup, asked: Request) -> dict:
-    """Returns the settings of the classifier."""
-    backbone = backbone_of(data, asked) | dict(img_size=plan.crop, out_type=VITS[asked.vit].out_type)
-    width = read_arch(backbone.get('arch', 'base'))['embed_dims']
-    return dict(
-        type='ImageClassifier', backbone=backbone, neck=dict(type='ClsBatchNormNeck', input_features=width),
-        head=dict(type='LinearClsHead', num_classes=len(data.classes), in_channels=width,
-                  loss=dict(type='CrossEntropyLoss', loss_weight=1.), init_cfg=dict(PROTOCOLS['normalised'].init)))
 
 
 def backbone_of(data: OwnData, asked: Request) -> dict:

@@ -98,8 +98,18 @@ def model(adapted: dict, vit: str, classes: int) -> dict:
     settings = {name: value for name, value in settings_of_vit(vit).items() if name not in PIXELS}
     backbone = dict(settings, type='GatedPromptViT', img_size=224, frozen=True, out_type=VITS[vit].out_type)
     backbone.update(adapted)
+    return classifier(backbone, classes, PROTOCOLS[VITS[vit].protocol])
+
+
+def classifier(backbone: dict, classes: int, protocol: Protocol) -> dict:
+    """Returns a classifier on a backbone: one linear layer, by a protocol.
+
+    Args:
+        backbone: Settings of the ViT, which returns one vector for each image.
+        classes: How many there are.
+        protocol: How the layer starts, and whether its input is normalised.
+    """
     width = read_arch(backbone.get('arch', 'base'))['embed_dims']
-    protocol = PROTOCOLS[VITS[vit].protocol]
     head = dict(
         type='LinearClsHead',
         num_classes=classes,
