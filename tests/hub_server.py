@@ -222,8 +222,10 @@ ROUTES = [
 def running() -> Iterator[HubServer]:
     """Runs a server on the loopback address."""
     with HubServer() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01, ))
+        thread = threading.Thread(target=server.serve_forever, args=(0.01, ), daemon=True)
         thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()

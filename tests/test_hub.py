@@ -4,6 +4,7 @@ import copy
 import hashlib
 import json
 import math
+import pickle
 import runpy
 import struct
 import sys
@@ -13,7 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hub_server import TOKEN, HubServer, running
+import yaml
+from hub_server import TOKEN, HubServer, Repo, running
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from tiny import small_config
@@ -26,13 +28,16 @@ from mmseg_gpt.checkpoints.plain_config import NotPlain, check_plain, plain
 from mmseg_gpt.checkpoints.write import write_checkpoint
 from mmseg_gpt.engine.config import find_config
 from mmseg_gpt.hub import HubError, publish, pull, push, read_name
-from mmseg_gpt.hub.make import PublishError
+from mmseg_gpt.hub.make import PublishError, is_public
 from mmseg_gpt.hub.push import find_target
 from mmseg_gpt.models import GatedPromptViT
 from mmseg_gpt.own_data import load
+from mmseg_gpt.recipes.methods import METHODS
+from mmseg_gpt.resources import config_names
 from mmseg_gpt.settings import settings_of
 
 hub = pytest.importorskip('huggingface_hub')
+pytest.importorskip('huggingface_hub.constants')
 save_file = pytest.importorskip('safetensors.torch').save_file
 TOOLS = Path(__file__).parents[1] / 'tools'
 ARCH = dict(embed_dims=8, num_layers=3, num_heads=2, mlp_ratio=2)
@@ -171,7 +176,6 @@ def test_files_on_the_hub_hold_nothing_of_the_vit_and_no_path(models, published,
     assert sorted(path.name for path in made.iterdir()) == ['README.md', 'adapter.safetensors']
     for file in made.iterdir():
         assert str(folder).encode() not in file.read_bytes()
-    import yaml
     text = (made / 'README.md').read_text()
     front = yaml.safe_load(text.split('---')[1])
     assert front['license'] == 'cc-by-4.0' and front['pipeline_tag'] == 'image-segmentation'
@@ -214,8 +218,6 @@ def test_another_vit_is_refused(folder, published, tmp_path, monkeypatch):
 
 
 def test_every_config_of_the_package_can_be_shared():
-    from mmseg_gpt.recipes.methods import METHODS
-    from mmseg_gpt.resources import config_names
     names = [name for name in config_names() if not name.startswith('cls_') and 'pretrain' not in name]
     for name in [*names, *(f'cls_{method}_mae_cub' for method in METHODS), 'cls_gpt_dinov3_cub', 'cls_gpt_dinov2_dogs']:
         cfg = find_config(name)
@@ -261,7 +263,7 @@ def test_nothing_becomes_public_unasked(published, server):
     made = published()
     pushed(made, public=True)
     assert not server.repos[NAME].private
-    with pytest.raises(HubError, match='is public.*--public'):
+    with pytest.raises(HubError, match=r'is public.*--public'):
         find_target(read_name(NAME))
     server.repos[NAME].private = True
     with pytest.raises(HubError, match='is private'):
@@ -340,7 +342,7 @@ def test_what_was_changed_on_the_way_is_fetched_again_and_then_refused(published
     data = bytearray((made / 'adapter.safetensors').read_bytes())
     data[-3] ^= 1
     server.swap = bytes(data)
-    with pytest.raises(CheckpointError, match='the checksum .* is another'):
+    with pytest.raises(CheckpointError, match=r'the checksum .* is another'):
         pull(read_name(NAME))
     server.swap = None
     pull(read_name(NAME))  # what is damaged in the cache does not stay there
@@ -489,8 +491,7 @@ def test_no_weights_do_harm(good, folder, monkeypatch):
 
 def test_what_is_no_adapter_file_is_refused(good, folder, monkeypatch):
     monkeypatch.chdir(folder)
-    import pickle
-    record, state, path = good
+    record, _, path = good
     save_file({'x': torch.zeros(1)}, path)
     assert 'no config' in assert_refused(path, folder)
     for content in (pickle.dumps(print), b'<html>', b'', struct.pack('<Q', 2**62), b'{}',
@@ -500,12 +501,12 @@ def test_what_is_no_adapter_file_is_refused(good, folder, monkeypatch):
 
 
 def test_an_unreleased_vit_is_fetched_only_if_the_user_says_so(good, folder, server, tmp_path, monkeypatch):
-    record, state, path = good
+    record, state, _ = good
     monkeypatch.setenv('TORCH_HOME', str(tmp_path / 'torch'))
     monkeypatch.setattr(torch.hub, '_hub_dir', None)
     monkeypatch.chdir(tmp_path)
-    repo = server.repos.setdefault('me/vit', __import__('hub_server').Repo(False))
-    repo.commit('main', {'vit.pth': (folder / 'pretrained/vit.pth').read_bytes()})
+    server.repos['me/vit'] = Repo(False)
+    server.repos['me/vit'].commit('main', {'vit.pth': (folder / 'pretrained/vit.pth').read_bytes()})
     record['vit']['address'] = f'{server.endpoint}/me/vit/resolve/main/vit.pth'
     made = tmp_path / 'made'
     made.mkdir()
@@ -538,8 +539,7 @@ def test_what_a_config_cannot_carry_along_is_refused_when_it_is_pushed(models, t
         check_plain(dict(model=dict(somewhere='x'), test_pipeline=[]))
 
 
-def test_an_address_with_a_signature_is_not_told(models):
-    from mmseg_gpt.hub.make import is_public
+def test_an_address_with_a_signature_is_not_told():
     assert is_public('https://host/vit.pth')
     for address in ('https://host/vit.pth?Signature=x', 'https://me:secret@host/vit.pth', 'https://a (a form)'):
         assert not is_public(address)

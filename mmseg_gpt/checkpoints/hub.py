@@ -109,7 +109,7 @@ def library(wanted_by: str) -> ModuleType:
         HubError: it is not there.
     """
     try:
-        import huggingface_hub
+        import huggingface_hub.constants  # by itself the library imports nothing
     except ModuleNotFoundError as error:
         raise HubError(f'{wanted_by}: the hub needs pip install "mmseg_gpt[hub]" ({error})') from error
     return huggingface_hub

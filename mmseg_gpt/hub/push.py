@@ -1,5 +1,6 @@
 """Uploads what :mod:`.make` has written: to a private repository, unless the user says otherwise."""
 
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -7,6 +8,7 @@ from typing import NamedTuple
 from ..checkpoints.hub import ADAPTER, CARD, HubError, HubName, in_words, library
 from .card import KEPT
 
+FRONT_MATTER = re.compile(r'\A---\n.*?\n---\n', re.DOTALL)
 OURS = {ADAPTER, CARD, '.gitattributes'}
 
 
@@ -82,7 +84,7 @@ def keeps_card(hub: ModuleType, name: HubName, head: str | None) -> bool:
     """Says whether the card of a repository is one that somebody has written or changed."""
     text = Path(hub.hf_hub_download(name.repo, CARD, revision=head, endpoint=hub.constants.ENDPOINT)).read_text(
         encoding='utf-8', errors='replace')
-    return KEPT not in text and bool(text.partition('---')[2].rpartition('---')[2].strip())
+    return KEPT not in text and bool(FRONT_MATTER.sub('', text).strip())
 
 
 def push(target: Target, folder: Path, public: bool = False, message: str | None = None) -> Pushed:
