@@ -102,13 +102,18 @@ def models(folder) -> dict[str, tuple[Config, Path]]:
     return made
 
 
+def set_endpoint(address: str, monkeypatch) -> None:
+    """Makes huggingface_hub, which reads HF_ENDPOINT when it is imported, ask another server."""
+    monkeypatch.setattr(hub.constants, 'ENDPOINT', address)
+    monkeypatch.setattr(hub.constants, 'HUGGINGFACE_CO_URL_TEMPLATE',
+                        address + '/{repo_id}/resolve/{revision}/{filename}')
+
+
 @pytest.fixture
 def server(tmp_path, monkeypatch) -> Iterator[HubServer]:
     """A server that huggingface_hub takes for the hub, an empty cache, and a token."""
     with running() as server:
-        monkeypatch.setattr(hub.constants, 'ENDPOINT', server.endpoint)
-        monkeypatch.setattr(hub.constants, 'HUGGINGFACE_CO_URL_TEMPLATE',
-                            server.endpoint + '/{repo_id}/resolve/{revision}/{filename}')
+        set_endpoint(server.endpoint, monkeypatch)
         monkeypatch.setattr(hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'cache'))
         monkeypatch.setattr(hub.constants, 'HF_HUB_DISABLE_XET', True)
         monkeypatch.setenv('HF_TOKEN', TOKEN)
@@ -316,7 +321,7 @@ def test_without_a_network_what_was_pulled_works_and_the_rest_says_so(published,
     pull(read_name(NAME))
     with running() as gone:
         nowhere = gone.endpoint
-    monkeypatch.setattr(hub.constants, 'ENDPOINT', nowhere)
+    set_endpoint(nowhere, monkeypatch)
     load_task('it', f'hf://{NAME}', f'hf://{NAME}')
     with pytest.raises(HubError, match=f'{nowhere} cannot be reached'):
         pull(read_name('me/other'))
