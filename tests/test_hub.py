@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 import runpy
+import shutil
 import struct
 import sys
 from collections.abc import Callable, Iterator
@@ -120,15 +121,26 @@ def server(tmp_path, monkeypatch) -> Iterator[HubServer]:
         yield server
 
 
+@pytest.fixture(scope='module')
+def files(models, folder) -> Path:
+    """Adapter file and card of the segmentor."""
+    results = dict(metric='mIoU', scores={'mIoU': 51.25}, per_class=[{'class': 'a|b', 'IoU': None}])
+    publish(NAME, load_task('it', *models['segmentation']), folder / 'made', results, 'cc-by-4.0')
+    return folder / 'made'
+
+
 @pytest.fixture
-def published(models, tmp_path) -> Callable[..., Path]:
-    """A maker of adapter files and cards of the models; returns the folder."""
+def published(files, tmp_path) -> Callable[..., Path]:
+    """A maker of the segmentor's adapter file and card with some score; returns their folder."""
 
-    def publish_one(task: str = 'segmentation', results: dict | None = None, **options) -> Path:
-        publish(NAME, load_task('it', *models[task], frozen=False), tmp_path / task, results or {}, **options)
-        return tmp_path / task
+    def with_score(score: float = 51.25) -> Path:
+        shutil.copytree(files, tmp_path / 'made', dirs_exist_ok=True)
+        content = read_file(files / 'adapter.safetensors')
+        record = dict(content['meta']['record'], results=dict(metric='mIoU', scores={'mIoU': score}))
+        write_adapter(tmp_path / 'made/adapter.safetensors', content['state_dict'], record)
+        return tmp_path / 'made'
 
-    return publish_one
+    return with_score
 
 
 def answers(task: object) -> torch.Tensor:
@@ -173,9 +185,8 @@ def test_what_is_pulled_answers_bit_by_bit_as_what_was_pushed(kind, models, fold
     assert len(server.asked) == asked  # nothing is asked of the hub once a model was pulled
 
 
-def test_files_on_the_hub_hold_nothing_of_the_vit_and_no_path(models, published, folder):
-    made = published(results=dict(metric='mIoU', scores={'mIoU': 51.25}, per_class=[{'class': 'a|b', 'IoU': None}]),
-                     licence='cc-by-4.0')
+def test_files_on_the_hub_hold_nothing_of_the_vit_and_no_path(files, folder):
+    made = files
     content = read_file(made / 'adapter.safetensors')
     assert not any('patch_embed' in name or '.attn.' in name for name in content['state_dict'])
     assert sorted(path.name for path in made.iterdir()) == ['README.md', 'adapter.safetensors']
@@ -244,9 +255,9 @@ def test_a_second_push_keeps_history_and_pull_fetches_the_newest(published, serv
     first = pushed(made)
     old = pull(read_name(NAME))
     assert old.commit == first.commit
-    made = published(results=dict(metric='mIoU', scores={'mIoU': 1.}))
+    made = published(1.)
     second = pushed(made)
-    assert read_file(fetch(f'hf://{NAME}'))['meta']['record']['results'] == {}  # only pull fetches what is new
+    assert fetch(f'hf://{NAME}') == old.file  # only pull fetches what is new
     assert pull(read_name(NAME)).commit == second.commit != first.commit
     assert pull(read_name(f'{NAME}@{first.commit}')).record == old.record
     with pytest.raises(HubError, match='has no revision v2'):
@@ -259,7 +270,7 @@ def test_a_card_that_was_changed_by_hand_stays(published, server):
     made = published()
     pushed(made)
     server.repos[NAME].commit('main', {'README.md': b'# my own words'})
-    assert pushed(published(results=dict(metric='mIoU', scores={'mIoU': 1.}))).keeps_card
+    assert pushed(published(1.)).keeps_card
     files = server.repos[NAME].commits[server.repos[NAME].branches['main']]
     assert files['README.md'] == b'# my own words'
 
@@ -289,7 +300,7 @@ def test_a_push_onto_somebody_elses_commit_is_refused(published, server):
     target = find_target(read_name(NAME))
     server.repos[NAME].commit('main', {'x': b''})
     with pytest.raises(HubError, match='was changed by somebody else meanwhile'):
-        push(target, published(results=dict(scores={'mIoU': 2.})))
+        push(target, published(2.))
 
 
 @pytest.mark.parametrize('part, status, said', [
@@ -414,6 +425,8 @@ HOSTILE = {
     'a ViT in another folder': ('vit.file', '../../etc/passwd'),
     'a ViT by an absolute path': ('vit.file', '/etc/passwd'),
     'a ViT by a local address': ('vit.address', 'file:///etc/passwd'),
+    'a ViT by an address without a file': ('vit.address', 'http://host/'),
+    'a ViT by another scheme of timm': ('vit.address', 'timm://hf-hub:evil/x'),
     'a ViT without SHA-256': ('vit.sha256', 'x'),
     'a ViT of two dimensions': ('vit.pos_embed', ['a', 'b']),
     'results that are no numbers': ('results', {'scores': {'mIoU': 'x'}}),
