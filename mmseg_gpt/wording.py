@@ -28,6 +28,11 @@ def duration(seconds: float) -> str:
     return f'{seconds:.0f} s' if seconds < 60 else f'{int(seconds) // 60} min {int(seconds) % 60} s'
 
 
+def bytes_in_words(number: int) -> str:
+    """Returns a number of bytes as people say it: ``38 KiB``, ``4.2 MiB``."""
+    return f'{number / 2**20:,.1f} MiB' if number >= 2**20 else f'{number / 2**10:,.0f} KiB'
+
+
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int = 1) -> str:
     """Returns a table as Markdown; its columns but for the first ``left`` are aligned to the right, as numbers are.
 

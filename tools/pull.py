@@ -39,11 +39,12 @@ def report(args: argparse.Namespace) -> None:
     """
     from mmseg_gpt.hub import pull, read_name
     from mmseg_gpt.resources import command_of
+    from mmseg_gpt.wording import bytes_in_words
     pulled = pull(read_name(args.name, args.revision), args.vit, args.fetch_vit)
     record = pulled.record
     classes = f' of {len(record["classes"])} classes' if record['classes'] else ''
     scores = ', '.join(f'{name} {score:.2f}' for name, score in record['results'].get('scores', {}).items())
-    print(f'{pulled.name} is {record["task"]}{classes}, {pulled.file.stat().st_size / 2**20:,.1f} MiB, commit '
+    print(f'{pulled.name} is {record["task"]}{classes}, {bytes_in_words(pulled.file.stat().st_size)}, commit '
           f'{pulled.commit[:12]}' + (f'; its author measured {scores}' if scores else ''))
     if pulled.missing:
         raise SystemExit(f'It needs the ViT {pulled.missing}')

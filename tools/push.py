@@ -77,6 +77,7 @@ def share(args: argparse.Namespace) -> None:
     from mmseg_gpt.hub import publish, push, read_name
     from mmseg_gpt.hub.push import find_target
     from mmseg_gpt.hub.results import results_beside
+    from mmseg_gpt.wording import bytes_in_words
     name = read_name(args.name, args.revision)
     target = None if args.only_write else find_target(name, args.public)
     task = load(args)
@@ -84,7 +85,7 @@ def share(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         made = publish(target.name.repo if target else name.repo, task, args.only_write or Path(scratch), results,
                        args.license, args.whole)
-        size = f'{made.trained:,} numbers, {made.adapter.stat().st_size / 2**20:,.1f} MiB'
+        size = f'{made.trained:,} numbers, {bytes_in_words(made.adapter.stat().st_size)}'
         scores = ', '.join(f'{metric} {score:.2f}' for metric, score in results.get('scores', {}).items())
         print(f'read back, it predicts the same: {size}; {scores or "no scores were found beside the checkpoint"}')
         if target is None:

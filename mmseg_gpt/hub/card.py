@@ -8,7 +8,7 @@ from torch import Tensor
 from ..checkpoints import address_of
 from ..checkpoints.hub import ADAPTER, HF
 from ..recipes.methods import METHODS, method_of
-from ..wording import markdown_table
+from ..wording import bytes_in_words, markdown_table
 
 # The hub's names: pipeline tag, and the metric's type.
 TAGS = dict(segmentation='image-segmentation', classification='image-classification')
@@ -55,10 +55,9 @@ def summary(record: dict, state: Mapping[str, Tensor], size: int) -> list[str]:
     title = METHODS[method].title if method in METHODS else method
     numbers = sum(value.numel() for value in state.values())
     vit = record['vit']
-    size = f'{size / 2**20:,.1f} MiB'
-    kept = (f'The ViT is frozen and not in here: `{ADAPTER}` ({size}) has the {numbers:,} numbers that were trained '
-            'around it.' if vit else
-            f'The ViT was trained, so `{ADAPTER}` ({size}) has all {numbers:,} numbers of the model.')
+    kept = (f'The ViT is frozen and not in here: `{ADAPTER}` ({bytes_in_words(size)}) has the {numbers:,} numbers '
+            'that were trained around it.' if vit else
+            f'The ViT was trained, so `{ADAPTER}` ({bytes_in_words(size)}) has all {numbers:,} numbers of the model.')
     classes, file = f' of {count} classes' * bool(count), f' (`{vit["file"]}`)' if vit else ''
     return [f'{record["task"].capitalize()}{classes} by a vision transformer{file}, adapted by {title}. {kept}',
             '', f'Made by {record["made_by"]}. The file holds numbers and settings as JSON; nothing in it is run.']

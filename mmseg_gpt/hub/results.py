@@ -42,8 +42,8 @@ def results_beside(checkpoint: str | Path) -> dict:
 
 def of_adapt(found: dict) -> dict:
     """Returns the results in a ``result.json``."""
-    return dict(metric=found['metric'], scores={found['metric']: found['score']}, measured_on=found['measured_on'],
-                images=found['images'], per_class=found['per_class'])
+    return dict(metric=found['metric'], scores={found['metric']: found['score']}, images=found['images'],
+                measured_on=f'own images ({found["measured_on"]})', per_class=found['per_class'])
 
 
 def of_test(found: dict) -> dict:
