@@ -527,8 +527,6 @@ def test_an_unreleased_vit_is_fetched_only_if_the_user_says_so(good, folder, ser
     server.repos['me/vit'].commit('main', {'vit.pth': (folder / 'pretrained/vit.pth').read_bytes()})
     record['vit']['address'] = f'{server.endpoint}/me/vit/resolve/main/vit.pth'
     made = tmp_path / 'made'
-    made.mkdir()
-    (made / 'README.md').write_text('---\n---\n')
     forge(made / 'adapter.safetensors', state, json.dumps(record))
     pushed(made)
     server.asked.clear()
