@@ -80,7 +80,7 @@ def needs(record: dict) -> list[str]:
     if vit is None:
         return ['Nothing else: the ViT is inside.']
     known = vit['address'] or address_of(vit['file'])
-    where = (f'<{known}>' if known and ' ' not in known else known) or 'not published at an address that was said'
+    where = (f'<{known}>' if known and ' ' not in known else known) or 'its author has not said where it can be had'
     return [markdown_table(['the ViT', ''], [
         ['file', f'`{vit["file"]}`'], ['from', where], ['SHA-256', f'`{vit["sha256"]}`'],
         ['SHA-256 of its weights', f'`{vit["weights_sha256"]}`']], left=2), '',
