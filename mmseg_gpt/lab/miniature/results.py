@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from ... import __version__
 from ...analysis.gates import MOVED, GateReport, read_checkpoint, selection_ratio
 from ...resources import command_of
+from ..rates import SEARCH_SEED
 from ..runs import FAILED, FINISHED, Run, diverged, outcomes, trained_checkpoint
 from ..suite.plans import Table
 from ..suite.tables import measured, rows_of
 from .claims import claims_of
-from .plan import SEARCH_SEED, Adaptation, Chosen, Plan, score
+from .plan import Adaptation, Chosen, Plan, score
 from .tables import tables_of, with_seeds
 
 COMMAND = command_of('replicate')
