@@ -6,27 +6,28 @@ Every run is measured on the validation images; see :mod:`.look` for the test im
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from pprint import pformat
 from typing import NamedTuple
 
 from mmengine.config import Config
 
+from ...files import replacing
 from ...recipes.experiment import PIXELS, classifier
 from ...recipes.linear import PROTOCOLS
 from ...recipes.methods import METHODS, options, tokens_per_set
 from ...recipes.vits import VITS, settings_of_vit
 from ...resources import CONFIGS
-from ..rates import SEARCH_SEED, Rates, best_of, iterations, with_rates
+from ..rates import Rates, iterations, with_rates
 from ..runs import Run
 from .sets import MIOU, SETS, list_file
 
 COMPARED = ('linear', 'vpt-shallow', 'vpt-deep', 'gates-only', 'temperatures-only', 'gpt', 'hard-gates', 'bias', 'lora',
             'lora-gpt', 'full')
-FEW_LABELS = ('linear', 'vpt-deep', 'gpt', 'bias', 'lora', 'full')
 PRIOR = -5.  # of soft gates, the most frequent one in Table 5
 SGD_HEAD = 0.1
+WHOLE = (480, 360)  # width and height of a whole image of segmentation, by its config
 
 
 class Gates(NamedTuple):
@@ -84,19 +85,22 @@ QUICK = Preset('quick', heads=(0.003, 0.01), rates=(2e-4, 1e-3), seeds=(1, 2), i
 
 
 class Variant(NamedTuple):
-    """What is trained: a method, or a variant of the gates, with a head.
+    """What is trained: a method, or a variant of the gates, with a head, on images of a size.
 
     Attributes:
         method: One of ``METHODS``, or of ``GATES``.
         head: A head of segmentation; '' for the first one, and in classification.
+        scale: Of the images, over their size in the comparison of methods.
     """
     method: str
     head: str = ''
+    scale: int = 1
 
     @property
     def name(self) -> str:
         """The name of its config, and of its folders."""
-        return '_'.join(filter(None, self)).replace(', ', '_').replace(' ', '_')
+        parts = (self.method, self.head, f'x{self.scale}' if self.scale > 1 else '')
+        return '_'.join(filter(None, parts)).replace(', ', '_').replace(' ', '_')
 
 
 Chosen = Mapping[Variant, Rates]
@@ -130,10 +134,6 @@ class Plan:
         """Whether pixels are labelled, and not images."""
         return self.photographs.score == MIOU
 
-    def variants(self) -> list[Variant]:
-        """Returns what is compared with the first head."""
-        return [Variant(method) for method in self.preset.methods]
-
     def backbone(self, variant: Variant) -> dict:
         """Returns the settings of the ViT and of what adapts it."""
         gates, method = GATES.get(variant.method), 'gpt' if variant.method in GATES else variant.method
@@ -145,7 +145,8 @@ class Plan:
 
     def model(self, variant: Variant) -> dict:
         """Returns the settings of the whole model."""
-        backbone, classes, size = self.backbone(variant), self.photographs.classes, self.photographs.size
+        backbone, classes = self.backbone(variant), self.photographs.classes
+        size = self.photographs.size * variant.scale
         if not self.is_segmentation:
             usual = dict(type='GatedPromptViT', img_size=size, out_type=VITS[self.vit].out_type, frozen=True)
             return classifier(usual | backbone, classes, PROTOCOLS['normalised'])
@@ -160,95 +161,58 @@ class Plan:
         """Returns the mean and the standard deviation of the pixels that the ViT was trained on."""
         return {name: self.settings_of_vit.get(name, usual) for name, usual in PIXELS.items()}
 
-    def write_configs(self, variants: Iterable[Variant]) -> None:
-        """Writes a config for each variant, on top of that of the set."""
+    def write_config(self, variant: Variant) -> Path:
+        """Writes the config of a variant, on top of that of the set, and returns its file."""
         self.configs.mkdir(parents=True, exist_ok=True)
         base = os.path.relpath(CONFIGS / 'photographs' / f'{self.name}.py', self.configs)
-        loaders = ('train_dataloader', 'test_dataloader')
         loader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=str(self.data)))
-        for variant in variants:
-            parts = dict(model=dict(_delete_=True, **self.model(variant)), **dict.fromkeys(loaders, loader))
-            if self.is_segmentation:
-                parts.update(dict.fromkeys(('val_dataloader', 'val_evaluator', 'val_cfg')))
-            else:
-                parts['data_preprocessor'] = self.pixels()
-            if variant.method == 'linear':  # nothing in the backbone has a learning rate
-                parts['optim_wrapper'] = dict(paramwise_cfg=dict(_delete_=True, custom_keys={}))
-            if not parts['model']['backbone']['frozen']:
-                parts['default_hooks'] = dict(checkpoint=dict(adapter_only=False))
-            text = '\n'.join([f'# Written by tools/study.py: {self.name}, {", ".join(filter(None, variant))}.',
-                              f'_base_ = [{base!r}]', *(f'{name} = {pformat(value, width=110, sort_dicts=False)}'
-                                                        for name, value in parts.items())]) + '\n'
-            path = self.config(variant)
-            if not path.is_file() or path.read_text(encoding='utf-8') != text:
-                path.write_text(text, encoding='utf-8')
-
-    def config(self, variant: Variant) -> Path:
-        """Returns the config file of a variant."""
-        return self.configs / f'{variant.name}.py'
+        parts = dict(model=dict(_delete_=True, **self.model(variant)), train_dataloader=loader, test_dataloader=loader)
+        if self.is_segmentation:
+            parts.update(dict.fromkeys(('val_dataloader', 'val_evaluator', 'val_cfg')))
+        else:
+            parts['data_preprocessor'] = self.pixels()
+        if variant.method == 'linear':  # nothing in the backbone has a learning rate
+            parts['optim_wrapper'] = dict(paramwise_cfg=dict(_delete_=True, custom_keys={}))
+        if not parts['model']['backbone']['frozen']:
+            parts['default_hooks'] = dict(checkpoint=dict(adapter_only=False))
+        text = '\n'.join([f'# Written by tools/study.py: {self.name}, {variant.name}.', f'_base_ = [{base!r}]', *(
+            f'{name} = {pformat(value, width=110, sort_dicts=False)}' for name, value in parts.items())]) + '\n'
+        path = self.configs / f'{variant.name}.py'
+        if not path.is_file() or path.read_text(encoding='utf-8') != text:
+            with replacing(path) as unfinished:
+                unfinished.write_text(text, encoding='utf-8')
+        return path
 
     def run(self, variant: Variant, rates: Rates) -> Run:
-        """Returns a training of a variant with its test on the validation images."""
+        """Returns a training of a variant with its test on the validation images; its config is written."""
         gates = GATES.get(variant.method, Gates(PRIOR))
-        settings = (*self.listed('train', 'train'), *self.listed('test', 'val'), *self.budget(), *self.size())
-        run = Run(variant.name, str(self.config(variant)), settings, self.options)
+        settings = (*self.listed('train', 'train'), *self.listed('test', 'val'), *self.budget(variant),
+                    *self.size(variant), *(('optim_wrapper.optimizer.weight_decay=0', ) if gates.sgd else ()))
+        run = Run(variant.name, str(self.write_config(variant)), settings, self.options)
         return with_rates(run, rates, 1. if gates.trained else 0., gates.sgd)
 
-    def budget(self) -> tuple[str, ...]:
+    def budget(self, variant: Variant) -> tuple[str, ...]:
         """Returns the settings of batch and iterations."""
-        number = self.preset.iterations or self.photographs.iterations
-        return (f'train_dataloader.batch_size={self.photographs.batch}', *iterations(number))
+        return f'train_dataloader.batch_size={self.photographs.batch}', *iterations(self.iterations(variant))
 
-    def size(self) -> tuple[str, ...]:
-        """Returns the settings of the size of images; for segmentation the config has them."""
-        if self.is_segmentation:
+    def iterations(self, variant: Variant) -> int:
+        """Returns how many iterations a training has."""
+        usual = self.photographs.iterations if variant.scale == 1 else self.photographs.longer
+        return self.preset.iterations or usual
+
+    def size(self, variant: Variant) -> tuple[str, ...]:
+        """Returns the settings of the size of images, where they are not those of the config."""
+        train, test = (f'{loader}_dataloader.dataset.pipeline' for loader in ('train', 'test'))
+        size = self.photographs.size * variant.scale
+        if not self.is_segmentation:
+            return f'{train}.1.scale={size}', f'{test}.1.scale={size * 8 // 7}', f'{test}.2.crop_size={size}'
+        if variant.scale == 1:
             return ()
-        size = self.photographs.size
-        return (f'train_dataloader.dataset.pipeline.1.scale={size}',
-                f'test_dataloader.dataset.pipeline.1.scale={size * 8 // 7}',
-                f'test_dataloader.dataset.pipeline.2.crop_size={size}')
+        whole = '({},{})'.format(*(side * variant.scale for side in WHOLE))
+        return f'{train}.2.scale={whole}', f'{train}.3.crop_size=({size},{size})', f'{test}.1.scale={whole}'
 
     def listed(self, loader: str, split: str) -> tuple[str, ...]:
         """Returns the settings that let a data loader take a split."""
         dataset = f'{loader}_dataloader.dataset'
         folders = (f'{dataset}.data_prefix.img_path={split}', f'{dataset}.data_prefix.seg_map_path={split}annot')
         return (f'{dataset}.ann_file={list_file(self.lists, split)}', *(folders if self.is_segmentation else ()))
-
-    def searches(self, records: Mapping[str, dict], chosen: Chosen) -> dict[Variant, dict[Rates, Run]]:
-        """Returns by variant and learning rates the runs by which one is chosen, as far as they are known.
-
-        Args:
-            records: The records of runs, by name.
-            chosen: What is chosen already; without the rate of the head alone, nothing else can be searched.
-        """
-        head = chosen.get(LINEAR)
-        found = {LINEAR: {each: self.search(LINEAR, each) for each in map(Rates, self.preset.heads)}}
-        for variant in self.variants():
-            if variant != LINEAR and head:
-                coarse = self.coarse(variant, head)
-                best = best_of(coarse, records, self.photographs.score)
-                found[variant] = coarse | self.beside(variant, best) if best else coarse
-        return found
-
-    def coarse(self, variant: Variant, head: Rates) -> dict[Rates, Run]:
-        """Returns the runs with every other learning rate of the grid."""
-        rates = [Rates(head.head, rate) for rate in self.preset.rates[1::2]]
-        return {each: self.search(variant, each) for each in rates}
-
-    def beside(self, variant: Variant, best: Rates) -> dict[Rates, Run]:
-        """Returns the runs with the learning rates beside one of the grid."""
-        grid = self.preset.rates
-        at = grid.index(best.backbone)
-        rates = [best._replace(backbone=rate) for rate in (*grid[max(at - 1, 0):at], *grid[at + 1:at + 2])]
-        return {each: self.search(variant, each) for each in rates}
-
-    def search(self, variant: Variant, rates: Rates) -> Run:
-        """Returns a run of the search."""
-        run = self.run(variant, rates)
-        return run._replace(name=f'search_{run.name}').with_seed(SEARCH_SEED)
-
-    def choose(self, records: Mapping[str, dict], chosen: Chosen) -> dict[Variant, Rates]:
-        """Returns the best learning rates of each variant on the validation images, where all its runs have ended."""
-        best = {variant: best_of(runs, records, self.photographs.score)
-                for variant, runs in self.searches(records, chosen).items()}
-        return {variant: rates for variant, rates in best.items() if rates}

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ...checks.missing import is_there, told
 from ...checks.published import LINK, Published
 from ...files import replacing
 from ..suite.plans import ACCURACY
@@ -28,7 +29,8 @@ class Photographs(NamedTuple):
         classes: How many there are.
         size: Side of what the ViT sees of an image in training, in pixels.
         batch: Images of an iteration.
-        iterations: Of every training.
+        iterations: Of every training in the comparison of methods.
+        longer: Of the trainings that aim high, on larger images.
         sgd: The paper's learning rate for SGD: of Table 5, or of its ADE20K.
         published: Where to get it.
         split: Returns the lines of each split, of the set in a folder.
@@ -40,6 +42,7 @@ class Photographs(NamedTuple):
     size: int
     batch: int
     iterations: int
+    longer: int
     sgd: float
     published: Published
     split: Callable[[Path], Lines]
@@ -49,6 +52,13 @@ class Photographs(NamedTuple):
 def order(names: Iterable[str], purpose: str) -> list[str]:
     """Returns names in an order that only they and the purpose decide."""
     return sorted(names, key=lambda name: hashlib.sha256(f'{purpose} {name}'.encode()).digest())
+
+
+def missing(photographs: Photographs, root: Path) -> list[str]:
+    """Says which files of a set are not there, with the address to get them from."""
+    known = photographs.published
+    files = [name for name in known.layouts[None][0] if not is_there(root / name)]
+    return [told(f'{known.name}: not there, or empty:', known.how, {str(root): files})] if files else []
 
 
 def by_group(lines: Iterable[str], group: Callable[[str], str]) -> dict[str, list[str]]:
@@ -126,9 +136,9 @@ DTD10 = Published('The first ten textures of the Describable Textures Dataset, 1
 
 # Sizes and iterations are what ten hours on two cores allow; see `mmseg-gpt study SET --estimate`.
 SETS = {
-    'flowers17': Photographs('Flowers-17', ACCURACY, 17, 112, 16, 120, 0.1, FLOWERS17, split_flowers, label),
-    'dtd10': Photographs('Ten textures', ACCURACY, 10, 112, 16, 120, 0.25, DTD10, split_textures, label),
-    'camvid': Photographs('CamVid', MIOU, 11, 224, 4, 150, 0.001, CAMVID, split_streets,
+    'flowers17': Photographs('Flowers-17', ACCURACY, 17, 112, 16, 120, 240, 0.1, FLOWERS17, split_flowers, label),
+    'dtd10': Photographs('Ten textures', ACCURACY, 10, 112, 16, 120, 240, 0.25, DTD10, split_textures, label),
+    'camvid': Photographs('CamVid', MIOU, 11, 224, 4, 150, 450, 0.001, CAMVID, split_streets,
                           lambda name: name.partition('_')[0]),
 }
 
