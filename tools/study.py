@@ -67,8 +67,8 @@ def main() -> None:
 
     from mmseg_gpt.environment import available_cpus
     from mmseg_gpt.lab.study.carry_out import Work, study
+    from mmseg_gpt.lab.study.page import publish
     from mmseg_gpt.lab.study.plan import FULL, QUICK, Plan
-    from mmseg_gpt.lab.study.report import publish
     cpus = available_cpus()
     plan = Plan(args.set, QUICK if args.quick else FULL, args.out, args.data, args.vit, args.checkpoint,
                 ('--device', 'cuda') if torch.cuda.is_available() else ())

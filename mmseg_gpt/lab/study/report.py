@@ -1,34 +1,20 @@
-"""The results as people read them: Markdown, CSV, figures, and a page of the documentation about all sets."""
+"""The results of a set as people read them: Markdown, CSV and figures."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
-from typing import TYPE_CHECKING
 
 from ...analysis.figures import write_figure
-from ...analysis.series import draw_lines
 from ...recipes.methods import METHODS
 from ...recipes.titles import title
-from ...resources import CLONE
 from ...wording import listed, markdown_table
 from ..suite.tables import to_csv
-from ..written import BOLD, cell, number_tried, plain, points, put_between
-from .plan import PAPER, PRIOR, SGD_HEAD
+from ..written import BOLD, cell, number_tried, plain
+from .figures import LINES, figures, is_measured, shown, unit
+from .plan import PRIOR, SGD_HEAD
 from .sets import SETS
-from .verdicts import BETTER, NOISE, SETS_NEEDED, WORSE, GateVerdict, crossings, judge_gates
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-PUBLISHED = CLONE / 'docs/photographs'
-PAGE = CLONE / 'docs/photographs.md'
-BEGIN, END = '<!-- photographs: made by tools/study.py -->', '<!-- end of photographs -->'
-LINES = ('start_blocks', 'prompt_counts')  # tables that are drawn
-# Of others, to measure against; by set, in percent of the test images.
-AIMS = {'camvid': 66.9, 'flowers17': 96., 'dtd10': 80.}
-AIM_NOTE = ('66.9 is the mIoU of FC-DenseNet103 on CamVid at 480 x 360 (arXiv 1611.09326, Table 3); 96 and 80 are '
-            'goals that were set before anything was measured.')
+from .verdicts import BETTER, NOISE, WORSE, crossings
 
 
 def write(results: dict, folder: Path) -> str:
@@ -40,32 +26,6 @@ def write(results: dict, folder: Path) -> str:
     for name, figure in figures(results):
         write_figure(figure, folder / f'{name}.png')
     return said
-
-
-def shown(results: dict) -> tuple[str, dict]:
-    """Returns which images the tables are of, and these tables: of the test images as soon as there are numbers."""
-    which = 'test' if is_measured(results['test']['methods']) else 'validation'
-    return which, results[which]
-
-
-def is_measured(table: dict | None) -> bool:
-    """Returns whether a table has numbers."""
-    return bool(table) and any(row['values'] for row in table['rows'])
-
-
-def figures(results: dict) -> Iterator[tuple[str, 'Figure']]:
-    """Yields the figures for which there are numbers, with their names."""
-    which, tables = shown(results)
-    for name in LINES:
-        drawn = points(tables[name]) if name in tables else []
-        if drawn:
-            yield name, draw_lines(drawn, tables[name]['title'], tables[name]['x'],
-                                   f'{unit(results)} ({which} images)', name == 'prompt_counts')
-
-
-def unit(results: dict) -> str:
-    """Returns what is measured."""
-    return 'mIoU (%)' if results['about']['score'] == 'mIoU' else 'accuracy (%)'
 
 
 def markdown(results: dict) -> str:
@@ -207,104 +167,3 @@ def as_csv(results: dict) -> str:
     lines += [['search', name, rate, 'validation', results['about']['search_seed'], value]
               for name, values in results['rates'].items() for rate, value in values.items() if value is not None]
     return to_csv([['table', 'row', 'column', 'images', 'seed', 'value'], *lines])
-
-
-def page_part(found: Sequence[dict]) -> str:
-    """Returns the part of the page about the study that is made from the results.
-
-    Args:
-        found: The results of each set.
-    """
-    if not found:
-        return 'Nothing has been measured yet.'
-    parts = ['### All methods', BOLD, by_method(found), aims(found), '### Few labels']
-    for results in found:
-        parts += [f'#### {SETS[results["about"]["set"]].title}', table_of(results, 'few_labels')]
-    parts += ['### The gates', gates(found)]
-    for name, heading in (('start_blocks', 'Where prompts enter'), ('prompt_counts', 'How many prompts'),
-                          ('other_head', 'Another head')):
-        having = [each for each in found if is_measured(shown(each)[1].get(name))]
-        parts += [f'### {heading}'] * bool(having)
-        for each in having:
-            parts += [table_of(each, name), picture(each, name)]
-    parts += ['### How it was measured']
-    parts += [f'**{SETS[each["about"]["set"]].title}.** {conditions(each)}' for each in found]
-    return '\n\n'.join(filter(None, parts))
-
-
-def picture(results: dict, name: str) -> str:
-    """Returns the Markdown of a published figure, if it is one."""
-    file = f'{PUBLISHED.name}/{results["about"]["set"]}_{name}.png'
-    return f'![{shown(results)[1][name]["title"]}]({file})' if name in LINES else ''
-
-
-def aims(found: Sequence[dict]) -> str:
-    """Returns what larger images and longer trainings have reached, beside the aims."""
-    lines = []
-    for results in found:
-        _, tables = shown(results)
-        for row in tables.get('aim', dict(rows=[]))['rows']:
-            for column, values in row['values'].items():
-                head, method = row['name']
-                lines.append([column, f'{title(method)}, head {head}', cell(values, len(results['about']['seeds'])),
-                              f'{AIMS[results["about"]["set"]]:g}'])
-    if not lines:
-        return ''
-    return f'{markdown_table(["Set", "What", "Reached", "Aim"], lines, 2)}\n\n{AIM_NOTE}'
-
-
-def gates(found: Sequence[dict]) -> str:
-    """Returns what priors, optimizers and the training of gates did on all sets, and the verdict."""
-    tables = {each['about']['set']: shown(each)[1]['gate_variants'] for each in found}
-    judged = judge_gates(tables)
-    seeds = {each['about']['set']: len(each['about']['seeds']) for each in found}
-    words = {BETTER: ' (better)', WORSE: ' (worse)'}
-    values = {name: {row['name'][0]: next(iter(row['values'].values()), {}) for row in table['rows']}
-              for name, table in tables.items()}
-    settings = dict.fromkeys(setting for rows in values.values() for setting in rows)
-    beside = {(setting, name): words.get(found, '') for setting, by_set in judged.verdicts.items()
-              for name, found in by_set.items()}
-    lines = [[setting, *(cell(rows.get(setting), seeds[name]) + beside.get((setting, name), '')
-                         for name, rows in values.items())] for setting in settings]
-    table = markdown_table(['Gates', *(SETS[name].title for name in tables)], lines)
-    return '\n\n'.join([gate_note(), table, verdict_sentence(judged)])
-
-
-def verdict_sentence(judged: GateVerdict) -> str:
-    """Says whether a setting of gates is better than the paper's."""
-    rule = ('*Better* and *worse* are beside the paper\'s setting, by more than twice the larger standard deviation '
-            'over seeds.')
-    if len(judged.sets) < SETS_NEEDED:
-        return f'{rule} On {len(judged.sets)} sets there are numbers yet, and {SETS_NEEDED} are needed for a verdict.'
-    if not judged.offered:
-        return f'{rule} No setting is better than the paper\'s ({PAPER}) on {SETS_NEEDED} of {len(judged.sets)} sets.'
-    return (f'{rule} Better than the paper\'s ({PAPER}) on {SETS_NEEDED} or more of {len(judged.sets)} sets: '
-            f'{"; ".join(judged.offered)}.')
-
-
-def publish(results: dict, folder: Path = PUBLISHED, page: Path = PAGE) -> None:
-    """Writes the results of a set into the documentation, and their part of the page about all sets.
-
-    Args:
-        results: All results of a set.
-        folder: Where SET.json and the figures go; the results of other sets are there.
-        page: A Markdown file that has the lines ``BEGIN`` and ``END``; what is between them is replaced.
-
-    Raises:
-        SystemExit: the results are not of the full preset, or the page has no place for them.
-    """
-    if results['about']['preset'] != 'full':
-        raise SystemExit('only the results of the full preset can be published')
-    put_between(page, BEGIN, END, '')
-    folder.mkdir(parents=True, exist_ok=True)
-    name = results['about']['set']
-    (folder / f'{name}.json').write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
-    for figure_name, figure in figures(results):
-        write_figure(figure, folder / f'{name}_{figure_name}.png')
-    page.write_text(put_between(page, BEGIN, END, page_part(published(folder))), encoding='utf-8')
-
-
-def published(folder: Path = PUBLISHED) -> list[dict]:
-    """Returns the published results, by set."""
-    files = [folder / f'{name}.json' for name in SETS]
-    return [json.loads(file.read_text(encoding='utf-8')) for file in files if file.is_file()]
