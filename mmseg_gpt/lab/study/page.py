@@ -1,15 +1,16 @@
 """The page of the documentation about all sets, made from the published results."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ...analysis.figures import write_figure
+from ...analysis.series import mean_and_std
 from ...recipes.titles import title
 from ...resources import CLONE
 from ...wording import markdown_table
 from ..written import BOLD, cell, put_between
-from .figures import LINES, figures, is_measured, shown
+from .figures import LINES, figures, is_measured, selection_figure, shown
 from .plan import PAPER
 from .report import by_method, conditions, gate_note, table_of
 from .sets import SETS
@@ -82,7 +83,25 @@ def gates(found: Sequence[dict]) -> str:
     lines = [[setting, *(cell(rows.get(setting), seeds[name]) + beside.get((setting, name), '')
                          for name, rows in values.items())] for setting in settings]
     table = markdown_table(['Gates', *(SETS[name].title for name in tables)], lines)
-    return '\n\n'.join([gate_note(), table, verdict_sentence(judged)])
+    drawn = f'![What the gates select]({PUBLISHED.name}/selection.png)' * any(
+        each['selection_ratios'] for each in found)
+    return '\n\n'.join(filter(None, [gate_note(), table, verdict_sentence(judged), furthest(found), drawn]))
+
+
+def furthest(found: Sequence[dict]) -> str:
+    """Returns how far the furthest gate went from its prior in each setting, on all sets."""
+    settings = dict.fromkeys(setting for each in found for setting in each['moved'])
+    lines = [[setting, *(moved_text(each['moved'].get(setting)) for each in found)] for setting in settings]
+    if not lines:
+        return ''
+    table = markdown_table(['Furthest gate', *(SETS[each['about']['set']].title for each in found)], lines)
+    return f'How far the furthest gate went from its prior, in gamma:\n\n{table}'
+
+
+def moved_text(values: Mapping[str, float] | None) -> str:
+    """Returns how far gates went, over the seeds."""
+    middle, std = mean_and_std((values or {}).values())
+    return '' if middle is None else f'{middle:.2g}' + ('' if std is None else f' ± {std:.1g}')
 
 
 def verdict_sentence(judged: GateVerdict) -> str:
@@ -116,6 +135,8 @@ def publish(results: dict, folder: Path = PUBLISHED, page: Path = PAGE) -> None:
     (folder / f'{name}.json').write_text(json.dumps(results, indent=1) + '\n', encoding='utf-8')
     for figure_name, figure in figures(results):
         write_figure(figure, folder / f'{name}_{figure_name}.png')
+    if figure := selection_figure(published(folder)):
+        write_figure(figure, folder / 'selection.png')
     page.write_text(put_between(page, BEGIN, END, page_part(published(folder))), encoding='utf-8')
 
 

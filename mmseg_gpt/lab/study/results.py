@@ -5,15 +5,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ... import __version__
+from ...analysis.gates import MOVED, GateReport, read_checkpoint, selection_ratio
 from ...checkpoints import CheckpointError, locate
 from ...files import file_sha256
 from ...recipes.titles import title
 from ...resources import command_of
 from ..provenance import origins
 from ..rates import SEARCH_SEED
-from ..runs import FAILED, FINISHED, Run, diverged, outcomes
+from ..runs import FAILED, FINISHED, Run, diverged, outcomes, trained_checkpoint
+from ..suite.plans import Table
 from ..suite.tables import as_data
-from .choices import Choices, choose
+from .choices import Choices, choose, with_seeds
 from .estimate import read_timings
 from .look import looked, looks
 from .plan import Plan, Variant
@@ -41,6 +43,8 @@ def gather(plan: Plan) -> dict:
         test={name: as_data(table, seeds, tested) for name, table in tables.items()},
         parameters=parameters(plan, choices, records),
         rates=tried_rates(plan, choices, records),
+        moved=gates_moved(plan, tables['gate_variants'], records),
+        selection_ratios=selection_ratios(plan, choices, records),
         timings=read_timings(plan))
 
 
@@ -86,6 +90,36 @@ def parameters(plan: Plan, choices: Choices, records: Mapping[str, dict]) -> dic
             found[variant.name] = metrics['parameters']
     head = found.get(Variant('linear').name, {}).get('trained')
     return {name: dict(counted, adapting=counted['trained'] - head) for name, counted in found.items()} if head else {}
+
+
+def gates_moved(plan: Plan, table: Table, records: Mapping[str, dict]) -> dict[str, dict[str, float]]:
+    """Returns how far gates went from their prior, the largest change of gamma, by setting and seed."""
+    found: dict[str, dict[str, float]] = {}
+    for entry in table.entries:
+        for seed in plan.preset.seeds:
+            run = entry.run.with_seed(seed)
+            if records.get(run.name, {}).get('status') == FINISHED:
+                found.setdefault(entry.row[0], {})[str(seed)] = gates_of(plan, run).moved
+    return found
+
+
+def selection_ratios(plan: Plan, choices: Choices, records: Mapping[str, dict]) -> list[list[float]]:
+    """Returns Figure 4: the selection ratio of each block before the last in Gated Prompt Tuning, for each seed.
+
+    It is empty where a seed lacks, or gates have hardly moved: their ratio is that of their prior.
+    """
+    variant = Variant('gpt')
+    runs = with_seeds(plan, [plan.run(variant, choices.rates[variant])]) if variant in choices.rates else []
+    if not runs or any(records.get(run.name, {}).get('status') != FINISHED for run in runs):
+        return []
+    reports = [gates_of(plan, run) for run in runs]
+    return [selection_ratio(report.gates).tolist() for report in reports] if min(
+        report.moved for report in reports) >= MOVED else []
+
+
+def gates_of(plan: Plan, run: Run) -> GateReport:
+    """Returns the gates of a finished run."""
+    return read_checkpoint(trained_checkpoint(run, plan.runs / run.name), run.name)
 
 
 def tried_rates(plan: Plan, choices: Choices, records: Mapping[str, dict]) -> dict[str, dict[str, float | None]]:

