@@ -76,6 +76,7 @@ def test_a_run_is_the_same_with_fewer_forwards(plain):
     assert 'forward' not in vars(unwrap(runner.model).backbone)
 
 
+@pytest.mark.slow
 def test_in_bfloat16_too(plain):
     folder, _ = plain
     for name, kept in (('half', {}), ('half_kept', dict(keep_features=0.5))):
@@ -104,6 +105,7 @@ def interrupt(runner, batch) -> None:
     raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_given_up_where_no_image_comes_twice(plain, capsys):
     folder, _ = plain
     pipeline = copy.deepcopy(FLIPS)
@@ -118,7 +120,7 @@ def test_given_up_where_no_image_comes_twice(plain, capsys):
     run(heads_only(folder, 'new_plain', pipeline))
     assert differing(saved(folder / 'new', 8), saved(folder / 'new_plain', 8)) == []
     resumed = heads_only(folder, 'new', pipeline, keep_features=True, train_cfg__max_iters=10)
-    resumed.update(resume=True, load_from=str(folder / 'new/run/iter_6.pth'))
+    resumed.update(resume=True, load_from=str(folder / 'new/run/iter_8.pth'))
     run(resumed, forwards)
     assert forwards.counts['seen'] == 12 and not capsys.readouterr().out.count('not kept any more')  # it stays off
 
@@ -186,7 +188,6 @@ def test_what_is_wrong_on_disk_is_computed_again(vit, tmp_path):
     assert all(map(torch.equal, vit(images), expected)) and again.counts['val_read'] == 1
     again.file.close()
     assert len(opened(tmp_path, vit, before=1).entries) == 1  # the other is of a later iteration
-    assert (tmp_path / NAME).stat().st_size == len(content) // 2
     vit.norm = None
     vit.blocks[0].mlp.fc1.weight.data += 1
     assert not opened(tmp_path, vit).entries  # of another ViT
