@@ -45,6 +45,7 @@ COMMANDS = {
     },
     'A first look, without any data of your own': {
         'demo': 'demo',
+        'demo-photographs': 'demo_photographs',
         'sample-dataset': 'make_sample_dataset',
     },
     'Time and memory': {

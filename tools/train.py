@@ -2,7 +2,7 @@
 
 import argparse
 
-from arguments import TRACKERS, add_config_arguments, add_protocol_arguments, add_run_arguments, setting
+from arguments import TRACKERS, add_config_arguments, add_protocol_arguments, add_run_arguments, positive, setting
 
 
 def parse_args() -> argparse.Namespace:
@@ -20,6 +20,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--track', nargs='+', action='extend', choices=TRACKERS, help='show gates, losses and '
                         'pictures in these too, in which the run is named after its work directory; MLflow writes '
                         'mlflow.db beside that, unless MLFLOW_TRACKING_URI names a server')
+    parser.add_argument('--keep-features', nargs='?', const=10., type=positive(float), metavar='GB', help='compute the '
+                        'features of each image once, where only a head is trained and images come again as they '
+                        'were; they lie in the work directory, and take up to so many gigabytes (default: 10)')
     parser.add_argument('--sweep-heads', nargs='+', action='extend', type=setting, metavar='KEY=V1,V2', help='train a '
                         'head for each combination of values, all on the features of one frozen ViT: '
                         'lr=1e-4,1e-3,1e-2 weight_decay=0,1e-4, or any setting of the heads')
@@ -35,6 +38,7 @@ def main() -> None:
         cfg = engine.read_config(args.config, args.cfg_options, args.work_dir, args.launcher, args.search_split,
                                  args.authors_protocol)
         engine.set_precision(cfg, args.amp)
+        engine.set_kept_features(cfg, args.keep_features)
         if args.auto_scale_lr:
             engine.set_scaling(cfg)
         engine.set_resume(cfg, args.resume, args.overwrite)

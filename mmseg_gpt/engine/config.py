@@ -273,6 +273,17 @@ def set_scaling(cfg: Config) -> None:
     cfg.auto_scale_lr.enable = True
 
 
+def set_kept_features(cfg: Config, gigabytes: float | None) -> None:
+    """Makes a config keep features of the frozen ViT, see :class:`.hooks.KeepFeaturesHook`.
+
+    Args:
+        cfg: Is changed.
+        gigabytes: How large the file may become; None changes nothing.
+    """
+    if gigabytes is not None:
+        cfg.keep_features = gigabytes
+
+
 def set_resume(cfg: Config, resume: str | bool, overwrite: bool = False) -> None:
     """Makes a config resume a run, or refuses to write over one.
 

@@ -4,6 +4,7 @@ from .agree import AgreeHook
 from .atomic_checkpoint import AtomicCheckpointHook
 from .half_frozen import HalfFrozenHook
 from .ignored_batch import IgnoredBatchHook
+from .keep_features import KeepFeaturesHook
 from .non_finite import NonFiniteHook
 from .parameter_table import ParameterTableHook, parameter_table
 from .predictions import LabelMapsHook, PicturesHook
@@ -16,7 +17,7 @@ from .tracking import TrackingHook
 from .validation_pictures import ValidationPicturesHook
 
 __all__ = [
-    'AgreeHook', 'AtomicCheckpointHook', 'HalfFrozenHook', 'IgnoredBatchHook', 'LabelMapsHook', 'NonFiniteHook',
-    'ParameterTableHook', 'PicturesHook', 'ProgressHook', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook',
-    'SweepHook', 'TrackingHook', 'ValidationPicturesHook', 'parameter_table'
+    'AgreeHook', 'AtomicCheckpointHook', 'HalfFrozenHook', 'IgnoredBatchHook', 'KeepFeaturesHook', 'LabelMapsHook',
+    'NonFiniteHook', 'ParameterTableHook', 'PicturesHook', 'ProgressHook', 'SameBuffersHook', 'SeedIterationHook',
+    'StopOnSignalHook', 'SweepHook', 'TrackingHook', 'ValidationPicturesHook', 'parameter_table'
 ]
