@@ -42,7 +42,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds further options of training and testing, under the names that OpenMMLab users know."""
     parser.add_argument('--work-dir', metavar='DIR', help='where to write (default: work_dirs/NAME_OF_CONFIG)')
     parser.add_argument('--launcher', choices=LAUNCHERS, help='how several processes are started (default: pytorch '
-                        'under torchrun, else none)')
+                        'under torchrun, slurm under srun, else none)')
     parser.add_argument('--device', choices=('auto', 'cuda'), default='auto', help='cuda: stop where there is no GPU '
                         '(default: auto, which then goes on with the CPU)')
     # Old launchers pass this option; torchrun sets an environment variable instead.

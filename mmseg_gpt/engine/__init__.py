@@ -18,6 +18,7 @@ from .hooks import (
     TrackingHook,
     ValidationPicturesHook,
 )
+from .nodes import join
 from .optimizer import TrainedPartsConstructor
 from .precision import Bf16OptimWrapper, set_precision, set_test_precision
 from .runner import Runner
@@ -28,6 +29,6 @@ __all__ = [
     'AgreeHook', 'AtomicCheckpointHook', 'Bf16OptimWrapper', 'HalfFrozenHook', 'IgnoredBatchHook', 'NonFiniteHook',
     'ParameterTableHook', 'ProgressHook', 'RunStopped', 'Runner', 'SameBuffersHook', 'SeedIterationHook',
     'StopOnSignalHook', 'SweepConstructor', 'SweepEvaluator', 'SweepHook', 'TrackingHook', 'TrainedPartsConstructor',
-    'ValidationPicturesHook', 'check_files', 'check_options', 'check_run', 'errors_in_words', 'read_config',
+    'ValidationPicturesHook', 'check_files', 'check_options', 'check_run', 'errors_in_words', 'join', 'read_config',
     'set_precision', 'set_resume', 'set_scaling', 'set_test_precision', 'set_tracking', 'swept'
 ]

@@ -18,7 +18,8 @@ NAMES = dict(gpus='gpus_per_node', cpus='cpus_per_task', parallel='array_paralle
 LARGEST = 1000  # jobs in an array; one less than Slurm allows by default
 SAVING = 90  # seconds that a run is given to save itself before its time is up
 # What kills a job's processes and not the job, as where memory runs out, is given three more chances.
-AFTER_A_KILL = '[ $? = 137 ] && [ ${SLURM_RESTART_COUNT:-0} -lt 3 ] && scontrol requeue $SLURM_JOB_ID'
+AFTER_A_KILL = ['status=$?', '[ $status = 137 ] && [ ${SLURM_RESTART_COUNT:-0} -lt 3 ] && '
+                'scontrol requeue $SLURM_JOB_ID', 'exit $status']
 
 
 class Slurm:
@@ -65,7 +66,7 @@ class Slurm:
         try:
             executor = SlurmExecutor(folder, max_num_timeout=10**6)  # there is no end to going on
             executor.update_parameters(**{
-                'job_name': re.sub(r'\W+', '-', title), 'signal_delay_s': SAVING, 'teardown': [AFTER_A_KILL],
+                'job_name': re.sub(r'\W+', '-', title), 'signal_delay_s': SAVING, 'teardown': AFTER_A_KILL,
                 **{key: value for key, value in self.settings.items() if key in known}, 'setup': setup,
                 'additional_parameters': dict(requeue=True, **others)})
             numbers = []
