@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from slurm_nodes import Nodes, kill, slurm, wait_until  # noqa: F401
 from stub_runs import Stub
+from test_suite import tiny_task
 from tiny_run import differing, tiny_config
 
 from mmseg_gpt.checkpoints import read_file
@@ -120,9 +121,9 @@ def search(*arguments: str) -> subprocess.Popen:
                             stderr=subprocess.STDOUT, text=True)
 
 
-def test_jobs_are_left_watched_and_ended_from_other_processes(slurm, tmp_path, training, monkeypatch):  # noqa: F811
-    folder, _, _ = training
-    command = [str(folder / 'tiny.py'), '--lr', '0.01', '0.02', '0.03', '--out', str(tmp_path)]
+def test_jobs_are_left_watched_and_ended_from_other_processes(slurm, tmp_path):  # noqa: F811
+    command = [str(tiny_task(tmp_path)), '--lr', '0.01', '0.02', '0.03', '--out', str(tmp_path), '--cfg-options',
+               'train_cfg.max_epochs=400', 'default_hooks.checkpoint.interval=100', 'train_cfg.val_interval=200']
     where = ['--on', 'slurm', '--slurm', 'time=30', 'mem=1000']
     first = search(*command, *where)
     runs = list(wait_for_runs(tmp_path / 'runs', 3))
@@ -138,9 +139,10 @@ def test_jobs_are_left_watched_and_ended_from_other_processes(slurm, tmp_path, t
     assert '3 interrupted' in watching.communicate(timeout=60)[0]
     assert again.wait(timeout=60) == 0
     assert [read_record(run)['status'] for run in runs[:2]] == ['started'] * 2 and not (runs[2] / 'run.json').exists()
-    assert any(not path.stem.endswith('0') for path in runs[0].glob('iter_*.pth')), 'it has saved where it was ended'
+    assert (runs[0] / 'last_checkpoint').exists(), 'it has saved where it was ended'
     last = search(*command, *where)
     assert '3 finished' in last.communicate(timeout=300)[0] and last.returncode == 0
+    assert [read_record(run)['starts'] for run in runs] == [2, 2, 1]
     assert '3 finished' in search(*command, '--watch').communicate(timeout=60)[0]
 
 

@@ -101,7 +101,7 @@ class Ray:
         """Returns which jobs are still queued or running; None where the cluster does not answer."""
         try:
             return set(ids) & self.ray.get(self.queue.living.remote(), timeout=60)
-        except (SystemExit, self.ray.exceptions.RayError):
+        except (SystemExit, Exception):  # Ray's own errors are of a package that may be missing
             return None
 
     def cancel(self, ids: Sequence[str]) -> None:
