@@ -79,7 +79,9 @@ class Claim:
             self.beaten = time.monotonic()
             try:
                 with self.flag.open('r+') as file:
-                    file.write(file.readline())  # once more what is there
+                    said = file.read()
+                    file.seek(0)
+                    file.write(said)
             except FileNotFoundError:
                 return False
             except OSError:  # a disk that is full for a moment

@@ -40,8 +40,7 @@ def run_all(runs: Sequence[Runnable], home: Path, *, title: str = 'runs', jobs: 
         start: Starts a command in another way.
 
     Raises:
-        KeyboardInterrupt: it was stopped; so were the runs, after they had saved what they need to go on. Those on a
-            cluster go on.
+        KeyboardInterrupt: it was stopped; so were the runs, after they had saved themselves. Those on a cluster go on.
     """
     if cluster:
         run_jobs(runs, home, cluster, title=title, again=again)
@@ -57,10 +56,7 @@ def run_all(runs: Sequence[Runnable], home: Path, *, title: str = 'runs', jobs: 
                 ended = [attempt for attempt in active if attempt.advance()]
                 for attempt in ended:
                     active.remove(attempt)
-                    if attempt.lost:
-                        progress.leave(attempt.run, 'another machine has taken it over, as this one was cut off')
-                    else:
-                        progress.end(attempt.run, attempt.record)
+                    progress.end(attempt.run, attempt.record, attempt.lost)
                     if in_order and attempt.record['status'] != FINISHED:
                         left.clear()
                 while left and len(active) < jobs:

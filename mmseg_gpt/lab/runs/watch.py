@@ -44,16 +44,18 @@ class Seen(NamedTuple):
 
 def look(runs: Sequence[Runnable], home: Path) -> list[Seen]:
     """Returns what can be seen of runs now."""
-    living = living_jobs(runs, home)  # first: a job that ends now has left its record by then
+    # In this order: who ends between two of these looks has left its record by the last.
+    living = living_jobs(runs, home)
+    owned = {run.name for run in runs if current_owner(home / run.name)}
     records = outcomes(runs, home)
     jobs = {name: job for _, names in by_cluster(runs, home) for job, name in names.items()}
     seen = []
     for run in runs:
-        record, folder = records.get(run.name, {}), home / run.name
+        record = records.get(run.name, {})
         if record.get('status') == FINISHED:
             seen.append(Seen(run, FINISHED, seconds=record['seconds']))
-        elif current_owner(folder):
-            events = [event for event in read_events(folder / EVENTS)[0] if event['event'] == 'progress']
+        elif run.name in owned:
+            events = [event for event in read_events(home / run.name / EVENTS)[0] if event['event'] == 'progress']
             seen.append(Seen(run, RUNNING, in_words(events[-1]) if events else 'starting'))
         elif run.name in living:
             seen.append(Seen(run, QUEUED, '' if living[run.name] else 'or not: its cluster does not answer here'))
