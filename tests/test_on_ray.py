@@ -1,6 +1,7 @@
 """Runs as jobs of a Ray cluster on this machine."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -12,6 +13,7 @@ from slurm_nodes import wait_until
 from stub_runs import Stub
 
 from mmseg_gpt.lab.runs import read_record
+from mmseg_gpt.lab.runs.claim import current_owner
 from mmseg_gpt.lab.runs.jobs import Job, living_jobs, submit
 from mmseg_gpt.lab.runs.on_ray import Ray
 from mmseg_gpt.lab.runs.watch import cancel, look
@@ -65,3 +67,14 @@ def test_jobs_live_on_without_whoever_submitted_them_and_are_ended_from_elsewher
     cancel(runs, tmp_path)
     wait_until(lambda: states(runs, tmp_path) == dict(interrupted=3), 60, 1)
     assert Counter(read_record(tmp_path / run.name).get('status') for run in runs) == {'started': 2, None: 1}
+
+
+def test_a_run_whose_worker_was_killed_is_begun_again_by_another_one(cluster, tmp_path):
+    run = Stub('killed', 10.)
+    submit_all([run], tmp_path, cluster)
+    wait_until(lambda: (tmp_path / 'killed/calls').exists())
+    os.kill(current_owner(tmp_path / 'killed').pid, signal.SIGKILL)
+    wait_until(lambda: not living_jobs([run], tmp_path), 200, 1)
+    record = read_record(tmp_path / 'killed')
+    assert (record['status'], record['starts']) == ('finished', 2)
+    assert (tmp_path / 'killed/calls').read_text() == 'begun\nbegun\nended\n', 'the first command ended with its worker'

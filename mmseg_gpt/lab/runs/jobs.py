@@ -115,7 +115,8 @@ def run_jobs(runs: Sequence[Runnable], home: Path, cluster: Cluster, *, title: s
     left = [run for run in runs if not is_done(known.get(run.name, {}), again)]
     print(f'{title}: {len(runs) - len(left)} of {len(runs)} done before', flush=True)
     living = living_jobs(left, home)
-    new = [run for run in left if run.name not in living and not current_owner(home / run.name)]
+    # Should a cluster not answer, a second job does no harm: it finds that the run has an owner, or is done.
+    new = [run for run in left if not living.get(run.name) and not current_owner(home / run.name)]
     if new:
         submit([Job(run, home, Path.cwd(), again) for run in new], cluster, title)
     print(f'{len(new)} jobs submitted to {cluster.name}, {len(left) - len(new)} are queued or running; Ctrl-C leaves '

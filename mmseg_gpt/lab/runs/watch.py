@@ -23,6 +23,7 @@ from .record import EVENTS, FAILED, FINISHED, outcomes
 from .run import Runnable
 
 EVERY = 5  # seconds between looks
+TAIL = 10000  # bytes of events that are read
 QUEUED, RUNNING, INTERRUPTED, ABSENT = 'queued', 'running', 'interrupted', 'not begun'
 STATES = (FINISHED, FAILED, RUNNING, QUEUED, INTERRUPTED, ABSENT)
 
@@ -55,8 +56,7 @@ def look(runs: Sequence[Runnable], home: Path) -> list[Seen]:
         if record.get('status') == FINISHED:
             seen.append(Seen(run, FINISHED, seconds=record['seconds']))
         elif run.name in owned:
-            events = [event for event in read_events(home / run.name / EVENTS)[0] if event['event'] == 'progress']
-            seen.append(Seen(run, RUNNING, in_words(events[-1]) if events else 'starting'))
+            seen.append(Seen(run, RUNNING, progress(home / run.name / EVENTS)))
         elif run.name in living:
             seen.append(Seen(run, QUEUED, '' if living[run.name] else 'or not: its cluster does not answer here'))
         elif record.get('status') == FAILED:
@@ -67,6 +67,13 @@ def look(runs: Sequence[Runnable], home: Path) -> list[Seen]:
         else:
             seen.append(Seen(run, ABSENT))
     return seen
+
+
+def progress(path: Path) -> str:
+    """Says how far the last events tell that a run is."""
+    start = max(0, path.stat().st_size - TAIL) if path.exists() else 0
+    events = [event for event in read_events(path, start)[0] if event['event'] == 'progress']
+    return in_words(events[-1]) if events else 'starting'
 
 
 def last_words(folder: Path, job: str) -> str:
