@@ -78,12 +78,16 @@ def test_a_process_of_this_machine_that_was_killed_leaves_its_run_at_once(tmp_pa
 def test_where_a_lock_outlives_its_machine_the_flag_counts(tmp_path, monkeypatch):
     """As on NFS, whose server does not know that a machine has vanished."""
     monkeypatch.setattr(claims, 'try_lock', lambda file: False)
+    monkeypatch.setattr(claims, 'SETTLING', .2)
     assert claim(tmp_path) is None
     flag_of(tmp_path, ELSEWHERE, LEASE + 1)
     with claim(tmp_path) as mine:
         assert mine
     flag_of(tmp_path, ELSEWHERE._replace(machine=claims.this_machine()), LEASE + 1)
     assert claim(tmp_path) is None, 'a command of this machine holds the lock'
+    flag_of(tmp_path / 'soon', ELSEWHERE, LEASE + 1)
+    threading.Timer(.1, flag_of, (tmp_path / 'soon', ELSEWHERE._replace(pid=8))).start()
+    assert claim(tmp_path / 'soon') is None, 'the lock was that of a process that had no flag yet'
 
 
 @pytest.mark.parametrize('locks', [True, False])

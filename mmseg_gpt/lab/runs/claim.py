@@ -30,7 +30,7 @@ from typing import NamedTuple, TextIO
 
 LOCK, FLAG = 'run.lock', 'run.owner-'
 BEAT, LEASE = 10., 120.  # seconds
-TRIES = 3
+TRIES, SETTLING = 3, 2.
 
 
 class Owner(NamedTuple):
@@ -119,6 +119,11 @@ def try_claim(folder: Path) -> tuple[Claim | None, bool]:
     made, now = Claim(lock, flag), changed(flag)
     others = [(path, owner) for path, owner in flags(folder) if path != flag]
     living = [path for path, owner in others if is_alive(path, owner, now, locked)]
+    if locked is False and others and not living:
+        # The lock is that of a machine that has vanished, or of a process here that is about to raise its flag.
+        time.sleep(SETTLING)
+        living = [path for path, _ in flags(folder) if path not in {flag, *(other for other, _ in others)}]
+        living += [flag] * (not flag.exists())
     if living or (locked is False and not others):
         at_once = locked is not False and any(now - changed(path) < 1 for path in living)
         made.close()
