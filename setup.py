@@ -43,6 +43,8 @@ labels = ['pycocotools']
 bands = ['tifffile', 'imagecodecs']
 # Models as ONNX files, and their runs.
 export = ['onnx', 'onnxruntime>=1.20', 'onnxscript']
+# Many runs as jobs of Slurm, or of a Ray cluster.
+cluster, ray = ['submitit>=1.5'], ['ray>=2.9']
 # The documentation as a site. It reads this package and does not import it; `make docs` has an environment for it.
 docs = ['mkdocs-material', 'mkdocstrings[python]', 'ruff']
 # timm asks for torchvision: the same holds. The notebook is executed, and what TensorBoard is given is read.
@@ -91,6 +93,8 @@ setup(
         'labels': labels,
         'bands': bands,
         'export': export,
+        'cluster': cluster,
+        'ray': ray,
         'docs': docs,
         'test': test,
         'peers': peers,

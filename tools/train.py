@@ -7,8 +7,9 @@ from arguments import TRACKERS, add_config_arguments, add_protocol_arguments, ad
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog='Several GPUs: torchrun --nproc-per-node 8 -m mmseg_gpt train CONFIG. The batch '
-        'in the config is that of all processes together.')
+        description=__doc__, epilog='Several GPUs: torchrun --nproc-per-node 8 -m mmseg_gpt train CONFIG. Several '
+        'machines: srun --kill-on-bad-exit=1 with a task for each GPU. The batch in the config is that of all '
+        'processes together.')
     add_config_arguments(parser)
     parser.add_argument('--resume', nargs='?', const=True, default=False, metavar='PATH',
                         help='go on from a checkpoint; without PATH, from the newest in the work directory')
@@ -37,6 +38,7 @@ def main() -> None:
     with engine.errors_in_words():
         cfg = engine.read_config(args.config, args.cfg_options, args.work_dir, args.launcher, args.search_split,
                                  args.authors_protocol)
+        engine.join(cfg)
         engine.set_precision(cfg, args.amp)
         engine.set_kept_features(cfg, args.keep_features)
         if args.auto_scale_lr:

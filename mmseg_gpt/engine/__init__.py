@@ -19,6 +19,7 @@ from .hooks import (
     TrackingHook,
     ValidationPicturesHook,
 )
+from .nodes import join
 from .optimizer import TrainedPartsConstructor
 from .precision import Bf16OptimWrapper, set_precision, set_test_precision
 from .runner import Runner
@@ -30,6 +31,6 @@ __all__ = [
     'NonFiniteHook', 'ParameterTableHook', 'ProgressHook', 'RunStopped', 'Runner', 'SameBuffersHook',
     'SeedIterationHook', 'StopOnSignalHook', 'SweepConstructor', 'SweepEvaluator', 'SweepHook', 'TrackingHook',
     'TrainedPartsConstructor', 'ValidationPicturesHook', 'check_files', 'check_options', 'check_run', 'errors_in_words',
-    'read_config', 'set_kept_features', 'set_precision', 'set_resume', 'set_scaling', 'set_test_precision',
+    'join', 'read_config', 'set_kept_features', 'set_precision', 'set_resume', 'set_scaling', 'set_test_precision',
     'set_tracking', 'swept'
 ]

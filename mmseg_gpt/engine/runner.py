@@ -18,7 +18,7 @@ from mmengine.runner import BaseLoop
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..adapters import load_model_state
+from ..adapters import load_model_state, unwrap
 from ..checkpoints import CheckpointError, fetch, read_file
 from ..checkpoints.write import write_checkpoint
 from ..checks.checkpoint import check_evaluated, check_names
@@ -26,6 +26,7 @@ from ..checks.pairs import default_best
 from ..models.complete import explicit
 from ..settings import settings_of, type_name, with_classes
 from .loaders import build_loader, training_loader
+from .nodes import check_same_data, read_once_a_node
 from .reproducible import begin_in_the_middle, skip_what_is_done
 from .resume import check_classes, check_same_start, find_resumed
 from .state import put_back, state_of, without_frozen
@@ -131,6 +132,7 @@ class Runner(mmengine.runner.Runner):
             self._train_dataloader = training_loader(self._train_dataloader, self.seed, self.world_size)
         skipped = bool(self._resumed) and skip_what_is_done(self._train_dataloader, self._resumed, self._load_from)
         loop = super().build_train_loop(loop)
+        check_same_data(loop.dataloader.dataset)
         if self._resumed:
             begin_in_the_middle(loop, self._resumed, skipped, self._load_from)
         return loop
@@ -142,7 +144,11 @@ class Runner(mmengine.runner.Runner):
 
     def _init_model_weights(self) -> None:
         # What is resumed fills the whole model, so the pretrained file need not be there any more.
-        if not self._resumed and not self._has_loaded:
+        if self._resumed or self._has_loaded:
+            return
+        if self.distributed:
+            read_once_a_node(unwrap(self.model))
+        else:
             super()._init_model_weights()
 
     def read_resumed(self, filename: str | None) -> dict | None:
