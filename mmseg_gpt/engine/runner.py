@@ -13,7 +13,6 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.model import revert_sync_batchnorm
 from mmengine.runner import BaseLoop
 from torch import nn
 from torch.utils.data import DataLoader
@@ -24,6 +23,7 @@ from ..checkpoints.write import write_checkpoint
 from ..checks.checkpoint import check_evaluated, check_names
 from ..checks.pairs import default_best
 from ..models.complete import explicit
+from ..models.sync_batch_norm import synchronise
 from ..settings import settings_of, type_name, with_classes
 from .loaders import build_loader, training_loader
 from .reproducible import begin_in_the_middle, skip_what_is_done
@@ -47,8 +47,8 @@ class Runner(mmengine.runner.Runner):
     * The hooks in ``STANDARD_HOOKS`` are always there.
     * ``train_dataloader.batch_size`` is the batch of all processes together, so that a learning rate means
       the same on one GPU and on eight. The config that is saved keeps it.
-    * On a machine without CUDA, torchrun starts gloo processes, with BN in the place of SyncBN, which trains
-      on GPUs only. Each process then has batch statistics of its own.
+    * SyncBN means :class:`mmseg_gpt.models.sync_batch_norm.SyncBatchNorm`, which does not wait for the GPU.
+    * On a machine without CUDA, torchrun starts gloo processes, and SyncBN works in them too.
     """
 
     frozen_source: dict | None = None  # set by AtomicCheckpointHook: where weights are that a checkpoint leaves out
@@ -74,14 +74,16 @@ class Runner(mmengine.runner.Runner):
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         unused = {name: self.cfg[name] for name in ('find_unused_parameters', ) if name in self.cfg}
+        if self.distributed:
+            synchronise(model)
         if self.distributed and not torch.cuda.is_available():
-            model = revert_sync_batchnorm(model)
             # The runner would set device_ids, which CPU modules must not have.
             model_wrapper_cfg = dict(dict(type='MMDistributedDataParallel', broadcast_buffers=True, **unused),
                                      **(model_wrapper_cfg or {}), device_ids=None)
         elif self.distributed and model_wrapper_cfg is not None:
             model_wrapper_cfg = dict(unused, **model_wrapper_cfg)
-        return super().wrap_model(model_wrapper_cfg, model)
+        wrapped = super().wrap_model(model_wrapper_cfg, model)
+        return synchronise(wrapped) if self.distributed else wrapped  # also what the setting sync_bn has made
 
     def register_hooks(self, default_hooks: dict[str, Hook | dict] | None = None,
                        custom_hooks: list[Hook | dict] | None = None) -> None:
