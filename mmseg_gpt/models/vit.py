@@ -144,7 +144,8 @@ class Attention(nn.Module):
             rotation: The rotary positions of the patches; None for none.
         """
         qkv = self.qkv(x)
-        if torch.is_grad_enabled() and not is_recorded():
+        # Compilers find out by themselves what to write where, and some refuse what is written in place here.
+        if torch.is_grad_enabled() and not (is_recorded() or torch.compiler.is_compiling()):
             q, k, v = SplitHeads.apply(qkv, temperature, self.num_heads, rotation)
         else:
             q, k, v = heads_of(qkv, self.num_heads)
