@@ -37,9 +37,18 @@ class CudaGraph:
 
     def __init__(self, work: Callable[[], Outcome]) -> None:
         self.graph = torch.cuda.CUDAGraph()
-        # Other threads, such as the one that pins batches, may go on using the GPU meanwhile.
-        with torch.cuda.graph(self.graph, capture_error_mode='thread_local'):
-            self.outcome = work()
+        generator = torch.cuda.default_generators[torch.cuda.current_device()]
+        seed, offset = generator.initial_seed(), generator.get_offset()
+        try:
+            # Other threads, such as the one that pins batches, may go on using the GPU meanwhile.
+            with torch.cuda.graph(self.graph, capture_error_mode='thread_local'):
+                self.outcome = work()
+        except RuntimeError as error:
+            # The generator goes on believing that it is recorded: it gets the state of another one.
+            fresh = torch.Generator(generator.device).manual_seed(seed)
+            fresh.set_offset(offset)
+            generator.graphsafe_set_state(fresh.graphsafe_get_state())
+            raise error.__context__ or error from None  # the end of a recording that failed fails too
 
     def replay(self) -> None:
         """Runs it on what its tensors hold now."""
@@ -113,7 +122,7 @@ class GraphedStep:
         try:
             self.graph = self.record(work)
             self.places = places_of(self.model)
-            print_log(f'the training step of {sizes_of(data)} is replayed as a CUDA graph from here on',
+            print_log(f'the training step of {in_words(data)} is replayed as a CUDA graph from here on',
                       logger='current')
         except RuntimeError as error:
             self.forget()
@@ -147,8 +156,8 @@ class GraphedStep:
             return True
         if sizes not in self.others:
             self.others.add(sizes)
-            print_log(f'a batch of {sizes} is not of the sizes {sizes_of(self.static)} of the CUDA graph: it is '
-                      'computed without', logger='current')
+            print_log(f'a batch of {in_words(data)} is not of the sizes of the CUDA graph, {in_words(self.static)}: it '
+                      'is computed without', logger='current')
         return False
 
     def forget(self) -> None:
@@ -214,9 +223,13 @@ def tensors_of(data: object, path: str = '') -> Iterator[tuple[str, Tensor]]:
 
 
 def sizes_of(data: dict) -> tuple:
-    """Returns places, shapes and types of all tensors of a batch, in short where labels are those of its images."""
-    return tuple((path.lstrip('.'), tuple(tensor.shape), str(tensor.dtype).removeprefix('torch.'))
-                 for path, tensor in tensors_of(data))
+    """Returns places, shapes and types of all tensors of a batch."""
+    return tuple((path, tensor.shape, tensor.dtype) for path, tensor in tensors_of(data))
+
+
+def in_words(data: dict) -> str:
+    """Returns the shapes of the tensors of a batch, each once."""
+    return ' and '.join(dict.fromkeys('x'.join(map(str, tensor.shape)) or '1' for _, tensor in tensors_of(data)))
 
 
 def places_of(model: nn.Module) -> list[int]:
