@@ -60,10 +60,9 @@ class Compiled:
     """
 
     def __init__(self, method: Callable, title: str, backend: str | Callable) -> None:
-        # Without this option compiled dropout would draw other numbers than the usual one.
-        options = dict(fallback_random=True) if backend == 'inductor' else None
         self.usual, self.title = method, title
-        self.fast: Callable | None = torch.compile(method, fullgraph=True, backend=backend, options=options)
+        self.fast: Callable | None = torch.compile(
+            method, fullgraph=True, backend=backend, options=inductor_options() if backend == 'inductor' else None)
 
     def __call__(self, *inputs: object) -> object:
         if self.fast is None:
@@ -80,6 +79,16 @@ class Compiled:
             print_log(f'{self.title} cannot be compiled, and goes on without: {said[:400]}', logger='current',
                       level=logging.WARNING)
             return self.usual(*inputs)
+
+
+def inductor_options() -> dict[str, bool]:
+    """Returns options of torch's default compiler.
+
+    With the first, dropout draws the numbers that it draws without compiling. The second leaves out an analysis that
+    fails in torch 2.11 where sizes are open, and that not every release has.
+    """
+    wanted = {'fallback_random': True, 'triton.coalesce_tiling_analysis': False}
+    return {name: value for name, value in wanted.items() if name in torch._inductor.list_options()}
 
 
 OPEN = {2: (0, ), 3: (0, 1), 4: (0, 2, 3)}  # of angles (h*w, d/2), tokens (B, N, D) and features (B, D, h, w)
