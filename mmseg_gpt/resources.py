@@ -52,6 +52,7 @@ COMMANDS = {
         'benchmark-data': 'benchmark_data',
         'benchmark-peers': 'benchmark_peers',
         'benchmark-serving': 'benchmark_serving',
+        'gpu-check': 'gpu_check',
     },
 }
 
