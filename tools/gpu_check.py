@@ -8,6 +8,7 @@ compiling, a training in float32 and bfloat16, determinism, and the tests that n
 import argparse
 import signal
 import sys
+import warnings
 from pathlib import Path
 
 CONFIG = Path(__file__).resolve().parent.parent / 'configs/setr_pup_gpt_mae_ade20k.py'
@@ -29,6 +30,7 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
+    warnings.filterwarnings('ignore')
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     import torch  # after the arguments, as importing takes seconds
 

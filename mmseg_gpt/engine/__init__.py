@@ -20,7 +20,7 @@ from .hooks import (
     TrackingHook,
     ValidationPicturesHook,
 )
-from .launching import set_launching
+from .launching import set_launching, set_usual_kernels
 from .optimizer import TrainedPartsConstructor
 from .precision import Bf16OptimWrapper, set_precision, set_test_precision
 from .runner import Runner
@@ -33,5 +33,5 @@ __all__ = [
     'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'SweepConstructor', 'SweepEvaluator', 'SweepHook',
     'TrackingHook', 'TrainedPartsConstructor', 'ValidationPicturesHook', 'check_files', 'check_options', 'check_run',
     'errors_in_words', 'read_config', 'set_launching', 'set_precision', 'set_resume', 'set_scaling',
-    'set_test_precision', 'set_tracking', 'swept'
+    'set_test_precision', 'set_tracking', 'set_usual_kernels', 'swept'
 ]

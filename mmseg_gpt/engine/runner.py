@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.runner import BaseLoop
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -25,7 +26,8 @@ from ..checks.pairs import default_best
 from ..models.complete import explicit
 from ..models.sync_batch_norm import synchronise
 from ..settings import settings_of, type_name, with_classes
-from .loaders import build_loader, training_loader
+from .launching import set_tf32
+from .loaders import build_loader, check_same_length, training_loader
 from .reproducible import begin_in_the_middle, skip_what_is_done
 from .resume import check_classes, check_same_start, find_resumed
 from .state import put_back, state_of, without_frozen
@@ -33,6 +35,7 @@ from .state import put_back, state_of, without_frozen
 # In every run; list one in ``custom_hooks`` to give it options.
 STANDARD_HOOKS = ('SeedIterationHook', 'AgreeHook', 'IgnoredBatchHook', 'NonFiniteHook', 'SameBuffersHook',
                   'StopOnSignalHook', 'ProgressHook', 'HalfFrozenHook')
+LONGEST_WAIT = 3600  # seconds that a process waits for another; NCCL's own choice is 600
 
 
 class Runner(mmengine.runner.Runner):
@@ -64,9 +67,12 @@ class Runner(mmengine.runner.Runner):
             super()._log_env(env_cfg)
 
     def setup_env(self, env_cfg: dict) -> None:
+        # Processes wait for each other at a validation's end, and while the first one saves: minutes on a slow disk.
+        env_cfg = dict(env_cfg, dist_cfg={'timeout': LONGEST_WAIT, **(env_cfg.get('dist_cfg') or {})})
         if self.launcher == 'pytorch':
-            start_gloo_without_cuda()
+            start_gloo_without_cuda(env_cfg['dist_cfg']['timeout'])
         super().setup_env(env_cfg)
+        set_tf32(env_cfg.get('tf32'))
 
     def set_randomness(self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False) -> None:
         # All processes share one seed; SeedIterationHook adds the rank and the iteration.
@@ -133,6 +139,8 @@ class Runner(mmengine.runner.Runner):
             self._train_dataloader = training_loader(self._train_dataloader, self.seed, self.world_size)
         skipped = bool(self._resumed) and skip_what_is_done(self._train_dataloader, self._resumed, self._load_from)
         loop = super().build_train_loop(loop)
+        if self.distributed and isinstance(loop, EpochBasedTrainLoop):
+            check_same_length(loop.dataloader)
         if self._resumed:
             begin_in_the_middle(loop, self._resumed, skipped, self._load_from)
         return loop
@@ -249,10 +257,14 @@ def with_standard_hooks(hooks: list[Hook | dict]) -> list[Hook | dict]:
     return [*hooks, *(dict(type=name) for name in STANDARD_HOOKS if name not in present)]
 
 
-def start_gloo_without_cuda() -> None:
-    """Starts gloo where torchrun has started the process and there is no GPU, for which MMEngine would use NCCL."""
+def start_gloo_without_cuda(timeout: float) -> None:
+    """Starts gloo where torchrun has started the process and there is no GPU, for which MMEngine would use NCCL.
+
+    Args:
+        timeout: Seconds after which a process gives up waiting for another.
+    """
     if not torch.cuda.is_available() and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group('gloo')
+        torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=timeout))
         atexit.register(end_gloo)
 
 

@@ -7,7 +7,7 @@ import torch
 from mmengine.config import Config
 
 from ...environment import installed_versions
-from ..benchmark.parity import SIZES, TOLERANCE, compare, redrawn_weights, results
+from ..benchmark.parity import SIZES, TOLERANCE, Results, compare, redrawn_weights, results
 from ..benchmark.variants import Sizes, build, draw_weights
 from ..benchmark.work import Evaluation, TrainingStep, make_batch
 
@@ -82,9 +82,16 @@ def shorter_types(setting: Setting) -> dict:
     for half in (None, torch.bfloat16, *([torch.float16] if setting.on_gpu else [])):
         for model in ('ours', 'paper'):
             name = f'{model} in {str(half or torch.float32).removeprefix("torch.")}'
-            compared[name] = compare(exact, found(model, torch.float32, half))
+            compared[name] = apart(exact, found(model, torch.float32, half))
     once, again = (found('ours', torch.float32) for _ in range(2))
-    return dict(compared=compared, twice=compare(once, again))
+    return dict(compared=compared, twice=apart(once, again))
+
+
+def apart(exact: Results, other: Results) -> dict[str, tuple[float, str]]:
+    """Returns what :func:`compare` does, but of labels the share that differs."""
+    one, two = (dict(each, predictions={'logits': each['predictions']['logits']}) for each in (exact, other))
+    labels, others = (each['predictions']['labels'] for each in (exact, other))
+    return dict(compare(one, two), labels=((labels != others).double().mean().item(), 'labels'))
 
 
 def deterministic(setting: Setting) -> dict:

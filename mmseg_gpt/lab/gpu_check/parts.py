@@ -66,6 +66,7 @@ class Parts:
                 self.keep(name, found, time.monotonic() - begun)
             let_go()
         self.keep(name, found, time.monotonic() - begun)
+        print(f'{name}: {time.monotonic() - begun:.0f} s', flush=True)
 
     def keep(self, name: str, found: object, seconds: float) -> None:
         """Writes all results, with those of one more part."""
