@@ -62,7 +62,7 @@ def train(setting: Setting, out: Path, name: str, iterations: int, left: Callabl
     """Trains the demo's model on the data in ``out``, and returns its losses, or the end of what it printed."""
     command = [
         sys.executable, str(TOOLS / 'train.py'), str(CONFIG), '--work-dir', str(out / name), '--overwrite', *arguments,
-        '--device', setting.device.type, '--cfg-options', f'train_cfg.max_iters={iterations}',
+        '--device', 'cuda' if setting.on_gpu else 'auto', '--cfg-options', f'train_cfg.max_iters={iterations}',
         f'train_cfg.val_interval={iterations}', f'param_scheduler.0.end={iterations}',
         f'model.backbone.init_cfg.checkpoint={out}/vit.pth', 'default_hooks.logger.interval=5', 'randomness.seed=0',
         f'default_hooks.checkpoint.interval={iterations}', *(options or []),
