@@ -53,6 +53,7 @@ COMMANDS = {
         'benchmark-data': 'benchmark_data',
         'benchmark-peers': 'benchmark_peers',
         'benchmark-serving': 'benchmark_serving',
+        'gpu-check': 'gpu_check',
     },
 }
 

@@ -92,6 +92,7 @@ def main() -> None:
         engine.join(cfg)
         apply_arguments(cfg, args)
         engine.set_test_precision(cfg, args.amp)
+        engine.set_usual_kernels(cfg, args.cfg_options)
         engine.check_files(cfg, ('test_dataloader', ), pretrained=False, device=args.device)
         runner = engine.Runner.from_cfg(cfg)
         confusion = add_outputs(runner, args)

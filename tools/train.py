@@ -16,6 +16,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--overwrite', action='store_true', help='start over where the work directory holds a run')
     parser.add_argument('--amp', nargs='?', const='bf16', choices=['bf16', 'fp16'],
                         help='mixed precision; bf16 where nothing follows (fp16 needs a GPU)')
+    parser.add_argument('--compile', action='store_true', help='compile the blocks of the ViT and the heads that gain '
+                        'by it; the first iterations then take a minute or more')
+    parser.add_argument('--cuda-graph', action='store_true', help='replay the training step as a CUDA graph: for crops '
+                        'of one size on one GPU, where the CPU is too slow to launch small batches')
     parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate by the batch, of all '
                         'processes together, over the config\'s auto_scale_lr.base_batch_size')
     parser.add_argument('--track', nargs='+', action='extend', choices=TRACKERS, help='show gates, losses and '
@@ -41,6 +45,7 @@ def main() -> None:
         engine.join(cfg)
         engine.set_precision(cfg, args.amp)
         engine.set_kept_features(cfg, args.keep_features)
+        engine.set_launching(cfg, args.compile, args.cuda_graph)
         if args.auto_scale_lr:
             engine.set_scaling(cfg)
         engine.set_resume(cfg, args.resume, args.overwrite)

@@ -144,14 +144,17 @@ class Attention(nn.Module):
             rotation: The rotary positions of the patches; None for none.
         """
         qkv = self.qkv(x)
-        if torch.is_grad_enabled() and not is_recorded():
+        # Compilers find out by themselves what to write where, and some refuse what is written in place here.
+        if torch.is_grad_enabled() and not (is_recorded() or torch.compiler.is_compiling()):
             q, k, v = SplitHeads.apply(qkv, temperature, self.num_heads, rotation)
+            q = q[:, :, wanted]
         else:
             q, k, v = heads_of(qkv, self.num_heads)
             if rotation is not None:
                 q, k = rotation.turned(q), rotation.turned(k)
+            q = q[:, :, wanted]
             q = q if temperature is None else divided(q, temperature)
-        x = F.scaled_dot_product_attention(q[:, :, wanted], k, v)
+        x = F.scaled_dot_product_attention(q, k, v)
         return self.proj(x.transpose(1, 2).flatten(2))
 
 
