@@ -81,7 +81,7 @@ def used_bias(layer: nn.Linear) -> Tensor | None:
 
 
 class BottleneckLinear(nn.Linear):
-    """A linear layer that may have weights of its own for each image: (out, in), or (B, out, in) with biases (B, out)."""
+    """A linear layer, possibly with weights of its own for each image: (B, out, in) with biases (B, out)."""
 
     def forward(self, x: Tensor) -> Tensor:
         """Applies the layer: (..., in) -> (..., out), or (B, N, in) -> (B, N, out)."""
