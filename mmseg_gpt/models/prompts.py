@@ -15,6 +15,9 @@ A strategy answers two questions, and every parameter it owns is trainable:
   got (``before``, the paper's Z_P^{l-1}) and those that it returned (``after``, the paper's ~Z_P^l)?
 
 Blocks are counted from 0, so the gate of the paper's block ``l`` is ``gate_prior[l - 1]``.
+
+Parameters may also have an axis for the images, behind that of the blocks if there is one, as :mod:`.mixed` gives them:
+tokens (B, N_p, D) or (L, B, N_p, D), and gates (L - 1, B, 1, 1). Then each image has prompts and gates of its own.
 """
 
 import math
@@ -65,7 +68,7 @@ class ShallowPrompt(nn.Module):
         """Repeats tokens for each image, with a dropout of its own: (N_p, D) -> (B, N_p, D).
 
         Args:
-            tokens: Prompt tokens (N_p, D).
+            tokens: Prompt tokens (N_p, D), or (B, N_p, D).
             batch: Number B of images.
         """
         return self.dropout(tokens.expand(batch, -1, -1))
@@ -139,7 +142,7 @@ class GatedPrompt(ShallowPrompt):
         self.gate_prior = nn.Parameter(torch.full((self.num_layers - 1, ), -float(gate_init)))
 
     def gate(self, block: int) -> Tensor:
-        """Returns the gate g of a block, a scalar (equation 6).
+        """Returns the gate g of a block (equation 6): a scalar, or (B, 1, 1).
 
         Args:
             block: Number of the block, counted from 0; the last block has no gate.
@@ -180,7 +183,7 @@ class HardGatedPrompt(GatedPrompt):
         self.gumbel_temperature = gumbel_temperature
 
     def gate(self, block: int) -> Tensor:
-        """Returns the gate of ``block``, a scalar of 0 or 1: a sample in training, the likelier one in evaluation."""
+        """Returns the gate of ``block``, 0 or 1: a sample in training, the likelier one in evaluation."""
         gamma = at_least_float32(self.gate_prior[block])
         if not self.training:
             return (gamma > 0).to(gamma.dtype)

@@ -139,7 +139,8 @@ class Attention(nn.Module):
 
         Args:
             x: Tokens (B, N, D).
-            temperature: Scalar tensor tau of equation 9; None means 1.
+            temperature: Scalar tensor tau of equation 9; None means 1. Without gradients also (B, 1, 1, 1), one for
+                each image.
             wanted: The n tokens whose output is computed. All tokens are attended to.
             rotation: The rotary positions of the patches; None for none.
         """
