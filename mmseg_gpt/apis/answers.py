@@ -91,7 +91,7 @@ class LabelWriter:
         Args:
             name: The name of the image, as for :meth:`write`.
         """
-        return self._file('probabilities', name, '.npy')
+        return self.file('probabilities', name, '.npy')
 
     def write(self, image: str, sample: BaseDataElement, name: str | None = None) -> dict[str, str]:
         """Writes the label map and the picture of an image, and the map of its confidence if it has probabilities.
@@ -108,22 +108,34 @@ class LabelWriter:
             ValueError: another image was written under this name.
         """
         name = name or Path(image).stem
-        if os.path.abspath(other := self.written.setdefault(name, str(image))) != os.path.abspath(image):
-            raise ValueError(f'{image} would overwrite what was written for {other}, {name} in {self.folder}: give '
-                             'each a name of its own')
+        self.claim(image, name)
         labels = label_map(sample)
-        paths = dict(label_map=self._file('labels', name), overlay=self._file('overlays', name))
+        paths = dict(label_map=self.file('labels', name), overlay=self.file('overlays', name))
         classes = len(self.task.classes) if self.task.classes else None
         write_label_map(labels, paths['label_map'], classes, self.values)
         self.draw(as_picture(self.task.read(image)['img']), sample, paths['overlay'])
         if 'seg_probabilities' in sample:
             paths.update(probabilities=self.probability_file(name))
         if 'seg_probabilities' in sample or 'seg_confidence' in sample:
-            paths.update(confidence=self._file('confidence', name))
+            paths.update(confidence=self.file('confidence', name))
             certain = (sample.seg_confidence.data[0].numpy() if 'seg_confidence' in sample else
                        confidence(sample.seg_probabilities.data))
             Image.fromarray(certain).save(paths['confidence'])
         return {key: str(path) for key, path in paths.items()}
+
+    def claim(self, image: str, name: str) -> None:
+        """Notes that what is written under ``name`` is of ``image``.
+
+        Args:
+            image: The image file.
+            name: The name of the files without suffix.
+
+        Raises:
+            ValueError: another image was written under this name.
+        """
+        if os.path.abspath(other := self.written.setdefault(name, str(image))) != os.path.abspath(image):
+            raise ValueError(f'{image} would overwrite what was written for {other}, {name} in {self.folder}: give '
+                             'each a name of its own')
 
     def draw(self, pixels: np.ndarray, sample: BaseDataElement, path: Path) -> None:
         """Draws the labels of a sample over its image (H, W, 3), and the legend before the first picture.
@@ -148,7 +160,8 @@ class LabelWriter:
         self.visualizer.dataset_meta = self.colours(int(labels.max()) + 1)
         self.visualizer.add_datasample('image', pixels, sample, draw_gt=False, out_file=str(path))
 
-    def _file(self, part: str, name: str, suffix: str = '.png') -> Path:
+    def file(self, part: str, name: str, suffix: str = '.png') -> Path:
+        """Returns the file ``name`` in the folder ``part``, and makes its folder."""
         path = self.folder / part / f'{name}{suffix}'
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
