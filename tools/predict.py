@@ -70,6 +70,7 @@ def parse_args() -> argparse.Namespace:
                         '%(default)s)')
     args = parser.parse_args()
     check_tasks(args, parser)
+    check_tiles(args, parser)
     args.asked = [read_request(text, args.tasks, parser) for text in args.images]
     check_outputs(args, parser)
     return args
@@ -89,6 +90,10 @@ def check_tasks(args: argparse.Namespace, parser: argparse.ArgumentParser) -> No
         parser.error(f'there is no pretrained ViT {args.vit}')
     if args.batch < 1:
         parser.error(f'--batch must be at least 1, got {args.batch}')
+
+
+def check_tiles(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Refuses tiles that cannot be."""
     if args.tile is not None and args.tile < 2:
         parser.error(f'--tile must be at least 2, got {args.tile}')
     if args.overlap is not None and not (args.tile and 0 <= args.overlap < 1):

@@ -1,7 +1,7 @@
 """Answers as numbers, as lines and as pictures."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 import cv2
@@ -144,10 +144,7 @@ class LabelWriter:
         """
         from mmseg.structures import SegDataSample
         labels = label_map(sample)
-        legend = self.folder / 'legend.png'
-        if len(self.written) == 1 or not legend.is_file():
-            number = len(self.task.classes or ()) or int(labels.max()) + 1
-            draw_legend(legend, **self.colours(number))
+        self.write_legend(int(labels.max()) + 1)
         scale = LARGEST_PICTURE / max(labels.shape)
         if scale < 1:
             size = tuple(max(1, round(side * scale)) for side in labels.shape[::-1])
@@ -160,6 +157,16 @@ class LabelWriter:
         self.visualizer.dataset_meta = self.colours(int(labels.max()) + 1)
         self.visualizer.add_datasample('image', pixels, sample, draw_gt=False, out_file=str(path))
 
+    def write_legend(self, number: int) -> None:
+        """Draws the colours of the classes before the first picture.
+
+        Args:
+            number: How many there are at least; the task may know better.
+        """
+        legend = self.folder / 'legend.png'
+        if len(self.written) == 1 or not legend.is_file():
+            draw_legend(legend, **self.colours(len(self.task.classes or ()) or number))
+
     def file(self, part: str, name: str, suffix: str = '.png') -> Path:
         """Returns the file ``name`` in the folder ``part``, and makes its folder."""
         path = self.folder / part / f'{name}{suffix}'
@@ -170,6 +177,30 @@ class LabelWriter:
         """Returns names and colours of the first classes, with random colours if the checkpoint has none."""
         drawn = np.random.default_rng(0).integers(0, 256, (number, 3)).tolist()
         return dict(classes=[self.task.class_name(i) for i in range(number)], palette=self.task.palette or drawn)
+
+
+def overlay(picture: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[int]],
+            shown: Container[int] | None = None, opacity: float = 0.5) -> np.ndarray:
+    """Lays the colours of classes over a picture, a few rows at a time.
+
+    Args:
+        picture: (H, W, 3) of uint8.
+        labels: Class numbers (H, W).
+        palette: A colour for each class.
+        shown: The classes whose colour is laid over, by default all; others leave the picture as it is.
+        opacity: Share of the colour, 0 to 1.
+
+    Returns:
+        ndarray: (H, W, 3) of uint8.
+    """
+    colours = np.array(palette, np.float32)
+    shares = np.array([opacity * (shown is None or label in shown) for label in range(len(colours))], np.float32)
+    drawn, rows = np.empty_like(picture), max(1, 2**20 // picture.shape[1])
+    for top in range(0, len(picture), rows):
+        part = labels[top:top + rows]
+        share = shares[part][..., None]
+        drawn[top:top + rows] = np.rint(picture[top:top + rows] * (1 - share) + colours[part] * share)
+    return drawn
 
 
 def draw_legend(path: Path, classes: Sequence[str], palette: Sequence[Sequence[int]]) -> None:

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, NamedTuple
 import cv2
 import numpy as np
 import torch
-from mmengine.structures import PixelData
-from mmseg.structures import SegDataSample
+from PIL import Image
 from torch import Tensor
 
 from ..datasets.predicted import as_picture
 from ..segmentation.segmentor import probabilities
-from .answers import LARGEST_PICTURE, LabelWriter
+from .answers import LARGEST_PICTURE, LabelWriter, overlay
 from .rasters import RasterSource, has_mask, missing, opened_source, write_part, writing
+from .task import ServedTask
 from .tiles import Labeller, Source, TaskLabeller, labels_of, logits_in_tiles
 
 if TYPE_CHECKING:
@@ -114,11 +114,21 @@ def write_raster(writer: LabelWriter | None, labeller: TaskLabeller, image: str 
             confidence=paths.get('confidence'), scores=paths.get('probabilities'), report=report)
         if writer:
             paths['overlay'] = writer.file('overlays', name)
-            writer.draw(picture(source, found.overview.shape), as_answer(found.overview), paths['overlay'])
-    total = max(1, found.counts.sum())
-    order = [label for label in np.argsort(-found.counts, kind='stable').tolist() if found.counts[label]]
-    shares = {task.class_name(label): round(float(found.counts[label] / total), 6) for label in order}
-    return dict(shares=shares, **{key: str(path) for key, path in paths.items()})
+            writer.write_legend(max(2, labeller.channels))
+            Image.fromarray(overlay(picture(source, found.overview.shape), found.overview, writer.colours(
+                max(2, labeller.channels))['palette'])).save(paths['overlay'])
+    return dict(shares=shares_of(found.counts, task), **{key: str(path) for key, path in paths.items()})
+
+
+def shares_of(counts: np.ndarray, task: ServedTask) -> dict[str, float]:
+    """Returns the share of each class by name, the largest first, without those that are not there.
+
+    Args:
+        counts: Number of pixels (C,) of each class.
+        task: The task, which knows the names.
+    """
+    order = [label for label in np.argsort(-counts, kind='stable').tolist() if counts[label]]
+    return {task.class_name(label): round(float(counts[label] / counts.sum()), 6) for label in order}
 
 
 class Overview:
@@ -163,8 +173,3 @@ def picture(source: Source, size: tuple[int, int]) -> np.ndarray:
     if isinstance(source, RasterSource):
         return as_picture(source.picture(size))
     return cv2.resize(as_picture(source.read(slice(None), slice(None))), size[::-1], interpolation=cv2.INTER_AREA)
-
-
-def as_answer(labels: np.ndarray) -> SegDataSample:
-    """Returns class numbers (h, w) as the answer of a model."""
-    return SegDataSample(pred_sem_seg=PixelData(data=torch.from_numpy(labels.astype(np.int64))[None]))
