@@ -1,6 +1,7 @@
 """Large images: tiles give the labels of the whole image, in memory that does not grow; GeoTIFFs keep their place."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -123,7 +124,8 @@ def predict(folder: Path, *arguments: str | Path) -> dict:
     out = folder / 'out'
     done = subprocess.run([sys.executable, ROOT / 'tools/predict.py', '--task', 'tiny', folder / 'config.py',
                            folder / 'model.pth', '--out', out, '--json', folder / 'answers.json', '--device', 'cpu',
-                           *arguments], capture_output=True, text=True, cwd=folder)
+                           *arguments], capture_output=True, text=True, cwd=folder, env={
+                               **os.environ, 'PYTHONPATH': str(ROOT)})
     assert done.returncode == 0, done.stdout + done.stderr
     (answer, ) = json.loads((folder / 'answers.json').read_text())
     return answer
