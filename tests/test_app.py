@@ -106,7 +106,7 @@ def test_pictures_show_what_they_are_told():
     assert np.array_equal(overlay(picture, labels, PALETTE, None, 0), picture)
     warm = heat(np.full((32, 40, 3), 100, np.uint8), np.eye(4, 5), 8, (39, 31))
     assert warm.shape == (32, 40, 3) and warm[2, 2].sum() > 2 * warm[2, 12].sum() and tuple(warm[31, 39]) == (255, ) * 3
-    assert captioned(warm, ['block 1', 'gate']).shape == (32 * 8 + 42, 320, 3)
+    assert captioned(warm, ['block 1', 'gate']).shape == (32 * 8 + 2 * 26 + 10, 320, 3)
     assert shown_size((2000, 4000)) == (800, 1600) and shown_size((20, 40)) == (20, 40)
 
 

@@ -284,9 +284,8 @@ def likeliest(probabilities: dict[str, float]) -> dict[str, float]:
 
 
 def caption(numbers: BlockNumbers, found: Attended) -> list[str]:
-    """Says the numbers of a block, in two lines."""
-    return [', '.join([
-        f'block {numbers.block}', *([] if numbers.gate is None else [f'gate {numbers.gate:.3g}']),
-        *([] if numbers.temperature is None else [f'temperature {numbers.temperature:.3f}'])]),
-        ', '.join([*([f'{found.prompt_share:.0%} to prompts'] if found.prompt_share else []),
-                   f'up to {found.patches.max():.1f} x uniform'])]
+    """Says the numbers of a block, in three lines."""
+    gate, temperature, share = numbers.gate, numbers.temperature, found.prompt_share
+    return [f'block {numbers.block}' + ('' if gate is None else f', gate {gate:.2g}'),
+            '' if temperature is None else f'temperature {temperature:.2f}',
+            f'{found.patches.max():.0f} x uniform' + (f', {share:.0%} prompts' if share else '')]

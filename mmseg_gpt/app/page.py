@@ -18,8 +18,8 @@ CSS = '''
 #classes label span { padding-left: .5em; border-left: 1.4em solid transparent; }
 '''
 HOW = ('Drop a photograph. Then click a place of it: the probabilities there are shown, and what the patch at that '
-       'place attends to in each block of the ViT. Colours of attention are scaled for each block; "x uniform" is how '
-       'many times what each token would get if all got the same.')
+       'place attends to in each block of the ViT. Colours of attention are scaled for each block; the most is said as '
+       'multiples of what each token would get if all got the same, with the share that goes to prompts.')
 
 
 def build_page(desk: Desk) -> gr.Blocks:
@@ -47,8 +47,8 @@ def build_page(desk: Desk) -> gr.Blocks:
         with gr.Row():
             query = gr.Radio(list(QUERIES), value=next(iter(QUERIES)), label='What attends', elem_id='query')
             prompt = gr.Number(1, label='Number of the prompt', precision=0, minimum=1, elem_id='prompt')
-        attention = gr.Gallery(label='Attention in each block', columns=6, object_fit='contain', elem_id='attention',
-                               height='auto', buttons=['fullscreen'])
+        attention = gr.Gallery(label='Attention in each block', show_label=False, columns=6, object_fit='contain',
+                               elem_id='attention', height='auto', buttons=['fullscreen'])
         act = Acts(desk)
         hidden = dict(api_visibility='private')
         result = [colours, classes, shown, mask, probable]

@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 OPAQUE = 0.7  # share of the colour of attention in the picture
 LARGEST = 1600  # side in pixels of what is shown
-WIDE, LINE = 320, 18  # least width of a picture with a caption, and height of a line of it, in pixels
+WIDE = 320  # least width of a picture with a caption, in pixels
 
 
 def shown_size(size: tuple[int, int], largest: int = LARGEST) -> tuple[int, int]:
@@ -57,9 +57,10 @@ def captioned(picture: np.ndarray, lines: Sequence[str]) -> np.ndarray:
     times = max(1, -(-WIDE // picture.shape[1]))
     picture = picture.repeat(times, 0).repeat(times, 1)
     height, width = picture.shape[:2]
-    sheet = Image.new('RGB', (width, height + LINE * len(lines) + 6), 'white')
+    size = width // 15  # readable where six pictures are side by side
+    line = size + size // 4
+    sheet = Image.new('RGB', (width, height + line * len(lines) + size // 2), 'white')
     sheet.paste(Image.fromarray(picture), (0, 0))
-    size = max(9, min(15, width // 24))
-    for i, line in enumerate(lines):
-        ImageDraw.Draw(sheet).text((4, height + 2 + i * LINE), line, 'black', ImageFont.load_default(size))
+    for i, text in enumerate(lines):
+        ImageDraw.Draw(sheet).text((4, height + i * line), text, 'black', ImageFont.load_default(size))
     return np.asarray(sheet)
