@@ -4,7 +4,8 @@ Numbers and pictures come from plain functions, :mod:`.looking` and :mod:`.pictu
 photographs, and :mod:`.page` and :mod:`.server`, which need gradio, show it.
 """
 
-from .desk import Desk, Limits, Photograph
+from .desk import Desk
 from .looking import block_numbers, seen_at
+from .photograph import Limits, Photograph
 
 __all__ = ['Desk', 'Limits', 'Photograph', 'block_numbers', 'seen_at']

@@ -6,11 +6,11 @@ from html import escape
 
 import gradio as gr
 
-from ..checkpoints import CheckpointError
-from ..datasets import PixelError, SampleError
+from ..datasets import SampleError
 from ..datasets.left_out import READ
 from ..wording import listed
-from .desk import Desk, Photograph, Segmented
+from .desk import Desk
+from .photograph import Photograph, Segmented
 
 QUERIES = {'the place clicked': 'patch', 'CLS': 'cls', 'a prompt': 'prompt'}
 LEAVE_AFTER = 3600  # seconds after which a photograph that nobody asks about is removed
@@ -75,7 +75,7 @@ def in_words(act: Callable) -> Callable:
     def done(*arguments: object) -> object:
         try:
             return act(*arguments)
-        except (ValueError, SampleError, PixelError, CheckpointError) as error:
+        except (ValueError, SampleError) as error:
             raise gr.Error(str(error), print_exception=False) from error
     return done
 
