@@ -1,8 +1,9 @@
-"""Small segmentations with random weights, and images for them."""
+"""Small segmentations with random weights, and images and GeoTIFFs for them."""
 
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from conftest import randomise
 from mmengine.registry import DefaultScope
@@ -43,3 +44,13 @@ def drawn(height: int, width: int, channels: int = 3) -> np.ndarray:
     random = np.random.default_rng(0)
     blocks = random.integers(0, 230, (-(-height // 11), -(-width // 11), channels)).repeat(11, 0).repeat(11, 1)
     return (blocks[:height, :width] + random.integers(0, 25, (height, width, channels))).astype(np.uint8)
+
+
+def write_geotiff(path: Path, image: np.ndarray, **profile) -> dict:
+    """Writes a GeoTIFF of (H, W, C); returns its place on earth."""
+    rasterio = pytest.importorskip('rasterio')
+    place = dict(crs='EPSG:25832', transform=rasterio.transform.from_origin(691000, 5334000, 0.2, 0.2))
+    with rasterio.open(path, 'w', driver='GTiff', height=image.shape[0], width=image.shape[1], count=image.shape[2],
+                       dtype=image.dtype.name, **place, **profile) as file:
+        file.write(np.moveaxis(image, 2, 0))
+    return place

@@ -16,14 +16,16 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from made_tasks import CLASSES, PALETTE, drawn, made_task
+from made_tasks import CLASSES, PALETTE, drawn, made_task, write_geotiff
 from mmcv.transforms import CenterCrop, RandomFlip, Resize
 from mmengine.dataset import Compose
+from mmengine.registry import DefaultScope
 from PIL import Image
 
 from mmseg_gpt.analysis.attention import attended, attention_maps, query_map, visit_attention
 from mmseg_gpt.apis import AdapterPool
 from mmseg_gpt.apis.answers import overlay
+from mmseg_gpt.apis.task import build_model
 from mmseg_gpt.apis.tiles import Tiling
 from mmseg_gpt.app import Desk, Limits, block_numbers, seen_at
 from mmseg_gpt.app.looking import place_in_view
@@ -135,6 +137,43 @@ def test_the_desk_gives_the_answers_of_the_pool(desk, pool, folder, tmp_path):
     assert len(desk.attention(tiled, 'street', (0, 0))) == 3 and tiled.segmented['street'].labels.shape == (75, 97)
 
 
+def test_a_classification_shows_probabilities_and_what_its_crop_attends_to(folder, tmp_path):
+    pytest.importorskip('mmpretrain')
+    from mmseg_gpt.recipes import read_experiment
+    cfg = read_experiment('cls_gpt_mae_cub')
+    cfg.model.backbone.update(arch=dict(embed_dims=24, num_layers=3, num_heads=2, mlp_ratio=2), img_size=32,
+                              patch_size=8, init_cfg=None)
+    cfg.model.head.update(in_channels=24, num_classes=3)
+    steps = [dict(type='LoadImageFromFile'), dict(type='ResizeEdge', scale=40), dict(type='CenterCrop', crop_size=32),
+             dict(type='PackInputs')]
+    cfg.test_dataloader = dict(dataset=dict(type='CustomDataset', pipeline=steps))
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        state = build_model(cfg.copy()).state_dict()
+    torch.save(dict(state_dict=state, meta=dict(dataset_meta=dict(classes=['a', 'b', 'c']))), tmp_path / 'birds.pth')
+    pool = AdapterPool('cpu')
+    pool.add('birds', cfg, tmp_path / 'birds.pth')
+    desk = Desk(pool, tmp_path)
+    photograph = desk.lay(folder / 'street.png')
+    found = desk.probabilities(photograph, 'birds', (0, 0))
+    assert set(found) == {'a', 'b', 'c'} and sum(found.values()) == pytest.approx(1, abs=1e-5)
+    for place, query in ((48, 37), 'patch'), (None, 'cls'):
+        assert len(desk.attention(photograph, 'birds', place, query)) == 3
+    with pytest.raises(ValueError, match='birds does not see this place'):
+        desk.attention(photograph, 'birds', (1, 1))
+
+
+def test_labels_of_a_geotiff_on_the_desk_keep_its_place(desk, pool, tmp_path):
+    rasterio = pytest.importorskip('rasterio')
+    place = write_geotiff(tmp_path / 'scene.tif', drawn(75, 97), photometric='rgb')
+    photograph = desk.lay(tmp_path / 'scene.tif')
+    found = photograph.segmented['street']
+    expected = pool.predict([('street', drawn(75, 97)[..., ::-1].copy())])[0].pred_sem_seg.data[0].numpy()
+    with rasterio.open(found.label_map) as labels:
+        assert labels.crs == place['crs'] and np.array_equal(labels.read(1), expected)
+    assert np.array_equal(found.labels, expected) and len(desk.attention(photograph, 'street', (90, 70))) == 3
+    assert next(iter(desk.probabilities(photograph, 'street', (40, 30)))) == CLASSES[expected[30, 40]]
+
+
 def test_the_desk_refuses_what_is_too_large_or_no_image(pool, folder, tmp_path):
     for limits, why in (Limits(1e-6), 'MiB'), (Limits(32, 1e-6), 'million are allowed'):
         with pytest.raises(ValueError, match=why):
@@ -171,6 +210,8 @@ def test_the_guard_lets_no_large_request_and_no_address_in():
     status, headers = ask({'content-length': str(len(small))}, small)
     assert status == 200 and headers['referrer-policy'] == 'no-referrer' and "default-src 'self'" in headers[
         'content-security-policy'] and 'Referrer-Policy' not in headers
+    for origin, status in ('http://here:1', 200), ('http://elsewhere', 403), ('null', 403):
+        assert ask(dict(origin=origin, host='here:1'), b'', 'GET')[0] == status
     assert ask({}, b'', 'GET')[0] == 200 and ask({}, small)[0] == 411
     assert ask({'content-length': '70000', 'content-type': 'multipart/form-data'}, b'')[0] == 413
     assert ask({'content-length': '66000', 'content-type': 'multipart/form-data'}, b'a')[0] == 200

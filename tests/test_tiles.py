@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from made_tasks import CLASSES, PALETTE, drawn, made_task
+from made_tasks import CLASSES, PALETTE, drawn, made_task, write_geotiff
 from PIL import Image
 
 from mmseg_gpt.apis import ServedTask
@@ -107,16 +107,6 @@ def test_a_half_transparent_tiff_is_refused_for_opencv_darkens_it(tmp_path):
 
 
 # --- GeoTIFFs --------------------------------------------------------------------------------------
-
-
-def write_geotiff(path: Path, image: np.ndarray, **profile) -> dict:
-    """Writes a GeoTIFF of (H, W, C); returns its place on earth."""
-    rasterio = pytest.importorskip('rasterio')
-    place = dict(crs='EPSG:25832', transform=rasterio.transform.from_origin(691000, 5334000, 0.2, 0.2))
-    with rasterio.open(path, 'w', driver='GTiff', height=image.shape[0], width=image.shape[1], count=image.shape[2],
-                       dtype=image.dtype.name, **place, **profile) as file:
-        file.write(np.moveaxis(image, 2, 0))
-    return place
 
 
 def predict(folder: Path, *arguments: str | Path) -> dict:

@@ -34,7 +34,7 @@ def check_gradio() -> None:
 
 
 class Guard:
-    """ASGI middleware that refuses large requests and files by address, and sets headers for the browser.
+    """ASGI middleware that refuses large requests, files by address and other sites, and sets headers for the browser.
 
     Args:
         app: The application.
@@ -56,10 +56,13 @@ class Guard:
                 message['headers'] = kept + [(name.encode(), value.encode()) for name, value in HEADERS.items()]
             await send(message)
 
+        headers = {name.decode().lower(): value.decode('latin-1') for name, value in scope['headers']}
+        if 'origin' in headers and headers['origin'].partition('://')[2] != headers.get('host'):
+            await refuse(guarded, 403, 'this page answers itself only')
+            return
         if scope['method'] in ('GET', 'HEAD', 'OPTIONS'):
             await self.app(scope, receive, guarded)
             return
-        headers = {name.decode().lower(): value.decode('latin-1') for name, value in scope['headers']}
         is_upload = headers.get('content-type', '').startswith('multipart/')
         most = self.most + MULTIPART if is_upload else MOST_JSON
         length = headers.get('content-length', '')
