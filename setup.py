@@ -41,6 +41,10 @@ labels = ['pycocotools']
 # Images of more than 4 bands, or of bands that are no colours, which OpenCV does not read; the second is for compressed
 # ones.
 bands = ['tifffile', 'imagecodecs']
+# GeoTIFFs, read and written in parts.
+geo = ['rasterio']
+# The page of `mmseg-gpt app`.
+app = ['gradio>=6,<7']
 # Models as ONNX files, and their runs.
 export = ['onnx', 'onnxruntime>=1.20', 'onnxscript']
 # Many runs as jobs of Slurm, or of a Ray cluster.
@@ -92,6 +96,8 @@ setup(
         'analysis': analysis,
         'labels': labels,
         'bands': bands,
+        'geo': geo,
+        'app': app,
         'export': export,
         'cluster': cluster,
         'ray': ray,

@@ -23,6 +23,7 @@ COMMANDS = {
         'train': 'train',
         'test': 'test',
         'predict': 'predict',
+        'app': 'app',
         'check': 'check_dataset',
         'labels': 'labels',
         'convert': 'convert_checkpoint',
