@@ -49,6 +49,8 @@ app = ['gradio>=6,<7']
 export = ['onnx', 'onnxruntime>=1.20', 'onnxscript']
 # Many runs as jobs of Slurm, or of a Ray cluster.
 cluster, ray = ['submitit>=1.5'], ['ray>=2.9']
+# Models on the Hugging Face Hub.
+hub = ['huggingface_hub>=1.0', 'safetensors']
 # The documentation as a site. It reads this package and does not import it; `make docs` has an environment for it.
 docs = ['mkdocs-material', 'mkdocstrings[python]', 'ruff']
 # timm asks for torchvision: the same holds. The notebook is executed, and what TensorBoard is given is read.
@@ -101,6 +103,7 @@ setup(
         'export': export,
         'cluster': cluster,
         'ray': ray,
+        'hub': hub,
         'docs': docs,
         'test': test,
         'peers': peers,

@@ -28,6 +28,8 @@ COMMANDS = {
         'labels': 'labels',
         'convert': 'convert_checkpoint',
         'export': 'export',
+        'push': 'push',
+        'pull': 'pull',
         'configs': 'configs',
     },
     'Numbers and figures of runs': {

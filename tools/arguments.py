@@ -143,6 +143,11 @@ def figure(text: str) -> Path:
     return Path(text)
 
 
+def checkpoint_is_there(checkpoint: str) -> bool:
+    """Says whether a checkpoint is a file, or one of the hub, which is looked for later."""
+    return checkpoint.startswith('hf://') or Path(checkpoint).is_file()
+
+
 def check_device(device: str | None) -> None:
     """Stops if ``--device cuda`` was given and there is no GPU.
 

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arguments import check_device, configs_command
+from arguments import check_device, checkpoint_is_there, configs_command
 
 if TYPE_CHECKING:
     from mmseg_gpt.apis import AdapterPool
@@ -41,7 +41,8 @@ def parse_args() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--task', nargs=3, action='append', required=True, dest='tasks', metavar=(
         'NAME', 'CONFIG', 'CHECKPOINT'), help='a task: a name of your choice, its config (a file or a name, '
-        f'which {configs_command()} lists) and its checkpoint; give --task again for each further one')
+        f'which {configs_command()} lists) and its checkpoint, or hf://OWNER/NAME for both; give --task again for each '
+        'further one')
     parser.add_argument('--images', nargs='+', required=True, metavar='[NAME:]IMAGE', help='image files, folders with '
                         'all that is below them, patterns such as "photos/**/*.jpg", and .txt files with one of these '
                         'on each line; with NAME: for that task only')
@@ -84,7 +85,7 @@ def check_tasks(args: argparse.Namespace, parser: argparse.ArgumentParser) -> No
             parser.error(f'two tasks are called {name}')
         if name in ('', '.', '..') or set(name) & set(':/\\'):
             parser.error(f'"{name}" cannot be the name of a task: leave out : / \\')
-        if not Path(checkpoint).is_file():
+        if not checkpoint_is_there(checkpoint):
             parser.error(f'there is no checkpoint {checkpoint}')
     if args.vit and not Path(args.vit).is_file():
         parser.error(f'there is no pretrained ViT {args.vit}')

@@ -19,6 +19,7 @@ from ..resources import command_of, find_config_file, nearest_configs
 from ..settings import levels_found, look_up, with_classes
 from .nodes import under_srun
 from .resume import POINTER, newest_checkpoint
+from .shared_config import is_shared, own_modules, shared_config
 
 
 def read_config(config: str | Path, options: Sequence[str] = (), work_dir: str | Path | None = None,
@@ -111,7 +112,7 @@ def find_incomplete(config: str) -> Config:
     Raises:
         SystemExit: there is no such config, or it is not a whole one, or a module that it imports is not there.
     """
-    if file := find_config_file(config):
+    if file := config if is_shared(config) else find_config_file(config):
         try:
             cfg = load_config(file)
             if not cfg.get('model'):
@@ -140,30 +141,31 @@ def base_hint(file: Path | None) -> str:
             f'{command_of("configs")} lists those' if file and '_base_' in file.resolve().parts else '')
 
 
-# What a config imports if it names none of our modules, by its default scope.
-OWN_MODULES = {'mmseg': ['mmseg_gpt', 'mmseg_gpt.segmentation'],
-               'mmpretrain': ['mmseg_gpt', 'mmseg_gpt.classification.datasets']}
-
-
 def load_config(file: str | Path) -> Config:
     """Reads a config of either of MMEngine's styles, with all that it imports.
 
     The modules in ``custom_imports`` and those that a config of the new style imports may lie beside the config. Where
-    a config's own ``custom_imports`` have taken the place of ours, ours are put back.
+    a config's own ``custom_imports`` have taken the place of ours, ours are put back. The config of an adapter file
+    imports nothing else.
 
     Args:
-        file: A config file.
+        file: A config file, an adapter file, or ``hf://OWNER/NAME``.
 
     Raises:
         ValueError: it cannot be read as a config.
         ImportError: a module cannot be imported; the message says which, and why.
     """
+    if is_shared(file):
+        try:
+            return shared_config(file)
+        except ImportError as error:
+            raise ImportError(f'{file}: {error}{hint_for(error)}') from error
     try:
         cfg = Config.fromfile(file, import_custom_modules=False)
     except Exception as error:  # a config is Python, so any
         raise ValueError(f'{file} cannot be read as a config: {error}') from error
     custom = cfg.get('custom_imports') or {}
-    own = OWN_MODULES.get(cfg.get('default_scope'), [])
+    own = own_modules(cfg.get('default_scope'))
     modules = custom.get('imports') or []
     modules = [modules] if isinstance(modules, str) else list(modules)
     if custom and not any(is_own(module) for module in modules):
