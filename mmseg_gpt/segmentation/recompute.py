@@ -13,9 +13,10 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..models.vit import is_open
+from .bands import size_on
 
 Recipe = Callable[[], Tensor]
-ROWS = 8192  # rows of a matrix to compute at once where the whole would be a large temporary
+ROWS = dict(cpu=2**13, cuda=2**18)  # rows of a matrix to compute at once, where the whole would be a large temporary
 
 
 def kept_as(tensor: Tensor, recipe: Recipe | None) -> AbstractContextManager:
@@ -129,7 +130,8 @@ class ReLUAndLinear(torch.autograd.Function):
         tokens = as_tokens(features)
         of_weight = gradient.t() @ tokens
         matrix = weight.to(gradient.dtype)
-        for rows, slope in zip(tokens.split(ROWS), gradient.split(ROWS)):
+        step = size_on(tokens.device, ROWS)
+        for rows, slope in zip(tokens.split(step), gradient.split(step)):
             torch.ops.aten.threshold_backward(slope @ matrix, rows, 0, grad_input=rows)
         of_y = tokens.view(batch, height, width, -1).permute(0, 3, 1, 2)
         return of_y, of_weight.to(weight.dtype), gradient.sum(0, dtype=weight.dtype), None
