@@ -165,15 +165,16 @@ class Mix(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, gate: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        closed = 1 - gate
         # Copied, because the block's whole output would otherwise be kept for the sake of its prompts.
-        ctx.save_for_backward(gate, before, after.clone())
-        return mixed(gate, before, after)
+        ctx.save_for_backward(gate, closed, before, after.clone())
+        return gate * after + closed * before
 
     @staticmethod
     @once_differentiable
     def backward(ctx, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        gate, before, after = ctx.saved_tensors
-        return (after - before).mul_(slope).sum(), (1 - gate) * slope, gate * slope
+        gate, closed, before, after = ctx.saved_tensors
+        return (after - before).mul_(slope).sum(), closed * slope, gate * slope
 
 
 @MODELS.register_module()

@@ -6,8 +6,10 @@ in the same pass. The loss is a scalar, so its backward only has to scale that g
 """
 
 import math
+import operator
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import reduce
 from typing import NamedTuple
 
 import torch
@@ -49,16 +51,14 @@ class UpsampledCrossEntropy(torch.autograd.Function):
     def forward(ctx, logits: Tensor, labels: Tensor, scale: int | Fraction, ignore_index: int,
                 class_weight: Tensor | None) -> tuple[Tensor, Tensor]:
         gradient = torch.zeros_like(logits) if ctx.needs_input_grad[0] else None
-        loss = at_least_float32(logits).new_zeros(())
-        correct = labels.new_zeros(())
+        found = []
         for band in upsampled_bands(logits, scale):
             slope = room_for_slope(band)
-            band_loss, band_correct = pixelwise(band.pixels[:, band.inner], labels[band.images, band.out],
-                                                ignore_index, slope[:, band.inner], class_weight)
-            loss += band_loss
-            correct += band_correct
+            found.append(pixelwise(band.pixels[:, band.inner], labels[band.images, band.out], ignore_index,
+                                   slope[:, band.inner], class_weight))
             if gradient is not None:
                 add_slope(gradient, band, slope)
+        loss, correct = (reduce(operator.add, part) for part in zip(*found))
         ctx.gradient = gradient
         ctx.mark_non_differentiable(correct)
         return loss, correct

@@ -67,10 +67,12 @@ def conv_norm(layer: ConvModule, x: Tensor) -> tuple[Tensor, Recipe | None]:
     y, mean, invstd = torch.native_batch_norm(
         x, norm.weight, norm.bias, norm.running_mean, norm.running_var, True, norm.momentum, norm.eps)
     norm.num_batches_tracked.add_(1)
-    before, weight, bias = x.detach(), norm.weight.detach().clone(), norm.bias.detach().clone()
+    # A step of the optimizer before the backward must not change what is made again.
+    before, variance = x.detach(), invstd**-2 - norm.eps
+    weight, bias = torch.stack([norm.weight.detach(), norm.bias.detach()])
 
     def recipe() -> Tensor:
-        return F.batch_norm(before, mean, invstd**-2 - norm.eps, weight, bias, eps=norm.eps).relu_()
+        return F.batch_norm(before, mean, variance, weight, bias, eps=norm.eps).relu_()
 
     return y, recipe
 
