@@ -13,7 +13,7 @@ import cv2
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY, randomise
+from conftest import TINY, environment_of, randomise
 from mmengine.config import Config, ConfigDict
 from test_models import assert_same, images, reference
 from torch import nn
@@ -41,9 +41,9 @@ def cfg() -> Config:
     return variants.read_config(CONFIG)
 
 
-def start(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONWARNINGS': 'ignore', **environment}
-    return subprocess.run([sys.executable, ROOT / 'tools/benchmark.py', *arguments], env=environment, text=True,
+def start(*arguments: str | Path, **more: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, ROOT / 'tools/benchmark.py', *arguments], text=True,
+                          env=environment_of(PYTHONWARNINGS='ignore', **more),
                           capture_output=True, cwd='/', timeout=600)
 
 
@@ -151,7 +151,7 @@ def test_axes_of_the_sweep(monkeypatch):
 def test_importing_it_imports_neither_torchvision_nor_mmpretrain():
     code = ('import sys, mmseg_gpt.lab.benchmark.run; '
             'assert not {"torchvision", "mmpretrain", "matplotlib"} & set(sys.modules)')
-    subprocess.run([sys.executable, '-c', code], check=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    subprocess.run([sys.executable, '-c', code], check=True, env=environment_of())
 
 
 # --- The variants ---

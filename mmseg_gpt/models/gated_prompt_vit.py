@@ -211,8 +211,9 @@ class GatedPromptViT(VisionTransformer):
             tokens = run(block, tokens, temperatures[i], ALL, rotation)  # equation 2, with equation 9's temperature
             if i in self.out_indices:
                 outputs.append(tokens[:, wanted])
-            x, after = tokens[:, :length], tokens[:, length:]
+            x = tokens
             if prompts is not None:
+                x, after = tokens.split((length, prompts.shape[1]), dim=1)  # whose backward is one copy
                 prompts = self.prompt.next(i, prompts, after)  # equation 4, 5 or 7
         return tuple(outputs)
 

@@ -14,9 +14,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..models.sync_batch_norm import SyncBatchNorm
 from ..models.vit import is_open
+from .bands import size_on
 
 Recipe = Callable[[], Tensor]
-ROWS = 8192  # rows of a matrix to compute at once where the whole would be a large temporary
+ROWS = dict(cpu=2**13, cuda=2**18)  # rows of a matrix to compute at once, where the whole would be a large temporary
 
 
 def kept_as(tensor: Tensor, recipe: Recipe | None) -> AbstractContextManager:
@@ -70,10 +71,12 @@ def conv_norm(layer: ConvModule, x: Tensor) -> tuple[Tensor, Recipe | None]:
         y, mean, invstd = torch.native_batch_norm(
             x, norm.weight, norm.bias, norm.running_mean, norm.running_var, True, norm.momentum, norm.eps)
         norm.num_batches_tracked.add_(1)
-    before, weight, bias = x.detach(), norm.weight.detach().clone(), norm.bias.detach().clone()
+    # A step of the optimizer before the backward must not change what is made again.
+    before, variance = x.detach(), invstd**-2 - norm.eps
+    weight, bias = torch.stack([norm.weight.detach(), norm.bias.detach()])
 
     def recipe() -> Tensor:
-        return F.batch_norm(before, mean, invstd**-2 - norm.eps, weight, bias, eps=norm.eps).relu_()
+        return F.batch_norm(before, mean, variance, weight, bias, eps=norm.eps).relu_()
 
     return y, recipe
 
@@ -133,7 +136,8 @@ class ReLUAndLinear(torch.autograd.Function):
         tokens = as_tokens(features)
         of_weight = gradient.t() @ tokens
         matrix = weight.to(gradient.dtype)
-        for rows, slope in zip(tokens.split(ROWS), gradient.split(ROWS)):
+        step = size_on(tokens.device, ROWS)
+        for rows, slope in zip(tokens.split(step), gradient.split(step)):
             torch.ops.aten.threshold_backward(slope @ matrix, rows, 0, grad_input=rows)
         of_y = tokens.view(batch, height, width, -1).permute(0, 3, 1, 2)
         return of_y, of_weight.to(weight.dtype), gradient.sum(0, dtype=weight.dtype), None
