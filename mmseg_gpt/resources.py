@@ -45,6 +45,7 @@ COMMANDS = {
         'search': 'search',
         'suite': 'benchmark_suite',
         'replicate': 'replicate',
+        'study': 'study',
     },
     'A first look, without any data of your own': {
         'demo': 'demo',
