@@ -293,12 +293,12 @@ def test_results_are_of_validation_images_until_the_look(tmp_path):
     for run in runs:
         (plan.runs / run.name / 'metrics.json').write_text(json.dumps(dict(parameters=dict(trained=9, total=100))))
     said = markdown(before := gather(plan))
-    assert 'Test images have not been looked at yet' in said and 'accuracy (%) on validation images' in said
+    assert 'Test images have not been looked at yet' in said and 'accuracy (%), validation images' in said
     assert not any(row['values'] for row in before['test']['methods']['rows'])
     made = Made(plan, lambda name: 33.)
     made(look.looks(plan, runs), '')
     said = markdown(after := gather(plan))
-    assert 'accuracy (%) on test images' in said and '33.00 ± 0.00' in said
+    assert 'accuracy (%), test images' in said and '33.00 ± 0.00' in said
     for name, numbers in after['validation'].items():
         assert numbers == before['validation'][name]
     place = tmp_path / 'page.md'
