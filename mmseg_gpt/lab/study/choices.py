@@ -38,6 +38,11 @@ class Choices(NamedTuple):
     searched: list[Run]
     open: list[str]
 
+    @property
+    def known(self) -> dict[Variant, Rates]:
+        """All variants that have been chosen, with their learning rates."""
+        return {**self.rates, **self.others, **dict([self.aim] if self.aim else [])}
+
 
 def choose(plan: Plan, parts: Collection[str], do: Do = lambda runs, title: None) -> Choices:
     """Chooses what some parts of the study need.

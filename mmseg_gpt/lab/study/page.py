@@ -36,7 +36,7 @@ def page_part(found: Sequence[dict]) -> str:
     parts += [few_labels(name, results) for name, results in by_set.items()]
     parts += ['### The gates', gates(by_set)]
     for name, heading in (('start_blocks', 'Where prompts enter'), ('prompt_counts', 'How many prompts'),
-                          ('other_head', 'Another head')):
+                          ('other_head', 'Another head'), ('classes', 'IoU by class')):
         having = [each for each in found if is_measured(each['validation'].get(name))]
         parts += [f'### {heading}', *(text for each in having for text in (table_of(each, name), picture(each, name)))]
         parts += [] if having else ['Not measured yet.']
