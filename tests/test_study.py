@@ -14,6 +14,7 @@ from mmseg_gpt.lab.runs.record import write_record
 from mmseg_gpt.lab.study import carry_out, choices, look, page, sets, verdicts
 from mmseg_gpt.lab.study.carry_out import Work, do_what_is_left, study
 from mmseg_gpt.lab.study.choices import beside, choose, search
+from mmseg_gpt.lab.study.estimate import batches, estimate
 from mmseg_gpt.lab.study.plan import FULL, GATES, PAPER, Gates, Plan, Preset, Variant
 from mmseg_gpt.lab.study.report import crossing_sentences, markdown
 from mmseg_gpt.lab.study.results import by_class, gather
@@ -217,6 +218,12 @@ def test_the_plan_has_each_part_once_and_few_labels_of_their_own_seed(plan):
     for run in (*found.searched, *runs[:len(runs) // 2]):  # those of one seed: none sees a test image
         assert decisive_settings(run)['test_dataloader.dataset.ann_file'].endswith('lists/val.txt')
         assert 'test.txt' not in decisive_settings(run)['train_dataloader.dataset.ann_file']
+    # The estimate counts the same trainings.
+    plan.lists.mkdir(parents=True)
+    for split in ('val', 'test'):
+        (plan.lists / f'{split}.txt').write_text('image 0\n')
+    timings = {batch.variant.name: dict(iteration=1., image=1.) for batch in batches(plan)}
+    assert f'| all | {len(found.searched) + len(runs)} |' in estimate(plan, 2, timings)
     # What is in two tables is one run: the usual gates, and all labels.
     shared = {entry.run for entry in tables['methods'].entries if entry.method == 'gpt'}
     assert shared < {entry.run for entry in tables['gate_variants'].entries}
