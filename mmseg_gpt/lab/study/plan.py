@@ -163,6 +163,7 @@ class Plan:
         loader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=str(self.data)))
         parts = dict(model=dict(_delete_=True, **self.model(variant)), train_dataloader=loader, test_dataloader=loader)
         if self.is_segmentation:
+            parts['test_dataloader'] = dict(loader, batch_size=4)  # whole images are of one size
             parts.update(dict.fromkeys(('val_dataloader', 'val_evaluator', 'val_cfg')))
         else:
             parts['data_preprocessor'] = self.pixels()
