@@ -23,10 +23,13 @@ COMMANDS = {
         'train': 'train',
         'test': 'test',
         'predict': 'predict',
+        'app': 'app',
         'check': 'check_dataset',
         'labels': 'labels',
         'convert': 'convert_checkpoint',
         'export': 'export',
+        'push': 'push',
+        'pull': 'pull',
         'configs': 'configs',
     },
     'Numbers and figures of runs': {
@@ -42,6 +45,7 @@ COMMANDS = {
         'search': 'search',
         'suite': 'benchmark_suite',
         'replicate': 'replicate',
+        'study': 'study',
     },
     'A first look, without any data of your own': {
         'demo': 'demo',
@@ -53,6 +57,7 @@ COMMANDS = {
         'benchmark-data': 'benchmark_data',
         'benchmark-peers': 'benchmark_peers',
         'benchmark-serving': 'benchmark_serving',
+        'gpu-check': 'gpu_check',
     },
 }
 

@@ -19,7 +19,7 @@ VARIABLES = {'models'}  # of mmsegmentation's own configs, though it resembles "
 SECTIONS = {
     'default_hooks': ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint',
                       'visualization'),
-    'env_cfg': ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'),
+    'env_cfg': ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit', 'tf32'),
     'optim_wrapper.paramwise_cfg': ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult',
                                     'flat_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult', 'bypass_duplicate'),
 }

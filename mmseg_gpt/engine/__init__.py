@@ -6,6 +6,8 @@ from .errors import RunStopped, errors_in_words
 from .hooks import (
     AgreeHook,
     AtomicCheckpointHook,
+    CompileHook,
+    CudaGraphHook,
     HalfFrozenHook,
     IgnoredBatchHook,
     KeepFeaturesHook,
@@ -19,6 +21,8 @@ from .hooks import (
     TrackingHook,
     ValidationPicturesHook,
 )
+from .launching import set_launching, set_usual_kernels
+from .nodes import join
 from .optimizer import TrainedPartsConstructor
 from .precision import Bf16OptimWrapper, set_precision, set_test_precision
 from .runner import Runner
@@ -26,10 +30,10 @@ from .sweep import SweepConstructor, SweepEvaluator, swept
 from .trackers import set_tracking
 
 __all__ = [
-    'AgreeHook', 'AtomicCheckpointHook', 'Bf16OptimWrapper', 'HalfFrozenHook', 'IgnoredBatchHook', 'KeepFeaturesHook',
-    'NonFiniteHook', 'ParameterTableHook', 'ProgressHook', 'RunStopped', 'Runner', 'SameBuffersHook',
-    'SeedIterationHook', 'StopOnSignalHook', 'SweepConstructor', 'SweepEvaluator', 'SweepHook', 'TrackingHook',
-    'TrainedPartsConstructor', 'ValidationPicturesHook', 'check_files', 'check_options', 'check_run', 'errors_in_words',
-    'read_config', 'set_kept_features', 'set_precision', 'set_resume', 'set_scaling', 'set_test_precision',
-    'set_tracking', 'swept'
+    'AgreeHook', 'AtomicCheckpointHook', 'Bf16OptimWrapper', 'CompileHook', 'CudaGraphHook', 'HalfFrozenHook',
+    'IgnoredBatchHook', 'KeepFeaturesHook', 'NonFiniteHook', 'ParameterTableHook', 'ProgressHook', 'RunStopped',
+    'Runner', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'SweepConstructor', 'SweepEvaluator',
+    'SweepHook', 'TrackingHook', 'TrainedPartsConstructor', 'ValidationPicturesHook', 'check_files', 'check_options',
+    'check_run', 'errors_in_words', 'join', 'read_config', 'set_kept_features', 'set_launching', 'set_precision',
+    'set_resume', 'set_scaling', 'set_test_precision', 'set_tracking', 'set_usual_kernels', 'swept'
 ]

@@ -2,6 +2,7 @@
 
 import mmengine.runner
 import torch
+from mmengine.dist import all_gather_object
 from mmengine.logging import print_log
 from torch.utils.data import DataLoader
 
@@ -65,6 +66,18 @@ def share_batch(train_dataloader: dict, processes: int) -> dict:
         print_log(f'batch: {total} images in all, {total // processes} in each of {processes} processes',
                   logger='current')
     return share
+
+
+def check_same_length(loader: DataLoader) -> None:
+    """Refuses epochs that are longer in one process than in another, which would wait for it for ever.
+
+    Raises:
+        SystemExit: they are; with a sampler that rounds up they are not.
+    """
+    lengths = all_gather_object(len(loader))
+    if len(set(lengths)) > 1:
+        raise SystemExit(f'an epoch has {lengths} batches in the {len(lengths)} processes: set '
+                         'train_dataloader.sampler.round_up=True, or drop_last=True')
 
 
 def samples_of(batch: object) -> list:

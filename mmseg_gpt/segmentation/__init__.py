@@ -1,6 +1,7 @@
 """What needs mmsegmentation, all in one place: importing this package registers it."""
 
 from . import losses  # noqa: F401  mends mmsegmentation's
+from .camvid import CamVid
 from .crop import HistogramRandomCrop
 from .dice import ClassDiceLoss
 from .lean_head import LeanFCNHead, LeanSegmenterMaskTransformerHead, LeanUPerHead
@@ -12,6 +13,7 @@ from .setr_head import LeanSETRUPHead
 from .tta import LeanSegTTAModel
 
 __all__ = [
-    'ClassDiceLoss', 'HistogramRandomCrop', 'LeanEncoderDecoder', 'LeanFCNHead', 'LeanSETRUPHead', 'LeanSegTTAModel',
-    'LeanSegmenterMaskTransformerHead', 'LeanUPerHead', 'LinearHead', 'ListedPairs', 'PerClassIoUMetric'
+    'CamVid', 'ClassDiceLoss', 'HistogramRandomCrop', 'LeanEncoderDecoder', 'LeanFCNHead', 'LeanSETRUPHead',
+    'LeanSegTTAModel', 'LeanSegmenterMaskTransformerHead', 'LeanUPerHead', 'LinearHead', 'ListedPairs',
+    'PerClassIoUMetric'
 ]

@@ -5,12 +5,23 @@ interpolation, softmax and the maximum over classes are fastest on a CPU. A stre
 from the top. Its bands may be views of memory that is written again: use a band before asking for the next.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import groupby
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+
+def size_on(device: torch.device, sizes: Mapping[str, int]) -> int:
+    """Chooses how much is computed at a time on a device.
+
+    Args:
+        device: The device.
+        sizes: For a ``cpu`` what stays in its cache, and for a GPU of whatever kind, under the name ``cuda``, what
+            takes it longer to compute than the host takes to ask for it.
+    """
+    return sizes['cpu' if device.type == 'cpu' else 'cuda']
 
 
 def placed(bands: Iterator[Tensor]) -> Iterator[tuple[slice, Tensor]]:

@@ -251,16 +251,21 @@ class LeanEncoderDecoder(EncoderDecoder):
             return Windows.sliding(size, self.test_cfg['crop_size'], self.test_cfg['stride'])
         raise ValueError(f'test_cfg.mode is "{mode}"; it must be "slide" or "whole"')
 
+    def crops(self, image: Tensor) -> Tensor:
+        """Returns the windows (n, 3, h, w) of an image (3, H, W), in the order in which the backbone gets them."""
+        windows = self.windows(image.shape[1:])
+        return cut(image, windows, windows.places)
+
     @torch.no_grad()
     def window_logits(self, image: Tensor, meta: dict, windows: Windows, raw: bool = False) -> Iterator[Tensor]:
         """Yields the logits (h, w, C) of each window of an image (3, H, W), computed several at a time."""
-        (height, width), places = windows.size, windows.places
+        places = windows.places
         device = self.data_preprocessor.device if raw else image.device
         batch = self.test_cfg.get('window_batch', 1 if device.type == 'cpu' else 8)
         if batch < 1:
             raise ValueError(f'test_cfg.window_batch is {batch}; it must be at least 1')
         for i in range(0, len(places), batch):
-            crops = torch.stack([image[:, y:y + height, x:x + width] for y, x in places[i:i + batch]])
+            crops = cut(image, windows, places[i:i + batch])
             if raw:
                 crops = self.data_preprocessor(dict(inputs=list(crops)), False)['inputs']
             logits = self.encode_decode(crops, [meta] * len(crops))
@@ -277,6 +282,12 @@ class LeanEncoderDecoder(EncoderDecoder):
         if self.out_channels == 1:
             return scores.squeeze(2) > self.decode_head.threshold
         return scores.max(2).indices  # faster than argmax on a CPU, and also the first of equal ones
+
+
+def cut(image: Tensor, windows: Windows, places: list[tuple[int, int]]) -> Tensor:
+    """Cuts the windows at some places out of an image (3, H, W): (n, 3, h, w)."""
+    height, width = windows.size
+    return torch.stack([image[:, y:y + height, x:x + width] for y, x in places])
 
 
 def probabilities(logits: Tensor) -> Tensor:

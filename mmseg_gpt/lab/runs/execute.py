@@ -4,17 +4,17 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
 
 from ... import __version__
 from ...events import read_events
 from ...wording import gist
 from ..provenance import made_with
+from .claim import Claim
 from .processes import Start
 from .record import EVENTS, FAILED, FINISHED, LOG, STARTED, read_record, write_record
 from .run import RunFailed, Runnable, command_line
 
-STOPPED = {status for number in (signal.SIGINT, signal.SIGTERM) for status in (128 + number, -number)}
+STOPPED = {status for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2) for status in (128 + number, -number)}
 
 
 class Attempt:
@@ -23,12 +23,12 @@ class Attempt:
     Args:
         run: What is done.
         folder: Its own.
-        lock: That of the folder, see :func:`~.record.claim`; it is closed at the end.
+        lock: The claim to the folder; it is closed at the end.
         start: Starts a command.
         watch: Is called with each event that the commands report, and with the events ``command`` of their starts.
     """
 
-    def __init__(self, run: Runnable, folder: Path, lock: TextIO, start: Start,
+    def __init__(self, run: Runnable, folder: Path, lock: Claim, start: Start,
                  watch: Callable[[dict], None]) -> None:
         self.run, self.folder, self.lock, self.start, self.watch = run, folder, lock, start, watch
         self.commands, self.process, self.began = run.commands(folder), None, time.time()
@@ -37,17 +37,20 @@ class Attempt:
                            seconds=before.get('seconds', 0.), **run.identity(), made_with=made_with())
         write_record(folder, self.record)
         (folder / EVENTS).unlink(missing_ok=True)
-        self.read, self.stopped = 0, None
+        self.read, self.stopped, self.lost = 0, None, False
 
     def advance(self) -> bool:
         """Takes note of what the running command has reported, and starts the next one where it has ended.
 
         Returns:
-            Whether the run has ended; then its record says how.
+            Whether the run has ended; then its record says how, unless it was ``lost`` to another machine.
 
         Raises:
             KeyboardInterrupt: somebody has stopped the command, which has saved what it needs to go on.
         """
+        if not self.lock.beat():
+            self.lose()
+            return True
         status = self.process.poll() if self.process else 0
         self.follow()
         if status is None:
@@ -104,6 +107,13 @@ class Attempt:
     def is_running(self) -> bool:
         """Whether a command is running."""
         return self.process is not None and self.process.poll() is None
+
+    def lose(self) -> None:
+        """Ends the command at once, as another machine has taken over the folder, and leaves the record to that."""
+        self.lost = True
+        if self.is_running:
+            self.process.kill()
+        self.lock.close()
 
     def end(self, **changes: object) -> None:
         """Keeps in the record what has become of the run, and leaves its folder to other processes."""
