@@ -43,6 +43,8 @@ labels = ['pycocotools']
 bands = ['tifffile', 'imagecodecs']
 # Models as ONNX files, and their runs.
 export = ['onnx', 'onnxruntime>=1.20', 'onnxscript']
+# Answers over HTTP.
+serve = ['fastapi>=0.110,<1', 'uvicorn>=0.29,<1']
 # The documentation as a site. It reads this package and does not import it; `make docs` has an environment for it.
 docs = ['mkdocs-material', 'mkdocstrings[python]', 'ruff']
 # timm asks for torchvision: the same holds. The notebook is executed, and what TensorBoard is given is read.
@@ -91,6 +93,7 @@ setup(
         'labels': labels,
         'bands': bands,
         'export': export,
+        'serve': serve,
         'docs': docs,
         'test': test,
         'peers': peers,

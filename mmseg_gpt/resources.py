@@ -23,6 +23,7 @@ COMMANDS = {
         'train': 'train',
         'test': 'test',
         'predict': 'predict',
+        'serve': 'serve',
         'check': 'check_dataset',
         'labels': 'labels',
         'convert': 'convert_checkpoint',
