@@ -123,7 +123,7 @@ class AdapterPool:
     def predict(self, requests: Sequence[tuple[str, Image]],
                 probabilities: bool | Sequence[Path | None] = False, confidence: bool = False,
                 small: bool = False) -> list[BaseDataElement]:
-        """Answers requests to any tasks. Requests run as one batch if they are to one task, or as :meth:`plan` says.
+        """Answers requests to any tasks. Those of one task with images of one size run as one batch.
 
         Args:
             requests: Pairs of a task's name and an image: a file, or an array (H, W, 3) of uint8, BGR.
@@ -182,7 +182,11 @@ class AdapterPool:
             return make_plan([self.prepare(*request) for request in requests], self.device, self.one_pass)
 
     def answer(self, requests: Sequence[Prepared]) -> list[BaseDataElement]:
-        """Answers images of :meth:`prepare`, as :meth:`predict` does."""
+        """Answers images of :meth:`prepare`, as :meth:`predict` does.
+
+        Args:
+            requests: The images, which may be answered again.
+        """
         answers: dict[int, BaseDataElement] = {}
         with (self._lock, torch.no_grad(),
               torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)):

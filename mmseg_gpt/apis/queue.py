@@ -18,8 +18,9 @@ MEMORY = 0.8  # share of earlier batches in the mean of the seconds
 class TooBusy(RuntimeError):
     """As many requests wait as may.
 
-    Attributes:
-        retry_after: Seconds after which those that wait now will probably have been answered.
+    Args:
+        waiting: How many.
+        retry_after: Seconds after which those that wait now will probably have been answered; also an attribute.
     """
 
     def __init__(self, waiting: int, retry_after: float) -> None:
