@@ -45,7 +45,7 @@ def pool() -> AdapterPool:
     for i, (name, kind) in enumerate(dict(scene='mmseg', scene2='mmseg', bird='mmpretrain').items()):
         task = served(kind, options('gpt', 4, 0.), i)
         task.reader = LoadImageFromFile()
-        pool._add(name, task)
+        pool._take_in(name, task)
     pool.tasks['bird'].classes = ('owl', 'jay', 'kiwi', 'wren')
     return pool
 
