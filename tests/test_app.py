@@ -221,6 +221,20 @@ def test_the_guard_lets_no_large_request_and_no_address_in():
     assert ask({'content-length': str(len(address))}, address)[0] == 400
 
 
+def test_a_password_comes_from_a_file_or_the_environment(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'tools')
+    monkeypatch.delitem(sys.modules, 'app', raising=False)
+    import app
+    file = tmp_path / 'password'
+    file.write_text('open sesame\nand more\n')
+    monkeypatch.setenv(app.VARIABLE, 'from there')
+    assert [app.read_password(said) for said in (None, str(file), '-')] == [None, 'open sesame', 'from there']
+    file.write_text('\n')
+    for said in file, tmp_path / 'none':
+        with pytest.raises(SystemExit, match='--password'):
+            app.read_password(str(said))
+
+
 @pytest.fixture
 def page(folder, tmp_path) -> Iterator[tuple[str, Path]]:
     """The address of a page that asks for a password, and its folder; the home folder stays empty."""

@@ -17,6 +17,7 @@ from mmseg_gpt.apis import ServedTask
 from mmseg_gpt.apis.rasters import is_georeferenced
 from mmseg_gpt.apis.tiles import Pixels, TaskLabeller, Tiling, logits_in_tiles, predict_in_tiles
 from mmseg_gpt.datasets import check_headers
+from mmseg_gpt.segmentation import segmentor
 
 
 def whole(task: ServedTask, image: np.ndarray) -> torch.Tensor:
@@ -54,12 +55,14 @@ def test_own_windows_give_the_labels_of_the_whole_image(size, which, strip, requ
     assert (covered == 1).all() and torch.equal(found, expected) and len(expected.unique()) > 2
 
 
-def test_a_tile_goes_through_the_pipeline_as_an_image_of_its_own(tmp_path):
+def test_a_tile_goes_through_the_pipeline_as_an_image_of_its_own(tmp_path, monkeypatch):
     task, image = made_task(tmp_path, resize=True, mode='whole'), drawn(40, 100)
     assert torch.equal(predict_in_tiles(TaskLabeller(task), image).pred_sem_seg.data[0], whole(task, image))
     found = predict_in_tiles(TaskLabeller(task, Tiling(40, 0)), image, dict(small=True)).pred_sem_seg.data[0]
     for left in (0, 40):
         assert torch.equal(found[:, left:left + 20].long(), whole(task, image[:, left:left + 40])[:, :20])
+    monkeypatch.setattr(segmentor, 'CPU_BAND', 8 * 100 * 9 * 4)  # 8 rows: all classes of a whole image are never there
+    assert [len(part) for _, _, part in logits_in_tiles(TaskLabeller(task), Pixels(image))] == [8] * 5
     with pytest.raises(ValueError, match='tiles have 2 pixels'):
         predict_in_tiles(TaskLabeller(task, Tiling(40, 1)), image)
 

@@ -106,6 +106,13 @@ class Labeller(Protocol):
             tiles: Pixels (h, w, bands); those at the end of the image may be smaller.
         """
 
+    def parts(self, tile: np.ndarray) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Yields the logits (n, w, C) of an image of one tile, with the rows and columns they are of.
+
+        Args:
+            tile: Pixels (h, w, bands).
+        """
+
 
 class TaskLabeller:
     """The model of a task that labels tiles.
@@ -162,23 +169,34 @@ class TaskLabeller:
             yield from self.logits_of_windows(iter(tiles))
             return
         for tile in tiles:
-            with self.computing():
-                found = self.logits_of_image(tile)
+            found = None
+            for rows, columns, logits in self.parts(tile):
+                if found is None:
+                    found = logits.new_empty((*tile.shape[:2], self.channels))
+                found[rows, columns] = logits
             yield found
+
+    @torch.no_grad()
+    def parts(self, tile: np.ndarray) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Yields the logits (n, w, C) of a tile that goes through the pipeline as an image of its own.
+
+        Args:
+            tile: Pixels (h, w, bands), as the reader of the pipeline gives them.
+        """
+        data = self.task.transform(as_sample(tile))
+        batch = self.model.data_preprocessor(dict(inputs=[data['inputs']], data_samples=[data['data_samples']]))
+        parts = self.model.patches(batch['inputs'][0], batch['data_samples'][0].metainfo)
+        while True:
+            with self.computing():  # which must not hold while others compute
+                part = next(parts, None)
+            if part is None:
+                return
+            yield part
 
     def computing(self) -> torch.autocast:
         """Returns the context in which the model computes in ``dtype``."""
         return torch.autocast(self.model.data_preprocessor.device.type, self.dtype,
                               enabled=self.dtype != torch.float32)
-
-    def logits_of_image(self, tile: np.ndarray) -> Tensor:
-        """Returns the logits (h, w, C) of a tile that goes through the pipeline as an image of its own."""
-        data = self.task.transform(as_sample(tile))
-        batch = self.model.data_preprocessor(dict(inputs=[data['inputs']], data_samples=[data['data_samples']]))
-        found = torch.empty((*tile.shape[:2], self.channels), device=batch['inputs'].device)
-        for rows, columns, logits in self.model.patches(batch['inputs'][0], batch['data_samples'][0].metainfo):
-            found[rows, columns] = logits
-        return found
 
     def logits_of_windows(self, tiles: Iterator[np.ndarray]) -> Iterator[Tensor]:
         """As :meth:`logits`, for the model's own windows, several at a time as it takes them."""
@@ -206,6 +224,9 @@ def logits_in_tiles(labeller: Labeller, source: Source,
         strip: Bytes of the logits that are kept, unless those of one tile are more.
     """
     (height, width), windows = source.size, labeller.windows(source.size)
+    if windows.size == source.size:  # all classes of a whole image would be large
+        yield from labeller.parts(source.read(slice(0, height), slice(0, width)))
+        return
     most = strip // (4 * labeller.channels * windows.size[0])
     for columns, offset, panel in windows.panels(max(1, most)):
         tiles = (source.read(slice(top, min(top + panel.size[0], height)),

@@ -76,6 +76,15 @@ class FileLabeller:
             found = onnx_file.run(self.session, self.prepared(tile))[onnx_file.LOGITS]
             yield torch.from_numpy(found)[0].permute(1, 2, 0)[:height, :width]
 
+    def parts(self, tile: np.ndarray) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Yields the logits (h, w, C) of an image of one tile, with its rows and columns.
+
+        Args:
+            tile: Pixels (h, w, C) of 0 to 255; of three, blue first.
+        """
+        for logits in self.logits([tile]):
+            yield slice(0, len(logits)), slice(0, logits.shape[1]), logits
+
     def prepared(self, tile: np.ndarray) -> np.ndarray:
         """Makes what the file takes of pixels (h, w, C): a batch of one."""
         red_first = tile.shape[2] == 3 and (self.takes_bytes or self.about['channel_order'] == 'red first')
