@@ -10,10 +10,13 @@ from several import in_processes
 from torch import nn
 from torch.nn.modules._functions import SyncBatchNorm as TorchFunction
 
+from mmseg_gpt.lab.benchmark.memory import peak_bytes
 from mmseg_gpt.models.sync_batch_norm import Normalise, SyncBatchNorm, synchronise
 from mmseg_gpt.segmentation import recompute
 
 EPS = 1e-12
+HEAD = dict(type='LeanSETRUPHead', in_channels=8, channels=4, num_classes=3, num_convs=2, up_scale=2, kernel_size=3,
+            dropout_ratio=0, norm_cfg=dict(type='SyncBN'))
 
 
 def norm(**options) -> nn.BatchNorm2d:
@@ -64,9 +67,7 @@ def test_half_precision_is_added_up_in_float32(tmp_path):
 
 
 def test_recipes_work_under_it_with_one_exchange_a_layer_and_pass(tmp_path, monkeypatch):
-    settings = dict(type='LeanSETRUPHead', in_channels=8, channels=4, num_classes=3, num_convs=2, up_scale=2,
-                    kernel_size=3, dropout_ratio=0, norm_cfg=dict(type='SyncBN'))
-    head = MODELS.build(settings).double().train()
+    head = MODELS.build(HEAD).double().train()
     plain = revert_sync_batchnorm(copy.deepcopy(head))
     synchronise(head)
     assert sum(type(m) is SyncBatchNorm for m in head.modules()) == 2
@@ -87,6 +88,18 @@ def test_recipes_work_under_it_with_one_exchange_a_layer_and_pass(tmp_path, monk
     assert not none and whole.keys() == one.keys() and len(whole) == 10
     for name, gradient in whole.items():
         assert torch.allclose(one[name] + other[name], gradient, rtol=0, atol=1e-12), name
+
+
+def test_it_takes_no_more_memory_than_plain_batch_norm(tmp_path):
+    head = MODELS.build(HEAD).train()
+    plain = revert_sync_batchnorm(copy.deepcopy(head))
+    synchronise(head)
+    x = torch.randn(2, 8, 16, 16).to(memory_format=torch.channels_last)
+
+    def peak(model: nn.Module) -> int:
+        return peak_bytes(lambda: model.small_logits((x, )).sum().backward(), [x, *model.parameters()])
+
+    assert max(in_processes(tmp_path, lambda rank: peak(head))) <= 1.02 * peak(plain)
 
 
 def test_one_process_and_evaluation_are_plain_batch_norm():
