@@ -7,11 +7,13 @@ from .lean_head import LeanFCNHead, LeanSegmenterMaskTransformerHead, LeanUPerHe
 from .linear_head import LinearHead
 from .listed import ListedPairs
 from .metrics import PerClassIoUMetric
+from .preprocessor import LeanSegDataPreProcessor
 from .segmentor import LeanEncoderDecoder
 from .setr_head import LeanSETRUPHead
 from .tta import LeanSegTTAModel
 
 __all__ = [
-    'ClassDiceLoss', 'HistogramRandomCrop', 'LeanEncoderDecoder', 'LeanFCNHead', 'LeanSETRUPHead', 'LeanSegTTAModel',
-    'LeanSegmenterMaskTransformerHead', 'LeanUPerHead', 'LinearHead', 'ListedPairs', 'PerClassIoUMetric'
+    'ClassDiceLoss', 'HistogramRandomCrop', 'LeanEncoderDecoder', 'LeanFCNHead', 'LeanSETRUPHead',
+    'LeanSegDataPreProcessor', 'LeanSegTTAModel', 'LeanSegmenterMaskTransformerHead', 'LeanUPerHead', 'LinearHead',
+    'ListedPairs', 'PerClassIoUMetric'
 ]
