@@ -88,8 +88,10 @@ def main() -> None:
     with engine.errors_in_words():
         cfg = engine.read_config(args.config, args.cfg_options, args.work_dir, args.launcher, args.search_split,
                                  args.authors_protocol)
+        engine.join(cfg)
         apply_arguments(cfg, args)
         engine.set_test_precision(cfg, args.amp)
+        engine.set_usual_kernels(cfg, args.cfg_options)
         engine.check_files(cfg, ('test_dataloader', ), pretrained=False, device=args.device)
         runner = engine.Runner.from_cfg(cfg)
         confusion = add_outputs(runner, args)

@@ -1,8 +1,8 @@
 """A pool of tasks: one frozen ViT in memory, with the adapters and heads of many tasks around it."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from threading import RLock
 from types import MappingProxyType
 
 import torch
@@ -10,11 +10,10 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.structures import BaseDataElement
 
-from ..checkpoints import CheckpointError
 from ..models.half import round_weights
-from ..wording import listed
 from .memory import storage_bytes
-from .sharing import find_shared, replace_weights
+from .passes import Pass, Prepared, make_plan, run_together
+from .sharing import share_vit
 from .task import Image, ServedTask, load_task
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -32,22 +31,29 @@ class AdapterPool:
         pool.add('cub', 'configs/cls_gpt_mae_cub.py', 'cub.pth')
         segmented, classified = pool.predict([('ade', 'street.jpg'), ('cub', 'bird.jpg')])
 
-    While a task is added, its own copy of the ViT is in memory for a moment.
+    While a task is added, its own copy of the ViT is in memory for a moment. Images of several tasks go through the ViT
+    in one pass where they can and where that pays, see :meth:`plan`; the answers are the same up to rounding. All
+    methods may be called by several threads.
 
     Args:
         device: Device of the models; by default the GPU, if there is one.
         dtype: ``torch.bfloat16`` or ``torch.float16`` keeps the ViT in half the memory and computes under autocast,
             with the same results as ``tools/test.py --amp``.
+        one_pass: Whether images of several tasks go through the ViT together: True wherever it is possible, False
+            nowhere, None where it pays, which is always on a GPU, and on a CPU for images of few tokens.
 
     Raises:
         ValueError: ``dtype`` is none of these and not float32, or it is float16 on a CPU.
     """
 
-    def __init__(self, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32) -> None:
+    def __init__(self, device: str | torch.device | None = None, dtype: torch.dtype = torch.float32,
+                 one_pass: bool | None = None) -> None:
         if dtype not in DTYPES:
             raise ValueError(f'dtype {dtype} is none of {", ".join(map(str, DTYPES))}')
         self.device = torch.device(device or get_device())
         self.dtype = dtype
+        self.one_pass = one_pass
+        self._lock = RLock()
         if dtype == torch.float16 and self.device.type == 'cpu':
             raise ValueError('float16 needs a GPU; on a CPU use bfloat16')
         self._tasks: dict[str, ServedTask] = {}
@@ -80,21 +86,19 @@ class AdapterPool:
             CheckpointError: the checkpoint cannot be used, or was trained on another ViT. The pool is then as it was.
             ValueError: the name is taken, the model is fully fine-tuned, or the config has no test pipeline.
         """
-        if name in self._tasks:
-            raise ValueError(f'there is a task "{name}" in the pool already: remove it first, or choose another name')
-        task = load_task(name, config, checkpoint, tta=tta)
+        with self._lock:
+            if name in self._tasks:
+                raise ValueError(f'there is a task "{name}" in the pool already: remove it first, or choose another '
+                                 'name')
+            self._take_in(name, load_task(name, config, checkpoint, tta=tta))
+
+    def _take_in(self, name: str, task: ServedTask) -> None:
         if self.dtype != torch.float32:
             round_weights(task.vit, self.dtype)
-        shared, different = find_shared(task.vit, [other.vit for other in self._tasks.values()])
-        if different:
-            origin = next(iter(self._tasks.values())).origin
-            raise CheckpointError(
-                f'task "{name}" belongs to another ViT, {task.origin}, than the pool with {", ".join(self._tasks)}, '
-                f'which has {origin}: {len(different)} weights differ ({listed(different)}). Give it a pool of its own')
-        replace_weights(task.vit, shared)
+        share_vit(name, task, list(self._tasks.items()))
         task.model.to(self.device)
         task.vit.register_load_state_dict_pre_hook(refuse_to_load)
-        self._tasks[name] = task
+        self._tasks = {**self._tasks, name: task}  # another dict, as somebody may go through the tasks right now
 
     def remove(self, name: str) -> None:
         """Removes a task. The weights that other tasks share with it stay.
@@ -105,13 +109,14 @@ class AdapterPool:
         Raises:
             ValueError: there is no such task.
         """
-        self._find(name)
-        del self._tasks[name]
+        with self._lock:
+            self._find(name)
+            self._tasks = {other: task for other, task in self._tasks.items() if other != name}
 
     def predict(self, requests: Sequence[tuple[str, Image]],
                 probabilities: bool | Sequence[Path | None] = False, confidence: bool = False,
                 small: bool = False) -> list[BaseDataElement]:
-        """Answers requests to any tasks. Requests to one task with images of the same size run as one batch.
+        """Answers requests to any tasks. Those of one task with images of one size run as one batch.
 
         Args:
             requests: Pairs of a task's name and an image: a file, or an array (H, W, 3) of uint8, BGR.
@@ -130,33 +135,59 @@ class AdapterPool:
             ValueError: there is no such task, or an array is not an image.
             SampleError: an image cannot be read.
         """
-        tasks = [self._find(name) for name, _ in requests]
-        prepared = [task.prepare(image) for task, (_, image) in zip(tasks, requests)]
+        for name, _ in requests:
+            self._find(name)
         asked = [probabilities] * len(requests) if isinstance(probabilities, bool) else probabilities
-        for each, wanted in zip(prepared, asked, strict=True):
-            said = dict(probabilities=wanted if wanted is True else str(wanted)) if wanted else {}
-            said.update(dict(confidence=True) if confidence else {}, **(dict(small=True) if small else {}))
-            for sample in listed_views(each['data_samples']):
-                sample.set_metainfo(said)
-        batches = defaultdict(list)
-        for place, (name, _) in enumerate(requests):
-            inputs = prepared[place]['inputs']
-            batches[name, (place, ) if isinstance(inputs, list) else inputs.shape].append(place)
+        return self.answer([self.prepare(name, image, wanted, confidence, small)
+                            for (name, image), wanted in zip(requests, asked, strict=True)])
+
+    def prepare(self, name: str, image: Image, probabilities: bool | Path | None = False, confidence: bool = False,
+                small: bool = False) -> Prepared:
+        """Reads and prepares an image for :meth:`answer`, which needs no GPU.
+
+        Args:
+            name: Name of the task.
+            image: As for :meth:`predict`.
+            probabilities: True, or the .npy file, as for :meth:`predict`.
+            confidence: As for :meth:`predict`.
+            small: As for :meth:`predict`.
+
+        Raises:
+            ValueError: there is no such task, or an array is not an image.
+            SampleError: the image cannot be read.
+        """
+        asked = dict(probabilities=probabilities, confidence=confidence, small=small)
+        return Prepared.of(name, self._find(name), image, asked)
+
+    def plan(self, requests: Sequence[tuple[str, Image]]) -> list[Pass]:
+        """Says which requests :meth:`predict` computes together, and why.
+
+        Args:
+            requests: As for :meth:`predict`.
+        """
+        with self._lock:
+            return make_plan([self.prepare(*request) for request in requests], self.device, self.one_pass)
+
+    def answer(self, requests: Sequence[Prepared]) -> list[BaseDataElement]:
+        """Answers images of :meth:`prepare`, as :meth:`predict` does.
+
+        Args:
+            requests: The images.
+        """
         answers: dict[int, BaseDataElement] = {}
-        with torch.no_grad(), torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            for (name, _), places in batches.items():
-                answers.update(zip(places, self._tasks[name].predict([prepared[i] for i in places]), strict=True))
+        with (self._lock, torch.no_grad(),
+              torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)):
+            for each in make_plan(requests, self.device, self.one_pass):
+                batch = [requests[place] for place in each.places]
+                found = run_together(batch) if each.together else batch[0].task.predict(
+                    [request.prepared for request in batch])
+                answers.update(zip(each.places, found, strict=True))
         return [answers[place] for place in range(len(requests))]
 
     def _find(self, name: str) -> ServedTask:
         if name not in self._tasks:
             raise ValueError(f'there is no task "{name}" in the pool, which has {", ".join(self._tasks) or "none"}')
         return self._tasks[name]
-
-
-def listed_views(samples: BaseDataElement | list[BaseDataElement]) -> list[BaseDataElement]:
-    """Returns the samples of the views of an image, which has one view without test-time augmentation."""
-    return samples if isinstance(samples, list) else [samples]
 
 
 def refuse_to_load(*_) -> None:

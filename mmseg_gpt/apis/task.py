@@ -2,7 +2,8 @@
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,7 @@ from ..datasets.introspect import known_reader
 from ..datasets.pairs import error_line
 from ..engine.config import load_config
 from ..models import GatedPromptViT
+from ..models.mixed import program
 from ..settings import unwrapped_datasets
 
 Image = str | Path | np.ndarray
@@ -43,6 +45,7 @@ class ServedTask:
         palette: Colours of the classes (red, green, blue), if the checkpoint has them.
         cfg: The config.
         augmented: The model around ``model`` that answers by the mean of several views of an image, or None.
+        shapes: Shapes (n, 3, h, w) of :meth:`crops` that are known, by the size of the image.
     """
     model: BaseModel
     vit: GatedPromptViT
@@ -53,6 +56,7 @@ class ServedTask:
     palette: Sequence[Sequence[int]] | None = None
     cfg: Config | None = None
     augmented: BaseModel | None = None
+    shapes: dict[torch.Size, tuple[int, ...]] = field(default_factory=dict, init=False, repr=False)
 
     def read(self, image: Image) -> dict:
         """Reads an image into the dict that the transforms take, with its pixels (H, W, 3) in ``img``, BGR.
@@ -137,10 +141,35 @@ class ServedTask:
         else:
             data = {key: [each[key] for each in prepared] for key in ('inputs', 'data_samples')}
             answers = self.model.test_step(data)
-        for sample in answers:
-            if 'seg_logits' in sample and (sample.get('probabilities') or sample.get('confidence')):
-                keep_probabilities(sample)  # they are of a stock segmentor
-        return answers
+        return with_probabilities(answers)
+
+    @cached_property
+    def program(self) -> dict[str, object] | None:
+        """What must be the same in another task for both to go through the ViT in one pass; see :func:`program`."""
+        return program(self.vit)
+
+    def normalise(self, prepared: Sequence[dict]) -> dict:
+        """Returns a batch as the model takes it: normalised ``inputs`` (B, 3, H, W) on its device, and samples.
+
+        Args:
+            prepared: Images from ``prepare``, all of the same size.
+        """
+        return self.model.data_preprocessor({key: [each[key] for each in prepared]
+                                             for key in ('inputs', 'data_samples')}, False)
+
+    def crops(self, data: dict) -> Tensor:
+        """Returns what the model will give to its backbone (n, 3, h, w), in this order.
+
+        Args:
+            data: What :meth:`normalise` returned.
+        """
+        if not hasattr(self.model, 'crops'):
+            return data['inputs']
+        return torch.cat([self.model.crops(image) for image in data['inputs']])
+
+    def answer(self, data: dict) -> list[BaseDataElement]:
+        """Returns the model's answers to a batch of :meth:`normalise`, one for each image."""
+        return with_probabilities(self.model(**data, mode='predict'))
 
     def label_values(self) -> np.ndarray:
         """Returns the value (C,) of each class in the label files of the config's test data.
@@ -205,6 +234,14 @@ def load_task(name: str, config: str | Path | Config, checkpoint: str | Path, fr
     origin = f'{frozen["source"]} (SHA-256 {frozen["sha256"][:12]}...)' if frozen else f'the one inside {checkpoint}'
     return ServedTask(model, vit, origin, reader, transform, dataset.get('classes'), dataset.get('palette'),
                       cfg, augmented)
+
+
+def with_probabilities(answers: list[BaseDataElement]) -> list[BaseDataElement]:
+    """Adds to the answers of a stock segmentor what is asked for, and returns all answers."""
+    for sample in answers:
+        if 'seg_logits' in sample and (sample.get('probabilities') or sample.get('confidence')):
+            keep_probabilities(sample)
+    return answers
 
 
 def keep_probabilities(sample: BaseDataElement) -> None:

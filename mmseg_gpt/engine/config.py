@@ -17,6 +17,7 @@ from ..checks import check_options
 from ..models.complete import explicit
 from ..resources import command_of, find_config_file, nearest_configs
 from ..settings import levels_found, look_up, with_classes
+from .nodes import under_srun
 from .resume import POINTER, newest_checkpoint
 from .shared_config import is_shared, own_modules, shared_config
 
@@ -29,7 +30,7 @@ def read_config(config: str | Path, options: Sequence[str] = (), work_dir: str |
         config: A path, or the name of an experiment of classification.
         options: Settings to override, as ``KEY=VALUE`` with dots for levels.
         work_dir: Where the run writes; None for the config's own, or ``work_dirs`` and the config's name.
-        launcher: How several processes are started; None for torchrun if it started this process, else none.
+        launcher: How several processes are started; None for torchrun or srun if it started this process, else none.
         search_split: Train without the validation images of classification, and evaluate on them.
         authors_protocol: Train and evaluate classification as the authors' code does.
 
@@ -246,7 +247,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, object]:
 
 
 def find_launcher(launcher: str | None) -> str:
-    """Returns the launcher that was asked for; where none was, 'pytorch' under torchrun and else 'none'.
+    """Returns the launcher that was asked for; where none was, that of which there are signs: torchrun, srun, none.
 
     Raises:
         SystemExit: 'pytorch' was asked for, but torchrun did not start this process.
@@ -255,7 +256,7 @@ def find_launcher(launcher: str | None) -> str:
     if launcher == 'pytorch' and not under_torchrun:
         raise SystemExit('--launcher pytorch: start the tool with torchrun, as in torchrun --nproc-per-node 8 '
                          '-m mmseg_gpt train CONFIG')
-    return launcher or ('pytorch' if under_torchrun else 'none')
+    return launcher or ('pytorch' if under_torchrun else 'slurm' if under_srun() else 'none')
 
 
 def set_scaling(cfg: Config) -> None:
@@ -273,6 +274,17 @@ def set_scaling(cfg: Config) -> None:
         raise SystemExit('--auto-scale-lr: the config does not say for which batch its learning rate is; add '
                          '--cfg-options auto_scale_lr.base_batch_size=N')
     cfg.auto_scale_lr.enable = True
+
+
+def set_kept_features(cfg: Config, gigabytes: float | None) -> None:
+    """Makes a config keep features of the frozen ViT, see :class:`.hooks.KeepFeaturesHook`.
+
+    Args:
+        cfg: Is changed.
+        gigabytes: How large the file may become; None changes nothing.
+    """
+    if gigabytes is not None:
+        cfg.keep_features = gigabytes
 
 
 def set_resume(cfg: Config, resume: str | bool, overwrite: bool = False) -> None:

@@ -15,6 +15,9 @@ A strategy answers two questions, and every parameter it owns is trainable:
   got (``before``, the paper's Z_P^{l-1}) and those that it returned (``after``, the paper's ~Z_P^l)?
 
 Blocks are counted from 0, so the gate of the paper's block ``l`` is ``gate_prior[l - 1]``.
+
+Parameters may also have an axis for the images, behind that of the blocks if there is one, as :mod:`.mixed` gives them:
+tokens (B, N_p, D) or (L, B, N_p, D), and gates (L - 1, B, 1, 1). Then each image has prompts and gates of its own.
 """
 
 import math
@@ -22,8 +25,9 @@ import math
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
-from .vit import at_least_float32
+from .vit import at_least_float32, is_traced
 
 
 @MODELS.register_module()
@@ -65,7 +69,7 @@ class ShallowPrompt(nn.Module):
         """Repeats tokens for each image, with a dropout of its own: (N_p, D) -> (B, N_p, D).
 
         Args:
-            tokens: Prompt tokens (N_p, D).
+            tokens: Prompt tokens (N_p, D), or (B, N_p, D).
             batch: Number B of images.
         """
         return self.dropout(tokens.expand(batch, -1, -1))
@@ -139,7 +143,7 @@ class GatedPrompt(ShallowPrompt):
         self.gate_prior = nn.Parameter(torch.full((self.num_layers - 1, ), -float(gate_init)))
 
     def gate(self, block: int) -> Tensor:
-        """Returns the gate g of a block, a scalar (equation 6).
+        """Returns the gate g of a block (equation 6): a scalar, or (B, 1, 1).
 
         Args:
             block: Number of the block, counted from 0; the last block has no gate.
@@ -150,10 +154,30 @@ class GatedPrompt(ShallowPrompt):
         """Mixes the prompts (B, N_p, D) before and after ``block`` by its gate (equation 7)."""
         if block == self.num_layers - 1:
             return after
-        g = self.gate(block)
-        # Copied, because autograd would otherwise keep the block's whole output for the sake of its prompts.
-        after = at_least_float32(after).clone()
-        return g * after + (1 - g) * at_least_float32(before)  # equation 7
+        g, before, after = self.gate(block), at_least_float32(before), at_least_float32(after)
+        return mixed(g, before, after) if is_traced() else Mix.apply(g, before, after)
+
+
+def mixed(gate: Tensor, before: Tensor, after: Tensor) -> Tensor:
+    """Mixes prompts (B, N_p, D) before and after a block (equation 7)."""
+    return gate * after + (1 - gate) * before
+
+
+class Mix(torch.autograd.Function):
+    """Autograd function of :func:`mixed`, whose backward needs fewer operations than that of its parts."""
+
+    @staticmethod
+    def forward(ctx, gate: Tensor, before: Tensor, after: Tensor) -> Tensor:
+        closed = 1 - gate
+        # Copied, because the block's whole output would otherwise be kept for the sake of its prompts.
+        ctx.save_for_backward(gate, closed, before, after.clone())
+        return gate * after + closed * before
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        gate, closed, before, after = ctx.saved_tensors
+        return (after - before).mul_(slope).sum(), closed * slope, gate * slope
 
 
 @MODELS.register_module()
@@ -180,7 +204,7 @@ class HardGatedPrompt(GatedPrompt):
         self.gumbel_temperature = gumbel_temperature
 
     def gate(self, block: int) -> Tensor:
-        """Returns the gate of ``block``, a scalar of 0 or 1: a sample in training, the likelier one in evaluation."""
+        """Returns the gate of ``block``, 0 or 1: a sample in training, the likelier one in evaluation."""
         gamma = at_least_float32(self.gate_prior[block])
         if not self.training:
             return (gamma > 0).to(gamma.dtype)

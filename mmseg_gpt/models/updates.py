@@ -25,7 +25,8 @@ class LoRALinear(nn.Linear):
     which starts at zero. Without gradients, and in a recorded program, the sum of the weights is computed first, which
     costs less than the update of every token. ``weight`` itself never changes, so checkpoints are the same in training
     and evaluation. Under autocast and in half precision the update is added to the output, because in the sum of the
-    weights small updates would be rounded away.
+    weights small updates would be rounded away. :mod:`.mixed` gives each image an A and a B of its own, with a leading
+    axis for the images.
 
     Args:
         layer: The linear layer, whose weight and bias are taken over.
@@ -58,13 +59,16 @@ class LoRALinear(nn.Linear):
         """Applies the layer and its update: (..., in) -> (..., out)."""
         if self._may_merge(x):
             return F.linear(x, self.merged(), used_bias(self))
+        if self.lora_a.ndim == 3:
+            y, low = F.linear(x, self.weight, used_bias(self)), x @ self.lora_a.mT
+            return y.baddbmm_(low, self.lora_b.mT.to(y.dtype), alpha=self.scale)
         tokens = x.flatten(0, -2)
         y, low = F.linear(tokens, self.weight, used_bias(self)), F.linear(tokens, self.lora_a)
         # In place: the backward of a linear layer does not need its output.
         return y.addmm_(low, self.lora_b.t().to(y.dtype), alpha=self.scale).view(*x.shape[:-1], -1)
 
     def _may_merge(self, x: Tensor) -> bool:
-        if torch.is_grad_enabled() and not is_recorded():
+        if self.lora_a.ndim == 3 or (torch.is_grad_enabled() and not is_recorded()):
             return False
         is_exact = self.weight.dtype == self.lora_a.dtype and self.weight.dtype in (torch.float32, torch.float64)
         return is_exact and not torch.is_autocast_enabled(x.device.type)
@@ -72,8 +76,22 @@ class LoRALinear(nn.Linear):
 
 def used_bias(layer: nn.Linear) -> Tensor | None:
     """Returns the bias that a layer adds, in which that of DINOv3's keys is zero, whatever ``layer.bias`` holds."""
-    is_key_bias_free = isinstance(layer, KeyBiasFreeLinear) or getattr(layer, 'is_key_bias_free', False)
-    return without_key_bias(layer.bias) if is_key_bias_free else layer.bias
+    return without_key_bias(layer.bias) if is_key_bias_free(layer) else layer.bias
+
+
+def is_key_bias_free(layer: nn.Linear) -> bool:
+    """Says whether a layer, with an update or without, is the ``qkv`` of DINOv3, whose keys have no bias."""
+    return isinstance(layer, KeyBiasFreeLinear) or getattr(layer, 'is_key_bias_free', False)
+
+
+class BottleneckLinear(nn.Linear):
+    """A linear layer, possibly with weights of its own for each image: (B, out, in) with biases (B, out)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Applies the layer: (..., in) -> (..., out), or (B, N, in) -> (B, N, out)."""
+        if self.weight.ndim == 2:
+            return super().forward(x)
+        return torch.baddbmm(self.bias[:, None], x, self.weight.mT)
 
 
 class Bottleneck(nn.Module):
@@ -97,7 +115,7 @@ class Bottleneck(nn.Module):
         if scale <= 0:
             raise ValueError(f'adapter: scale must be positive, got {scale}')
         self.scale = scale
-        self.down, self.up = nn.Linear(dim, width), nn.Linear(width, dim)
+        self.down, self.up = BottleneckLinear(dim, width), BottleneckLinear(width, dim)
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         for zero in (self.down.bias, self.up.weight, self.up.bias):
             nn.init.zeros_(zero)
@@ -150,12 +168,17 @@ def add_bias_updates(modules: Iterable[nn.Module]) -> None:
 
 
 def update_bias(layer: nn.Module, _: tuple, output: Tensor) -> Tensor:
-    """Adds the update to what the layer returned, in place, as no backward of a layer with a bias needs its output."""
+    """Adds the update to what the layer returned, in place, as no backward of a layer with a bias needs its output.
+
+    The update is (C,), or (B, C) with one for each image.
+    """
     update = getattr(layer, 'bias_update', None)
     if update is None:  # it was merged, or is switched off
         return output
     update = update.to(output.dtype)  # under autocast biases are rounded too
-    return output.add_(update.view(-1, 1, 1) if isinstance(layer, nn.Conv2d) else update)
+    if isinstance(layer, nn.Conv2d):
+        return output.add_(update[..., None, None])
+    return output.add_(update if update.ndim == 1 else update.view(len(output), *(1, ) * (output.ndim - 2), -1))
 
 
 def add_bottlenecks(blocks: Iterable[Block], dim: int, width: int = 64, scale: float = 0.1) -> dict:
