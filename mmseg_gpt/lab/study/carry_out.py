@@ -40,7 +40,7 @@ class Work:
             SystemExit: the photographs or the pretrained file are missing; or there are lists of other images.
         """
         plan = self.plan
-        refuse([*missing(plan.photographs, plan.data), *missing_checkpoint(plan.settings_of_vit['init_cfg'])], [])
+        refuse([*missing(plan.name, plan.data), *missing_checkpoint(plan.settings_of_vit['init_cfg'])], [])
         write_lists(plan.photographs, plan.data, plan.lists, FRACTIONS, plan.preset.seeds, plan.preset.images)
 
     def estimate(self) -> str:

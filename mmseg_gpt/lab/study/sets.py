@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...checks.missing import is_there, told
-from ...checks.published import CAMVID, DTD10, FLOWERS17, Published
+from ...checks.published import LINK
+from ...datasets.photographs import PHOTOGRAPHS, TEXTURES
 from ...files import replacing
 from ..suite.plans import ACCURACY
 
@@ -32,8 +33,6 @@ class Photographs(NamedTuple):
         iterations: Of every training in the comparison of methods.
         longer: Of the trainings that aim high, on larger images.
         sgd: The paper's learning rate for SGD: of Table 5, or of its ADE20K.
-        published: Where to get it.
-        needs: The files and folders that must be there.
         split: Returns the lines of each split, of the set in a folder.
         group: Returns of what kind the image of a line is; a part of a list has its share of each kind.
     """
@@ -45,8 +44,6 @@ class Photographs(NamedTuple):
     iterations: int
     longer: int
     sgd: float
-    published: Published
-    needs: tuple[str, ...]
     split: Callable[[Path], Lines]
     group: Callable[[str], str]
 
@@ -56,11 +53,12 @@ def order(names: Iterable[str], purpose: str) -> list[str]:
     return sorted(names, key=lambda name: hashlib.sha256(f'{purpose} {name}'.encode()).digest())
 
 
-def missing(photographs: Photographs, root: Path) -> list[str]:
-    """Says which files of a set are not there, with the address to get them from."""
-    known = photographs.published
-    files = [name for name in photographs.needs if not is_there(root / name)]
-    return [told(f'{known.name}: not there, or empty:', known.how, {str(root): files})] if files else []
+def missing(name: str, root: Path) -> list[str]:
+    """Says which folders of a set are not there, with the address to get them from."""
+    known = PHOTOGRAPHS[name]
+    absent = [folder for folder in known.folders if not is_there(root / folder)]
+    how = f'        get:        {known.address}\n        put:        into ROOT: {known.how}{LINK}'
+    return [told(f'{known.title}: not there, or empty:', how, {str(root): absent})] if absent else []
 
 
 def by_group(lines: Iterable[str], group: Callable[[str], str]) -> dict[str, list[str]]:
@@ -93,17 +91,30 @@ def label(line: str) -> str:
 
 
 def split_flowers(root: Path) -> Lines:
-    """Returns the given split of Flowers-17, with 16 of the 64 training images of each class for validation."""
-    train, test = (read_list(root / f'{name}.txt') for name in ('train', 'test'))
+    """Returns the split of Flowers-17 in train.txt and test.txt, with 16 images of each class for validation.
+
+    Where there are no lists, 16 of each class are for testing.
+    """
+    if (root / 'train.txt').is_file():
+        train, test = (read_list(root / f'{name}.txt') for name in ('train', 'test'))
+    else:
+        # The images are numbered by class, so the first of each folder tells its number.
+        folders = sorted((path for path in root.iterdir() if path.is_dir()), key=lambda path: min(
+            image.name for image in path.glob('*.jpg')))
+        test, train = parted(labelled(folders), 16, 'test')
     val, train = parted(train, 16, 'val')
     return dict(train=train, val=val, test=test)
 
 
+def labelled(folders: Iterable[Path]) -> list[str]:
+    """Returns the images in folders, with the number of their folder behind them."""
+    return [f'{folder.name}/{path.name} {number}' for number, folder in enumerate(folders)
+            for path in sorted(folder.glob('*.jpg'))]
+
+
 def split_textures(root: Path) -> Lines:
     """Returns a split of ten textures: of the 120 images of each, 60 for testing and 15 for validation."""
-    images = [f'{name}/{path.name} {number}' for number, name in enumerate(TEXTURES)
-              for path in sorted((root / name).glob('*.jpg'))]
-    test, rest = parted(images, 60, 'test')
+    test, rest = parted(labelled(root / name for name in TEXTURES), 60, 'test')
     val, train = parted(rest, 15, 'val')
     return dict(train=train, val=val, test=test)
 
@@ -119,15 +130,11 @@ def read_list(path: Path) -> list[str]:
     return path.read_text(encoding='utf-8').splitlines()
 
 
-TEXTURES = ('banded', 'blotchy', 'braided', 'bubbly', 'bumpy', 'chequered', 'cobwebbed', 'cracked', 'crosshatched',
-            'crystalline')
 # Sizes and iterations are what ten hours on two cores allow; see `mmseg-gpt study SET --estimate`.
 SETS = {
-    'flowers17': Photographs('Flowers-17', ACCURACY, 17, 112, 16, 120, 240, 0.1, FLOWERS17, ('train.txt', 'test.txt'),
-                             split_flowers, label),
-    'dtd10': Photographs('Ten textures', ACCURACY, 10, 112, 16, 120, 240, 0.25, DTD10, TEXTURES, split_textures, label),
-    'camvid': Photographs('CamVid', MIOU, 11, 224, 4, 120, 400, 0.001, CAMVID,
-                          tuple(split + kind for split in SPLITS for kind in ('', 'annot')), split_streets,
+    'flowers17': Photographs('Flowers-17', ACCURACY, 17, 112, 16, 120, 240, 0.1, split_flowers, label),
+    'dtd10': Photographs('Ten textures', ACCURACY, 10, 112, 16, 120, 240, 0.25, split_textures, label),
+    'camvid': Photographs('CamVid', MIOU, 11, 224, 4, 120, 400, 0.001, split_streets,
                           lambda name: name.partition('_')[0]),
 }
 
