@@ -135,6 +135,8 @@ def test_the_desk_gives_the_answers_of_the_pool(desk, pool, folder, tmp_path):
     assert list(tmp_path.iterdir()) == []
     tiled = Desk(pool, tmp_path, tiling=Tiling(40)).lay(folder / 'street.png')
     assert len(desk.attention(tiled, 'street', (0, 0))) == 3 and tiled.segmented['street'].labels.shape == (75, 97)
+    desk.close()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_classification_shows_probabilities_and_what_its_crop_attends_to(folder, tmp_path):

@@ -130,7 +130,10 @@ def open_page(args: argparse.Namespace, folder: Path, password: str | None) -> N
         if args.host not in LOOPBACK and not password:
             print('Everybody who reaches this computer can use the page: --password asks for one.')
         print(f'open http://{args.host}:{args.port} (Ctrl-C ends it); all is written to {folder}', flush=True)
-        serve(server, args.host, args.port)
+        try:
+            serve(server, args.host, args.port)
+        finally:
+            desk.close()
 
 
 if __name__ == '__main__':

@@ -41,10 +41,14 @@ def parse_args() -> argparse.Namespace:
                        'choice)')
     speed.add_argument('--rounds', type=positive(int), default=5, help='measurements of each time (default: 5)')
     speed.add_argument('--warmup', type=positive(int), default=1, help='rounds before these (default: 1)')
+    speed.add_argument('--cpu-time', action='store_true', help='count the seconds that the CPU works for this process, '
+                       'for a machine that others use too; it takes --threads 1')
     speed.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
     if args.tasks and len(args.configs) > 1:
         parser.error('--tasks measures the tasks of one config')
+    if args.cpu_time and (args.threads != 1 or args.device != 'cpu'):
+        parser.error('--cpu-time needs --threads 1 and --device cpu')
     names = [Path(config).stem for config in args.configs]
     if len(set(names)) < len(names):
         parser.error('a config is named twice')
@@ -114,7 +118,7 @@ def speed(args: argparse.Namespace, configs: dict[str, 'Config']) -> dict:
     (name, config), = configs.items()
     with errors_in_words():
         results = measure_speed(config, args.image, args.tasks, AdapterPool(args.device, getattr(torch, args.dtype)),
-                                args.rounds, args.warmup, args.seed)
+                                args.rounds, args.warmup, args.seed, args.cpu_time)
     print(speed_table(name, results))
     return dict(command=[os.path.relpath(__file__), *sys.argv[1:]], **results)
 

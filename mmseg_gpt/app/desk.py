@@ -20,6 +20,7 @@ from .looking import BlockNumbers, Seen, block_numbers, region_around, seen_at
 from .photograph import Limits, Photograph, check_file, is_raster, picture_of, segment
 from .pictures import captioned, heat
 
+PREFIX = 'photograph-'  # of the folders of photographs
 FEW = 6  # classes that are named at a place
 
 
@@ -49,7 +50,7 @@ class Desk:
         """
         file = Path(file)
         check_file(file, self.limits)
-        folder = Path(mkdtemp(dir=self.folder, prefix='photograph-'))
+        folder = Path(mkdtemp(dir=self.folder, prefix=PREFIX))
         try:
             with self.turn:
                 return self.answered(file, folder)
@@ -153,6 +154,11 @@ class Desk:
             shutil.rmtree(photograph.folder, ignore_errors=True)
             with suppress(OSError):
                 photograph.file.unlink()
+
+    def close(self) -> None:
+        """Removes all that was written for any photograph."""
+        for folder in self.folder.glob(f'{PREFIX}*'):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def likeliest(probabilities: dict[str, float]) -> dict[str, float]:

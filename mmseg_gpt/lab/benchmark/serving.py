@@ -2,6 +2,7 @@
 
 import copy
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -81,7 +82,7 @@ def write_random(cfg: Config, name: str, folder: Path) -> None:
 
 
 def measure_speed(config: Config, sides: Sequence[int], counts: Sequence[int], pool: AdapterPool, rounds: int,
-                  warmup: int, seed: int) -> dict:
+                  warmup: int, seed: int, cpu_time: bool = False) -> dict:
     """Measures how fast a pool answers one image for each of some tasks, task by task and in one pass, in turn.
 
     The tasks have one config and adapters of their own. Images are drawn, and their reading is not measured.
@@ -94,22 +95,23 @@ def measure_speed(config: Config, sides: Sequence[int], counts: Sequence[int], p
         rounds: Number of measurements of each time.
         warmup: Rounds before these, which do not count.
         seed: Seed of weights, images and orders.
+        cpu_time: Whether the seconds are those that the CPU works for this process, with one thread.
 
     Returns:
         dict: The ``machine``, and ``times``: a list of ``image``, ``tasks``, ``tokens`` of an image, and ``seconds`` by
         way as of :func:`.timing.summarise`.
     """
-    times = []
+    times, clock = [], time.process_time if cpu_time else time.perf_counter
     for side in sides:
         with tempfile.TemporaryDirectory() as folder:
             requests = fill(pool, of_size(config, side, Path(folder)), side, max(counts), Path(folder), seed)
         for count in counts:
             work = {name: partial(answer, pool, requests[:count], name == TOGETHER) for name in (APART, TOGETHER)}
-            found = summarise(measure(work, rounds, warmup, seed, pool.device), APART)
+            found = summarise(measure(work, rounds, warmup, seed, pool.device, clock), APART)
             times.append(dict(image=side, tasks=count, tokens=requests[0].tokens, seconds=found))
         for name in list(pool.tasks):
             pool.remove(name)
-    return dict(machine=describe(pool.device), dtype=str(pool.dtype), rounds=rounds, times=times)
+    return dict(machine=describe(pool.device), dtype=str(pool.dtype), rounds=rounds, cpu_time=cpu_time, times=times)
 
 
 def of_size(config: Config, side: int, folder: Path) -> Config:
@@ -155,4 +157,4 @@ def speed_table(name: str, results: dict) -> str:
                      with_quartiles(seconds[TOGETHER]['speedup'])])
     machine = results['machine']
     return table(f'{name}, {results["dtype"].removeprefix("torch.")}, {machine["device"]}, {machine["threads"]} '
-                 f'threads, torch {machine["versions"]["torch"]}', header, rows)
+                 f'threads, torch {machine["versions"]["torch"]}{", CPU time" * results["cpu_time"]}', header, rows)
