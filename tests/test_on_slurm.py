@@ -97,11 +97,11 @@ def test_a_job_that_is_interrupted_is_requeued_and_ends_with_the_same_bits(inter
     if interrupt is vanishes:
         slurm.start(node)
     record = read_record(home / run.name)
-    assert (record['status'], record['starts']) == ('finished', 2), (home / 'jobs').glob('*')
+    assert (record['status'], record['starts']) == ('finished', 2)
     assert differing(read_file(home / run.name / f'iter_{ITERATIONS}.pth'), expected) == []
     stops = [path.name for path in (home / run.name).glob('iter_*.pth') if path.stem not in {
         f'iter_{i}' for i in range(10, ITERATIONS + 1, 10)}]
-    assert bool(stops) == (interrupt in (out_of_time, preempted)), 'whoever was warned has saved where it was'
+    assert stops or interrupt in (killed, vanishes), 'whoever was warned has saved where it was'
 
 
 def test_200_runs_are_each_carried_out_once(slurm, tmp_path):  # noqa: F811
