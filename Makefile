@@ -19,7 +19,7 @@ endef
 export CHECK_PYTHON
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-classification replicate test test-slow lint docs clean
+.PHONY: help setup demo demo-classification demo-photographs replicate test test-slow lint docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-27s %s\n", $$1, $$2 }'
@@ -31,6 +31,9 @@ demo: $(READY)  ## run the demo
 
 demo-classification: $(READY)  ## run the demo of classification
 	$(BIN)/python tools/demo.py --classification
+
+demo-photographs: $(READY)  ## segment real streets with DINOv2, which are fetched, in some ten minutes
+	$(BIN)/python tools/demo_photographs.py
 
 replicate: $(READY)  ## replicate the paper in miniature: hours, and it can be interrupted
 	$(BIN)/python tools/replicate.py

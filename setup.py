@@ -41,8 +41,16 @@ labels = ['pycocotools']
 # Images of more than 4 bands, or of bands that are no colours, which OpenCV does not read; the second is for compressed
 # ones.
 bands = ['tifffile', 'imagecodecs']
+# GeoTIFFs, read and written in parts.
+geo = ['rasterio']
+# The page of `mmseg-gpt app`.
+app = ['gradio>=6,<7']
 # Models as ONNX files, and their runs.
 export = ['onnx', 'onnxruntime>=1.20', 'onnxscript']
+# Many runs as jobs of Slurm, or of a Ray cluster.
+cluster, ray = ['submitit>=1.5'], ['ray>=2.9']
+# Models on the Hugging Face Hub.
+hub = ['huggingface_hub>=1.0', 'safetensors']
 # Answers over HTTP.
 serve = ['fastapi>=0.110,<1', 'uvicorn>=0.29,<1']
 # The documentation as a site. It reads this package and does not import it; `make docs` has an environment for it.
@@ -92,7 +100,12 @@ setup(
         'analysis': analysis,
         'labels': labels,
         'bands': bands,
+        'geo': geo,
+        'app': app,
         'export': export,
+        'cluster': cluster,
+        'ray': ray,
+        'hub': hub,
         'serve': serve,
         'docs': docs,
         'test': test,

@@ -7,6 +7,8 @@ Each line is one event: its name under ``event``, and its facts. The tools repor
   phase, and what is known of ``loss``, ``mIoU`` and ``accuracy/top1``; at most 5 times a second, and at a phase's end.
 * ``parameters``: how many are ``trained``, how many there are in ``total``, and both for each part in ``parts``.
 * ``validated``: the ``iteration``, and the ``metrics`` of a validation in training.
+* ``features``: whether the features of training images are ``kept`` with ``keep_features``, how many images were
+  ``seen`` and ``read``, and both of validations; when a training ends, or gives up keeping them.
 * ``metrics``: what tools/test.py wrote into metrics.json.
 * ``stopped``: ``code`` and ``message`` of what ended the tool; see :func:`mmseg_gpt.engine.errors.errors_in_words`.
 """

@@ -23,11 +23,14 @@ COMMANDS = {
         'train': 'train',
         'test': 'test',
         'predict': 'predict',
+        'app': 'app',
         'serve': 'serve',
         'check': 'check_dataset',
         'labels': 'labels',
         'convert': 'convert_checkpoint',
         'export': 'export',
+        'push': 'push',
+        'pull': 'pull',
         'configs': 'configs',
     },
     'Numbers and figures of runs': {
@@ -43,9 +46,11 @@ COMMANDS = {
         'search': 'search',
         'suite': 'benchmark_suite',
         'replicate': 'replicate',
+        'study': 'study',
     },
     'A first look, without any data of your own': {
         'demo': 'demo',
+        'demo-photographs': 'demo_photographs',
         'sample-dataset': 'make_sample_dataset',
     },
     'Time and memory': {
@@ -53,6 +58,7 @@ COMMANDS = {
         'benchmark-data': 'benchmark_data',
         'benchmark-peers': 'benchmark_peers',
         'benchmark-serving': 'benchmark_serving',
+        'gpu-check': 'gpu_check',
     },
 }
 

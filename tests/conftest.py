@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -22,15 +23,35 @@ ROOT = Path(__file__).parents[1]
 BESIDE = ROOT.parent / 'shared'
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Gives each process one thread, as two run side by side, and lets Ctrl-C work in what the tests start.
 
-    A shell ignores Ctrl-C in what runs in the background.
+    A shell ignores Ctrl-C in what runs in the background. Only ``-m cuda`` leaves GPUs in sight: all other tests, and
+    what they start, expect to run on the CPU.
     """
+    asked = config.option.markexpr or ''
+    if not re.search(r'\bcuda\b', asked) or re.search(r'\bnot cuda\b', asked):
+        os.environ['CUDA_VISIBLE_DEVICES'] = ''
     torch.set_num_threads(1)
     os.environ.setdefault('OMP_NUM_THREADS', '1')
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skips the tests that need a GPU where there is none in sight."""
+    for item in items:
+        if item.get_closest_marker('cuda') and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason='needs a GPU, and to be asked for by -m cuda'))
+
+
+def environment_of(root: Path = ROOT, **more: str) -> dict[str, str]:
+    """Returns the environment of a command that finds the package in the folder ``root``, and has ``more`` in it.
+
+    What PYTHONPATH had before stays behind it: packages may be installed there.
+    """
+    path = os.pathsep.join(filter(None, [str(root), os.environ.get('PYTHONPATH')]))
+    return {**os.environ, 'PYTHONPATH': path, **more}
 
 
 @pytest.fixture(scope='module', autouse=True)
@@ -103,9 +124,8 @@ def layouts_folder() -> Path:
 
 def run_demo(*arguments: str | Path, timeout: int = 600) -> subprocess.CompletedProcess:
     """Runs tools/demo.py."""
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    return subprocess.run([sys.executable, ROOT / 'tools/demo.py', *arguments], env=environment, capture_output=True,
-                          text=True, cwd='/', timeout=timeout)
+    return subprocess.run([sys.executable, ROOT / 'tools/demo.py', *arguments], env=environment_of(),
+                          capture_output=True, text=True, cwd='/', timeout=timeout)
 
 
 @pytest.fixture(scope='session')

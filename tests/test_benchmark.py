@@ -1,5 +1,6 @@
 """The benchmark: what it counts against hand computations, that it refuses variants that differ, and its tool."""
 
+import dataclasses
 import inspect
 import json
 import os
@@ -12,13 +13,13 @@ import cv2
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import TINY, randomise
+from conftest import TINY, environment_of, randomise
 from mmengine.config import Config, ConfigDict
 from test_models import assert_same, images, reference
 from torch import nn
 
 from mmseg_gpt import environment
-from mmseg_gpt.lab.benchmark import machine, parity, processes, sweep, timing, variants, work
+from mmseg_gpt.lab.benchmark import cuda, machine, parity, processes, sweep, timing, variants, work
 from mmseg_gpt.lab.benchmark import run as benchmark
 from mmseg_gpt.lab.benchmark.costs import checkpoint_bytes, count_costs
 from mmseg_gpt.lab.benchmark.cuda import attention_kernels, largest_that_fits
@@ -40,9 +41,9 @@ def cfg() -> Config:
     return variants.read_config(CONFIG)
 
 
-def start(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'PYTHONWARNINGS': 'ignore', **environment}
-    return subprocess.run([sys.executable, ROOT / 'tools/benchmark.py', *arguments], env=environment, text=True,
+def start(*arguments: str | Path, **more: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, ROOT / 'tools/benchmark.py', *arguments], text=True,
+                          env=environment_of(PYTHONWARNINGS='ignore', **more),
                           capture_output=True, cwd='/', timeout=600)
 
 
@@ -150,7 +151,7 @@ def test_axes_of_the_sweep(monkeypatch):
 def test_importing_it_imports_neither_torchvision_nor_mmpretrain():
     code = ('import sys, mmseg_gpt.lab.benchmark.run; '
             'assert not {"torchvision", "mmpretrain", "matplotlib"} & set(sys.modules)')
-    subprocess.run([sys.executable, '-c', code], check=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    subprocess.run([sys.executable, '-c', code], check=True, env=environment_of())
 
 
 # --- The variants ---
@@ -277,6 +278,42 @@ def test_parity_refuses_nan():
     assert not parity.difference(torch.tensor([1., float('nan')]), torch.ones(2)) <= parity.TOLERANCE
     assert parity.difference(torch.ones(2), torch.ones(3)) == float('inf')
     assert parity.difference(torch.tensor([4., 2.]), torch.tensor([4., 1.])) == 0.25
+
+
+# --- What goes wrong on a GPU ---
+
+
+def test_work_that_is_too_large_is_not_run_and_other_errors_are_raised(monkeypatch):
+    for said in ('upsample_bilinear2d_nhwc only supports output tensors with less than INT_MAX elements, but got [128]',
+                 'CUDA out of memory. Tried to allocate 9 GiB'):
+        def work(said=said) -> None:
+            raise RuntimeError(said)
+
+        monkeypatch.setattr(torch.cuda, 'synchronize', lambda *_: None)
+        assert benchmark.why_not(work) == said and not cuda.fits_in_memory(lambda batch, work=work: work, 128)
+    with pytest.raises(RuntimeError, match='tensor'):
+        benchmark.why_not(lambda: torch.ones(2) @ torch.ones(3))
+    assert benchmark.why_not(lambda: None) is None
+
+
+@pytest.mark.parametrize('gibibytes, batch', [(80, 16), (47, 8), (24, 4), (11, 2), (6, 1)])
+def test_the_batch_follows_the_memory_of_the_gpu(gibibytes, batch):
+    assert cuda.usual_batch(gibibytes * 2**30) == batch
+
+
+def test_numbers_are_kept_after_each_part_and_costs_counted_for_few_images(monkeypatch):
+    def fail(*_) -> None:
+        raise RuntimeError('CUDA error: an illegal memory access\nwas encountered')
+
+    counted, kept = [], []
+    monkeypatch.setattr(benchmark, 'check_parity', lambda *_: {})
+    monkeypatch.setattr(benchmark, 'count_costs', lambda variant, cfg, sizes: counted.append(sizes.batch))
+    monkeypatch.setattr(benchmark, 'attention_kernels', fail)
+    found = benchmark.run(benchmark.Options(
+        str(CONFIG), dataclasses.replace(SIZES, batch=16), ['paper', 'ours'], {'costs', 'kernels'}, CPU),
+        lambda results: kept.append(len(results['not_run'])))
+    assert counted == [2, 2] and found['counted'] == 2 and kept == [0, 1, 2]
+    assert found['not_run']['ours, kernels'] == 'CUDA error: an illegal memory access was encountered'
 
 
 # --- Live bytes ---

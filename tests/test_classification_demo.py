@@ -1,7 +1,6 @@
 """The demo of classification: what it draws, its configs, what it leaves, and (slow) all of it."""
 
 import json
-import os
 import runpy
 import subprocess
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import environment_of
 from mmengine.config import Config
 from PIL import Image
 from shapes_run import CONFIG, draw, small_config, train, write_vit
@@ -144,12 +144,12 @@ def test_the_steps_are_ordinary_commands_that_give_each_other_what_they_need():
 @pytest.mark.slow
 def test_the_whole_demo_reaches_what_the_readme_says(tmp_path):
     result = subprocess.run([sys.executable, ROOT / 'tools/demo.py', '--classification', '--work-dir', tmp_path],
-                            env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True, cwd='/',
+                            env=environment_of(), capture_output=True, text=True, cwd='/',
                             timeout=1200)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-1000:]
     assert (tmp_path / 'results.md').read_text() in result.stdout
     accuracy = json.loads((tmp_path / 'results.json').read_text())['accuracy']
     assert accuracy['gated'] > 70 and accuracy['linear'] > 65
     again = subprocess.run([sys.executable, ROOT / 'tools/demo.py', '--classification', '--work-dir', tmp_path],
-                           env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True, cwd='/')
+                           env=environment_of(), capture_output=True, text=True, cwd='/')
     assert again.returncode == 0 and 'steps: 6 of 6 done before' in again.stdout

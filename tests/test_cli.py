@@ -2,13 +2,13 @@
 
 import ast
 import importlib
-import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import environment_of
 from mmengine.config import Config
 
 import mmseg_gpt
@@ -23,9 +23,9 @@ COMMANDS = {name: tool for group in resources.COMMANDS.values() for name, tool i
 
 def run(*arguments: str | Path, folder: Path = ROOT, program: Path = ROOT) -> subprocess.CompletedProcess:
     """Runs mmseg-gpt as it is in the folder ``program``, where it finds the package."""
-    environment = {**os.environ, 'PYTHONPATH': str(program), 'COLUMNS': '120', 'OMP_NUM_THREADS': '1'}
-    return subprocess.run([sys.executable, program / 'mmseg_gpt_cli.py', *arguments], cwd=folder, env=environment,
-                          text=True, capture_output=True, check=False)
+    return subprocess.run([sys.executable, program / 'mmseg_gpt_cli.py', *arguments], cwd=folder, text=True,
+                          env=environment_of(program, COLUMNS='120', OMP_NUM_THREADS='1'), capture_output=True,
+                          check=False)
 
 
 # --- commands -----------------------------------------------------------------------------------------------------
@@ -81,7 +81,7 @@ def test_usage_errors_and_exit_codes_are_those_of_the_tool(arguments, code, said
 
 def test_python_m_does_the_same(tmp_path):
     done = subprocess.run([sys.executable, '-m', 'mmseg_gpt', 'train', '--no-such-option'], cwd=tmp_path, text=True,
-                          capture_output=True, env={**os.environ, 'PYTHONPATH': str(ROOT)}, check=False)
+                          capture_output=True, env=environment_of(), check=False)
     assert done.returncode == 2 and 'usage: mmseg-gpt train' in done.stderr
 
 

@@ -230,7 +230,7 @@ def test_two_processes_train(folder, trained):
     assert weights(folder / 'two/iter_2.pth').keys() == weights(folder / 'work_dirs/small/iter_3.pth').keys()
     saved = Config.fromfile(folder / 'two/small.py')
     assert saved.train_dataloader.batch_size == 2 and saved.model.decode_head.norm_cfg.type == 'SyncBN'
-    # Each process has its own BN statistics; the score must be that of those which were saved.
+    # The score must be that of the weights and statistics which were saved.
     run(folder, ROOT / 'tools/test.py', 'small.py', 'two/iter_2.pth', '--work-dir', 'saved')
     validated = float(re.findall(r'Iter\(val\).*mIoU: ([\d.]+)', printed)[-1])
     assert json.loads((folder / 'saved/metrics.json').read_text())['mIoU'] == pytest.approx(validated, abs=0.005)

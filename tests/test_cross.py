@@ -191,3 +191,34 @@ def test_each_pair_is_among_the_quick_ones():
         assert {(case[i], case[j]) for case in QUICK} == set(itertools.product(lists[i], lists[j]))
     assert len(QUICK) == len(ADAPTERS) * max(len(HEADS), len(VITS)) and set(QUICK) < set(
         itertools.product(*lists))
+
+
+def coloured_batch() -> dict:
+    """Four images of noise in which each corner has the colour of its class."""
+    from mmseg.structures import SegDataSample
+    generator = torch.Generator().manual_seed(2)
+    colours = torch.randint(0, 256, (CLASSES, 3, 1, 1), generator=generator)
+    images, samples = [], []
+    for _ in range(4):
+        corners = torch.randint(0, CLASSES, (2, 2), generator=generator)
+        labels = corners.repeat_interleave(16, 0).repeat_interleave(16, 1)
+        noise = torch.randint(-20, 21, (3, 32, 32), generator=generator)
+        images.append((colours[labels].squeeze(-1).squeeze(-1).permute(2, 0, 1) + noise).clamp(0, 255).byte())
+        samples.append(SegDataSample(gt_sem_seg=PixelData(data=labels[None])))
+        samples[-1].set_metainfo(dict(img_shape=(32, 32), ori_shape=(32, 32)))
+    return dict(inputs=images, data_samples=samples)
+
+
+@pytest.mark.parametrize('scale', [0.1, 2.3, 25.])
+@pytest.mark.parametrize('head', HEADS)
+def test_every_head_learns_with_its_defaults_whatever_the_scale_of_the_features(head, scale, folder):
+    model = build(config(head, 'mae', 'none', folder))
+    model.init_weights()
+    images, patches = coloured_batch(), model.backbone.patch_embed.proj
+    with torch.no_grad():  # the blocks add to what is this large
+        patches.weight.mul_(scale / patches(model.data_preprocessor(images, True)['inputs']).std())
+    optimizer = build_optim_wrapper(model, Config.fromfile(CONFIGS / '_base_/schedules/adamw_40k.py').optim_wrapper)
+    torch.manual_seed(0)
+    losses = [model.train_step(images, optimizer)['decode.loss_ce'].item() for _ in range(40)]
+    assert losses[0] < 2 and losses[-1] < losses[0] - 0.1  # a guess has log(5) = 1.6
+    assert all(later < earlier + 0.1 for earlier, later in itertools.pairwise(losses))

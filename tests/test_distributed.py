@@ -2,15 +2,20 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.hooks import Hook
+from several import in_processes
 from tiny_run import run, tiny_config
 
+from mmseg_gpt.checkpoints import read_file
 from mmseg_gpt.engine import AgreeHook, IgnoredBatchHook, Runner, RunStopped, StopOnSignalHook
 from mmseg_gpt.engine.hooks import agree
+from mmseg_gpt.settings import flatten
 
 ITERATIONS = 3
 
@@ -127,3 +132,73 @@ def test_a_signal_stops_a_process_in_the_iteration_that_all_begin_with_it(monkey
     agree.before_train_iter(runner, 1, {})
     stop.after_train_iter(runner, 1)
     assert stopped == [(15, 2)]
+
+
+def tiny_training(folder: Path, work_dir: Path, **options) -> Config:
+    """A run in which nothing is drawn for each process by itself: the processes together are one with all images."""
+    return tiny_config(folder, work_dir=str(work_dir), model__backbone__prompt__dropout=0.,
+                       model__decode_head__dropout_ratio=0., **options)
+
+
+def in_two(folder: Path, cfg: Config) -> None:
+    """Trains in two processes."""
+    folder.mkdir(exist_ok=True)
+    in_processes(folder, lambda rank: run(Config(dict(cfg, launcher='pytorch'))) and None)
+
+
+def assert_close(one: Path, other: Path) -> None:
+    """Compares two checkpoints: weights, statistics of batch norm and momentum."""
+    (one, other) = ({**checkpoint['state_dict'], **flatten(checkpoint['optimizer'], 'optimizer')}
+                    for checkpoint in map(read_file, (one, other)))
+    assert one.keys() == other.keys() and any('running_var' in name for name in one)
+    for name, tensor in one.items():
+        if torch.is_tensor(tensor):
+            assert torch.allclose(tensor.double(), other[name].double(), rtol=1e-4, atol=1e-5), name
+
+
+def test_two_processes_train_as_one_does_and_either_resumes_the_other(tmp_path):
+    one, two = tmp_path / 'one', tmp_path / 'two'
+    run(tiny_training(tmp_path, one))
+    in_two(tmp_path / 'group', tiny_training(tmp_path, two))
+    assert_close(one / 'iter_6.pth', two / 'iter_6.pth')
+    for name, source, start in (('by_two', one, in_two), ('by_one', two, lambda _, cfg: run(cfg))):
+        cfg = tiny_training(tmp_path, tmp_path / name, resume=True, load_from=str(source / 'iter_4.pth'))
+        start(tmp_path / 'again', cfg)
+        assert_close(tmp_path / name / 'iter_6.pth', one / 'iter_6.pth')
+
+
+def test_an_epoch_that_is_longer_in_one_process_is_refused(tmp_path):
+    cfg = tiny_training(tmp_path, tmp_path / 'run', param_scheduler=[])
+    cfg.train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=1)
+    cfg.train_dataloader.sampler = dict(type='DefaultSampler', shuffle=False, round_up=False)
+    cfg.train_dataloader.dataset.indices = 5  # 3 and 2 images
+    cfg.custom_hooks = []
+
+    def said(rank: int) -> str:
+        with pytest.raises(SystemExit) as refusal:
+            run(Config(dict(cfg, launcher='pytorch')))
+        return str(refusal.value)
+
+    assert said_by_both(in_processes(tmp_path, said)).startswith('an epoch has [3, 2] batches in the 2 processes')
+
+
+def said_by_both(said: list[str]) -> str:
+    """What both processes have said."""
+    one, other = said
+    assert one == other
+    return one
+
+
+def test_processes_wait_long_for_each_other_and_float32_is_as_the_config_says(tmp_path, group, monkeypatch):
+    found = {}
+    monkeypatch.setattr(Runner.__base__, 'setup_env', lambda self, cfg: found.update(cfg))
+    kept = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    try:
+        for allowed in (True, False):
+            runner = Runner.__new__(Runner)
+            runner._launcher = 'pytorch'
+            runner.setup_env(dict(tf32=allowed, dist_cfg=dict(backend='nccl')))
+            assert found['dist_cfg'] == dict(backend='nccl', timeout=3600)
+            assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == allowed
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = kept

@@ -17,7 +17,8 @@ from torch import nn
 
 from mmseg_gpt.apis import ServedTask, load_task
 from mmseg_gpt.apis.task import build_model
-from mmseg_gpt.export import Choices, Exported, Program, export_task, folded, measure, onnx_file, write
+from mmseg_gpt.apis.tiles import TaskLabeller, Tiling, predict_in_tiles
+from mmseg_gpt.export import Choices, Exported, FileLabeller, Program, export_task, folded, measure, onnx_file, write
 from mmseg_gpt.export import program as program_module
 from mmseg_gpt.models import GatedPromptViT
 
@@ -96,6 +97,14 @@ def test_an_onnx_file_labels_images_of_any_size_and_says_what_it_is(task, export
         wanted = task.model.encode_decode(prepared, [dict(img_shape=prepared.shape[2:])]).argmax(1)
     (ours, ) = opened.run(None, {'images': picture[None]})
     assert len(np.unique(ours)) > 2 and (ours == wanted.numpy()).mean() > 0.999
+
+
+def test_a_file_labels_large_images_in_tiles(task, exported):
+    image, tiling = np.random.default_rng(0).integers(0, 256, (5, 8, 3)).repeat(12, 0).repeat(11, 1), Tiling(32)
+    image = image.astype(np.uint8)
+    wanted = predict_in_tiles(TaskLabeller(task, tiling), image).pred_sem_seg.data[0].numpy()
+    found = FileLabeller(exported.path, tiling).label(image)
+    assert (found == wanted).mean() > 0.999 and len(np.unique(found)) > 2
 
 
 def test_probabilities_and_a_fixed_size(task, tmp_path):

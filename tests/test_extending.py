@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -10,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import environment_of
 from mmengine.config import Config
 from mmseg import registry as registries
 from tiny import ROOT, small_config, write_run
@@ -71,8 +71,7 @@ def write_new_style(folder: Path) -> Path:
 
 
 def tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess:
-    environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
-    return subprocess.run([sys.executable, ROOT / 'tools' / f'{name}.py', *map(str, arguments)], env=environment,
+    return subprocess.run([sys.executable, ROOT / 'tools' / f'{name}.py', *map(str, arguments)], env=environment_of(),
                           capture_output=True, text=True)
 
 

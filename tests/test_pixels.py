@@ -66,6 +66,7 @@ REFUSED = {
     'three bands without colours': (tiff(stack(EIGHT, 3), planarconfig='contig'), 'uint8', 3, 'drop', '--bands 1,2,3'),
     'four bands': (tiff(stack(EIGHT, 4), **FOUR), 'uint8', 4, 'drop', '--bands 3,2,1'),
     'RGB and infrared': (tiff(stack(EIGHT, 4), photometric='rgb', extrasamples=[0]), 'uint8', 4, 'drop', '1,2,3'),
+    'see-through': (tiff(stack(EIGHT, 4), photometric='rgb', extrasamples=[2]), 'uint8', 4, 'become dark', '1,2,3'),
     'eight bands': (tiff(stack(TWELVE, 8), planarconfig='contig'), 'uint16', 8, '4 at most', '--bands 3,2,1'),
     'planes': (tiff(stack(TWELVE, 8).transpose(2, 0, 1), planarconfig='separate'), 'uint16', 8, '4 at most', '--bands'),
     'pages': (tiff(stack(TWELVE, 4).transpose(2, 0, 1)), 'uint16', 4, 'first of its 4 pages', '--bands 3,2,1'),
@@ -79,7 +80,8 @@ PLAIN = {
     '1 bit': (saved(GRAY.convert('1'), 'PNG'), 1), 'RGBA': (saved(GRAY.convert('RGBA'), 'PNG'), 4),
     'gray and alpha': (saved(GRAY.convert('LA'), 'PNG'), 2), '1-bit TIFF': (saved(GRAY.convert('1'), 'TIFF'), 1),
     'RGB TIFF': (tiff(stack(EIGHT, 3), photometric='rgb'), 3),
-    'RGBA TIFF': (tiff(stack(EIGHT, 4), photometric='rgb', extrasamples=[2]), 4), 'GIF': (saved(GRAY, 'GIF'), 3),
+    'RGBA TIFF': (tiff(np.dstack([stack(EIGHT, 3), np.full_like(EIGHT, 255)]), photometric='rgb', extrasamples=[2]), 4),
+    'GIF': (saved(GRAY, 'GIF'), 3),
     'WebP': (saved(GRAY.convert('RGB'), 'WEBP'), 3),
 }
 

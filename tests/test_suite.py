@@ -631,7 +631,7 @@ def test_a_real_search(tmp_path, monkeypatch, capfd):
     config = tiny_task(tmp_path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(ROOT / 'tools'))
-    monkeypatch.setenv('PYTHONPATH', str(ROOT))
+    monkeypatch.setenv('PYTHONPATH', str(ROOT), prepend=os.pathsep)
     monkeypatch.setattr(sys, 'argv', ['search.py', str(config), '--lr', '0.1', '1e30', '--out', 'found'])
     search = runpy.run_path(str(ROOT / 'tools/search.py'))
     for _ in range(2):

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from conftest import environment_of
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel, revert_sync_batchnorm
@@ -366,5 +367,5 @@ def test_the_tool_refuses_at_once(tmp_path):
     root = Path(engine.__file__).parents[2]
     command = [sys.executable, root / 'tools/train.py', 'setr_pup_gpt_mae_ade20k', '--sweep-heads', 'lr=1e-3,1e-2']
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path,
-                            env={**os.environ, 'PYTHONPATH': str(root)})
+                            env=environment_of(root))
     assert result.returncode == 1 and 'trains 3 of its tensors (temperature, ...)' in result.stderr

@@ -137,8 +137,7 @@ def test_parameter_counts_are_those_of_timm(arch, patch_size, millions, depth):
     assert vit.blocks[0].attn.qkv.in_features // vit.blocks[0].attn.num_heads == (80 if arch == 'huge' else 64)
 
 
-@pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=pytest.mark.skipif(
-    not torch.cuda.is_available(), reason='needs a GPU'))])
+@pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=pytest.mark.cuda)])
 def test_temperature_divides_a_half_precision_query_in_float32(monkeypatch, device):
     """CUDA would otherwise round the temperature to bfloat16, 1.02 to 1.0234, before it divides."""
     queries = []

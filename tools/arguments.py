@@ -42,7 +42,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds further options of training and testing, under the names that OpenMMLab users know."""
     parser.add_argument('--work-dir', metavar='DIR', help='where to write (default: work_dirs/NAME_OF_CONFIG)')
     parser.add_argument('--launcher', choices=LAUNCHERS, help='how several processes are started (default: pytorch '
-                        'under torchrun, else none)')
+                        'under torchrun, slurm under srun, else none)')
     parser.add_argument('--device', choices=('auto', 'cuda'), default='auto', help='cuda: stop where there is no GPU '
                         '(default: auto, which then goes on with the CPU)')
     # Old launchers pass this option; torchrun sets an environment variable instead.
@@ -60,8 +60,9 @@ def add_suite_arguments(parser: argparse.ArgumentParser, out: str) -> None:
                         '(default: 0)')
     parser.add_argument('--out', type=Path, metavar='DIR', help='where runs and results are written '
                         f'(default: {out})')
-    parser.add_argument('--jobs', type=positive(int), default=1, metavar='N', help='runs at once on this machine, or '
-                        'on the GPU that this process has (default: 1)')
+    parser.add_argument('--jobs', type=positive(int), default=1, metavar='N', help='runs at once on this machine, '
+                        'spread over the GPUs that this process sees (default: 1)')
+    add_cluster_arguments(parser)
     parser.add_argument('--dry-run', action='store_true', help='list the runs with their commands, and run nothing')
     parser.add_argument('--report-only', action='store_true', help='write the table from what is there, and run '
                         'nothing')
@@ -70,9 +71,39 @@ def add_suite_arguments(parser: argparse.ArgumentParser, out: str) -> None:
                         'them over; those of these settings are kept')
 
 
+def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that say where many runs are carried out, and that look after them from elsewhere."""
+    parser.add_argument('--on', choices=('local', 'slurm', 'ray'), default='local', help='where: by this process, or '
+                        'each run as a job of a cluster, which sees the same folders (default: local)')
+    parser.add_argument('--slurm', nargs='+', action='extend', type=setting, default=[], metavar='KEY=VALUE',
+                        help='options of sbatch for --on slurm: time=8:00:00 gpus=1 partition=NAME account=NAME')
+    parser.add_argument('--ray', nargs='+', action='extend', type=setting, default=[], metavar='KEY=VALUE',
+                        help='for --on ray: address=HOST:PORT, and for each run gpus=0.5 cpus=4')
+    ways = parser.add_mutually_exclusive_group()
+    ways.add_argument('--watch', action='store_true', help='only show which runs are queued, running, finished and '
+                      'failed, wherever they are carried out')
+    ways.add_argument('--cancel', action='store_true', help='only end the runs that are queued or running; what they '
+                      'have done is kept')
+
+
+def where_to_work(args: argparse.Namespace) -> dict:
+    """Returns the arguments of :func:`add_cluster_arguments` by the names that functions have for them.
+
+    Raises:
+        SystemExit: a setting is wrong, or is one of another cluster.
+    """
+    from mmseg_gpt.lab.runs.jobs import make_cluster
+    for name in ('slurm', 'ray'):
+        if getattr(args, name) and args.on != name:
+            raise SystemExit(f'--{name} is for --on {name}')
+    settings = dict(text.split('=', 1) for text in getattr(args, args.on, []))
+    return dict(cluster=make_cluster(args.on, settings), watching=args.watch, cancelling=args.cancel)
+
+
 def how_to_work(args: argparse.Namespace) -> dict:
     """Returns the arguments of :func:`add_suite_arguments` that say how runs are carried out, by name."""
-    return {name: getattr(args, name) for name in ('jobs', 'dry_run', 'report_only', 'retry_failed', 'overwrite')}
+    names = ('jobs', 'dry_run', 'report_only', 'retry_failed', 'overwrite')
+    return {name: getattr(args, name) for name in names} | where_to_work(args)
 
 
 def add_figure_arguments(parser: argparse.ArgumentParser, out: str) -> None:
@@ -110,6 +141,11 @@ def figure(text: str) -> Path:
     if Path(text).suffix not in ('.png', '.svg', '.pdf'):
         raise argparse.ArgumentTypeError(f'{text} must end in .png, .svg or .pdf')
     return Path(text)
+
+
+def checkpoint_is_there(checkpoint: str) -> bool:
+    """Says whether a checkpoint is a file, or one of the hub, which is looked for later."""
+    return checkpoint.startswith('hf://') or Path(checkpoint).is_file()
 
 
 def check_device(device: str | None) -> None:

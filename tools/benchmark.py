@@ -8,6 +8,7 @@ ViT in bfloat16, as --amp keeps it), each also with -bf16 (autocast) or -compile
 import argparse
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,7 +53,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--classes', type=int, default=150)
     parser.add_argument('--prompts', type=int, default=100)
     parser.add_argument('--channels', type=int, default=256, help='width of the heads (default: 256)')
-    parser.add_argument('--batch', type=int, help='training images (default: 1; on CUDA 16)')
+    parser.add_argument('--batch', type=int, help='training images (default: 1; on CUDA 16, or as many as '
+                        'its memory has room for)')
     parser.add_argument('--eval-batch', type=int, default=1, help='images evaluated at once (default: 1)')
     parser.add_argument('--device', help='cpu or cuda (default: cuda if there is a GPU)')
     parser.add_argument('--threads', type=int, help='number of PyTorch\'s CPU threads (default: its own choice)')
@@ -82,12 +84,15 @@ def read_options(args: argparse.Namespace) -> 'Options':
     """
     import torch
 
+    from mmseg_gpt.lab.benchmark.cuda import usual_batch
     from mmseg_gpt.lab.benchmark.processes import ALLOCATORS
     from mmseg_gpt.lab.benchmark.run import Options
     from mmseg_gpt.lab.benchmark.variants import Sizes, parse_variant
     device = torch.device(args.device or ('cuda' if torch.cuda.is_available() else 'cpu'))
     on_gpu = device.type == 'cuda'
-    batch = args.batch or (16 if on_gpu else 1)
+    if on_gpu and not torch.cuda.is_available():
+        raise SystemExit('--device cuda: no GPU is visible to PyTorch')
+    batch = args.batch or (usual_batch(torch.cuda.get_device_properties(device).total_memory) if on_gpu else 1)
     sizes = Sizes(args.arch, args.depth, args.image, args.classes, args.prompts, args.channels, batch)
     try:
         _ = sizes.vit, [parse_variant(name) for name in (*args.variants, args.against)]
@@ -97,8 +102,6 @@ def read_options(args: argparse.Namespace) -> 'Options':
         raise SystemExit(f'--what: {", ".join(unknown)} is none of {", ".join(WHAT)}')
     if unknown := set(args.allocators or []) - {*ALLOCATORS, 'this'}:
         raise SystemExit(f'--allocators: {", ".join(unknown)} is none of {", ".join(ALLOCATORS)}, this')
-    if on_gpu and not torch.cuda.is_available():
-        raise SystemExit('--device cuda: no GPU is visible to PyTorch')
     if 'largest-batch' in args.more and not on_gpu:
         raise SystemExit('--largest-batch needs a GPU, where too large a batch does no harm')
     return Options(
@@ -136,7 +139,7 @@ def main() -> None:
             results = run_sweep(options, read_axes(args), args.sweep)
             print(f'written: {args.sweep}.json, {args.sweep}.png')
         else:
-            results = run(options)
+            results = run(options, keep=partial(write_json, path=args.json) if args.json else lambda results: None)
             print(tables(results))
     except ParityError as error:
         raise SystemExit(str(error)) from error

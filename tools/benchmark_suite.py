@@ -11,22 +11,30 @@
     figure6  VPT-shallow, with gates, and with temperatures too, on all 25 datasets
     figure7  1 to 96 prompts on Stanford Cars
     figure8  figure 6 by dataset
+    all      all of these
 
 In fgvc and vtab, --methods can name any method (mmseg_gpt/recipes/methods.py), which then has rows of its own.
 
 A finished run is not run again and an interrupted one goes on where it stopped, so the same command continues a
-suite. A table of what is finished is written whenever it ends. --jobs carries out several runs at once; several
-processes with the same --out share them, one for each GPU:
+suite. A table of what is finished is written whenever it ends. --jobs carries out several runs at once, spread over
+the GPUs that are visible; several processes with the same --out, on one machine or several, share them.
 
-    for gpu in 0 1 2 3; do CUDA_VISIBLE_DEVICES=$gpu python tools/benchmark_suite.py vtab & done; wait
+On a cluster, each run is a job; and --estimate says before that how long all will take:
+
+    python tools/benchmark_suite.py all --seeds 0 1 2 --estimate --benchmark MEASURED.json
+    python tools/benchmark_suite.py all --seeds 0 1 2 --on slurm --slurm time=24:00:00 gpus=1 cpus=8
 """
 
 import argparse
 import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from arguments import add_settings, add_suite_arguments, how_to_work
+from arguments import add_settings, add_suite_arguments, how_to_work, positive
+
+if TYPE_CHECKING:  # importing it takes seconds
+    from mmseg_gpt.lab.suite.plans import Table
 
 TABLES = ('fgvc', 'vtab', 'ade20k', 'table4', 'table6', 'table7', 'table8', 'figure1', 'figure6', 'figure7',
           'figure8')
@@ -35,7 +43,7 @@ ALIASES = dict(table1='fgvc', table2='vtab', table3='ade20k')
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('table', choices=(*TABLES, *ALIASES), metavar='TABLE', help=' | '.join(TABLES))
+    parser.add_argument('table', choices=(*TABLES, *ALIASES, 'all'), metavar='TABLE', help=' | '.join((*TABLES, 'all')))
     for what, example in (('vits', 'mae'), ('methods', 'gpt'), ('tasks', 'cub, or a group of VTAB-1K: natural')):
         parser.add_argument(f'--{what}', nargs='+', default=(), metavar='NAME', help=f'run only these, such as '
                             f'{example}; the table has room for all')
@@ -43,10 +51,42 @@ def parse_args() -> argparse.Namespace:
                         'mmseg-gpt train --help')
     add_settings(parser)
     add_suite_arguments(parser, 'work_dirs/suite; tables that have the same runs share them')
+    add_estimate_arguments(parser)
     args = parser.parse_args()
     args.table = ALIASES.get(args.table, args.table)
     args.seeds = list(dict.fromkeys(args.seeds))
+    if args.benchmark and args.images_per_second:
+        parser.error('--benchmark and --images-per-second both say how fast a GPU is: give one of them')
     return args
+
+
+def add_estimate_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of an estimate."""
+    group = parser.add_argument_group('estimate')
+    group.add_argument('--estimate', action='store_true', help='only say how many runs, images and operations these '
+                       'are, and how long they take where it is known how fast a GPU is')
+    group.add_argument('--benchmark', type=Path, metavar='FILE', help='what mmseg-gpt benchmark --what '
+                       'train,eval,costs --json FILE has measured')
+    group.add_argument('--images-per-second', type=positive(float), nargs=2, metavar=('TRAIN', 'EVAL'), help='instead: '
+                       'of the benchmark\'s model, SETR-PUP on ViT-B/16 at 512 pixels, in training and in evaluation')
+    group.add_argument('--gpus', type=positive(int), nargs='+', default=[1, 8, 64], metavar='N', help='for so many '
+                       'GPUs (default: 1 8 64)')
+    group.add_argument('--price', type=positive(float), metavar='AMOUNT', help='of an hour of a GPU')
+
+
+def print_estimate(args: argparse.Namespace, tables: 'dict[str, Table]') -> None:
+    """Prints an estimate.
+
+    Raises:
+        SystemExit: the benchmark's file does not say what is needed.
+    """
+    from mmseg_gpt.lab.suite.estimate import estimate, rates_by_hand, rates_of_benchmark
+    try:
+        rates = (rates_of_benchmark(args.benchmark) if args.benchmark else rates_by_hand(*args.images_per_second)
+                 if args.images_per_second else None)
+    except ValueError as error:
+        sys.exit(str(error))
+    print(estimate(tables, args.seeds, rates, args.gpus, args.price))
 
 
 def main() -> None:
@@ -55,17 +95,28 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the runs that are going on are saved
     out, settings = args.out or Path('work_dirs/suite'), args.cfg_options or ()
     options, suffix = (['--authors-protocol'], '_authors') if args.authors_protocol else ([], '')
-    table = suite.with_options(suite.plan(args.table, args.methods), settings, options, suffix)
+    names = TABLES if args.table == 'all' else [args.table]
+    tables = {name: suite.with_options(suite.plan(name, args.methods), settings, options, suffix) for name in names}
     try:
-        entries = suite.select(table.entries, args.vits, args.methods, args.tasks)
+        entries = suite.select([entry for table in tables.values() for entry in table.entries], args.vits,
+                               args.methods, args.tasks)
     except ValueError as error:
         sys.exit(str(error))
+    if args.estimate:
+        chosen = {*entries}
+        print_estimate(args, {name: table._replace(entries=[entry for entry in table.entries if entry in chosen])
+                              for name, table in tables.items()})
+        return
     home = out / 'runs'
 
     def write() -> str:
-        records = suite.outcomes(suite.runs_of(table.entries, args.seeds), home)  # what others have run counts as well
-        return suite.write_table(args.table, table, records, args.seeds, out / f'{args.table}{suffix}',
-                                 [*options, *settings])
+        said = []
+        for name, table in tables.items():
+            # What others have run counts as well.
+            records = suite.outcomes(suite.runs_of(table.entries, args.seeds), home)
+            said.append(suite.write_table(name, table, records, args.seeds, out / f'{name}{suffix}',
+                                          [*options, *settings]))
+        return '\n\n'.join(said)
 
     suite.work(suite.runs_of(entries, args.seeds), home, write, **how_to_work(args))
 

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arguments import configs_command
+from arguments import checkpoint_is_there, configs_command
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -47,9 +47,10 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.out.suffix not in ('.onnx', '.pt2'):
         parser.error(f'{args.out} must end in .onnx or .pt2')
-    for name in ('checkpoint', 'vit'):
-        if (file := getattr(args, name)) and not Path(file).is_file():
-            parser.error(f'there is no {name} {file}')
+    if not checkpoint_is_there(args.checkpoint):
+        parser.error(f'there is no checkpoint {args.checkpoint}')
+    if args.vit and not Path(args.vit).is_file():
+        parser.error(f'there is no vit {args.vit}')
     if not args.out.resolve().parent.is_dir():
         parser.error(f'{args.out}: there is no such folder')
     if args.out.suffix == '.pt2' and (args.half or args.int8 or args.measure):

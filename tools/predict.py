@@ -9,10 +9,11 @@ import json
 import sys
 import time
 from glob import glob
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arguments import check_device, configs_command
+from arguments import check_device, checkpoint_is_there, configs_command
 
 if TYPE_CHECKING:
     from mmseg_gpt.apis import AdapterPool
@@ -30,6 +31,8 @@ example:
   that all images have in common. Classes are numbered from 0, as in the model, or with --dataset-numbers as in the
   label files of the dataset. An image that cannot be predicted is passed over and named at the end.
 
+  Label maps of GeoTIFFs are GeoTIFFs with their georeference, if rasterio is installed.
+
 Exit code: 0; 1 if a checkpoint or an image cannot be used; 2 for a wrong command line."""
 
 
@@ -38,7 +41,8 @@ def parse_args() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--task', nargs=3, action='append', required=True, dest='tasks', metavar=(
         'NAME', 'CONFIG', 'CHECKPOINT'), help='a task: a name of your choice, its config (a file or a name, '
-        f'which {configs_command()} lists) and its checkpoint; give --task again for each further one')
+        f'which {configs_command()} lists) and its checkpoint, or hf://OWNER/NAME for both; give --task again for each '
+        'further one')
     parser.add_argument('--images', nargs='+', required=True, metavar='[NAME:]IMAGE', help='image files, folders with '
                         'all that is below them, patterns such as "photos/**/*.jpg", and .txt files with one of these '
                         'on each line; with NAME: for that task only')
@@ -53,6 +57,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--confidence', action='store_true', help='write the probability of the predicted class of '
                         'each pixel in --out, as confidence/*.png (255 is 1)')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write all answers there')
+    parser.add_argument('--tile', type=int, metavar='PIXELS', help='cut images of segmentations into tiles of this '
+                        'side, each of which is answered like an image of its own, in bounded memory')
+    parser.add_argument('--overlap', type=float, metavar='SHARE', help='share of a tile that the next one covers too '
+                        '(default: 0.25)')
     parser.add_argument('--vit', metavar='FILE', help='the pretrained ViT of all tasks (default: the one that each '
                         'config names)')
     parser.add_argument('--batch', type=int, default=8, metavar='N', help='answers computed together (default: '
@@ -63,6 +71,7 @@ def parse_args() -> argparse.Namespace:
                         '%(default)s)')
     args = parser.parse_args()
     check_tasks(args, parser)
+    check_tiles(args, parser)
     args.asked = [read_request(text, args.tasks, parser) for text in args.images]
     check_outputs(args, parser)
     return args
@@ -76,12 +85,22 @@ def check_tasks(args: argparse.Namespace, parser: argparse.ArgumentParser) -> No
             parser.error(f'two tasks are called {name}')
         if name in ('', '.', '..') or set(name) & set(':/\\'):
             parser.error(f'"{name}" cannot be the name of a task: leave out : / \\')
-        if not Path(checkpoint).is_file():
+        if not checkpoint_is_there(checkpoint):
             parser.error(f'there is no checkpoint {checkpoint}')
     if args.vit and not Path(args.vit).is_file():
         parser.error(f'there is no pretrained ViT {args.vit}')
     if args.batch < 1:
         parser.error(f'--batch must be at least 1, got {args.batch}')
+
+
+def check_tiles(args: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Refuses tiles that cannot be."""
+    if args.tile is not None and args.tile < 2:
+        parser.error(f'--tile must be at least 2, got {args.tile}')
+    if args.overlap is not None and not (args.tile and 0 <= args.overlap < 1):
+        parser.error(f'--overlap must be from 0 to below 1, and needs --tile; got {args.overlap}')
+    if args.tile and args.tta:
+        parser.error('choose --tile or --tta')
 
 
 def read_request(text: str, tasks: list[list[str]], parser: argparse.ArgumentParser) -> tuple[list[str], str]:
@@ -177,19 +196,30 @@ def batches(args: argparse.Namespace) -> list[list[tuple[str, str]]]:
     """Divides the requests into those that are answered together; large images are alone."""
     from mmseg_gpt.datasets.headers import read_header
     from mmseg_gpt.segmentation.segmentor import LARGE_IMAGE
-    large = {}
+    large, args.rasters = {}, {image for image in args.names if is_raster(image, args)}
     for image in args.names:
         try:
             width, height = read_header(image).size
         except Exception:  # which is said when it is its turn
             width = height = 0
-        large[image] = width * height > LARGE_IMAGE
+        large[image] = width * height > LARGE_IMAGE or args.tile or image in args.rasters
     found: list[list[tuple[str, str]]] = []
     for request in args.requests:
         if not found or len(found[-1]) == args.batch or large[request[1]] or large[found[-1][-1][1]]:
             found.append([])
         found[-1].append(request)
     return found
+
+
+def is_raster(image: str, args: argparse.Namespace) -> bool:
+    """Says whether an image is a GeoTIFF whose georeference can be kept; says why if it cannot."""
+    from mmseg_gpt.apis.rasters import is_georeferenced
+    if not is_georeferenced(image) or args.tta:
+        return False
+    if find_spec('rasterio'):
+        return True
+    print(f'{image}: its label map will have no georeference without rasterio: pip install "mmseg_gpt[geo]"')
+    return False
 
 
 def predict(pool: 'AdapterPool', args: argparse.Namespace, answers: list[dict]) -> list[str]:
@@ -224,6 +254,8 @@ def answer(pool: 'AdapterPool', args: argparse.Namespace, requests: list[tuple[s
            writers: dict[str, 'LabelWriter']) -> list[dict]:
     """Answers requests together; prints and writes the answers, and returns them as plain numbers."""
     from mmseg_gpt.apis.answers import as_line, as_numbers
+    if len(requests) == 1 and in_tiles(pool, args, *requests[0]):
+        return [answer_in_tiles(pool, args, *requests[0], writers)]
     files = [writers[name].probability_file(args.names[image]) if args.probabilities and name in writers else None
              for name, image in requests]
     for name, image in requests:
@@ -237,6 +269,34 @@ def answer(pool: 'AdapterPool', args: argparse.Namespace, requests: list[tuple[s
         answers.append(dict(task=name, image=image, **found))
         print(f'{name}  {image}  {as_line(found)}', flush=True)
     return answers
+
+
+def in_tiles(pool: 'AdapterPool', args: argparse.Namespace, name: str, image: str) -> bool:
+    """Says whether a task answers an image in tiles, or writes a GeoTIFF, which is done in the same way."""
+    model = pool.tasks[name].model
+    return hasattr(model, 'decode_head') and bool(args.tile or (image in args.rasters and hasattr(model, 'patches')))
+
+
+def answer_in_tiles(pool: 'AdapterPool', args: argparse.Namespace, name: str, image: str,
+                    writers: dict[str, 'LabelWriter']) -> dict:
+    """Answers a request in tiles; prints and writes the answer, and returns it as plain numbers."""
+    from mmseg_gpt.apis.answers import as_line, as_numbers
+    from mmseg_gpt.apis.label_files import write_raster
+    from mmseg_gpt.apis.tiles import TaskLabeller, Tiling, predict_in_tiles
+    task, writer, report = pool.tasks[name], writers.get(name), ShareProgress(image)
+    tiling = Tiling(args.tile, 0.25 if args.overlap is None else args.overlap) if args.tile else None
+    labeller = TaskLabeller(task, tiling, pool.dtype)
+    if image in args.rasters:
+        found = write_raster(writer, labeller, image, args.names[image], report, args.confidence,
+                             args.probabilities and writer is not None)
+    else:
+        meta = dict(small=True, confidence=args.confidence)
+        if args.probabilities and writer:
+            meta['probabilities'] = str(writer.probability_file(args.names[image]))
+        sample = predict_in_tiles(labeller, image, meta, report)
+        found = as_numbers(task, sample) | (writer.write(image, sample, args.names[image]) if writer else {})
+    print(f'{name}  {image}  {as_line(found)}', flush=True)
+    return dict(task=name, image=image, **found)
 
 
 class ShareProgress:

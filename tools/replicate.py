@@ -14,7 +14,7 @@ import signal
 import sys
 from pathlib import Path
 
-from arguments import positive
+from arguments import add_cluster_arguments, positive, where_to_work
 
 CLONE = Path(__file__).resolve().parents[1]
 ROOT = Path.cwd() if CLONE.name == '.mim' else CLONE  # .mim is in an installed package, where nothing is written
@@ -29,6 +29,7 @@ def parse_args() -> argparse.Namespace:
                         f'(default: {HOME}, with --quick {HOME}_quick)')
     parser.add_argument('--jobs', '--workers', type=positive(int), metavar='N', help='runs at once (default: one for '
                         'each CPU, and no more than 8 on a GPU)')
+    add_cluster_arguments(parser)
     parser.add_argument('--report-only', action='store_true', help='write the results of what has finished, and run '
                         'nothing')
     parser.add_argument('--retry-failed', action='store_true', help='give runs that failed another chance')
@@ -53,13 +54,17 @@ def main() -> None:
     import torch
 
     from mmseg_gpt.environment import available_cpus
-    from mmseg_gpt.lab.miniature.carry_out import replicate
+    from mmseg_gpt.lab.miniature.carry_out import known_runs, replicate
     from mmseg_gpt.lab.miniature.plan import FULL, QUICK
     from mmseg_gpt.lab.miniature.report import publish
-    cpus = available_cpus()
+    from mmseg_gpt.lab.runs import look_after
+    cpus, preset, where = available_cpus(), QUICK if args.quick else FULL, where_to_work(args)
+    if args.watch or args.cancel:
+        look_after(*known_runs(preset, args.out), args.cancel)
+        return
     results = replicate(
-        QUICK if args.quick else FULL, args.out, report_only=args.report_only, retry_failed=args.retry_failed,
-        overwrite=args.overwrite, jobs=args.jobs or (min(cpus, 8) if torch.cuda.is_available() else cpus))
+        preset, args.out, report_only=args.report_only, retry_failed=args.retry_failed, overwrite=args.overwrite,
+        cluster=where['cluster'], jobs=args.jobs or (min(cpus, 8) if torch.cuda.is_available() else cpus))
     if args.publish:
         publish(results)
 

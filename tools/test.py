@@ -1,10 +1,9 @@
 """Evaluates a checkpoint: mIoU single-scale or multi-scale with flip (--tta), or accuracy of classification."""
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arguments import add_config_arguments, add_protocol_arguments, add_run_arguments
+from arguments import add_config_arguments, add_protocol_arguments, add_run_arguments, checkpoint_is_there
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -39,7 +38,7 @@ def parse_args() -> argparse.Namespace:
 
 def apply_arguments(cfg: 'Config', args: argparse.Namespace) -> None:
     """Changes a config as the arguments of this tool ask."""
-    if not Path(args.checkpoint).is_file():
+    if not checkpoint_is_there(args.checkpoint):
         raise SystemExit(f'there is no checkpoint {args.checkpoint}')
     cfg.update(load_from=args.checkpoint, resume=False)  # what a resumed training has written has resume=True
     if args.tta:
@@ -89,8 +88,10 @@ def main() -> None:
     with engine.errors_in_words():
         cfg = engine.read_config(args.config, args.cfg_options, args.work_dir, args.launcher, args.search_split,
                                  args.authors_protocol)
+        engine.join(cfg)
         apply_arguments(cfg, args)
         engine.set_test_precision(cfg, args.amp)
+        engine.set_usual_kernels(cfg, args.cfg_options)
         engine.check_files(cfg, ('test_dataloader', ), pretrained=False, device=args.device)
         runner = engine.Runner.from_cfg(cfg)
         confusion = add_outputs(runner, args)

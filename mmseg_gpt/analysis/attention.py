@@ -22,6 +22,7 @@ from ..models.updates import updates_off
 from ..models.vit import Attention, at_least_float32, heads_of
 
 Seen = TypeVar('Seen')
+EVERY = slice(None)
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class Tokens:
 
 
 def attention_weights(attention: Attention, x: Tensor, temperature: Tensor | None = None,
-                      rotation: Rotation | None = None) -> Tensor:
+                      rotation: Rotation | None = None, queries: slice = EVERY) -> Tensor:
     """Computes the softmax of equation 9 for every token, also for those whose output the model does not use.
 
     Args:
@@ -62,20 +63,23 @@ def attention_weights(attention: Attention, x: Tensor, temperature: Tensor | Non
         x: Its input (B, N, D).
         temperature: Scalar tensor tau; None means 1.
         rotation: The rotary positions of the patches; None for none.
+        queries: The positions of the tokens that ask; by default all.
 
     Returns:
-        Tensor: Weights (B, heads, N, N) of float32 at least; each row belongs to one query and sums to 1.
+        Tensor: Weights (B, heads, N, N) of float32 at least; each row belongs to one query and sums to 1. Of n queries
+        (B, heads, n, N).
     """
     q, k, _ = (at_least_float32(each) for each in heads_of(attention.qkv(x), attention.num_heads))
     if rotation is not None:
         q, k = rotation.turned(q), rotation.turned(k)
-    scores = q @ k.mT / q.shape[-1]**0.5
+    scores = q[:, :, queries] @ k.mT / q.shape[-1]**0.5
     return (scores if temperature is None else scores / temperature).softmax(-1)
 
 
 @torch.no_grad()
 def visit_attention(vit: GatedPromptViT, images: Tensor, blocks: Iterable[int],
-                    visit: Callable[[int, Tensor, Tokens], Seen]) -> dict[int, Seen]:
+                    visit: Callable[[int, Tensor, Tokens], Seen],
+                    queries: Callable[[Tokens], slice] = lambda _: EVERY) -> dict[int, Seen]:
     """Runs the ViT once and calls a function with the attention of each of ``blocks``, one after the other.
 
     Args:
@@ -83,6 +87,8 @@ def visit_attention(vit: GatedPromptViT, images: Tensor, blocks: Iterable[int],
         images: Images (B, 3, H, W), normalised.
         blocks: Blocks to visit, counted from 0.
         visit: Function that takes the block, its weights (B, heads, N, N) and the order of the N tokens.
+        queries: Function that takes the order of the tokens, and returns the positions of the n that ask; the weights
+            are then (B, heads, n, N), which take little memory. By default all ask.
 
     Returns:
         dict: The results of the function, by block.
@@ -104,7 +110,8 @@ def visit_attention(vit: GatedPromptViT, images: Tensor, blocks: Iterable[int],
             x, temperature, _, rotation = inputs
             prompts = x.shape[1] - vit.first_patch - grid[0] * grid[1]
             tokens = Tokens(vit.first_patch, grid, prompts, size)
-            found[block] = visit(block, attention_weights(attention, x, temperature, rotation), tokens)
+            weights = attention_weights(attention, x, temperature, rotation, queries(tokens))
+            found[block] = visit(block, weights, tokens)
         return hook
 
     with ExitStack() as hooks:
@@ -201,6 +208,45 @@ def query_map(weights: Tensor, tokens: Tokens, query: str) -> Tensor:
     else:
         seen = weights[:, :, places(tokens, query), tokens.patches].mean(2) * len(tokens)
     return seen.unflatten(-1, tokens.grid)
+
+
+class Attended(NamedTuple):
+    """What one token attends to in a block, as the mean of all heads.
+
+    Attributes:
+        patches: Map (h, w) of its attention to patches, as multiples of uniform attention.
+        prompt_share: Share of its attention that goes to prompts.
+        cls_share: Share that goes to CLS.
+    """
+    patches: Tensor
+    prompt_share: float
+    cls_share: float
+
+
+def attended(vit: GatedPromptViT, image: Tensor, query: str) -> dict[int, Attended]:
+    """Returns what one token attends to, by block from 0, in memory that grows with the tokens and not their square.
+
+    Args:
+        vit: The ViT, in eval mode.
+        image: A normalised image (1, 3, H, W).
+        query: 'cls', 'prompt:K' or 'X,Y', as for :func:`query_map`. Blocks without prompts are left out where a prompt
+            asks.
+
+    Raises:
+        ValueError: there is no such prompt or pixel.
+    """
+    def asking(tokens: Tokens) -> slice:
+        return slice(0, 0) if asks_for_prompts(query) and not tokens.num_prompts else places(tokens, query)
+
+    def look(_: int, weights: Tensor, tokens: Tokens) -> Attended | None:
+        if not weights.shape[2]:
+            return None
+        shares = weights[0].mean((0, 1))
+        patches = (shares[tokens.patches] * len(tokens)).unflatten(0, tokens.grid).cpu()
+        return Attended(patches, float(shares[tokens.prompts].sum()), float(shares[0]))
+
+    found = visit_attention(vit, image, range(max(vit.out_indices) + 1), look, asking)
+    return {block: each for block, each in found.items() if each is not None}
 
 
 def places(tokens: Tokens, query: str) -> slice:

@@ -1,7 +1,7 @@
 """Answers as numbers, as lines and as pictures."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 import cv2
@@ -91,7 +91,7 @@ class LabelWriter:
         Args:
             name: The name of the image, as for :meth:`write`.
         """
-        return self._file('probabilities', name, '.npy')
+        return self.file('probabilities', name, '.npy')
 
     def write(self, image: str, sample: BaseDataElement, name: str | None = None) -> dict[str, str]:
         """Writes the label map and the picture of an image, and the map of its confidence if it has probabilities.
@@ -108,22 +108,34 @@ class LabelWriter:
             ValueError: another image was written under this name.
         """
         name = name or Path(image).stem
-        if os.path.abspath(other := self.written.setdefault(name, str(image))) != os.path.abspath(image):
-            raise ValueError(f'{image} would overwrite what was written for {other}, {name} in {self.folder}: give '
-                             'each a name of its own')
+        self.claim(image, name)
         labels = label_map(sample)
-        paths = dict(label_map=self._file('labels', name), overlay=self._file('overlays', name))
+        paths = dict(label_map=self.file('labels', name), overlay=self.file('overlays', name))
         classes = len(self.task.classes) if self.task.classes else None
         write_label_map(labels, paths['label_map'], classes, self.values)
         self.draw(as_picture(self.task.read(image)['img']), sample, paths['overlay'])
         if 'seg_probabilities' in sample:
             paths.update(probabilities=self.probability_file(name))
         if 'seg_probabilities' in sample or 'seg_confidence' in sample:
-            paths.update(confidence=self._file('confidence', name))
+            paths.update(confidence=self.file('confidence', name))
             certain = (sample.seg_confidence.data[0].numpy() if 'seg_confidence' in sample else
                        confidence(sample.seg_probabilities.data))
             Image.fromarray(certain).save(paths['confidence'])
         return {key: str(path) for key, path in paths.items()}
+
+    def claim(self, image: str, name: str) -> None:
+        """Notes that what is written under ``name`` is of ``image``.
+
+        Args:
+            image: The image file.
+            name: The name of the files without suffix.
+
+        Raises:
+            ValueError: another image was written under this name.
+        """
+        if os.path.abspath(other := self.written.setdefault(name, str(image))) != os.path.abspath(image):
+            raise ValueError(f'{image} would overwrite what was written for {other}, {name} in {self.folder}: give '
+                             'each a name of its own')
 
     def draw(self, pixels: np.ndarray, sample: BaseDataElement, path: Path) -> None:
         """Draws the labels of a sample over its image (H, W, 3), and the legend before the first picture.
@@ -132,10 +144,7 @@ class LabelWriter:
         """
         from mmseg.structures import SegDataSample
         labels = label_map(sample)
-        legend = self.folder / 'legend.png'
-        if len(self.written) == 1 or not legend.is_file():
-            number = len(self.task.classes or ()) or int(labels.max()) + 1
-            draw_legend(legend, **self.colours(number))
+        self.write_legend(int(labels.max()) + 1)
         scale = LARGEST_PICTURE / max(labels.shape)
         if scale < 1:
             size = tuple(max(1, round(side * scale)) for side in labels.shape[::-1])
@@ -148,7 +157,18 @@ class LabelWriter:
         self.visualizer.dataset_meta = self.colours(int(labels.max()) + 1)
         self.visualizer.add_datasample('image', pixels, sample, draw_gt=False, out_file=str(path))
 
-    def _file(self, part: str, name: str, suffix: str = '.png') -> Path:
+    def write_legend(self, number: int) -> None:
+        """Draws the colours of the classes before the first picture.
+
+        Args:
+            number: How many there are at least; the task may know better.
+        """
+        legend = self.folder / 'legend.png'
+        if len(self.written) == 1 or not legend.is_file():
+            draw_legend(legend, **self.colours(len(self.task.classes or ()) or number))
+
+    def file(self, part: str, name: str, suffix: str = '.png') -> Path:
+        """Returns the file ``name`` in the folder ``part``, and makes its folder."""
         path = self.folder / part / f'{name}{suffix}'
         path.parent.mkdir(parents=True, exist_ok=True)
         return path
@@ -157,6 +177,30 @@ class LabelWriter:
         """Returns names and colours of the first classes, with random colours if the checkpoint has none."""
         drawn = np.random.default_rng(0).integers(0, 256, (number, 3)).tolist()
         return dict(classes=[self.task.class_name(i) for i in range(number)], palette=self.task.palette or drawn)
+
+
+def overlay(picture: np.ndarray, labels: np.ndarray, palette: Sequence[Sequence[int]],
+            shown: Container[int] | None = None, opacity: float = 0.5) -> np.ndarray:
+    """Lays the colours of classes over a picture, a few rows at a time.
+
+    Args:
+        picture: (H, W, 3) of uint8.
+        labels: Class numbers (H, W).
+        palette: A colour for each class.
+        shown: The classes whose colour is laid over, by default all; others leave the picture as it is.
+        opacity: Share of the colour, 0 to 1.
+
+    Returns:
+        ndarray: (H, W, 3) of uint8.
+    """
+    colours = np.array(palette, np.float32)
+    shares = np.array([opacity * (shown is None or label in shown) for label in range(len(colours))], np.float32)
+    drawn, rows = np.empty_like(picture), max(1, 2**20 // picture.shape[1])
+    for top in range(0, len(picture), rows):
+        part = labels[top:top + rows]
+        share = shares[part][..., None]
+        drawn[top:top + rows] = np.rint(picture[top:top + rows] * (1 - share) + colours[part] * share)
+    return drawn
 
 
 def draw_legend(path: Path, classes: Sequence[str], palette: Sequence[Sequence[int]]) -> None:

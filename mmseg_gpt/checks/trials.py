@@ -167,7 +167,7 @@ def needs_several(cfg: Config) -> str | None:
         return 'The batch norm of ClsBatchNormNeck cannot be computed from a single one: use '
     head = (cfg.get('model') or {}).get('decode_head')
     norm = type_name(look_up(head, 'norm_cfg')) if isinstance(head, dict) else ''
-    across = norm == 'SyncBN' and processes() > 1 and torch.cuda.is_available()
+    across = norm == 'SyncBN' and processes() > 1
     kind = type_name(head).removeprefix('Lean')
     if kind not in POOLING_HEADS or norm not in ('BN', 'SyncBN') or across:
         return None

@@ -21,7 +21,7 @@ TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 REDUCED, WIDTH, HEIGHT, BITS, COLOUR, SAMPLES, PLANAR = 254, 256, 257, 258, 262, 277, 284
 EXTRA, FORMAT, NODATA = 338, 339, 42113
 GRAY, RGB, PALETTE, CMYK, YCBCR = (0, 1), 2, 3, 5, 6  # values of COLOUR
-ALPHA = (1, 2)  # values of EXTRA
+ALPHA, STRAIGHT = (1, 2), 2  # values of EXTRA
 PNG_DEPTH, PNG_COLOUR = 24, 25  # offsets in a PNG file; colour 0 is gray
 PNG_BANDS = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}
 MODES = {'1': ('uint8', 1), 'L': ('uint8', 1), 'P': ('uint8', 3), 'LA': ('uint8', 2), 'PA': ('uint8', 4),
@@ -44,6 +44,7 @@ class Header(NamedTuple):
         nodata: The value of pixels that hold nothing, by the file, or None.
         begins_red: Whether a TIFF of more bands says that the first are red, green and blue.
         planar: Whether a TIFF holds its bands one after the other (PlanarConfiguration 2).
+        straight: Whether a TIFF has alpha by which its colours are not multiplied (unassociated alpha).
     """
     format: str
     dtype: str
@@ -55,11 +56,16 @@ class Header(NamedTuple):
     nodata: float | None = None
     begins_red: bool = False
     planar: bool = False
+    straight: bool = False
 
     @property
     def misread(self) -> bool:
-        """Whether OpenCV misreads the bands as they are, which lie one after the other and have more than 8 bits."""
-        return self.planar and self.dtype != 'uint8'
+        """Whether OpenCV misreads the bands as they are.
+
+        It does where they lie one after the other and have more than 8 bits, and multiplies colours of 8 bits by an
+        alpha by which they are not multiplied.
+        """
+        return (self.planar and self.dtype != 'uint8') or (self.straight and self.dtype == 'uint8')
 
     @property
     def described(self) -> str:
@@ -118,7 +124,8 @@ def tiff_header(path: str | Path) -> Header:
     plain = samples - alpha == {RGB: 3, YCBCR: 3, CMYK: 4, PALETTE: 1}.get(colour, 1 if colour in GRAY else 0)
     bands = 3 if colour in (PALETTE, CMYK) and plain else samples
     return Header('TIFF', f'{kind}{max(8, bits)}', max(bands, same), pages[0], plain and same == 1, alpha, same,
-                  as_number(first[NODATA]), colour == RGB, samples > 1 and first[PLANAR] == 2)
+                  as_number(first[NODATA]), colour == RGB, samples > 1 and first[PLANAR] == 2,
+                  alpha and extra[0] == STRAIGHT)
 
 
 def as_number(text: str | None) -> float | None:

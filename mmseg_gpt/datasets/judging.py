@@ -53,7 +53,19 @@ def pixel_problems(path: str | Path, header: Header, reader: Reader = USUAL) -> 
         except PixelError as error:
             return [str(error)]
         return few_grays(pixels, path, header)
+    if header.straight and header.dtype == 'uint8' and header.colours:
+        return half_transparent(path, header)
     return [f'{path} has {header.described}: {wrong}. {remedy(header)}' for wrong in usual_faults(header)]
+
+
+def half_transparent(path: str | Path, header: Header) -> list[str]:
+    """Refuses a TIFF with pixels that are neither opaque nor transparent, which OpenCV would make darker."""
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    alpha = None if pixels is None or pixels.ndim < 3 else pixels[..., -1]
+    if alpha is None or not ((alpha > 0) & (alpha < 255)).any():
+        return []
+    return [f'{path} has {header.described}, the last of which is alpha: OpenCV multiplies the colours by it, so that '
+            f'half-transparent pixels become dark. {remedy(header, (1, 1, 1) if header.bands == 2 else (1, 2, 3))}']
 
 
 def usual_faults(header: Header) -> list[str]:

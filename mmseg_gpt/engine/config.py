@@ -17,7 +17,9 @@ from ..checks import check_options
 from ..models.complete import explicit
 from ..resources import command_of, find_config_file, nearest_configs
 from ..settings import levels_found, look_up, with_classes
+from .nodes import under_srun
 from .resume import POINTER, newest_checkpoint
+from .shared_config import is_shared, own_modules, shared_config
 
 
 def read_config(config: str | Path, options: Sequence[str] = (), work_dir: str | Path | None = None,
@@ -28,7 +30,7 @@ def read_config(config: str | Path, options: Sequence[str] = (), work_dir: str |
         config: A path, or the name of an experiment of classification.
         options: Settings to override, as ``KEY=VALUE`` with dots for levels.
         work_dir: Where the run writes; None for the config's own, or ``work_dirs`` and the config's name.
-        launcher: How several processes are started; None for torchrun if it started this process, else none.
+        launcher: How several processes are started; None for torchrun or srun if it started this process, else none.
         search_split: Train without the validation images of classification, and evaluate on them.
         authors_protocol: Train and evaluate classification as the authors' code does.
 
@@ -110,7 +112,7 @@ def find_incomplete(config: str) -> Config:
     Raises:
         SystemExit: there is no such config, or it is not a whole one, or a module that it imports is not there.
     """
-    if file := find_config_file(config):
+    if file := config if is_shared(config) else find_config_file(config):
         try:
             cfg = load_config(file)
             if not cfg.get('model'):
@@ -139,30 +141,31 @@ def base_hint(file: Path | None) -> str:
             f'{command_of("configs")} lists those' if file and '_base_' in file.resolve().parts else '')
 
 
-# What a config imports if it names none of our modules, by its default scope.
-OWN_MODULES = {'mmseg': ['mmseg_gpt', 'mmseg_gpt.segmentation'],
-               'mmpretrain': ['mmseg_gpt', 'mmseg_gpt.classification.datasets']}
-
-
 def load_config(file: str | Path) -> Config:
     """Reads a config of either of MMEngine's styles, with all that it imports.
 
     The modules in ``custom_imports`` and those that a config of the new style imports may lie beside the config. Where
-    a config's own ``custom_imports`` have taken the place of ours, ours are put back.
+    a config's own ``custom_imports`` have taken the place of ours, ours are put back. The config of an adapter file
+    imports nothing else.
 
     Args:
-        file: A config file.
+        file: A config file, an adapter file, or ``hf://OWNER/NAME``.
 
     Raises:
         ValueError: it cannot be read as a config.
         ImportError: a module cannot be imported; the message says which, and why.
     """
+    if is_shared(file):
+        try:
+            return shared_config(file)
+        except ImportError as error:
+            raise ImportError(f'{file}: {error}{hint_for(error)}') from error
     try:
         cfg = Config.fromfile(file, import_custom_modules=False)
     except Exception as error:  # a config is Python, so any
         raise ValueError(f'{file} cannot be read as a config: {error}') from error
     custom = cfg.get('custom_imports') or {}
-    own = OWN_MODULES.get(cfg.get('default_scope'), [])
+    own = own_modules(cfg.get('default_scope'))
     modules = custom.get('imports') or []
     modules = [modules] if isinstance(modules, str) else list(modules)
     if custom and not any(is_own(module) for module in modules):
@@ -244,7 +247,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, object]:
 
 
 def find_launcher(launcher: str | None) -> str:
-    """Returns the launcher that was asked for; where none was, 'pytorch' under torchrun and else 'none'.
+    """Returns the launcher that was asked for; where none was, that of which there are signs: torchrun, srun, none.
 
     Raises:
         SystemExit: 'pytorch' was asked for, but torchrun did not start this process.
@@ -253,7 +256,7 @@ def find_launcher(launcher: str | None) -> str:
     if launcher == 'pytorch' and not under_torchrun:
         raise SystemExit('--launcher pytorch: start the tool with torchrun, as in torchrun --nproc-per-node 8 '
                          '-m mmseg_gpt train CONFIG')
-    return launcher or ('pytorch' if under_torchrun else 'none')
+    return launcher or ('pytorch' if under_torchrun else 'slurm' if under_srun() else 'none')
 
 
 def set_scaling(cfg: Config) -> None:
@@ -271,6 +274,17 @@ def set_scaling(cfg: Config) -> None:
         raise SystemExit('--auto-scale-lr: the config does not say for which batch its learning rate is; add '
                          '--cfg-options auto_scale_lr.base_batch_size=N')
     cfg.auto_scale_lr.enable = True
+
+
+def set_kept_features(cfg: Config, gigabytes: float | None) -> None:
+    """Makes a config keep features of the frozen ViT, see :class:`.hooks.KeepFeaturesHook`.
+
+    Args:
+        cfg: Is changed.
+        gigabytes: How large the file may become; None changes nothing.
+    """
+    if gigabytes is not None:
+        cfg.keep_features = gigabytes
 
 
 def set_resume(cfg: Config, resume: str | bool, overwrite: bool = False) -> None:

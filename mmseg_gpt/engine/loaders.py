@@ -2,22 +2,28 @@
 
 import mmengine.runner
 import torch
+from mmengine.dist import all_gather_object
 from mmengine.logging import print_log
 from torch.utils.data import DataLoader
 
 from ..settings import type_name
+from .batch import gathered  # noqa: F401  is registered
 from .reproducible import seeded
 
 
-def training_loader(dataloader: dict, seed: int, processes: int = 1) -> DataLoader:
+def training_loader(dataloader: dict, seed: int, processes: int = 1, gather: bool = False) -> DataLoader:
     """Builds the data loader that a process of a run trains with.
 
     Args:
         dataloader: ``train_dataloader`` of a config.
         seed: The run's.
         processes: The number of processes that share its batch.
+        gather: Whether the model takes batches that :func:`.batch.gathered` has put together.
     """
-    return build_loader(seeded(guarded(share_batch(dataloader, processes)), seed), seed)
+    loader = seeded(guarded(share_batch(dataloader, processes)), seed)
+    if gather and 'collate_fn' not in loader:
+        loader['collate_fn'] = dict(type='gathered')
+    return build_loader(loader, seed)
 
 
 def build_loader(dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:
@@ -65,6 +71,18 @@ def share_batch(train_dataloader: dict, processes: int) -> dict:
         print_log(f'batch: {total} images in all, {total // processes} in each of {processes} processes',
                   logger='current')
     return share
+
+
+def check_same_length(loader: DataLoader) -> None:
+    """Refuses epochs that are longer in one process than in another, which would wait for it for ever.
+
+    Raises:
+        SystemExit: they are; with a sampler that rounds up they are not.
+    """
+    lengths = all_gather_object(len(loader))
+    if len(set(lengths)) > 1:
+        raise SystemExit(f'an epoch has {lengths} batches in the {len(lengths)} processes: set '
+                         'train_dataloader.sampler.round_up=True, or drop_last=True')
 
 
 def samples_of(batch: object) -> list:

@@ -1,10 +1,12 @@
 """MMEngine's runner, with what a run of 160,000 iterations needs to be trusted."""
 
 import atexit
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 
@@ -13,26 +15,30 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
-from mmengine.model import revert_sync_batchnorm
-from mmengine.runner import BaseLoop
+from mmengine.model import BaseDataPreprocessor
+from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ..adapters import load_model_state
+from ..adapters import load_model_state, unwrap
 from ..checkpoints import CheckpointError, fetch, read_file
 from ..checkpoints.write import write_checkpoint
 from ..checks.checkpoint import check_evaluated, check_names
 from ..checks.pairs import default_best
 from ..models.complete import explicit
+from ..models.sync_batch_norm import synchronise
 from ..settings import settings_of, type_name, with_classes
-from .loaders import build_loader, training_loader
+from .launching import set_tf32
+from .loaders import build_loader, check_same_length, training_loader
+from .nodes import check_same_data, read_once_a_node
 from .reproducible import begin_in_the_middle, skip_what_is_done
 from .resume import check_classes, check_same_start, find_resumed
 from .state import put_back, state_of, without_frozen
 
 # In every run; list one in ``custom_hooks`` to give it options.
 STANDARD_HOOKS = ('SeedIterationHook', 'AgreeHook', 'IgnoredBatchHook', 'NonFiniteHook', 'SameBuffersHook',
-                  'StopOnSignalHook', 'ProgressHook', 'HalfFrozenHook')
+                  'StopOnSignalHook', 'ProgressHook', 'KeepFeaturesHook', 'HalfFrozenHook')
+LONGEST_WAIT = 3600  # seconds that a process waits for another; NCCL's own choice is 600
 
 
 class Runner(mmengine.runner.Runner):
@@ -47,11 +53,12 @@ class Runner(mmengine.runner.Runner):
     * The hooks in ``STANDARD_HOOKS`` are always there.
     * ``train_dataloader.batch_size`` is the batch of all processes together, so that a learning rate means
       the same on one GPU and on eight. The config that is saved keeps it.
-    * On a machine without CUDA, torchrun starts gloo processes, with BN in the place of SyncBN, which trains
-      on GPUs only. Each process then has batch statistics of its own.
+    * SyncBN means :class:`mmseg_gpt.models.sync_batch_norm.SyncBatchNorm`, which does not wait for the GPU.
+    * On a machine without CUDA, torchrun starts gloo processes, and SyncBN works in them too.
     """
 
     frozen_source: dict | None = None  # set by AtomicCheckpointHook: where weights are that a checkpoint leaves out
+    done = False  # whether the last run of this process has come to its end
     _resumed: dict | None = None  # a checkpoint that has been read and is still to be put back
 
     @classmethod
@@ -64,24 +71,37 @@ class Runner(mmengine.runner.Runner):
             super()._log_env(env_cfg)
 
     def setup_env(self, env_cfg: dict) -> None:
+        # Processes wait for each other at a validation's end, and while the first one saves: minutes on a slow disk.
+        env_cfg = dict(env_cfg, dist_cfg={'timeout': LONGEST_WAIT, **(env_cfg.get('dist_cfg') or {})})
         if self.launcher == 'pytorch':
-            start_gloo_without_cuda()
+            start_gloo_without_cuda(env_cfg['dist_cfg']['timeout'])
         super().setup_env(env_cfg)
+        set_tf32(env_cfg.get('tf32'))
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            atexit.unregister(end_processes)
+            atexit.register(end_processes)
 
     def set_randomness(self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False) -> None:
+        if deterministic:  # cuBLAS reads it when it starts, and torch refuses matrix products without it
+            os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
         # All processes share one seed; SeedIterationHook adds the rank and the iteration.
         super().set_randomness(seed, diff_rank_seed=False, deterministic=deterministic)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        for module in model.modules():
+            if isinstance(module, BaseDataPreprocessor):
+                module._non_blocking = torch.cuda.is_available()  # data loaders pin their memory then
         unused = {name: self.cfg[name] for name in ('find_unused_parameters', ) if name in self.cfg}
+        if self.distributed:
+            synchronise(model)
         if self.distributed and not torch.cuda.is_available():
-            model = revert_sync_batchnorm(model)
             # The runner would set device_ids, which CPU modules must not have.
             model_wrapper_cfg = dict(dict(type='MMDistributedDataParallel', broadcast_buffers=True, **unused),
                                      **(model_wrapper_cfg or {}), device_ids=None)
         elif self.distributed and model_wrapper_cfg is not None:
             model_wrapper_cfg = dict(unused, **model_wrapper_cfg)
-        return super().wrap_model(model_wrapper_cfg, model)
+        wrapped = super().wrap_model(model_wrapper_cfg, model)
+        return synchronise(wrapped) if self.distributed else wrapped  # also what the setting sync_bn has made
 
     def register_hooks(self, default_hooks: dict[str, Hook | dict] | None = None,
                        custom_hooks: list[Hook | dict] | None = None) -> None:
@@ -98,18 +118,23 @@ class Runner(mmengine.runner.Runner):
 
     def train(self) -> nn.Module:
         super().dump_config()
+        Runner.done = False
         if self._resume:
             self._resumed = self.read_resumed(self._load_from)
         if self.distributed:
             check_same_start(self._resumed, self.work_dir)
         try:
-            return super().train()
+            model = super().train()
+            Runner.done = True
+            return model
         finally:
             self.call_hook('release')
 
     def test(self) -> dict:
         with self.without_training():
-            return super().test()
+            metrics = super().test()
+            Runner.done = True
+            return metrics
 
     def val(self) -> dict:
         with self.without_training():
@@ -128,9 +153,13 @@ class Runner(mmengine.runner.Runner):
 
     def build_train_loop(self, loop: dict) -> BaseLoop:
         if isinstance(self._train_dataloader, dict):
-            self._train_dataloader = training_loader(self._train_dataloader, self.seed, self.world_size)
+            gather = getattr(unwrap(self.model).data_preprocessor, 'takes_gathered', False)
+            self._train_dataloader = training_loader(self._train_dataloader, self.seed, self.world_size, gather)
         skipped = bool(self._resumed) and skip_what_is_done(self._train_dataloader, self._resumed, self._load_from)
         loop = super().build_train_loop(loop)
+        check_same_data(loop.dataloader.dataset)
+        if self.distributed and isinstance(loop, EpochBasedTrainLoop):
+            check_same_length(loop.dataloader)
         if self._resumed:
             begin_in_the_middle(loop, self._resumed, skipped, self._load_from)
         return loop
@@ -142,7 +171,11 @@ class Runner(mmengine.runner.Runner):
 
     def _init_model_weights(self) -> None:
         # What is resumed fills the whole model, so the pretrained file need not be there any more.
-        if not self._resumed and not self._has_loaded:
+        if self._resumed or self._has_loaded:
+            return
+        if self.distributed:
+            read_once_a_node(unwrap(self.model))
+        else:
             super()._init_model_weights()
 
     def read_resumed(self, filename: str | None) -> dict | None:
@@ -247,21 +280,25 @@ def with_standard_hooks(hooks: list[Hook | dict]) -> list[Hook | dict]:
     return [*hooks, *(dict(type=name) for name in STANDARD_HOOKS if name not in present)]
 
 
-def start_gloo_without_cuda() -> None:
-    """Starts gloo where torchrun has started the process and there is no GPU, for which MMEngine would use NCCL."""
-    if not torch.cuda.is_available() and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group('gloo')
-        atexit.register(end_gloo)
+def start_gloo_without_cuda(timeout: float) -> None:
+    """Starts gloo where torchrun has started the process and there is no GPU, for which MMEngine would use NCCL.
 
-
-def end_gloo() -> None:
-    """Ends gloo, and gives its threads time to put away the last tensors.
-
-    A thread that is late finds that Python has ended, and aborts the process ("terminate called without an active
-    exception"): torch 2.13's ``ProcessGroupGloo::runLoop`` lets go of a tensor some microseconds after its result is
-    there, for which it needs the interpreter.
+    Args:
+        timeout: Seconds after which a process gives up waiting for another.
     """
-    if torch.distributed.is_initialized():
+    if not torch.cuda.is_available() and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=timeout))
+
+
+def end_processes() -> None:
+    """Ends what processes exchange tensors by: gloo always, and NCCL, which would complain, after an orderly run.
+
+    NCCL may wait for the other processes, which torchrun is to end if this one has failed. And gloo's threads get time
+    to put away the last tensors. One that is late finds that Python has ended, and aborts the process ("terminate
+    called without an active exception"): torch 2.13's ``ProcessGroupGloo::runLoop`` lets go of a tensor some
+    microseconds after its result is there, for which it needs the interpreter.
+    """
+    if torch.distributed.is_initialized() and (Runner.done or torch.distributed.get_backend() == 'gloo'):
         torch.distributed.destroy_process_group()
         time.sleep(0.2)
 

@@ -2,6 +2,7 @@
 
 from .measure import measure
 from .program import Program, folded
+from .tiles import FileLabeller
 from .write import Choices, Exported, export_task
 
-__all__ = ['Choices', 'Exported', 'Program', 'export_task', 'folded', 'measure']
+__all__ = ['Choices', 'Exported', 'FileLabeller', 'Program', 'export_task', 'folded', 'measure']

@@ -267,6 +267,8 @@ def describe(task: ServedTask, choices: Choices, size: tuple[int, int] | None) -
     return {
         'classes': json.dumps(list(task.classes or ())), 'palette': json.dumps([list(c) for c in task.palette or ()]),
         'mean': json.dumps(mean), 'std': json.dumps(std), 'channel_order': order, 'input': f'{rule}; {sides}',
+        'layout': choices.layout, 'channels': str(getattr(task.model, 'out_channels', len(task.classes or ()))),
+        'threshold': str(getattr(getattr(task.model, 'decode_head', None), 'threshold', None) or 0.5),
         'output': choices.output, 'precision': choices.precision, 'patch_size': str(program.patch),
         'test_cfg': json.dumps(test_cfg, default=str), 'test_pipeline': json.dumps(pipeline, default=str),
         'vit': task.origin,

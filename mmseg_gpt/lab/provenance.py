@@ -4,6 +4,7 @@ import functools
 import platform
 import shutil
 import subprocess
+from collections.abc import Iterable, Mapping
 
 import torch
 
@@ -17,6 +18,14 @@ def made_with() -> dict[str, object]:
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
     return dict(device=device, python=platform.python_version(), commit=commit(),
                 versions=installed_versions('torch', 'mmengine', 'mmseg', 'mmpretrain', 'numpy'))
+
+
+def origins(found: Iterable[Mapping]) -> dict[str, list[str]]:
+    """Returns each device, commit, version of Python and version of a package in what :func:`made_with` gave."""
+    found = list(found)
+    said = {key: sorted({origin[key] for origin in found if origin[key]}) for key in ('device', 'commit', 'python')}
+    versions = {f'{name} {version}' for origin in found for name, version in origin['versions'].items()}
+    return dict(said, versions=sorted(versions))
 
 
 def commit() -> str | None:

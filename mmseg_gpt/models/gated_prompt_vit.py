@@ -180,9 +180,22 @@ class GatedPromptViT(VisionTransformer):
             ``h = ceil(H / patch_size)``, else (B, D).
         """
         x, grid = self.embed(images)  # equation 1
+        return tuple(self._output(tokens, grid)
+                     for tokens in self.run_blocks(x, self._temperatures(), self.rotation(grid)))
+
+    def run_blocks(self, x: Tensor, temperatures: tuple[Tensor | None, ...],
+                   rotation: Rotation | None = None) -> tuple[Tensor, ...]:
+        """Runs the blocks on the tokens of images. This is what :class:`mmseg_gpt.engine.CompileHook` compiles.
+
+        Args:
+            x: CLS, registers and patches (B, 1 + R + h*w, D).
+            temperatures: One for each block; None for 1.
+            rotation: The rotary positions of the patches; None for none.
+
+        Returns:
+            tuple: The tokens (B, n, D) of each of ``out_indices`` that the outputs are made of.
+        """
         length = x.shape[1]
-        rotation = self.rotation(grid)
-        temperatures = self._temperatures()
         wanted = wanted_tokens(self.out_type, self.first_patch, length)
         run = checkpointed if self.with_cp and torch.is_grad_enabled() else Block.__call__
         last = max(self.out_indices)
@@ -193,13 +206,14 @@ class GatedPromptViT(VisionTransformer):
                 prompts = self.prompt.first(i, x.shape[0])
             tokens = x if prompts is None else torch.cat([x, prompts.to(x.dtype)], dim=1)
             if i == last:
-                outputs.append(self._output(run(block, tokens, temperatures[i], wanted, rotation), grid))
+                outputs.append(run(block, tokens, temperatures[i], wanted, rotation))
                 break
             tokens = run(block, tokens, temperatures[i], ALL, rotation)  # equation 2, with equation 9's temperature
             if i in self.out_indices:
-                outputs.append(self._output(tokens[:, wanted], grid))
-            x, after = tokens[:, :length], tokens[:, length:]
+                outputs.append(tokens[:, wanted])
+            x = tokens
             if prompts is not None:
+                x, after = tokens.split((length, prompts.shape[1]), dim=1)  # whose backward is one copy
                 prompts = self.prompt.next(i, prompts, after)  # equation 4, 5 or 7
         return tuple(outputs)
 

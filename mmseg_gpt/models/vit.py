@@ -71,22 +71,22 @@ class SplitHeads(torch.autograd.Function):
             rotation.turn_in_place(q)
             rotation.turn_in_place(k)
         if temperature is not None:
-            q.copy_(divided(q, temperature))
+            divide(q, temperature)
             ctx.save_for_backward(q.detach(), temperature)
         return q, k, v
 
     @staticmethod
     @once_differentiable
     def backward(ctx, *gradients: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        batch, heads, length, width = gradients[0].shape
-        packed = gradients[0].new_empty(batch, length, 3, heads, width)
-        for slot, gradient in zip(packed.permute(2, 0, 3, 1, 4), gradients):
-            slot.copy_(gradient)
+        _, heads, _, width = gradients[0].shape
+        # torch's kernels give gradients whose heads lie side by side, so that this is one copy.
+        packed = torch.cat([gradient.transpose(1, 2).flatten(2) for gradient in gradients], dim=2)
+        packed = packed.unflatten(2, (3, heads, width))
         grad_temperature = None
         if saved := ctx.saved_tensors:
             q, temperature = saved
             grad_temperature = -(at_least_float32(gradients[0]) * q).sum(dtype=temperature.dtype) / temperature
-            packed[:, :, 0].copy_(divided(packed[:, :, 0], temperature))
+            divide(packed[:, :, 0], temperature)
         if ctx.rotation is not None:
             for slot in packed.permute(2, 0, 3, 1, 4)[:2]:
                 ctx.rotation.turn_in_place(slot, back=True)
@@ -99,8 +99,19 @@ def heads_of(qkv: Tensor, num_heads: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def divided(x: Tensor, temperature: Tensor) -> Tensor:
-    """Divides in float32 at least: CUDA would round a bfloat16 model's temperature of 1.003 to 1 first."""
+    """Divides in float32 at least: CUDA would round a bfloat16 model's temperature of 1.003 to 1 first.
+
+    The result is rounded to the type of ``x``: in float16, a query above 655 over a temperature of 0.01 is infinite.
+    """
     return (at_least_float32(x) / temperature).to(x.dtype)
+
+
+def divide(x: Tensor, temperature: Tensor) -> None:
+    """Divides in place as :func:`divided` does."""
+    if x.dtype == torch.promote_types(x.dtype, torch.float32):
+        x.div_(temperature)
+    else:
+        x.copy_(divided(x, temperature))
 
 
 class KeyBiasFreeLinear(nn.Linear):
@@ -145,14 +156,16 @@ class Attention(nn.Module):
             rotation: The rotary positions of the patches; None for none.
         """
         qkv = self.qkv(x)
-        if torch.is_grad_enabled() and not is_recorded():
+        if torch.is_grad_enabled() and not is_traced():
             q, k, v = SplitHeads.apply(qkv, temperature, self.num_heads, rotation)
+            q = q[:, :, wanted]
         else:
             q, k, v = heads_of(qkv, self.num_heads)
             if rotation is not None:
                 q, k = rotation.turned(q), rotation.turned(k)
+            q = q[:, :, wanted]
             q = q if temperature is None else divided(q, temperature)
-        x = F.scaled_dot_product_attention(q[:, :, wanted], k, v)
+        x = F.scaled_dot_product_attention(q, k, v)
         return self.proj(x.transpose(1, 2).flatten(2))
 
 
@@ -391,6 +404,14 @@ def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], new_grid: tuple[i
 def is_recorded() -> bool:
     """Says whether torch is writing down the operations as a program: ``torch.export``, ``torch.jit.trace`` or ONNX."""
     return torch.jit.is_tracing() or torch.compiler.is_exporting()
+
+
+def is_traced() -> bool:
+    """Says whether operations are written down, by :func:`is_recorded` or by ``torch.compile``.
+
+    Both find out by themselves what to keep and what to write where.
+    """
+    return is_recorded() or torch.compiler.is_compiling()
 
 
 def is_open(sizes: tuple[int, ...]) -> bool:

@@ -1,6 +1,7 @@
 """A finished adaptation: its files, its numbers, and predictions with it."""
 
 import json
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,8 @@ from mmengine.device import get_device
 
 from ..apis.answers import as_numbers
 from ..apis.task import Image, ServedTask, load_task
+from ..checkpoints import CheckpointError, fetch, read_file
+from ..engine.shared_config import is_shared
 from .options import OwnDataError
 from .run import RESULT
 
@@ -23,7 +26,7 @@ class Adapted:
         work_dir: The folder of everything.
         task: 'segmentation' or 'classification'.
         metric: 'mIoU' or 'accuracy'.
-        score: In percent, of the images of ``measured_on``.
+        score: In percent, of the images of ``measured_on``; not a number if a shared model does not say it.
         measured_on: 'test', or 'val' where there were no test images.
         classes: Names of the classes.
         per_class: Scores of each class, in percent.
@@ -72,14 +75,17 @@ class Adapted:
 
 
 def load(work_dir: str | Path) -> Adapted:
-    """Returns what ``mmseg-gpt adapt`` has left in a work directory, which may have been moved.
+    """Returns what ``mmseg-gpt adapt`` has left in a work directory, which may have been moved; or a shared model.
 
     Args:
-        work_dir: The folder.
+        work_dir: The folder; or ``hf://OWNER/NAME``, or an adapter file that ``mmseg-gpt push`` has made.
 
     Raises:
         OwnDataError: there is no finished adaptation.
+        CheckpointError: the shared model cannot be fetched, or is refused.
     """
+    if is_shared(str(work_dir)):
+        return shared(str(work_dir))
     work = Path(work_dir).absolute()
     try:
         result = json.loads((work / RESULT).read_text(encoding='utf-8'))
@@ -90,3 +96,22 @@ def load(work_dir: str | Path) -> Adapted:
         result['per_class'], work / Path(result['config']).name, work / Path(result['checkpoint']).name,
         work / 'report.md', {kind: [work / 'pictures' / Path(file).name for file, _ in files]
                              for kind, files in result['pictures'].items()}, result['seconds'])
+
+
+def shared(name: str) -> Adapted:
+    """Returns a model of the hub, or of an adapter file, with what its author has measured.
+
+    Raises:
+        CheckpointError: it cannot be fetched, or is no adapter file.
+    """
+    file = fetch(name)
+    content = read_file(file)
+    if 'record' not in content.get('meta', {}):
+        raise CheckpointError(f'{name} is no adapter file that mmseg-gpt push has made')
+    record = content['meta']['record']
+    results = record['results']
+    metric = results.get('metric') or ''
+    return Adapted(
+        file.parent, record['task'], metric, results.get('scores', {}).get(metric, math.nan),
+        results.get('measured_on') or '', tuple(record['classes'] or ()), results.get('per_class', []), file, file,
+        file.with_name('README.md'))

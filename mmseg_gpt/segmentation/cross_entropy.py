@@ -6,19 +6,22 @@ in the same pass. The loss is a scalar, so its backward only has to scale that g
 """
 
 import math
+import operator
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import reduce
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..models.vit import at_least_float32
+from .bands import size_on
 
-# Bytes of upsampled logits at a time: on a CPU as many as fit its cache; on a GPU enough to keep it busy.
-BAND = dict(cpu=8 * 2**20, cuda=256 * 2**20)
+# Bytes of upsampled logits at a time: on a CPU as many as fit its cache; on a GPU those of some images, so that the
+# time of a kernel hides its launch.
+BAND = dict(cpu=8 * 2**20, cuda=512 * 2**20)
 
 
 def upsampled_cross_entropy(logits: Tensor, labels: Tensor, scale: int | Fraction, ignore_index: int,
@@ -48,17 +51,14 @@ class UpsampledCrossEntropy(torch.autograd.Function):
     def forward(ctx, logits: Tensor, labels: Tensor, scale: int | Fraction, ignore_index: int,
                 class_weight: Tensor | None) -> tuple[Tensor, Tensor]:
         gradient = torch.zeros_like(logits) if ctx.needs_input_grad[0] else None
-        loss = at_least_float32(logits).new_zeros(())
-        correct = labels.new_zeros(())
+        found = []
         for band in upsampled_bands(logits, scale):
-            # The slope has zeros in the rows that belong to the neighbouring bands.
-            slope = torch.zeros_like(band.pixels)
-            band_loss, band_correct = pixelwise(band.pixels[band.inner], labels[band.image, band.out], ignore_index,
-                                                slope[band.inner], class_weight)
-            loss += band_loss
-            correct += band_correct
+            slope = room_for_slope(band)
+            found.append(pixelwise(band.pixels[:, band.inner], labels[band.images, band.out], ignore_index,
+                                   slope[:, band.inner], class_weight))
             if gradient is not None:
                 add_slope(gradient, band, slope)
+        loss, correct = (reduce(operator.add, part) for part in zip(*found))
         ctx.gradient = gradient
         ctx.mark_non_differentiable(correct)
         return loss, correct
@@ -74,16 +74,16 @@ class UpsampledCrossEntropy(torch.autograd.Function):
 
 
 class Band(NamedTuple):
-    """Some rows of the upsampled logits of one image.
+    """Some rows of the upsampled logits of one image, or all rows of some images.
 
     Attributes:
-        image: Number of the image in the batch.
+        images: Numbers of the images in the batch.
         rows: Rows of the small logits that it is made of.
         out: Rows of the upsampled logits that it stands for.
         inner: Those rows within ``pixels``, which also has rows of the neighbouring bands.
-        pixels: Upsampled logits (n, W, C), in float32 at least.
+        pixels: Upsampled logits (b, n, W, C), in float32 at least.
     """
-    image: int
+    images: slice
     rows: slice
     out: slice
     inner: slice
@@ -91,60 +91,88 @@ class Band(NamedTuple):
 
 
 def upsampled_bands(logits: Tensor, scale: int | Fraction) -> Iterator[Band]:
-    """Upsamples logits (B, C, h, w) bilinearly, some rows of one image at a time."""
-    for image in range(len(logits)):
-        for rows, skipped, out in bands(logits, scale):
-            small = at_least_float32(logits[image:image + 1, :, rows])
-            size = [int(scale * side) for side in small.shape[2:]]
-            upsampled = F.interpolate(small, size, mode='bilinear', align_corners=False)
-            inner = slice(skipped, skipped + out.stop - out.start)
-            yield Band(image, rows, out, inner, upsampled[0].permute(1, 2, 0))
+    """Upsamples logits (B, C, h, w) bilinearly, a band at a time."""
+    for images, rows, skipped, out in bands(logits, scale):
+        small = at_least_float32(logits[images, :, rows])
+        size = [int(scale * side) for side in small.shape[2:]]
+        # What F.interpolate calls; in torch's deterministic mode that would interpolate by slower operations.
+        upsampled = torch.ops.aten.upsample_bilinear2d(small, size, False)
+        inner = slice(skipped, skipped + out.stop - out.start)
+        yield Band(images, rows, out, inner, upsampled.permute(0, 2, 3, 1))
+
+
+def room_for_slope(band: Band) -> Tensor:
+    """Returns memory (b, n, W, C) for the slope of a band's pixels: 0 in the rows of the neighbouring bands."""
+    alone = band.inner == slice(0, band.pixels.shape[1])
+    return torch.empty_like(band.pixels) if alone else torch.zeros_like(band.pixels)
 
 
 def add_slope(gradient: Tensor, band: Band, slope: Tensor) -> None:
-    """Adds to the gradient (B, C, h, w) of small logits what the slope (n, W, C) of a band's pixels gives."""
-    place = gradient[band.image:band.image + 1, :, band.rows]
-    place += torch.ops.aten.upsample_bilinear2d_backward(
-        slope.permute(2, 0, 1)[None], band.pixels.shape[:2], place.shape, False)
+    """Adds to the gradient (B, C, h, w) of small logits what the slope (b, n, W, C) of a band's pixels gives."""
+    place = gradient[band.images, :, band.rows]
+    # Seen with its classes in front, it must look like channels_last, for which CUDA has a faster kernel.
+    slope = slope.permute(0, 3, 1, 2)
+    place += (slope_by_products if slope.is_cuda and torch.are_deterministic_algorithms_enabled() else
+              torch.ops.aten.upsample_bilinear2d_backward)(slope, slope.shape[2:], place.shape, False)
 
 
-def bands(logits: Tensor, scale: int | Fraction) -> Iterator[tuple[slice, int, slice]]:
-    """Cuts the rows of ``logits`` (B, C, h, w) into bands that can be upsampled independently.
+def slope_by_products(slope: Tensor, size: tuple[int, int], small: tuple[int, ...], align_corners: bool) -> Tensor:
+    """Computes ``upsample_bilinear2d_backward`` by two products of matrices, as torch's own kernel adds in any order.
+
+    Args:
+        slope: Gradient (b, C, H, W) of the upsampled logits.
+        size: Their height and width (H, W).
+        small: Shape (b, C, h, w) of the logits.
+        align_corners: As in ``F.interpolate``.
+    """
+    rows, columns = (
+        torch.ops.aten.upsample_bilinear2d(torch.eye(old, dtype=slope.dtype, device=slope.device)[None, None],
+                                           [new, old], align_corners)[0, 0] for old, new in zip(small[2:], size))
+    by_rows = rows.t() @ slope.permute(0, 2, 3, 1).flatten(2)  # (b, h, W * C)
+    by_rows = by_rows.unflatten(2, (size[1], small[1]))
+    return (columns.t() @ by_rows).permute(0, 3, 1, 2)
+
+
+def bands(logits: Tensor, scale: int | Fraction) -> Iterator[tuple[slice, slice, int, slice]]:
+    """Cuts ``logits`` (B, C, h, w) into bands that can be upsampled independently.
 
     Upsampled rows lie between the centres of two rows, so neighbouring bands share a row; or as many as make a whole
-    number of upsampled rows.
+    number of upsampled rows. Small images go together.
 
     Yields:
-        tuple: The rows of a band; the number of its first upsampled rows to skip, which need the row before the band;
-        and the upsampled rows that remain.
+        tuple: The images of a band; its rows; the number of its first upsampled rows to skip, which need the row
+        before the band; and the upsampled rows that remain.
     """
-    channels, height, width = logits.shape[1:]
+    number, channels, height, width = logits.shape
     unit = Fraction(scale).denominator
     unit_bytes = int(scale * unit) * int(scale * width) * channels * max(logits.element_size(), 4)
-    step = unit * max(1, BAND.get(logits.device.type, BAND['cuda']) // unit_bytes)
-    end = 0
-    for start in range(0, height, step):
-        stop, first, begin = min(start + step, height), max(start - unit, 0), end
-        # The last of the upsampled rows whose centre is not beyond that of the last row.
-        end = int(scale * height) if stop == height else math.ceil(scale * Fraction(2 * stop - 1, 2) - Fraction(1, 2))
-        yield slice(first, stop), begin - int(scale * first), slice(begin, end)
+    step = unit * max(1, size_on(logits.device, BAND) // unit_bytes)
+    together = max(1, step // height)
+    for image in range(0, number, together):
+        end = 0
+        for start in range(0, height, step):
+            stop, first, begin = min(start + step, height), max(start - unit, 0), end
+            # The last of the upsampled rows whose centre is not beyond that of the last row.
+            end = int(scale * height) if stop == height else math.ceil(
+                scale * Fraction(2 * stop - 1, 2) - Fraction(1, 2))
+            yield slice(image, image + together), slice(first, stop), begin - int(scale * first), slice(begin, end)
 
 
 def pixelwise(logits: Tensor, labels: Tensor, ignore_index: int, gradient: Tensor,
               class_weight: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Returns the summed loss and the number of correct pixels, for logits (n, W, C) and labels (n, W).
+    """Returns the summed loss and the number of correct pixels, for logits (..., C) and labels (...).
 
-    Writes the loss's gradient with respect to the logits into ``gradient`` (n, W, C).
+    Writes the loss's gradient with respect to the logits into ``gradient`` (..., C).
     """
     valid = labels != ignore_index
-    target = labels.where(valid, 0)[..., None]
+    target = (labels * valid)[..., None]
     weight = valid if class_weight is None else class_weight[target[..., 0]] * valid
-    probability = torch.softmax(logits, 2, out=gradient)
-    highest, chosen = logits.amax(2), logits.gather(2, target)[..., 0]
+    probability = torch.softmax(logits, -1, out=gradient)
+    highest, chosen = logits.amax(-1), logits.gather(-1, target)[..., 0]
     # The highest probability is at least 1 / C, so its logarithm is exact where that of the label's may not be.
-    log_sum = highest - probability.amax(2).log()
+    log_sum = highest - probability.amax(-1).log()
     loss = ((log_sum - chosen) * weight).sum()
     correct = ((chosen == highest) & valid).sum()
-    probability.scatter_add_(2, target, target.new_full((1, ), -1).to(logits).expand_as(target))
+    probability.scatter_add_(-1, target, logits.new_full((1, ), -1).expand_as(target))
     probability.mul_(weight[..., None])
     return loss, correct

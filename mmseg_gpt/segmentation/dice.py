@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..models.vit import at_least_float32
-from .cross_entropy import add_slope, upsampled_bands
+from .cross_entropy import add_slope, room_for_slope, upsampled_bands
 
 
 @MODELS.register_module()
@@ -110,9 +110,9 @@ class UpsampledOverlaps(torch.autograd.Function):
         ctx.options = scale, ignore_index, power
         sums = at_least_float32(logits).new_zeros(len(logits), 3, logits.shape[1])
         for band in upsampled_bands(logits, scale):
-            p, hit = probabilities(band.pixels[band.inner], labels[band.image, band.out], ignore_index)
-            for place, each in zip(sums[band.image], (p * hit, p**power, hit)):
-                place += each.sum((0, 1))
+            p, hit = probabilities(band.pixels[:, band.inner], labels[band.images, band.out], ignore_index)
+            for place, each in zip(sums[band.images].unbind(1), (p * hit, p**power, hit)):
+                place += each.sum((1, 2))
         return sums
 
     @staticmethod
@@ -122,17 +122,17 @@ class UpsampledOverlaps(torch.autograd.Function):
         scale, ignore_index, power = ctx.options
         gradient = torch.zeros_like(logits)
         for band in upsampled_bands(logits, scale):
-            p, hit = probabilities(band.pixels[band.inner], labels[band.image, band.out], ignore_index)
-            of_both, of_predicted, _ = slopes[band.image]
+            p, hit = probabilities(band.pixels[:, band.inner], labels[band.images, band.out], ignore_index)
+            of_both, of_predicted, _ = slopes[band.images, :, None, None].unbind(1)
             of_p = of_both * hit + of_predicted * power * p**(power - 1)
-            slope = torch.zeros_like(band.pixels)  # zeros in the rows that belong to the neighbouring bands
-            slope[band.inner] = p * (of_p - (p * of_p).sum(2, keepdim=True))
+            slope = room_for_slope(band)
+            slope[:, band.inner] = p * (of_p - (p * of_p).sum(-1, keepdim=True))
             add_slope(gradient, band, slope)
         return gradient, None, None, None, None
 
 
 def probabilities(logits: Tensor, labels: Tensor, ignore_index: int) -> tuple[Tensor, Tensor]:
-    """Returns the softmax of logits (n, W, C) and the one-hot labels, both (n, W, C) and 0 where labels are ignored."""
+    """Returns the softmax of logits (..., C) and the one-hot labels, both (..., C) and 0 where labels are ignored."""
     valid = (labels != ignore_index)[..., None]
-    target = labels[..., None].where(valid, 0)
-    return logits.softmax(2) * valid, torch.zeros_like(logits).scatter_(2, target, valid.to(logits))
+    target = labels[..., None] * valid
+    return logits.softmax(-1) * valid, torch.zeros_like(logits).scatter_(-1, target, valid.to(logits))

@@ -20,6 +20,8 @@ class LeanHead:
     logit with another class counts as correct.
     """
 
+    compilable = True  # see :class:`mmseg_gpt.engine.CompileHook`
+
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:
         """Returns logits (B, C, h, w) in channels_last format; arguments as in mmsegmentation."""
         return super().forward(inputs).contiguous(memory_format=torch.channels_last)

@@ -12,10 +12,12 @@ from torch.autograd.function import once_differentiable
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..models.sync_batch_norm import SyncBatchNorm
 from ..models.vit import is_open
+from .bands import size_on
 
 Recipe = Callable[[], Tensor]
-ROWS = 8192  # rows of a matrix to compute at once where the whole would be a large temporary
+ROWS = dict(cpu=2**13, cuda=2**18)  # rows of a matrix to compute at once, where the whole would be a large temporary
 
 
 def kept_as(tensor: Tensor, recipe: Recipe | None) -> AbstractContextManager:
@@ -55,21 +57,26 @@ def conv_norm(layer: ConvModule, x: Tensor) -> tuple[Tensor, Recipe | None]:
 
     The recipe starts from the output of the convolution and the batch's statistics. The running statistics are updated
     once, here. The recipe is None, and ReLU is applied, in evaluation, for layers other than convolution, batch norm
-    and ReLU, and for synchronised batch norm in several processes, whose statistics torch does not return.
+    and ReLU, and for torch's own SyncBatchNorm in several processes, which does not return the statistics.
     """
     if not can_be_remade(layer):
         return layer(x), None
     norm = layer.norm
     x = layer.conv(x)
-    if x.numel() == x.shape[1]:
+    if isinstance(norm, SyncBatchNorm) and norm.is_synchronised:
+        y, mean, invstd = norm.with_statistics(x)
+    elif x.numel() == x.shape[1]:
         return layer.activate(norm(x)), None  # one value per channel has no variance: norm raises torch's error
-    y, mean, invstd = torch.native_batch_norm(
-        x, norm.weight, norm.bias, norm.running_mean, norm.running_var, True, norm.momentum, norm.eps)
-    norm.num_batches_tracked.add_(1)
-    before, weight, bias = x.detach(), norm.weight.detach().clone(), norm.bias.detach().clone()
+    else:
+        y, mean, invstd = torch.native_batch_norm(
+            x, norm.weight, norm.bias, norm.running_mean, norm.running_var, True, norm.momentum, norm.eps)
+        norm.num_batches_tracked.add_(1)
+    # A step of the optimizer before the backward must not change what is made again.
+    before, variance = x.detach(), invstd**-2 - norm.eps
+    weight, bias = torch.stack([norm.weight.detach(), norm.bias.detach()])
 
     def recipe() -> Tensor:
-        return F.batch_norm(before, mean, invstd**-2 - norm.eps, weight, bias, eps=norm.eps).relu_()
+        return F.batch_norm(before, mean, variance, weight, bias, eps=norm.eps).relu_()
 
     return y, recipe
 
@@ -129,7 +136,8 @@ class ReLUAndLinear(torch.autograd.Function):
         tokens = as_tokens(features)
         of_weight = gradient.t() @ tokens
         matrix = weight.to(gradient.dtype)
-        for rows, slope in zip(tokens.split(ROWS), gradient.split(ROWS)):
+        step = size_on(tokens.device, ROWS)
+        for rows, slope in zip(tokens.split(step), gradient.split(step)):
             torch.ops.aten.threshold_backward(slope @ matrix, rows, 0, grad_input=rows)
         of_y = tokens.view(batch, height, width, -1).permute(0, 3, 1, 2)
         return of_y, of_weight.to(weight.dtype), gradient.sum(0, dtype=weight.dtype), None
@@ -146,7 +154,7 @@ def can_be_remade(layer: ConvModule) -> bool:
         return False
     norm = layer.norm
     synchronised = isinstance(norm, nn.SyncBatchNorm) and get_world_size() > 1
-    plain = type(norm).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward)
+    plain = type(norm).forward in (_BatchNorm.forward, nn.SyncBatchNorm.forward, SyncBatchNorm.forward)
     return (torch.is_grad_enabled() and plain and norm.training and not synchronised
             and norm.affine and norm.track_running_stats and norm.momentum is not None
             and isinstance(layer.activate, nn.ReLU) and not layer.with_explicit_padding

@@ -25,9 +25,8 @@ class LeanSETRUPHead(SETRUPHead):
     Where one of these would not give the same numbers, the head does what mmsegmentation does: with dropout in
     training, ``align_corners``, an ``up_scale`` that is no whole number, or hooks on the modules that are replaced;
     with losses other than softmax cross-entropy, weights of classes or not, with Dice losses beside it or not; with
-    labels of another size than the logits. Under SyncBN in several processes features are kept, because torch does not
-    give away the statistics. One forward allows one backward. In the accuracy, a label that shares the highest logit
-    with another class counts as correct.
+    labels of another size than the logits. One forward allows one backward. In the accuracy, a label that shares the
+    highest logit with another class counts as correct.
     """
 
     def forward(self, inputs: tuple[Tensor, ...]) -> Tensor:

@@ -44,17 +44,30 @@ def upsampled_loss(head: BaseDecodeHead, logits: Tensor, labels: Tensor,
 def mean_cross_entropy(loss: CrossEntropyLoss, logits: Tensor, labels: Tensor, scale: int,
                        ignore_index: int) -> tuple[Tensor, Tensor]:
     """Returns what ``loss`` gives for upsampled logits, and the number of correct pixels."""
-    labelled = labels != ignore_index
-    if loss.class_weight is None:
-        weights, divisor = None, labelled.sum()
-    else:
-        weights = torch.tensor(loss.class_weight, dtype=torch.promote_types(logits.dtype, torch.float32),
-                               device=logits.device)
-        divisor = (weights[labels.where(labelled, 0)] * labelled).sum()
-    if not loss.avg_non_ignore:
-        divisor = divisor + (~labelled).sum()
+    weights = class_weights(loss, logits)
     total, correct = upsampled_cross_entropy(logits, labels, scale, ignore_index, weights)
-    return loss.loss_weight * total / (divisor.to(total) + torch.finfo(torch.float32).eps), correct
+    if weights is None and not loss.avg_non_ignore:
+        divisor = labels.numel()
+    else:
+        labelled = labels != ignore_index
+        divisor = labelled.sum() if weights is None else (weights[labels * labelled] * labelled).sum()
+        if not loss.avg_non_ignore:
+            divisor = divisor + (~labelled).sum()
+        divisor = divisor.to(total)
+    return loss.loss_weight * total / (divisor + torch.finfo(torch.float32).eps), correct
+
+
+def class_weights(loss: CrossEntropyLoss, logits: Tensor) -> Tensor | None:
+    """Returns the weights (C,) of classes, in float32 at least; None if there are none.
+
+    They stay on the device, which would else be waited for in every iteration.
+    """
+    if loss.class_weight is None:
+        return None
+    dtype, kept = torch.promote_types(logits.dtype, torch.float32), getattr(loss, 'kept_weights', None)
+    if kept is None or (kept.dtype, kept.device) != (dtype, logits.device):
+        loss.kept_weights = kept = torch.tensor(loss.class_weight, dtype=dtype, device=logits.device)
+    return kept
 
 
 def losses_of(head: BaseDecodeHead) -> list[nn.Module]:

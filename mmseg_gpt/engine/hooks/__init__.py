@@ -2,8 +2,11 @@
 
 from .agree import AgreeHook
 from .atomic_checkpoint import AtomicCheckpointHook
+from .compile import CompileHook
+from .cuda_graph import CudaGraphHook
 from .half_frozen import HalfFrozenHook
 from .ignored_batch import IgnoredBatchHook
+from .keep_features import KeepFeaturesHook
 from .non_finite import NonFiniteHook
 from .parameter_table import ParameterTableHook, parameter_table
 from .predictions import LabelMapsHook, PicturesHook
@@ -16,7 +19,8 @@ from .tracking import TrackingHook
 from .validation_pictures import ValidationPicturesHook
 
 __all__ = [
-    'AgreeHook', 'AtomicCheckpointHook', 'HalfFrozenHook', 'IgnoredBatchHook', 'LabelMapsHook', 'NonFiniteHook',
-    'ParameterTableHook', 'PicturesHook', 'ProgressHook', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook',
-    'SweepHook', 'TrackingHook', 'ValidationPicturesHook', 'parameter_table'
+    'AgreeHook', 'AtomicCheckpointHook', 'CompileHook', 'CudaGraphHook', 'HalfFrozenHook', 'IgnoredBatchHook',
+    'KeepFeaturesHook', 'LabelMapsHook', 'NonFiniteHook', 'ParameterTableHook', 'PicturesHook', 'ProgressHook',
+    'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'SweepHook', 'TrackingHook', 'ValidationPicturesHook',
+    'parameter_table'
 ]

@@ -45,7 +45,8 @@ class AtomicCheckpointHook(CheckpointHook):
         if self.adapter_only:
             if any(isinstance(hook, EMAHook) for hook in runner.hooks):
                 raise ValueError('adapter_only does not go with EMAHook, whose averages hold the whole ViT')
-            runner.frozen_source = frozen_source(unwrap(runner.model))
+            if is_main_process():  # which alone saves
+                runner.frozen_source = frozen_source(unwrap(runner.model))
 
     def save_now(self, runner, epoch: int, done: int) -> None:
         """Saves outside the schedule, so that the run can go on from here.

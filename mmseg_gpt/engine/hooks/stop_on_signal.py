@@ -27,21 +27,23 @@ def leave_signals_to_the_main_process(worker_id: int) -> None:
     them as usual, with the status 0 that torch gives a worker it ends; if the main process dies, they end on their own.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR2, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: None if wants_workers.value else os._exit(0))
 
 
 @HOOKS.register_module()
 class StopOnSignalHook(Hook):
-    """Saves and ends the run when the process gets SIGTERM or SIGINT (Ctrl-C), as schedulers expect.
+    """Saves and ends the run when the process gets SIGTERM, SIGINT (Ctrl-C) or SIGUSR2, as schedulers expect.
 
     The exit status is 128 + signal, so that a scheduler does not take the run for finished. A single process stops
-    after the iteration in which the signal comes, and at once when a second one comes. Several processes stop together,
+    after the iteration in which the signal comes, and at once when a second one comes; SIGUSR2, which schedulers send
+    to whoever asks for a warning, is a request that can be repeated. Several processes stop together,
     after the next iteration that all of them begin knowing of the signal. Where gradients accumulate, or an epoch is
     about to end, that is finished first.
     """
 
     priority = 'LOWEST'  # after the checkpoint hook
-    SIGNALS = (signal.SIGTERM, signal.SIGINT)
+    SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
 
     def __init__(self) -> None:
         self.received = self.agreed = 0
@@ -53,10 +55,11 @@ class StopOnSignalHook(Hook):
 
         def handle(number: int, frame: object) -> None:
             self.received = number
-            again = b'' if runner.distributed else b'; the same again stops at once'
+            once = not runner.distributed and number != signal.SIGUSR2
+            again = b'; the same again stops at once' if once else b''
             os.write(2, b'stopping: the run is saved first' + again + b'\n')  # a log may be in the middle of a line
-            if not runner.distributed:  # torchrun passes on what a terminal has sent to all already
-                self.restore_handlers()
+            if once:  # torchrun passes on what a terminal has sent to all already
+                self.restore_handlers(signal.SIGTERM, signal.SIGINT)
 
         # What is ignored already, as Ctrl-C is in what a shell runs in the background, stays ignored.
         self.former = {number: signal.signal(number, handle) for number in self.SIGNALS
@@ -65,14 +68,13 @@ class StopOnSignalHook(Hook):
 
     def release(self, runner) -> None:
         """Undoes what :meth:`before_train` did, also after an error."""
-        self.restore_handlers()
+        self.restore_handlers(*self.SIGNALS)
         wants_workers.value = False
 
-    def restore_handlers(self) -> None:
-        """Puts the former handlers back."""
-        for number, handler in self.former.items():
-            signal.signal(number, handler)
-        self.former = {}
+    def restore_handlers(self, *numbers: int) -> None:
+        """Puts the former handlers of some signals back."""
+        for number in self.former.keys() & {*numbers}:
+            signal.signal(number, self.former.pop(number))
 
     def vote(self, runner, data_batch: dict | None) -> int:
         """Returns the signal that this process has got, or 0; see :class:`AgreeHook`."""

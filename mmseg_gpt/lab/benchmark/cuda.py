@@ -6,6 +6,10 @@ from collections.abc import Callable
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+# What torch says of tensors of too many elements for a kernel, in its various places.
+TOO_LARGE = ('out of memory', 'INT_MAX', 'integer out of range', 'canUse32BitIndexMath', 'invalid configuration')
+# Bytes of a step of the paper's formulation in float32, the largest of all: counted, of ViT-B at 512x512 pixels.
+FIXED_MEMORY, IMAGE_MEMORY = 2 * 2**30, int(3.7 * 2**30)
 ATTENTION = ('attention', 'flash', 'fmha', 'softmax')
 
 
@@ -37,19 +41,50 @@ def largest_that_fits(fits: Callable[[int], bool], start: int = 1) -> int:
 
 
 def fits_in_memory(make_work: Callable[[int], Callable[[], object]], batch: int) -> bool:
-    """Says whether two steps with ``batch`` images fit into the GPU's memory."""
+    """Says whether two steps with ``batch`` images fit into the GPU's memory, and into what its kernels can count.
+
+    Raises:
+        RuntimeError: they fail for another reason.
+    """
     try:
         work = make_work(batch)
         work()
         work()
         torch.cuda.synchronize()
         return True
-    except torch.cuda.OutOfMemoryError:
+    except RuntimeError as error:
+        if why_too_large(error) is None:
+            raise
         return False
     finally:
         work = None
-        gc.collect()
+        let_go()
+
+
+def why_too_large(error: Exception) -> str | None:
+    """Says why work was too large for a GPU, if that is what an error is of."""
+    said = ' '.join(str(error).split())
+    too_large = isinstance(error, torch.cuda.OutOfMemoryError) or any(word in said for word in TOO_LARGE)
+    return said[:200] if too_large else None
+
+
+def let_go() -> None:
+    """Gives back memory that nothing uses any more."""
+    gc.collect()
+    if torch.cuda.is_available():
         torch.cuda.empty_cache()
+
+
+def usual_batch(memory: int) -> int:
+    """Returns the images of a training step for a GPU: 16, or fewer if all variants shall fit.
+
+    Args:
+        memory: Bytes that the GPU has.
+    """
+    for batch in (16, 8, 4, 2):
+        if FIXED_MEMORY + batch * IMAGE_MEMORY <= memory:
+            return batch
+    return 1
 
 
 def attention_kernels(forward: Callable[[], object], device: torch.device) -> dict[str, int]:

@@ -1,6 +1,5 @@
 """The benchmark from its options to its numbers."""
 
-import gc
 import json
 import os
 import platform
@@ -16,7 +15,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from ...environment import peak_resident_bytes
 from .costs import count_costs
-from .cuda import allocated_peak, attention_kernels, fits_in_memory, largest_that_fits
+from .cuda import allocated_peak, attention_kernels, fits_in_memory, largest_that_fits, let_go, why_too_large
 from .machine import describe, rates
 from .parity import check_parity
 from .processes import ALLOCATORS, run_again
@@ -27,6 +26,7 @@ from .variants import Sizes, Variant, build, draw_weights, parse_variant, read_c
 from .work import Evaluation, MultiScaleEvaluation, TrainingStep, make_batch, windows
 
 TIMED = ('train', 'eval', 'tta')
+MOST_COUNTED = 2  # images of a step whose costs are counted: more take minutes, and cost as much each
 THIS = 'this'
 
 
@@ -67,33 +67,43 @@ class Options:
     command: list[str] = field(default_factory=list)
 
 
-def run(options: Options) -> dict:
+def run(options: Options, keep: Callable[[dict], None] = lambda results: None) -> dict:
     """Checks parity, then makes the measurements in ``options.what``.
 
+    Args:
+        options: What to measure, and of what.
+        keep: Is given the numbers so far after each part, so that none is lost where a later part fails.
+
     Returns:
-        dict: All numbers, in plain types; :mod:`.tables` prints them.
+        dict: All numbers, in plain types; :mod:`.tables` prints them. ``not_run`` says of which there is none, and why.
 
     Raises:
         ParityError: variants that should compute the same do not; then nothing is measured.
     """
     cfg = read_config(options.config)
     torch.backends.cudnn.benchmark = cfg.env_cfg.cudnn_benchmark
-    parity = check_parity(cfg, options.seed) if options.parity else {}
+    parity = check_parity(cfg, options.seed, options.device) if options.parity else {}
+    counted = replace(options.sizes, batch=min(options.sizes.batch, MOST_COUNTED))
     results = dict(setting(options), parity=parity, against=options.against, images=options.images,
-                   windows=windows(cfg, options.sizes), not_run={})
+                   windows=windows(cfg, options.sizes), counted=counted.batch, not_run={})
     variants = [parse_variant(name) for name in options.variants]
     if 'costs' in options.what or 'floor' in options.what:
-        results['costs'] = {v.name: count_costs(v, cfg, options.sizes) for v in variants if not v.compiled}
+        results['costs'] = {v.name: count_costs(v, cfg, counted) for v in variants if not v.compiled}
+        keep(results)
     if options.what.intersection(TIMED):
         results['times'] = time_with_allocators(options, cfg, variants, results['not_run'])
+        keep(results)
     if 'floor' in options.what:
         results['rates'] = rates(options.device, options.small)
         results['floor'] = {what: floor(results, what) for what in ('train', 'eval')}
+        keep(results)
     if 'rss' in options.what:
         results['rss'] = {v.name: run_again([*options.command, '--variants', v.name, '--only', 'train', '--rounds', '1',
                                              '--warmup', '1', '--allocators', THIS])['resident']
                           for v in variants}
-    results.update(ask_device(options, cfg, [v for v in variants if not v.compiled]))
+    for variant in (v for v in variants if not v.compiled):
+        ask_device(options, cfg, variant, results)
+        keep(results)
     return dict(results, resident=peak_resident_bytes())
 
 
@@ -151,22 +161,27 @@ def measure_times(options: Options, cfg: Config, variants: list[Variant], not_ru
     times = {}
     for what in (what for what in TIMED if what in options.what):
         work = {v.name: make_work(what, v, model, cfg, options) for v, model in models.items()}
-        for name in [v.name for v in variants if v.compiled]:
-            if reason := why_not_compiled(work[name]):
+        for name in list(work):
+            if reason := why_not(work[name]):
                 not_run[f'{name}, {what}'] = reason
                 del work[name]
+                let_go()
         print(f'{what}: {len(work)} variants, {options.warmup} + {options.rounds} rounds', flush=True)
         seconds = measure(work, options.rounds, options.warmup, options.seed, options.device)
         times[what] = summarise(seconds, options.against)
     return times
 
 
-def why_not_compiled(work: Callable[[], object]) -> str | None:
-    """Runs ``work`` for the first time, which compiles it, and returns the reason if that fails."""
+def why_not(work: Callable[[], object]) -> str | None:
+    """Runs ``work`` for the first time, which may compile it, and returns the reason if it cannot be done."""
     try:
         work()
     except TorchDynamoException as error:
         return ' '.join(str(error).split('\n\n')[0].split())
+    except RuntimeError as error:
+        if (reason := why_too_large(error)) is None:
+            raise
+        return reason
     return None
 
 
@@ -191,7 +206,7 @@ def floor(results: dict, what: str) -> dict[str, dict]:
     """
     found, rate = {}, results['rates']
     for name, costs in results['costs'].items():
-        count = 1 if what == 'train' else results['images']
+        count = results['sizes']['batch'] / results['counted'] if what == 'train' else results['images']
         seconds = count * costs[what]['flops'] / rate['bfloat16' if parse_variant(name).bf16 else 'float32']
         medians = {allocator: times[what][name]['median'] for allocator, times in results.get('times', {}).items()
                    if name in times.get(what, {})}
@@ -202,21 +217,29 @@ def floor(results: dict, what: str) -> dict[str, dict]:
     return found
 
 
-def ask_device(options: Options, cfg: Config, variants: list[Variant]) -> dict:
-    """Finds out which attention kernels each variant runs and, on CUDA, its memory and the largest batch."""
-    results, device, on_gpu = {}, options.device, options.device.type == 'cuda'
-    for variant in variants:
-        gc.collect()  # the models before
-        step = partial(new_step, variant, cfg, options)
-        if 'kernels' in options.what:
-            found = attention_kernels(step(options.sizes.batch).features, device)
-            results.setdefault('kernels', {})[variant.name] = found
-        if on_gpu and 'costs' in options.what:
-            peak = allocated_peak(step(options.sizes.batch), device)
-            results.setdefault('allocated', {})[variant.name] = peak
-        if on_gpu and 'largest-batch' in options.what:
-            results.setdefault('largest_batch', {})[variant.name] = largest_that_fits(partial(fits_in_memory, step))
-    return results
+def ask_device(options: Options, cfg: Config, variant: Variant, results: dict) -> None:
+    """Finds out which attention kernels a variant runs and, on CUDA, its memory and the largest batch.
+
+    Args:
+        options: What to find out.
+        cfg: The config of our model.
+        variant: The variant.
+        results: Where to add what was found, and reasons for what was not.
+    """
+    device, on_gpu = options.device, options.device.type == 'cuda'
+    step = partial(new_step, variant, cfg, options)
+    asked = dict(
+        kernels=('kernels', lambda: attention_kernels(step(options.sizes.batch).features, device)),
+        allocated=('costs', lambda: allocated_peak(step(options.sizes.batch), device)),
+        largest_batch=('largest-batch', lambda: largest_that_fits(partial(fits_in_memory, step))))
+    for key, (wanted, find) in asked.items():
+        if wanted not in options.what or not (on_gpu or key == 'kernels'):
+            continue
+        let_go()  # of the models before
+        try:
+            results.setdefault(key, {})[variant.name] = find()
+        except RuntimeError as error:
+            results['not_run'][f'{variant.name}, {key}'] = ' '.join(str(error).split())[:200]
 
 
 def new_step(variant: Variant, cfg: Config, options: Options, batch: int) -> TrainingStep:

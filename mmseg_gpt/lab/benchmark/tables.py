@@ -80,7 +80,8 @@ def memory_table(results: dict) -> str:
     kept, files = (list(next(iter(costs.values()))[key]) for key in ('kept', 'checkpoint'))
     header = ['MiB', 'each image', f'x less than {results["against"]}', 'step, peak', 'eval, peak',
               *(f'kept: {part}' for part in kept), *(f'file: {content}' for content in files)]
-    return table('Live memory; what is kept for the backward of an image; checkpoints. Counted', header, rows)
+    title = f'Live memory of {results["counted"]} images; what is kept for the backward of one; checkpoints. Counted'
+    return table(title, header, rows)
 
 
 def work_table(results: dict) -> str:
@@ -95,7 +96,8 @@ def work_table(results: dict) -> str:
         rows.append(row)
     columns = ('GFLOP', 'x fewer', 'attention again', 'GB in and out')
     header = ['', *(f'{what}: {column}' for what in ('step', 'eval') for column in columns)]
-    return table('FLOPs, and bytes in and out of operations, counted', header, rows)
+    return table(f'FLOPs, and bytes in and out of operations, counted for {results["counted"]} training images', header,
+                 rows)
 
 
 def floor_table(results: dict, what: str) -> str:

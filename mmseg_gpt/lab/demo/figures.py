@@ -24,23 +24,42 @@ def plot_predictions(samples: list[tuple[np.ndarray, np.ndarray, np.ndarray]], o
         samples: RGB image (H, W, 3), label map (H, W) and predicted label map (H, W) of each.
         out: A PNG file.
     """
+    pictures = [(image, colourise(labels), colourise(prediction)) for image, labels, prediction in samples]
+    colours = dict(zip((*CLASSES, 'other'), (*PALETTE, OTHER_COLOUR)))
+    draw_triples(pictures, colours, out, across=2, width=2., height=2., lines=1)
+
+
+@in_style
+def draw_triples(triples: list[tuple[np.ndarray, np.ndarray, np.ndarray]], colours: dict[str, tuple[int, int, int]],
+                 out: Path, across: int, width: float, height: float, lines: int) -> None:
+    """Draws rows of image, ground truth and prediction over a legend.
+
+    Args:
+        triples: Three RGB pictures (H, W, 3) of each sample.
+        colours: RGB colours by what the legend says of them.
+        out: A PNG file.
+        across: Samples in a row.
+        width: Of a picture, in inches.
+        height: Of a picture, in inches.
+        lines: Of the legend.
+    """
     from matplotlib.patches import Patch
-    rows = -(-len(samples) // 2)
-    height = 2 * rows + 0.9  # in inches, with the titles and the legend
-    figure, axes = new_figure(rows, 6, 2, height / rows, layout='none')  # the pictures nearly touch each other
+    rows = -(-len(triples) // across)
+    legend = 0.3 + 0.2 * lines
+    whole = height * rows + 0.4 + legend  # in inches, with the titles and the legend
+    figure, axes = new_figure(rows, 3 * across, width, whole / rows, layout='none')  # the pictures nearly touch
     for axis in axes.flat:
         axis.axis('off')
-    for i, (image, labels, prediction) in enumerate(samples):
-        for j, (title, picture) in enumerate((('image', image), ('ground truth', colourise(labels)),
-                                              ('prediction', colourise(prediction)))):
-            axis = axes[i // 2, i % 2 * 3 + j]
+    for i, triple in enumerate(triples):
+        for j, (title, picture) in enumerate(zip(('image', 'ground truth', 'prediction'), triple)):
+            axis = axes[i // across, i % across * 3 + j]
             axis.imshow(picture, interpolation='nearest')
-            if i < 2:
+            if i < across:
                 axis.set_title(title, fontsize=11)
-    patches = [Patch(facecolor=np.array(c) / 255, label=name)
-               for name, c in zip((*CLASSES, 'other'), (*PALETTE, OTHER_COLOUR))]
-    figure.legend(handles=patches, loc='lower center', ncols=len(patches), handlelength=1.2, columnspacing=1.2)
-    figure.subplots_adjust(left=0.01, right=0.99, top=1 - 0.35 / height, bottom=0.5 / height, wspace=0.04, hspace=0.04)
+    patches = [Patch(facecolor=np.array(colour) / 255, label=name) for name, colour in colours.items()]
+    figure.legend(handles=patches, loc='lower center', ncols=-(-len(patches) // lines), handlelength=1.2,
+                  columnspacing=1.2)
+    figure.subplots_adjust(left=0.01, right=0.99, top=1 - 0.35 / whole, bottom=legend / whole, wspace=0.04, hspace=0.04)
     figure.savefig(out, dpi=DPI)
 
 

@@ -92,12 +92,17 @@ def results_table(results: dict) -> str:
 
 
 def run_lines(results: dict, heads: str) -> list[str]:
-    """Returns what the tables of both demos end with: parameters, seconds of each step, and versions."""
+    """Returns what the tables of the demos of drawings end with: parameters, seconds of each step, and versions."""
     trained, total = results['parameters']['trained'], results['parameters']['total']
-    steps = results['seconds'] | {'in all': sum(results['seconds'].values())}
     return [f'Trained: {trained:,} of {total:,} parameters ({trained / total:.1%}), of them '
             f'{results["parameters"]["prompts"]:,} in prompts, gates and temperatures and the rest in the {heads}.', '',
-            markdown_table(('step', 'seconds'), [(name, f'{seconds:.0f}') for name, seconds in steps.items()]), '',
+            *circumstance_lines(results)]
+
+
+def circumstance_lines(results: dict) -> list[str]:
+    """Returns the seconds of each step, the seed, and the versions, as lines of Markdown."""
+    steps = results['seconds'] | {'in all': sum(results['seconds'].values())}
+    return [markdown_table(('step', 'seconds'), [(name, f'{seconds:.0f}') for name, seconds in steps.items()]), '',
             f'Seed {results["seed"]}; {results["cpus"]} CPUs; '
             + ', '.join(f'{name} {version}' for name, version in results['versions'].items()) + '.', '']
 

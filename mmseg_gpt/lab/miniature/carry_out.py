@@ -8,7 +8,9 @@ import torch
 
 from ..drawn.folder import read_manifest
 from ..runs import FINISHED, Run, prepare, read_record, run_all
+from ..runs.jobs import Cluster
 from ..runs.progress import Display, in_words
+from ..runs.series import what_stopped
 from .data import draw_datasets, settings_of_data
 from .plan import Plan, Preset
 from .report import write
@@ -17,7 +19,7 @@ from .tables import tables_of, with_seeds
 
 
 def replicate(preset: Preset, home: Path, *, jobs: int = 1, report_only: bool = False, retry_failed: bool = False,
-              overwrite: bool = False) -> dict:
+              overwrite: bool = False, cluster: Cluster | None = None) -> dict:
     """Does what is left, writes the results, and returns them.
 
     Args:
@@ -27,6 +29,7 @@ def replicate(preset: Preset, home: Path, *, jobs: int = 1, report_only: bool = 
         report_only: Write the results of what has finished, and run nothing.
         retry_failed: Give runs that failed another chance.
         overwrite: Remove runs of other settings, and start them over.
+        cluster: Where runs are carried out, if not here.
 
     Raises:
         SystemExit: it was stopped, after the runs had saved what they need to go on, or runs failed.
@@ -36,9 +39,9 @@ def replicate(preset: Preset, home: Path, *, jobs: int = 1, report_only: bool = 
     stopped = ''
     try:
         if not report_only:
-            do_what_is_left(plan, jobs, retry_failed, overwrite)
+            do_what_is_left(plan, jobs, retry_failed, overwrite, cluster)
     except KeyboardInterrupt:
-        stopped = 'stopped; the same command goes on'
+        stopped = what_stopped(cluster)
     results = gather(plan)
     print(f'\n{write(results, plan.home)}\nwritten: {plan.home}/results.md, .csv, .json and figures')
     if stopped:
@@ -55,13 +58,23 @@ def check_complete(about: dict) -> None:
         raise SystemExit(f'{about["runs"] - about["finished"]} of the runs that are known by now have not finished')
 
 
-def do_what_is_left(plan: Plan, jobs: int, retry_failed: bool, overwrite: bool) -> None:
+def known_runs(preset: Preset, home: Path) -> tuple[list[Run], Path]:
+    """Returns the runs that are known by now, as later ones depend on what earlier ones give; and their folder."""
+    plan = Plan(preset, home)
+    runs = plan.pretrainings()
+    chosen, _ = choose_all(plan, lambda searched, title: runs.extend(searched))
+    runs += with_seeds(tables_of(plan, chosen).values(), plan.preset.seeds)
+    return list(dict.fromkeys(runs)), plan.runs
+
+
+def do_what_is_left(plan: Plan, jobs: int, retry_failed: bool, overwrite: bool, cluster: Cluster | None) -> None:
     """Draws, pretrains, searches and adapts."""
     draw(plan, overwrite)
 
     def carry_out(runs: Sequence[Run], title: str) -> None:
         prepare(runs, plan.runs, retry_failed, overwrite)
-        run_all(runs, plan.runs, title=title, jobs=jobs, again=retry_failed, forked=True)
+        run_all(runs, plan.runs, title=title, jobs=jobs, again=retry_failed, forked=True,
+                cluster=cluster)
 
     carry_out(plan.pretrainings(), 'pretraining')
     for run in plan.pretrainings():

@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from ...analysis.series import Point, draw_dots, draw_lines, mean_and_std
+from ...analysis.series import Point, draw_dots, draw_lines
 from ...recipes.titles import title
+from ..written import point, points
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,17 +36,6 @@ def method_points(table: dict) -> list[Point]:
             for vit, method in [row['name']]]
 
 
-def points(table: dict) -> list[Point]:
-    """Returns the points of a figure of lines."""
-    found = []
-    for row in table['rows']:
-        names = dict(zip(table['labels'], (title(part) for part in row['name'])))
-        panel = names.pop(table['panels'], '')
-        for column, values in row['values'].items():
-            found.append(point(panel, ' '.join(names.values()), float(column), list(values.values())))
-    return found
-
-
 def ratio_points(ratios: Mapping[str, list[list[float]]]) -> list[Point]:
     """Returns the points of Figure 4: a panel for each task, a line for each ViT."""
     found = []
@@ -54,11 +44,6 @@ def ratio_points(ratios: Mapping[str, list[list[float]]]) -> list[Point]:
         found += [point(task, title(vit), block + 1, [100 * ratio[block] for ratio in seeds])
                   for block in range(len(seeds[0]))]
     return found
-
-
-def point(panel: str, series: str, x: float, values: list[float]) -> Point:
-    """Returns a point with the mean and the standard deviation of ``values``."""
-    return Point(panel, series, x, *mean_and_std(values), len(values))
 
 
 POINTS = {

@@ -13,7 +13,8 @@ from typing import NamedTuple
 from ... import resources
 from ...recipes.methods import METHODS, options, tokens_per_set
 from ...recipes.vits import VITS as PRETRAINED
-from ..runs import FINISHED, Run, diverged, format_number, with_settings
+from ..rates import SEARCH_SEED, Rates, best_of, iterations, with_rates
+from ..runs import Run
 from ..suite.plans import ACCURACY
 
 CONFIGS = resources.CONFIGS / 'replication'
@@ -22,7 +23,6 @@ CLASSIFICATION = TASKS[1:]
 VITS = ('mae', 'mocov3', 'supervised')
 DEPTH = 12
 MIOU = 'mIoU'
-SEARCH_SEED = 0
 
 
 class Gates(NamedTuple):
@@ -56,8 +56,6 @@ PRIOR = -5.  # of 'gpt' and 'gates-only': the most frequent one in Table 5
 AS_PUBLISHED = dict(bias=dict(prompt=None, type='BiasTunedViT', frozen=False))
 GPT, PAPER = 'prior -5, as in the tables', 'prior -10, SGD at 0.001'
 GATE_TASKS = ('scenes', 'breeds')
-FACTORS = 'optim_wrapper.paramwise_cfg.custom_keys'  # of the head's learning rate, by what they are for
-SGD = ('optim_wrapper.optimizer.type=SGD', 'optim_wrapper.optimizer.momentum=0.9')
 SGD_HEAD = 0.1
 
 
@@ -132,12 +130,6 @@ class Adaptation(NamedTuple):
         return '_'.join(self).replace(', ', '_').replace(' ', '_')
 
 
-class Rates(NamedTuple):
-    """Learning rates: of the head, and of what is trained in the backbone."""
-    head: float
-    backbone: float | None = None
-
-
 Chosen = Mapping[Adaptation, Rates]
 
 
@@ -206,15 +198,8 @@ class Plan:
         # Variants of gates are not tested multi-scale.
         run = Run(cell.name, str(self.config(cell)), (*places, *iterations(self.preset.iterations[cell.task])),
                   self.options, tta=cell.task == 'scenes' and cell.method in METHODS)
-        run = with_settings(run, lr=rates.head)
-        if rates.backbone is None:
-            return run
-        factor, gates = rates.backbone / rates.head, GATES.get(cell.method, Gates(PRIOR))
-        factors = [f'{FACTORS}.backbone.lr_mult={format_number(factor)}']
-        if gates.times != 1:
-            factors.append(f'{FACTORS}.gate_prior.lr_mult={format_number(gates.times * factor)}')
-        return run._replace(name=f'{cell.name}_lr_{format_number(rates.backbone)}',
-                            settings=(*run.settings, *factors, *(SGD if gates.sgd else ())))
+        gates = GATES.get(cell.method, Gates(PRIOR))
+        return with_rates(run, rates, gates.times, sgd=bool(gates.sgd))
 
     def searches(self, chosen: Chosen) -> dict[Adaptation, dict[Rates, Run]]:
         """Returns by cell and learning rates the runs on validation images by which one is chosen.
@@ -254,21 +239,11 @@ class Plan:
         """
         best = {cell: Rates(SGD_HEAD, gates.sgd) for cell in self.gate_cells() if (gates := GATES[cell.method]).sgd}
         for cell, runs in self.searches(chosen).items():
-            found = {rates: records.get(run.name, {}) for rates, run in runs.items()}
-            values = {rates: record['numbers'][score(cell.task)] for rates, record in found.items()
-                      if record.get('status') == FINISHED}
-            if values and all(rates in values or diverged(record) for rates, record in found.items()):
-                best[cell] = max(values, key=values.get)
+            if found := best_of(runs, records, score(cell.task)):
+                best[cell] = found
         return best
 
 
 def score(task: str) -> str:
     """Returns which number of a task counts."""
     return MIOU if task == 'scenes' else ACCURACY
-
-
-def iterations(number: int) -> tuple[str, ...]:
-    """Returns the settings of a training of so many iterations, a tenth of them to warm up."""
-    warm_up = max(1, number // 10)
-    return (f'train_cfg.max_iters={number}', f'param_scheduler.0.end={warm_up}', f'param_scheduler.1.begin={warm_up}',
-            f'param_scheduler.1.end={number}')

@@ -1,7 +1,6 @@
 """The results as people read them: Markdown, CSV, figures, and a part of a page of the documentation."""
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
@@ -13,7 +12,8 @@ from ...recipes.methods import METHODS
 from ...recipes.titles import title
 from ...resources import CLONE
 from ...wording import markdown_table
-from ..suite.tables import Cell, cell_text, to_csv
+from ..suite.tables import to_csv
+from ..written import BOLD, cell, number_tried, plain, put_between
 from .claims import FAILS, HOLDS, LEVEL, NOISE, gate_comparisons
 from .figures import MAIN, POINTS, figures
 from .plan import DEPTH, PAPER, PRIOR, SGD_HEAD
@@ -22,7 +22,6 @@ ROOT = CLONE
 PUBLISHED = ROOT / 'docs/replication'
 PAGE = ROOT / 'docs/miniature.md'
 BEGIN, END = '<!-- replication: made by tools/replicate.py -->', '<!-- end of replication -->'
-BOLD = 'The best of the methods that adapt the ViT without training all of it is bold.'
 
 
 def write(results: dict, folder: Path) -> str:
@@ -131,20 +130,6 @@ def best_method(found: Mapping[tuple[str, ...], dict], methods: Sequence[str], v
     return max(means, key=means.get, default=None)
 
 
-def cell(values: Mapping[str, float] | None, seeds: int, bold: bool = False) -> str:
-    """Returns the mean over seeds and the standard deviation."""
-    shown = cell_text(Cell(dict(values or {}), {}), seeds)
-    return f'**{shown}**' if bold else shown
-
-
-def plain(table: dict, seeds: int) -> str:
-    """Returns a table with the rows and columns of the results."""
-    header = [*(label if label == 'SSL' else label.capitalize() for label in table['labels']), *table['columns']]
-    return markdown_table(header, ([*map(title, row['name']), *(
-        cell(row['values'].get(column), seeds) for column in table['columns'])] for row in table['rows']),
-                          len(table['labels']))
-
-
 def gates(results: dict) -> str:
     """Returns what the variants of gates gave, how far their gates went, and which differ from that of the tables."""
     table, seeds = results['tables']['gates'], len(results['about']['seeds'])
@@ -213,16 +198,10 @@ def rates(results: dict) -> str:
 
 def rates_of(what: str, chosen: str, tried: Sequence[float], found: Sequence[dict]) -> str:
     """Returns a part of the search; the chosen learning rate is bold."""
-    rows = [[*(title(each[key]) for key in ('task', 'vit', 'method')),
-             *(searched(each['validation'][f'{rate:g}'], each[chosen] == rate) for rate in tried)] for each in found]
+    rows = [[*(title(each[key]) for key in ('task', 'vit', 'method')), *(
+        number_tried(each['validation'][f'{rate:g}'], each[chosen] == rate) for rate in tried)] for each in found]
     return (f'Of {what}; the result on the validation images, the chosen one bold:\n\n'
             f'{markdown_table(["Task", "SSL", "Method", *(f"{rate:g}" for rate in tried)], rows, 3)}')
-
-
-def searched(value: float | None, chosen: bool) -> str:
-    """Returns a number of the search."""
-    shown = 'diverged' if value is None else f'{value:.2f}'
-    return f'**{shown}**' if chosen else shown
 
 
 def as_csv(results: dict) -> str:
@@ -245,11 +224,11 @@ def page_part(results: dict) -> str:
     tables, seeds = results['tables'], len(results['about']['seeds'])
     folder = f'{PUBLISHED.relative_to(PAGE.parent).as_posix()}/'
     return '\n\n'.join([
-        BEGIN, '### Claims of the paper', claims(results['claims']),
+        '### Claims of the paper', claims(results['claims']),
         *(f'### {tables[name]["title"]}\n\n{BOLD}\n\n{by_method(tables[name], results["parameters"], seeds)}\n\n'
           f'{picture(results, name, folder)}' for name in MAIN),
         f'### {tables["gates"]["title"]}\n\n{gates(results)}',
-        f'### How it was measured\n\n{conditions(results)}', END])
+        f'### How it was measured\n\n{conditions(results)}'])
 
 
 def publish(results: dict, folder: Path = PUBLISHED, page: Path = PAGE) -> None:
@@ -265,9 +244,6 @@ def publish(results: dict, folder: Path = PUBLISHED, page: Path = PAGE) -> None:
     """
     if results['about']['preset'] != 'full':
         raise SystemExit('only the results of the full preset can be published')
-    old = page.read_text(encoding='utf-8')
-    place = re.compile(f'{re.escape(BEGIN)}.*?{re.escape(END)}', re.DOTALL)
-    if not place.search(old):
-        raise SystemExit(f'{page} has no lines "{BEGIN}" and "{END}", between which the results would go')
+    text = put_between(page, BEGIN, END, page_part(results))
     write(results, folder)
-    page.write_text(place.sub(lambda _: page_part(results), old), encoding='utf-8')
+    page.write_text(text, encoding='utf-8')

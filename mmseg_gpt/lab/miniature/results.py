@@ -6,11 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from ... import __version__
 from ...analysis.gates import MOVED, GateReport, read_checkpoint, selection_ratio
 from ...resources import command_of
+from ..provenance import origins
+from ..rates import SEARCH_SEED
 from ..runs import FAILED, FINISHED, Run, diverged, outcomes, trained_checkpoint
 from ..suite.plans import Table
-from ..suite.tables import measured, rows_of
+from ..suite.tables import as_data
 from .claims import claims_of
-from .plan import SEARCH_SEED, Adaptation, Chosen, Plan, score
+from .plan import Adaptation, Chosen, Plan, score
 from .tables import tables_of, with_seeds
 
 COMMAND = command_of('replicate')
@@ -59,28 +61,16 @@ def about(plan: Plan, searched: Sequence[Run], reported: Sequence[Run], records:
     statuses = [FINISHED if diverged(record := records.get(run.name, {})) else record.get('status')
                 for run in searched]
     statuses += [records.get(run.name, {}).get('status') for run in reported]
-    origins = [record['made_with'] for record in records.values() if record.get('status') == FINISHED]
     preset = plan.preset
     return dict(
         command=COMMAND + (' --quick' if preset.name == 'quick' else ''), preset=preset.name, version=__version__,
         runs=len(statuses), finished=statuses.count(FINISHED), failed=statuses.count(FAILED),
         hours=round(sum(record.get('seconds', 0) for record in records.values()) / 3600, 2),
-        **{key: sorted({origin[key] for origin in origins if origin[key]}) for key in ('device', 'commit', 'python')},
-        versions=sorted({f'{name} {version}' for origin in origins for name, version in origin['versions'].items()}),
+        **origins(record['made_with'] for record in records.values() if record.get('status') == FINISHED),
         seeds=list(preset.seeds), search_seed=SEARCH_SEED,
         images={name: dict(splits) for name, splits in preset.images.items()}, pretraining=dict(preset.pretraining),
         iterations=dict(preset.iterations), prompts=preset.prompts, heads=list(preset.heads), rates=list(preset.rates),
         common=preset.common)
-
-
-def as_data(table: Table, seeds: Sequence[int], records: Mapping[str, dict]) -> dict:
-    """Returns a table with the value of every seed."""
-    cells = measured(table.entries, seeds, records)
-    return dict(
-        title=table.title, labels=list(table.labels), columns=list(table.columns), x=table.x, panels=table.panels,
-        rows=[dict(name=list(row), values={column: {str(seed): value for seed, value in cell.values.items()}
-                                           for (at, column), cell in cells.items() if at == row and cell.values})
-              for row in rows_of(table)])
 
 
 def parameters(plan: Plan, chosen: Chosen, records: Mapping[str, dict]) -> dict[str, int]:

@@ -4,17 +4,17 @@ import signal
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TextIO
 
 from ... import __version__
 from ...events import read_events
 from ...wording import gist
 from ..provenance import made_with
+from .claim import Claim
 from .processes import Start
 from .record import EVENTS, FAILED, FINISHED, LOG, STARTED, read_record, write_record
 from .run import RunFailed, Runnable, command_line
 
-STOPPED = {status for number in (signal.SIGINT, signal.SIGTERM) for status in (128 + number, -number)}
+STOPPED = {status for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2) for status in (128 + number, -number)}
 
 
 class Attempt:
@@ -23,31 +23,35 @@ class Attempt:
     Args:
         run: What is done.
         folder: Its own.
-        lock: That of the folder, see :func:`~.record.claim`; it is closed at the end.
+        lock: The claim to the folder; it is closed at the end.
         start: Starts a command.
         watch: Is called with each event that the commands report, and with the events ``command`` of their starts.
+        gpu: The only one that the commands see; None for all.
     """
 
-    def __init__(self, run: Runnable, folder: Path, lock: TextIO, start: Start,
-                 watch: Callable[[dict], None]) -> None:
-        self.run, self.folder, self.lock, self.start, self.watch = run, folder, lock, start, watch
+    def __init__(self, run: Runnable, folder: Path, lock: Claim, start: Start,
+                 watch: Callable[[dict], None], gpu: str | None = None) -> None:
+        self.run, self.folder, self.lock, self.start, self.watch, self.gpu = run, folder, lock, start, watch, gpu
         self.commands, self.process, self.began = run.commands(folder), None, time.time()
         before = read_record(folder)
         self.record = dict(status=STARTED, version=__version__, command=None, starts=before.get('starts', 0) + 1,
                            seconds=before.get('seconds', 0.), **run.identity(), made_with=made_with())
         write_record(folder, self.record)
         (folder / EVENTS).unlink(missing_ok=True)
-        self.read, self.stopped = 0, None
+        self.read, self.stopped, self.lost = 0, None, False
 
     def advance(self) -> bool:
         """Takes note of what the running command has reported, and starts the next one where it has ended.
 
         Returns:
-            Whether the run has ended; then its record says how.
+            Whether the run has ended; then its record says how, unless it was ``lost`` to another machine.
 
         Raises:
             KeyboardInterrupt: somebody has stopped the command, which has saved what it needs to go on.
         """
+        if not self.lock.beat():
+            self.lose()
+            return True
         status = self.process.poll() if self.process else 0
         self.follow()
         if status is None:
@@ -72,7 +76,7 @@ class Attempt:
         self.watch(dict(event='command', command=command_line(command)))
         log = self.folder / LOG
         self.printed = log.stat().st_size if log.exists() else 0  # by the commands before
-        self.process = self.start(command, log, self.folder / EVENTS, self.lock)
+        self.process = self.start(command, log, self.folder / EVENTS, self.lock, self.gpu)
 
     def follow(self) -> None:
         """Reads the events that are new."""
@@ -104,6 +108,13 @@ class Attempt:
     def is_running(self) -> bool:
         """Whether a command is running."""
         return self.process is not None and self.process.poll() is None
+
+    def lose(self) -> None:
+        """Ends the command at once, as another machine has taken over the folder, and leaves the record to that."""
+        self.lost = True
+        if self.is_running:
+            self.process.kill()
+        self.lock.close()
 
     def end(self, **changes: object) -> None:
         """Keeps in the record what has become of the run, and leaves its folder to other processes."""

@@ -5,23 +5,30 @@ from the terminal: it has a session of its own, and whoever started it passes th
 SIGINT beside our SIGTERM, and a run takes the first signal to save, and the second to stop at once.
 """
 
+import ctypes
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing import forkserver, get_all_start_methods, get_context, reduction, set_start_method
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import BinaryIO, Protocol, TextIO
+from typing import BinaryIO, Protocol
+
+import torch
 
 from ... import events
 from ...environment import available_cpus
+from .claim import Claim
 
 # All that this module, training and testing import; what is missing here is imported by every command again.
 IMPORTED = ('mmseg_gpt.lab.runs', 'mmseg_gpt.segmentation', 'mmseg_gpt.classification.datasets', 'mmseg.apis',
             'mmpretrain.models', 'mmpretrain.engine', 'mmpretrain.evaluation', 'mmpretrain.visualization',
             'matplotlib.figure', 'matplotlib.backends.backend_agg', 'torch.profiler')
+LIBC = ctypes.CDLL(None)
 # They number the processes of a job; a command that one of these starts is no part of the job.
 RANKS = ('SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
 
@@ -35,8 +42,11 @@ class Process(Protocol):
     def terminate(self) -> None:
         """Asks it to end, with SIGTERM."""
 
+    def kill(self) -> None:
+        """Ends it at once."""
 
-Start = Callable[[Sequence[str], Path, Path, TextIO], Process]  # start_process, or start_fork
+
+Start = Callable[[Sequence[str], Path, Path, Claim, str | None], Process]  # start_process, or start_fork
 
 
 def environment(jobs: int) -> dict[str, str]:
@@ -46,7 +56,16 @@ def environment(jobs: int) -> dict[str, str]:
             'PYTHONWARNINGS': 'ignore', **{key: value for key, value in os.environ.items() if key not in RANKS}}
 
 
-def start_process(jobs: int, command: Sequence[str], log: Path, reports: Path, lock: TextIO) -> Process:
+def visible_gpus() -> list[str]:
+    """Returns the GPUs of this process, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get('CUDA_VISIBLE_DEVICES')
+    if named is None:
+        return [str(number) for number in range(torch.cuda.device_count())]
+    return [name for name in named.split(',') if name]
+
+
+def start_process(jobs: int, command: Sequence[str], log: Path, reports: Path, lock: Claim, gpu: str | None = None,
+                  **options: object) -> Process:
     """Starts a command from the current folder, with this Python.
 
     Args:
@@ -54,12 +73,37 @@ def start_process(jobs: int, command: Sequence[str], log: Path, reports: Path, l
         command: ``python``, a script and its arguments.
         log: Its output is written behind what is there.
         reports: The file of its events.
-        lock: A file that it holds open as well.
+        lock: The claim to the run's folder, whose lock it holds as well.
+        gpu: The only one that it sees; None for all.
+        **options: Further ones of :class:`subprocess.Popen`.
     """
     with log.open('ab') as output:
         return subprocess.Popen([sys.executable, *command[1:]], stdin=subprocess.DEVNULL, stdout=output,
                                 stderr=subprocess.STDOUT, start_new_session=True, pass_fds=[lock.fileno()],
-                                env={**environment(jobs), events.VARIABLE: str(reports.absolute())})
+                                env={**environment(jobs), **only(gpu), events.VARIABLE: str(reports.absolute())},
+                                **options)
+
+
+def only(gpu: str | None) -> dict[str, str]:
+    """Returns the variable that lets a command see one GPU only."""
+    return {} if gpu is None else {'CUDA_VISIBLE_DEVICES': gpu}
+
+
+def start_gently(command: Sequence[str], log: Path, reports: Path, lock: Claim, gpu: str | None = None) -> Process:
+    """Starts a command of a cluster's job as :func:`start_process` does, which is asked to end by SIGUSR2.
+
+    A cluster may send SIGTERM to all processes of a job. A training takes the second SIGTERM as an order to end without
+    saving, but any number of SIGUSR2 as one request. On Linux it is also asked to end should the job's process vanish.
+    """
+    process = start_process(1, command, log, reports, lock, gpu, preexec_fn=end_with_parent)
+    process.terminate = partial(process.send_signal, signal.SIGUSR2)
+    return process
+
+
+def end_with_parent() -> None:
+    """Lets the system send SIGTERM to this process when the one that has started it ends."""
+    if sys.platform == 'linux':
+        LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
 
 def start_server(jobs: int) -> bool:
@@ -87,10 +131,10 @@ def start_server(jobs: int) -> bool:
     return True
 
 
-def start_fork(command: Sequence[str], log: Path, reports: Path, lock: TextIO) -> Process:
+def start_fork(command: Sequence[str], log: Path, reports: Path, lock: Claim, gpu: str | None = None) -> Process:
     """Starts a command as :func:`start_process` does, as a fork of the server: what that has imported is there."""
     process = get_context('forkserver').Process(
-        target=become, args=(command[1:], log.absolute(), reports.absolute(), Held(lock)))
+        target=become, args=(command[1:], log.absolute(), reports.absolute(), Held(lock), gpu))
     process.start()
     return Fork(process)
 
@@ -99,7 +143,7 @@ class Fork:
     """A fork of the server; a :class:`Process`."""
 
     def __init__(self, process: BaseProcess) -> None:
-        self.process, self.terminate = process, process.terminate
+        self.process, self.terminate, self.kill = process, process.terminate, process.kill
 
     def poll(self) -> int | None:
         """Returns the exit status, negative where a signal ended it; None while it runs."""
@@ -109,7 +153,7 @@ class Fork:
 class Held:
     """An open file that stays open in the process that this is sent to, until that ends."""
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: Claim) -> None:
         self.file = file
 
     def __reduce__(self) -> tuple:
@@ -117,13 +161,13 @@ class Held:
         return type(None), ()
 
 
-def become(script: Sequence[str], log: Path, reports: Path, lock: None) -> None:
+def become(script: Sequence[str], log: Path, reports: Path, lock: None, gpu: str | None) -> None:
     """Goes on as a script with its arguments would, with its output in a log."""
     os.setsid()
     with log.open('ab') as output:
         redirect(output)
     set_start_method(get_all_start_methods()[0], force=True)  # the usual one, not that by which this was started
-    os.environ[events.VARIABLE] = str(reports)
+    os.environ.update(only(gpu), **{events.VARIABLE: str(reports)})
     sys.argv = list(script)
     sys.path.insert(0, str(Path(script[0]).parent))
     runpy.run_path(script[0], run_name='__main__')

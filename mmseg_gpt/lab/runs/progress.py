@@ -107,8 +107,11 @@ class RunsDisplay(Display):
         self.remove(run)
         self.count()
 
-    def end(self, run: Runnable, record: Mapping) -> None:
-        """Shows what has become of a run."""
+    def end(self, run: Runnable, record: Mapping, lost: bool = False) -> None:
+        """Shows what has become of a run; of one that was lost to another machine, just that."""
+        if lost:
+            self.leave(run, 'another machine has taken it over, as this one was cut off')
+            return
         if record['status'] == FINISHED:
             self.spent[run] = record['seconds']
         numbers = ', '.join(f'{name} {value:.2f}' for name, value in record.get('numbers', {}).items())

@@ -10,19 +10,18 @@ the event ``stopped`` of :mod:`mmseg_gpt.events`, or one of
 * ``incomplete``: a command succeeded, but has not left what it should have.
 """
 
-import fcntl
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TextIO
 
 from ...engine.resume import POINTER
 from ...files import replacing
+from .claim import FLAG, LOCK, claim
 from .run import Runnable
 
-RECORD, LOG, EVENTS, LOCK = 'run.json', 'log.txt', 'events.jsonl', 'run.lock'
+RECORD, LOG, EVENTS = 'run.json', 'log.txt', 'events.jsonl'
 FINISHED, FAILED, STARTED = 'finished', 'failed', 'started'
 DIVERGED = ('not-finite', 'loss-scaling')
 
@@ -44,23 +43,6 @@ def write_record(folder: Path, record: dict) -> None:
     """Keeps what is known of the run in ``folder``."""
     with replacing(folder / RECORD) as path:
         path.write_text(json.dumps(record, indent=1) + '\n')
-
-
-def claim(folder: Path) -> TextIO | None:
-    """Keeps other processes from the run in ``folder``.
-
-    Returns:
-        A file that holds the lock while it is open, here or in a process that has inherited it; None if another
-        process has the lock.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = open(folder / LOCK, 'w')  # noqa: SIM115
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        lock.close()
-        return None
-    return lock
 
 
 def is_done(record: Mapping, again: bool = False) -> bool:
@@ -126,5 +108,5 @@ def clear(folder: Path, is_outdated: Callable[[], object] = lambda: True) -> Non
         for path in folder.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-            elif path.name != LOCK:
+            elif path.name != LOCK and not path.name.startswith(FLAG):
                 path.unlink()

@@ -1,18 +1,22 @@
 """A series of runs, as a tool carries it out: it is listed, or prepared and run, and then its results are shown."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from ...checks.before import refuse
 from ...checks.missing import missing_checkpoint, missing_datasets
 from ...settings import look_up
+from .jobs import Cluster
 from .loop import run_all
 from .record import FAILED, clear, differing_runs, is_done, outcomes
-from .run import Run, command_line, config_of, testing, training
+from .run import Run, Runnable, command_line, config_of, testing, training
+from .watch import cancel, watch
 
 
 def work(runs: Sequence[Run], home: Path, write: Callable[[], str], *, jobs: int = 1, dry_run: bool = False,
-         report_only: bool = False, retry_failed: bool = False, overwrite: bool = False) -> None:
+         report_only: bool = False, retry_failed: bool = False, overwrite: bool = False,
+         cluster: Cluster | None = None, watching: bool = False, cancelling: bool = False) -> None:
     """Lists runs, or carries them out, and then writes and prints what they have given.
 
     Args:
@@ -24,12 +28,18 @@ def work(runs: Sequence[Run], home: Path, write: Callable[[], str], *, jobs: int
         report_only: Only write the results of what is there.
         retry_failed: Give runs that failed another chance.
         overwrite: Remove runs of other settings, to start them over.
+        cluster: Where runs are carried out, if not here.
+        watching: Only show how far those are that are being carried out.
+        cancelling: Only end those that are being carried out.
 
     Raises:
         SystemExit: it was stopped, after a run had saved what it needs to go on, or could not begin, or runs failed.
     """
     if dry_run:
         print(list_runs(runs, home))
+        return
+    if watching or cancelling:
+        look_after(runs, home, cancelling)
         return
     stopped = ''
     if report_only:
@@ -38,15 +48,30 @@ def work(runs: Sequence[Run], home: Path, write: Callable[[], str], *, jobs: int
     else:
         prepare(runs, home, retry_failed, overwrite)
         try:
-            run_all(runs, home, jobs=jobs, again=retry_failed)
+            run_all(runs, home, jobs=jobs, again=retry_failed, cluster=cluster)
         except KeyboardInterrupt:
-            stopped = '\nstopped; the same command goes on'
+            stopped = what_stopped(cluster)
     print(f'\n{write()}')
     if stopped:
         raise SystemExit(stopped)
     failed = sum(record['status'] == FAILED for record in outcomes(runs, home).values())
     if failed and not report_only:
         raise SystemExit(f'{failed} of {len(runs)} runs failed; --retry-failed gives them another chance')
+
+
+def look_after(runs: Sequence[Runnable], home: Path, cancelling: bool = False) -> None:
+    """Shows how far runs are that others carry out, until none is queued or running; or ends them."""
+    if cancelling:
+        cancel(runs, home)
+        return
+    with suppress(KeyboardInterrupt):
+        watch(runs, home)
+
+
+def what_stopped(cluster: Cluster | None) -> str:
+    """Says what Ctrl-C has left behind."""
+    return ('\nthe jobs go on: --watch shows them, and --cancel ends them' if cluster
+            else '\nstopped; the same command goes on')
 
 
 def list_runs(runs: Sequence[Run], home: Path) -> str:

@@ -58,6 +58,16 @@ def measured(entries: Iterable[Entry], seeds: Sequence[int], records: Mapping[st
     return cells
 
 
+def as_data(table: Table, seeds: Sequence[int], records: Mapping[str, dict]) -> dict:
+    """Returns a table with the value of every seed."""
+    cells = measured(table.entries, seeds, records)
+    return dict(
+        title=table.title, labels=list(table.labels), columns=list(table.columns), x=table.x, panels=table.panels,
+        rows=[dict(name=list(row), values={column: {str(seed): value for seed, value in cell.values.items()}
+                                           for (at, column), cell in cells.items() if at == row and cell.values})
+              for row in rows_of(table)])
+
+
 def combined(cells: Sequence[Cell]) -> Cell:
     """Returns the mean of several cells, for each seed that all of them have."""
     if len(cells) == 1:

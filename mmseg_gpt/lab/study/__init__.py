@@ -1,0 +1,1 @@
+"""The study: methods compared on photographs with a real pretrained ViT, at equal budgets."""

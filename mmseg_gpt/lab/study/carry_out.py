@@ -1,0 +1,139 @@
+"""From photographs to results, step by step; each step does what is left of it."""
+
+from collections.abc import Sequence
+
+from ...checks.before import refuse
+from ...checks.missing import missing_checkpoint
+from ..runs import Run, prepare, run_all
+from ..runs.jobs import Cluster
+from ..runs.series import what_stopped
+from .choices import Choices, choose
+from .estimate import estimate, measure
+from .look import begin, check_no_choice, looks
+from .plan import Plan
+from .report import write
+from .results import gather
+from .sets import missing, write_lists
+from .tables import FRACTIONS, parts_of, runs_in, tables_of
+
+
+class Work:
+    """How runs are carried out.
+
+    Args:
+        plan: The plan of the runs.
+        jobs: How many runs are carried out at once.
+        retry_failed: Give runs that failed another chance.
+        overwrite: Remove runs of other settings, and start them over.
+        cluster: Where runs are carried out, if not here.
+    """
+
+    def __init__(self, plan: Plan, jobs: int, retry_failed: bool = False, overwrite: bool = False,
+                 cluster: Cluster | None = None) -> None:
+        self.plan, self.jobs, self.cluster = plan, jobs, cluster
+        self.retry_failed, self.overwrite = retry_failed, overwrite
+
+    def prepare(self) -> None:
+        """Writes the lists of images.
+
+        Raises:
+            SystemExit: the photographs or the pretrained file are missing; or there are lists of other images.
+        """
+        plan = self.plan
+        refuse([*missing(plan.photographs, plan.data), *missing_checkpoint(plan.settings_of_vit['init_cfg'])], [])
+        write_lists(plan.photographs, plan.data, plan.lists, FRACTIONS, plan.preset.seeds, plan.preset.images)
+
+    def estimate(self) -> str:
+        """Times some iterations of each kind of run, and returns how long all takes."""
+        self.prepare()
+        return estimate(self.plan, self.jobs, measure(self.plan))
+
+    def carry_out(self, runs: Sequence[Run], title: str) -> None:
+        """Carries out what is not done yet.
+
+        Raises:
+            SystemExit: something is missing, or there are runs of other settings.
+        """
+        prepare(runs, self.plan.runs, self.retry_failed, self.overwrite)
+        self.go(runs, title)
+
+    def choose(self, runs: Sequence[Run], title: str) -> None:
+        """Carries out runs by which something is chosen.
+
+        Raises:
+            SystemExit: as :meth:`carry_out`, or the test images have been looked at.
+        """
+        check_no_choice(self.plan, runs)
+        self.carry_out(runs, title)
+
+    def go(self, runs: Sequence[Run], title: str) -> None:
+        """Carries out what is not done yet, unchecked."""
+        run_all(runs, self.plan.runs, title=title, jobs=self.jobs, again=self.retry_failed, forked=True,
+                cluster=self.cluster)
+
+
+def study(work: Work, parts: Sequence[str] | None = None, *, look: bool = False, report_only: bool = False) -> dict:
+    """Does what is left, writes the results, and returns them.
+
+    Args:
+        work: The plan, and how it is carried out.
+        parts: The parts of the study; None for all, with a look at the test images in the end.
+        look: Whether to look at the test images after some parts too.
+        report_only: Write the results of what has finished, and run nothing.
+
+    Raises:
+        SystemExit: it was stopped, after the runs had saved what they need to go on, or something is missing.
+    """
+    stopped = ''
+    try:
+        if not report_only:
+            do_what_is_left(work, parts or parts_of(work.plan), look or parts is None)
+    except KeyboardInterrupt:
+        stopped = what_stopped(work.cluster)
+    results = gather(work.plan)
+    print(f'\n{write(results, work.plan.home)}\nwritten: {work.plan.home}/results.md, .csv, .json and figures')
+    if stopped:
+        raise SystemExit(stopped)
+    if failed := results['about']['failed']:
+        raise SystemExit(f'{failed} runs failed; --retry-failed gives them another chance')
+    return results
+
+
+def known_runs(plan: Plan, parts: Sequence[str] | None = None) -> list[Run]:
+    """Returns the runs of some parts or all that are known by now: later ones depend on what earlier ones give."""
+    parts, runs = parts or parts_of(plan), []
+    choices = choose(plan, parts, lambda searched, title: runs.extend(searched))
+    runs += runs_in(tables_of(plan, choices, parts).values(), plan.preset.seeds)
+    return list(dict.fromkeys(runs))
+
+
+def do_what_is_left(work: Work, parts: Sequence[str], look: bool) -> None:
+    """Searches, adapts, and looks at the test images.
+
+    Args:
+        work: The plan, and how it is carried out.
+        parts: The parts of the study.
+        look: Whether to look at the test images in the end.
+
+    Raises:
+        SystemExit: something is missing, there are runs of other settings, or it is too early for the test images.
+    """
+    plan = work.plan
+    work.prepare()
+    for part in (part for part in parts_of(plan) if part in parts):
+        choices = choose(plan, {part}, work.choose)
+        work.carry_out(runs_in(tables_of(plan, choices, {part}).values(), plan.preset.seeds), part)
+    if look:
+        look_at_tests(work, choose(plan, parts), parts)
+
+
+def look_at_tests(work: Work, choices: Choices, parts: Sequence[str]) -> None:
+    """Tests the results of some parts on the test images.
+
+    Raises:
+        SystemExit: something is still to be chosen, or results are missing.
+    """
+    plan = work.plan
+    runs = runs_in(tables_of(plan, choices, parts).values(), plan.preset.seeds)
+    begin(plan, choices, runs)
+    work.go(looks(plan, runs), 'test images')

@@ -1,0 +1,124 @@
+"""How long a study takes, from a few real iterations and evaluations of each kind of run, on this machine."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+from ...files import replacing
+from ...wording import markdown_table
+from ..rates import Rates
+from ..runs import FINISHED, Run, outcomes, run_all
+from ..scalars import read_scalars
+from .choices import AIM_HEADS, AIM_SCALE, FEW_BEST, OTHER_HEAD, OTHER_HEAD_RATES
+from .plan import GATES, LINEAR, PRIOR, Gates, Plan, Variant
+from .sets import list_file
+from .tables import COUNTS, FEW_LABELS, FRACTIONS, STARTS, parts_of
+
+TIMED = 6  # iterations
+SKIPPED = 2  # of these, as the first ones are slower
+SOME = 'some'  # the list of validation images that are evaluated
+START = 5.  # seconds of a run beside its iterations: starting, loading the ViT, writing
+TIMINGS = 'timings.json'
+
+
+class Batch(NamedTuple):
+    """Runs of one kind.
+
+    Attributes:
+        part: Of the study.
+        variant: What is trained.
+        searches: How many serve to choose something.
+        results: How many are results, which are tested too.
+    """
+    part: str
+    variant: Variant
+    searches: int
+    results: int
+
+
+def batches(plan: Plan) -> Iterator[Batch]:
+    """Yields all runs of a study; of what is chosen by results, as if LoRA were the best."""
+    seeds, parts, best = len(plan.preset.seeds), parts_of(plan), Variant('lora')
+    coarse = len(plan.preset.rates[1::2])
+    for method in plan.preset.methods:
+        searches = len(plan.preset.heads) if Variant(method) == LINEAR else coarse + min(2, len(plan.preset.rates) - 1)
+        yield Batch('methods', Variant(method), searches, seeds)
+        if method in FEW_LABELS:
+            yield Batch('labels', Variant(method), 0, len(FRACTIONS) * seeds)
+    yield from (Batch('gates', Variant('gpt'), 0, seeds) for gates in GATES.values() if gates != Gates(PRIOR))
+    if 'figures' in parts:
+        yield Batch('figures', Variant('vpt-shallow'), 0, (len(STARTS) - 1) * seeds)
+        yield from (Batch('figures', Variant(method), 0, (len(counts) - 1) * seeds)
+                    for method, counts in COUNTS.items())
+    if 'heads' in parts:
+        yield Batch('heads', best._replace(head=OTHER_HEAD), len(OTHER_HEAD_RATES), FEW_BEST * seeds)
+    heads = tuple(AIM_HEADS) if plan.is_segmentation else ('', )
+    for i, head in enumerate(heads):
+        yield Batch('aim', best._replace(head=head, scale=AIM_SCALE), int(plan.is_segmentation), 0 if i else seeds)
+
+
+def timing_run(plan: Plan, variant: Variant) -> Run:
+    """Returns a short run by which a kind of run is timed."""
+    run = plan.run(variant, Rates(0.001, None if variant.method == 'linear' else 0.0002))
+    return run._replace(name=f'timing/{variant.name}', settings=(
+        *run.settings, f'train_cfg.max_iters={TIMED}', 'default_hooks.logger.interval=1', 'log_processor.window_size=1',
+        f'test_dataloader.dataset.ann_file={list_file(plan.lists, SOME)}'))
+
+
+def measure(plan: Plan) -> dict[str, dict[str, float]]:
+    """Times each kind of run, where it is not timed yet, and returns the seconds of an iteration and of an image."""
+    images, batch = (8, 4) if plan.is_segmentation else (64, 64)
+    lines = list_file(plan.lists, 'val').read_text().splitlines(keepends=True)[:images]
+    with replacing(list_file(plan.lists, SOME)) as path:
+        path.write_text(''.join(lines))
+    variants = dict.fromkeys(batch.variant for batch in batches(plan))
+    runs = {variant: timing_run(plan, variant) for variant in variants}
+    run_all([*runs.values()], plan.runs, title='timing', forked=True)
+    records = outcomes([*runs.values()], plan.runs)
+    found = {variant.name: timed(plan.runs / run.name, min(batch, len(lines))) for variant, run in runs.items()
+             if records.get(run.name, {}).get('status') == FINISHED}
+    with replacing(plan.home / TIMINGS) as path:
+        path.write_text(json.dumps(found, indent=1) + '\n')
+    return found
+
+
+def timed(folder: Path, batch: int) -> dict[str, float]:
+    """Returns the seconds of an iteration, and those of evaluating an image, that a short run has left.
+
+    Args:
+        folder: Its work directory.
+        batch: Images that are evaluated at once.
+    """
+    iterations = [step['time'] for step in read_scalars(folder)[0] if 'time' in step and step['step'] > SKIPPED]
+    tested = max(path for path in folder.glob('*/*.json') if path.stem == path.parent.name)
+    return dict(iteration=round(median(iterations), 3), image=round(json.loads(tested.read_text())['time'] / batch, 4))
+
+
+def read_timings(plan: Plan) -> dict[str, dict[str, float]]:
+    """Returns what :func:`measure` has found before; nothing where it has not."""
+    path = plan.home / TIMINGS
+    return json.loads(path.read_text()) if path.is_file() else {}
+
+
+def estimate(plan: Plan, jobs: int, timings: dict[str, dict[str, float]]) -> str:
+    """Returns how long each part takes, as Markdown.
+
+    Args:
+        plan: The plan of the runs.
+        jobs: How many runs are carried out at once, each on a core of its own.
+        timings: As :func:`measure` returns them.
+    """
+    val, test = (len(list_file(plan.lists, split).read_text().splitlines()) for split in ('val', 'test'))
+    spent: dict[str, tuple[int, float]] = {}
+    for batch in batches(plan):
+        time = timings[batch.variant.name]
+        training = START + plan.iterations(batch.variant) * time['iteration'] + val * time['image']
+        seconds = (batch.searches + batch.results) * training + batch.results * (START + test * time['image'])
+        runs, before = spent.get(batch.part, (0, 0.))
+        spent[batch.part] = (runs + batch.searches + batch.results, before + seconds)
+    total = tuple(sum(values) for values in zip(*spent.values()))
+    rows = [[part, f'{runs}', f'{seconds / 3600:.1f}', f'{seconds / 3600 / jobs:.1f}']
+            for part, (runs, seconds) in [*spent.items(), ('all', total)]]
+    return markdown_table(['Part', 'Trainings', 'Hours of one core', f'Hours with {jobs} at once'], rows)

@@ -1,0 +1,121 @@
+"""The look at the test images: once, when all is chosen and all results are there, and on record.
+
+``looked.json`` says when it began and what had been chosen by then. After it nothing may be chosen any more.
+"""
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ...files import replacing
+from ..runs import FINISHED, Run, diverged, outcomes, trained_checkpoint
+from ..runs.record import is_done
+from ..runs.run import RunFailed, testing
+from .choices import Choices
+from .plan import Plan
+
+RECORD = 'looked.json'
+
+
+class Look(NamedTuple):
+    """The test of a finished training on the test images; a :class:`~mmseg_gpt.lab.runs.run.Runnable`.
+
+    Attributes:
+        run: The training, as it is tested on the test images.
+        home: The folder of all runs.
+    """
+    run: Run
+    home: Path
+
+    seconds = None
+
+    @property
+    def name(self) -> str:
+        """Its folder below that of all runs."""
+        return f'test/{self.run.name}'
+
+    @property
+    def title(self) -> str:
+        """The name."""
+        return self.name
+
+    def identity(self) -> dict[str, object]:
+        """Returns the settings that decide the result, and the SHA-256 of the pretrained file."""
+        return self.run.identity()
+
+    def commands(self, folder: Path) -> Iterator[list[str]]:
+        """Yields the test.
+
+        Raises:
+            RunFailed: the training has left no checkpoint.
+        """
+        trained = self.home / self.run.name
+        checkpoint = trained_checkpoint(self.run, trained)
+        if checkpoint is None:
+            raise RunFailed('incomplete', f'there is no checkpoint in {trained}')
+        yield from testing(self.run, folder, checkpoint)
+
+    def numbers(self, folder: Path) -> dict[str, float]:
+        """Returns what the test has measured.
+
+        Raises:
+            RunFailed: it has not written it.
+        """
+        return self.run.numbers(folder)
+
+
+def looks(plan: Plan, runs: Sequence[Run]) -> list[Look]:
+    """Returns the tests of those trainings that have finished on the test images."""
+    images, records = plan.listed('test', 'test'), outcomes(runs, plan.runs)
+    return [Look(run._replace(settings=(*run.settings, *images)), plan.runs) for run in runs
+            if records.get(run.name, {}).get('status') == FINISHED]
+
+
+def begin(plan: Plan, choices: Choices, runs: Sequence[Run]) -> None:
+    """Takes down that the test images are looked at from now on.
+
+    Args:
+        plan: The plan of the runs.
+        choices: What has been chosen.
+        runs: The results that are to be tested.
+
+    Raises:
+        SystemExit: something is still to be chosen, or results are missing.
+    """
+    records = outcomes(runs, plan.runs)
+    left = [run.name for run in runs if not is_finished(records.get(run.name, {}))]
+    if choices.open or left:
+        what = [*choices.open, *([f'{len(left)} results have not finished, as {left[0]}'] if left else [])]
+        raise SystemExit('the test images are looked at once, when all is chosen and all results are there; not yet: '
+                         f'{"; ".join(what)}')
+    if not (plan.home / RECORD).is_file():
+        said = dict(time=time.strftime('%Y-%m-%d %H:%M'), results=len(runs),
+                    chosen={variant.name: rates._asdict() for variant, rates in choices.known.items()})
+        with replacing(plan.home / RECORD) as path:
+            path.write_text(json.dumps(said, indent=1) + '\n')
+
+
+def is_finished(record: Mapping) -> bool:
+    """Returns whether a training has finished, or has diverged, which is a result too."""
+    return record.get('status') == FINISHED or diverged(record)
+
+
+def looked(plan: Plan) -> dict | None:
+    """Returns when the test images were looked at, and what had been chosen by then; None before."""
+    path = plan.home / RECORD
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def check_no_choice(plan: Plan, runs: Sequence[Run]) -> None:
+    """Refuses runs by which something would be chosen after the look at the test images.
+
+    Raises:
+        SystemExit: there are some that have not ended.
+    """
+    said = looked(plan)
+    records = outcomes(runs, plan.runs) if said else {}
+    if left := [run.name for run in runs if said and not is_done(records.get(run.name, {}))]:
+        raise SystemExit(f'the test images were looked at ({said["time"]}), and nothing may be chosen after that, as '
+                         f'{left[0]} would: --out DIR begins another study')

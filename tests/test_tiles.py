@@ -1,0 +1,167 @@
+"""Large images: tiles give the labels of the whole image, in memory that does not grow; GeoTIFFs keep their place."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from made_tasks import CLASSES, PALETTE, drawn, made_task, write_geotiff
+from PIL import Image
+
+from mmseg_gpt.apis import ServedTask
+from mmseg_gpt.apis.rasters import is_georeferenced
+from mmseg_gpt.apis.tiles import Pixels, TaskLabeller, Tiling, logits_in_tiles, predict_in_tiles
+from mmseg_gpt.datasets import check_headers
+from mmseg_gpt.segmentation import segmentor
+
+
+def whole(task: ServedTask, image: np.ndarray) -> torch.Tensor:
+    """The labels (H, W) by mmsegmentation's own sliding window."""
+    task.model.test_cfg.keep_logits = True
+    try:
+        with torch.no_grad():
+            return task.predict([task.prepare(image)])[0].pred_sem_seg.data[0]
+    finally:
+        task.model.test_cfg.keep_logits = False
+
+
+@pytest.fixture(scope='module')
+def task(tmp_path_factory) -> ServedTask:
+    return made_task(tmp_path_factory.mktemp('plain'))
+
+
+@pytest.fixture(scope='module')
+def padding_task(tmp_path_factory) -> ServedTask:
+    """A task that pads images to multiples of 8 pixels."""
+    return made_task(tmp_path_factory.mktemp('padding'), padded=True)
+
+
+@pytest.mark.parametrize('size, which', [((75, 97), 'task'), ((32, 90), 'task'), ((20, 25), 'task'),
+                                         ((75, 97), 'padding_task')])
+@pytest.mark.parametrize('strip', [0, 50 * 32 * 9 * 4, 2**28])
+def test_own_windows_give_the_labels_of_the_whole_image(size, which, strip, request):
+    task, image = request.getfixturevalue(which), drawn(*size)
+    labeller, covered, found = TaskLabeller(task), np.zeros(size, int), torch.zeros(size, dtype=torch.long)
+    assert labeller.slides
+    for rows, columns, logits in logits_in_tiles(labeller, Pixels(image), strip):
+        covered[rows, columns] += 1
+        found[rows, columns] = logits.argmax(2)
+    expected = whole(task, image)
+    assert (covered == 1).all() and torch.equal(found, expected) and len(expected.unique()) > 2
+
+
+def test_a_tile_goes_through_the_pipeline_as_an_image_of_its_own(tmp_path, monkeypatch):
+    task, image = made_task(tmp_path, resize=True, mode='whole'), drawn(40, 100)
+    assert torch.equal(predict_in_tiles(TaskLabeller(task), image).pred_sem_seg.data[0], whole(task, image))
+    found = predict_in_tiles(TaskLabeller(task, Tiling(40, 0)), image, dict(small=True)).pred_sem_seg.data[0]
+    for left in (0, 40):
+        assert torch.equal(found[:, left:left + 20].long(), whole(task, image[:, left:left + 40])[:, :20])
+    monkeypatch.setattr(segmentor, 'CPU_BAND', 8 * 100 * 9 * 4)  # 8 rows: all classes of a whole image are never there
+    assert [len(part) for _, _, part in logits_in_tiles(TaskLabeller(task), Pixels(image))] == [8] * 5
+    with pytest.raises(ValueError, match='tiles have 2 pixels'):
+        predict_in_tiles(TaskLabeller(task, Tiling(40, 1)), image)
+
+
+def test_memory_follows_the_strip_and_not_the_image(task):
+    """Only bands of logits are handed out, and pixels are read a tile at a time."""
+    read = []
+
+    class Noted(Pixels):
+        def read(self, rows: slice, columns: slice) -> np.ndarray:
+            read.append((rows.stop - rows.start) * (columns.stop - columns.start))
+            return super().read(rows, columns)
+
+    most = 0
+    for _, _, logits in logits_in_tiles(TaskLabeller(task), Noted(drawn(64, 500)), 100 * 32 * 9 * 4):
+        most = max(most, logits.untyped_storage().nbytes())
+    assert max(read) == 32 * 32 and most <= 100 * 32 * 9 * 4
+
+
+@pytest.mark.slow
+def test_an_onnx_file_labels_in_the_same_windows(task, tmp_path):
+    pytest.importorskip('onnxruntime')
+    pytest.importorskip('onnxscript')
+    from mmseg_gpt.export import Choices, FileLabeller, export_task
+    image = drawn(75, 97)
+    for name, choices in dict(a=Choices(), b=Choices(preprocess=True, layout='nhwc', size=(32, 32))).items():
+        export_task(task, tmp_path / f'{name}.onnx', choices)
+        found = FileLabeller(tmp_path / f'{name}.onnx').label(image)
+        assert found.dtype == np.uint8 and (found == whole(task, image).numpy()).mean() > 0.999
+    with pytest.raises(ValueError, match='takes images of 32 x 32 pixels only'):
+        FileLabeller(tmp_path / 'b.onnx', Tiling(40))
+
+
+def test_a_half_transparent_tiff_is_refused_for_opencv_darkens_it(tmp_path):
+    tifffile = pytest.importorskip('tifffile')
+    from mmseg_gpt.datasets.headers import read_header
+    from mmseg_gpt.datasets.reading import read_bands
+    image, file = drawn(8, 9, 4), tmp_path / 'a.tif'
+    tifffile.imwrite(file, image, photometric='rgb', extrasamples=['unassalpha'])
+    assert 'half-transparent' in check_headers(file)[0] and 'LoadBands' in check_headers(file)[0]
+    assert read_header(file).straight and np.array_equal(read_bands(file), image)
+    image[..., 3] = 255 * (image[..., 3] > 90)
+    tifffile.imwrite(file, image, photometric='rgb', extrasamples=['unassalpha'])
+    assert check_headers(file) == []
+
+
+# --- GeoTIFFs --------------------------------------------------------------------------------------
+
+
+def predict(folder: Path, *arguments: str | Path) -> dict:
+    """Runs tools/predict.py for the task in a folder; returns its one answer."""
+    out = folder / 'out'
+    done = subprocess.run([sys.executable, ROOT / 'tools/predict.py', '--task', 'tiny', folder / 'config.py',
+                           folder / 'model.pth', '--out', out, '--json', folder / 'answers.json', '--device', 'cpu',
+                           *arguments], capture_output=True, text=True, cwd=folder, env={
+                               **os.environ, 'PYTHONPATH': str(ROOT)})
+    assert done.returncode == 0, done.stdout + done.stderr
+    (answer, ) = json.loads((folder / 'answers.json').read_text())
+    return answer
+
+
+@pytest.mark.parametrize('nodata', [None, 0])
+def test_labels_of_a_geotiff_keep_its_place(nodata, task, tmp_path):
+    rasterio = pytest.importorskip('rasterio')
+    from mmseg_gpt.apis.answers import LabelWriter
+    from mmseg_gpt.apis.label_files import write_raster
+    image, file = np.maximum(drawn(75, 97), 1), tmp_path / 'scene.tif'
+    image[5:20, 60:] = 0
+    place = write_geotiff(file, image, nodata=nodata, photometric='rgb', tiled=True, blockxsize=16, blockysize=16)
+    assert is_georeferenced(file)
+    writer = LabelWriter(task, tmp_path / 'out')
+    found = write_raster(writer, TaskLabeller(task), file, 'scene', confidence=True)
+    expected = whole(task, image[..., ::-1]).numpy()
+    empty = np.zeros(expected.shape, bool)
+    if nodata is not None:
+        empty[5:20, 60:] = True
+    with rasterio.open(found['label_map']) as labels, rasterio.open(found['confidence']) as sure:
+        assert labels.crs == sure.crs == place['crs'] and labels.transform == sure.transform == place['transform']
+        assert labels.nodata == (None if nodata is None else 255) and labels.dtypes == ('uint8', )
+        assert np.array_equal(labels.read(1), np.where(empty, 255, expected)) and labels.block_shapes == [(512, 512)]
+        assert labels.colormap(1)[3][:3] == tuple(PALETTE[3]) and sure.read(1).min() >= 255 / 9
+    counts = np.bincount(expected[~empty], minlength=9)
+    assert found['shares'] == {CLASSES[i]: round(counts[i] / counts.sum(), 6) for i in np.argsort(
+        -counts, kind='stable') if counts[i]}
+    assert Image.open(found['overlay']).size == (97, 75)
+
+
+@pytest.mark.slow
+def test_predict_writes_geotiffs_where_they_come_in(tmp_path):
+    rasterio = pytest.importorskip('rasterio')
+    task, image = made_task(tmp_path), drawn(75, 97)
+    place = write_geotiff(tmp_path / 'scene.tif', image, photometric='rgb', compress='jpeg', jpeg_quality=100)
+    answer = predict(tmp_path, '--images', tmp_path / 'scene.tif')
+    stored = rasterio.open(tmp_path / 'scene.tif').read()
+    with rasterio.open(answer['label_map']) as labels:
+        assert labels.crs == place['crs'] and labels.transform == place['transform']
+        assert np.array_equal(labels.read(1), whole(task, np.moveaxis(stored, 0, 2)[..., ::-1]).numpy())
+    Image.fromarray(image).save(tmp_path / 'plain.png')
+    answer = predict(tmp_path, '--images', tmp_path / 'plain.png', '--tile', '40', '--probabilities')
+    expected = predict_in_tiles(TaskLabeller(task, Tiling(40)), image[..., ::-1]).pred_sem_seg.data[0]
+    assert np.array_equal(Image.open(answer['label_map']), expected.numpy())
+    assert np.load(answer['probabilities']).shape == (9, 75, 97)

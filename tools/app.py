@@ -1,0 +1,143 @@
+"""Opens a page to look at predictions: masks over a photograph, and what the model attends to where it is clicked.
+
+Each task is a config and a checkpoint, as for predict; all must have been trained on the same pretrained ViT. Nothing
+leaves this computer, and nothing is written outside of one folder.
+"""
+
+import argparse
+import getpass
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from arguments import check_device, configs_command, positive
+
+# What gradio, and what it is made of, must not do; they read it as they are imported.
+QUIET = {'GRADIO_ANALYTICS_ENABLED': 'False', 'HF_HUB_DISABLE_TELEMETRY': '1', 'HF_HUB_OFFLINE': '1',
+         'GRADIO_RUN_HISTORY': 'False', 'GRADIO_SHARE': 'False', 'DO_NOT_TRACK': '1'}
+VARIABLE = 'MMSEG_GPT_APP_PASSWORD'
+EXAMPLE = """\
+example:
+  %(prog)s --task street config.py best.pth        # then open the address that it prints
+
+Exit code: 0; 1 if a checkpoint cannot be used or the address is taken; 2 for a wrong command line."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--task', nargs=3, action='append', required=True, dest='tasks', metavar=(
+        'NAME', 'CONFIG', 'CHECKPOINT'), help='a task: a name of your choice, its config (a file or a name, '
+        f'which {configs_command()} lists) and its checkpoint; give --task again for each further one')
+    parser.add_argument('--host', default='127.0.0.1', help='address to listen on; others than the default let other '
+                        'computers in (default: %(default)s)')
+    parser.add_argument('--port', type=int, default=7860, help='default: %(default)s')
+    parser.add_argument('--password', metavar='FILE', nargs='?', const='-', help='ask for a password: the first line '
+                        f'of FILE, or ${VARIABLE}, or what you type then')
+    parser.add_argument('--folder', type=Path, metavar='DIR', help='where uploads and answers are written (default: a '
+                        'temporary folder, removed at the end)')
+    parser.add_argument('--max-megabytes', type=positive(float), default=32, metavar='N', help='largest file (default: '
+                        '%(default)s)')
+    parser.add_argument('--max-megapixels', type=positive(float), default=64, metavar='N', help='largest image '
+                        '(default: %(default)s)')
+    parser.add_argument('--tile', type=int, metavar='PIXELS', help='cut images of segmentations into tiles of this '
+                        'side, as predict does')
+    parser.add_argument('--vit', metavar='FILE', help='the pretrained ViT of all tasks (default: the one that each '
+                        'config names)')
+    parser.add_argument('--device', choices=('cpu', 'cuda'), help='default: cuda if there is a GPU')
+    parser.add_argument('--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32',
+                        help='as of predict (default: %(default)s)')
+    return parser
+
+
+def read_password(said: str | None) -> str | None:
+    """Returns the password, which is never on the command line; None if none is asked for.
+
+    Raises:
+        SystemExit: it is empty, or the file cannot be read.
+    """
+    if said is None:
+        return None
+    if said != '-':
+        try:
+            password = Path(said).read_text(encoding='utf-8').partition('\n')[0].strip()
+        except OSError as error:
+            raise SystemExit(f'--password {said}: {error.strerror}') from error
+    else:
+        password = os.environ.get(VARIABLE) or getpass.getpass('password of the page: ')
+    if not password:
+        raise SystemExit('--password: it is empty')
+    return password
+
+
+@contextmanager
+def own_folder(folder: Path | None) -> Iterator[Path]:
+    """Yields the folder in which all is written, uploads and caches too, by this process and the packages it imports.
+
+    Args:
+        folder: The folder; by default a temporary one, which is removed at the end.
+    """
+    with tempfile.TemporaryDirectory(prefix='mmseg-gpt-app-') as temporary:
+        place = Path(folder or temporary).resolve()
+        place.mkdir(parents=True, exist_ok=True)
+        caches = {'GRADIO_TEMP_DIR': 'gradio', 'HF_HOME': 'huggingface', 'XDG_CACHE_HOME': 'cache',
+                  'MPLCONFIGDIR': 'matplotlib', 'TORCH_HOME': 'torch'}
+        os.environ.update(QUIET, **{name: str(place / part) for name, part in caches.items()})
+        tempfile.tempdir = str(place)
+        try:
+            yield place
+        finally:
+            tempfile.tempdir = None
+
+
+def main() -> None:
+    from predict import check_tasks
+    parser = make_parser()
+    args = parser.parse_args()
+    args.batch, args.tta = 1, False
+    check_tasks(args, parser)
+    password = read_password(args.password)
+    with own_folder(args.folder) as folder:
+        open_page(args, folder, password)
+
+
+def open_page(args: argparse.Namespace, folder: Path, password: str | None) -> None:
+    """Loads the tasks and serves the page until it is interrupted.
+
+    Raises:
+        SystemExit: a task cannot be used, or gradio is not installed.
+    """
+    from mmengine.logging import MMLogger  # after the arguments, as importing takes seconds
+    from predict import build_pool
+
+    from mmseg_gpt.app.server import LOOPBACK, build_server, check_gradio, serve
+    from mmseg_gpt.engine import errors_in_words
+    MMLogger.get_instance('app', log_level='WARNING')
+    check_device(args.device)
+    with errors_in_words():
+        try:
+            check_gradio()
+            from mmseg_gpt.apis.tiles import Tiling
+            from mmseg_gpt.app import Desk, Limits
+            desk = Desk(build_pool(args), folder, Limits(args.max_megabytes, args.max_megapixels),
+                        Tiling(args.tile) if args.tile else None)
+            server = build_server(desk, args.host, password)
+        except ValueError as error:
+            raise SystemExit(str(error)) from error
+        if args.host not in LOOPBACK and not password:
+            print('Everybody who reaches this computer can use the page: --password asks for one.')
+        print(f'open http://{args.host}:{args.port} (Ctrl-C ends it); all is written to {folder}', flush=True)
+        try:
+            serve(server, args.host, args.port)
+        finally:
+            desk.close()
+
+
+if __name__ == '__main__':
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(0)
