@@ -582,8 +582,9 @@ def test_the_speed_of_one_pass_is_measured_beside_task_by_task(tool, trained, fo
     for name in ('ade', 'birds'):
         code, printed, _ = tool(folder / f'{name}.py', '--tasks', 2, 3, '--image', 32, '--rounds', 2, '--warmup', 0,
                                 '--device', 'cpu', '--json', tmp_path / 'speed.json', name='benchmark_serving')
+        assert code is None, code
         found = json.loads((tmp_path / 'speed.json').read_text())
-        assert code is None and [(each['image'], each['tasks']) for each in found['times']] == [(32, 2), (32, 3)]
+        assert [(each['image'], each['tasks']) for each in found['times']] == [(32, 2), (32, 3)]
         prompts = trained[name][0].model.backbone.prompt.num_tokens
         for each in found['times']:
             assert each['tokens'] == 1 + 2 * 2 + prompts

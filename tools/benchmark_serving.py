@@ -40,13 +40,15 @@ def parse_args() -> argparse.Namespace:
     speed.add_argument('--threads', type=positive(int), help="number of PyTorch's CPU threads (default: its own "
                        'choice)')
     speed.add_argument('--rounds', type=positive(int), default=5, help='measurements of each time (default: 5)')
-    speed.add_argument('--warmup', type=positive(int), default=1, help='rounds before these (default: 1)')
+    speed.add_argument('--warmup', type=int, default=1, help='rounds before these (default: 1)')
     speed.add_argument('--cpu-time', action='store_true', help='count the seconds that the CPU works for this process, '
                        'for a machine that others use too; it takes --threads 1')
     speed.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
     if args.tasks and len(args.configs) > 1:
         parser.error('--tasks measures the tasks of one config')
+    if args.warmup < 0:
+        parser.error(f'--warmup must be at least 0, got {args.warmup}')
     if args.cpu_time and (args.threads != 1 or args.device != 'cpu'):
         parser.error('--cpu-time needs --threads 1 and --device cpu')
     names = [Path(config).stem for config in args.configs]
