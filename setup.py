@@ -51,6 +51,8 @@ export = ['onnx', 'onnxruntime>=1.20', 'onnxscript']
 cluster, ray = ['submitit>=1.5'], ['ray>=2.9']
 # Models on the Hugging Face Hub.
 hub = ['huggingface_hub>=1.0', 'safetensors']
+# Answers over HTTP.
+serve = ['fastapi>=0.110,<1', 'uvicorn>=0.29,<1']
 # The documentation as a site. It reads this package and does not import it; `make docs` has an environment for it.
 docs = ['mkdocs-material', 'mkdocstrings[python]', 'ruff']
 # timm asks for torchvision: the same holds. The notebook is executed, and what TensorBoard is given is read.
@@ -104,6 +106,7 @@ setup(
         'cluster': cluster,
         'ray': ray,
         'hub': hub,
+        'serve': serve,
         'docs': docs,
         'test': test,
         'peers': peers,

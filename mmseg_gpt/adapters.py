@@ -113,7 +113,12 @@ def load_frozen_vit(model: nn.Module, frozen: dict, path: str | Path) -> None:
     if shape_of_positions(backbone) != frozen['pos_embed']:
         raise CheckpointError(f'{path} was trained with another img_size or patch_size: its pos_embed had the shape '
                               f'{frozen["pos_embed"]}, in this config it has {shape_of_positions(backbone)}')
-    source = pretrained_file(backbone, needed_by=path)
+    try:
+        source = pretrained_file(backbone, needed_by=path)
+    except CheckpointError as error:
+        address = f', from {frozen["address"]}' if frozen.get('address') else ''
+        raise CheckpointError(f'{error}\nThe adapters were trained on {frozen["source"]} (SHA-256 {frozen["sha256"]})'
+                              f'{address}: name that file in the config, or by --vit') from error
     load_vit(backbone, source, backbone.init_cfg.get('key'))
     # One of the two must agree. Other files can hold the same weights, and a resized position embedding may differ in
     # its last bits from machine to machine.

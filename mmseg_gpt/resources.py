@@ -24,6 +24,7 @@ COMMANDS = {
         'test': 'test',
         'predict': 'predict',
         'app': 'app',
+        'serve': 'serve',
         'check': 'check_dataset',
         'labels': 'labels',
         'convert': 'convert_checkpoint',

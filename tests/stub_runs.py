@@ -1,6 +1,7 @@
 """Runs that only pretend, in files that processes of a cluster can import: each notes that it was carried out."""
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ class Stub(NamedTuple):
 
     def numbers(self, folder: Path) -> dict[str, float]:
         """A number that the script has left."""
-        return dict(number=json.loads((folder / 'number.json').read_text()))
+        return dict(number=json.loads((folder / 'number.json').read_text())['number'])
 
 
 def note(folder: Path, what: str) -> None:
@@ -47,7 +48,8 @@ def main(folder: Path, seconds: float, *options: str) -> None:
     time.sleep(seconds)
     if 'fail' in options:
         sys.exit('out of luck')
-    (folder / 'number.json').write_text('1')
+    found = dict(number=1, gpus=os.environ.get('CUDA_VISIBLE_DEVICES'))
+    (folder / 'number.json').write_text(json.dumps(found))
     note(folder, 'ended')
 
 

@@ -141,15 +141,27 @@ def test_a_flag_is_kept_fresh_while_a_command_runs(tmp_path, monkeypatch):
 
     def look_at() -> None:
         wait_until(lambda: (tmp_path / 'run/calls').exists())
-        time.sleep(1)
+        time.sleep(.6)
         owners.append(current_owner(tmp_path / 'run'))
         ages.extend(time.time() - claims.changed(path) for path, _ in claims.flags(tmp_path / 'run'))
 
     thread = threading.Thread(target=look_at)
     thread.start()
-    run_all([Stub('run', 2.)], tmp_path)
+    run_all([Stub('run', 1.2)], tmp_path)
     thread.join()
     assert len(ages) == 1 and ages[0] < .6 and owners[0].pid == os.getpid()
+
+
+@pytest.mark.parametrize('forked', [False, True])
+def test_runs_at_once_are_spread_over_the_gpus(tmp_path, monkeypatch, forked):
+    monkeypatch.setattr('mmseg_gpt.lab.runs.processes.IMPORTED', ('mmseg_gpt.lab.runs', ))
+    monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,GPU-5')
+    runs = [Stub(f'run_{i}', 1.) for i in range(2)]
+    run_all(runs, tmp_path, jobs=2, forked=forked)
+    seen = [json.loads((tmp_path / run.name / 'number.json').read_text()) for run in runs]
+    assert [each['gpus'] for each in seen] == ['4', 'GPU-5']
+    run_all([Stub('alone')], tmp_path)
+    assert json.loads((tmp_path / 'alone/number.json').read_text())['gpus'] == '4,GPU-5'
 
 
 # --- jobs -------------------------------------------------------------------------------------------------------------

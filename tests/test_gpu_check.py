@@ -79,8 +79,12 @@ def test_the_largest_batch_is_found_to_an_eighth(room, monkeypatch):
     from mmseg_gpt.lab.gpu_check.numbers import SIZES, Setting
     monkeypatch.setattr(speed, 'fits_in_memory', lambda make, batch: batch <= room)
     setting = Setting(None, torch.device('cpu'), SIZES, quick=True)  # begins with 2 images
-    found = largest_batch(SimpleNamespace(batch=None), setting)
-    assert found == (room if room > 1 else None)
+    step = SimpleNamespace(batch=None)
+    if room > 1:
+        assert largest_batch(step, setting) == room
+    else:
+        with pytest.raises(RuntimeError, match='not even 2 images fit'):
+            largest_batch(step, setting)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from mmseg_gpt.engine.runner import STANDARD_HOOKS
 
 
 def spoil_image(runner, batch: dict) -> None:
-    batch['inputs'][1] = batch['inputs'][1].float()
+    batch['inputs'] = [image.float() for image in batch['inputs']]
     batch['inputs'][1][0, 0, 0] = torch.nan
 
 

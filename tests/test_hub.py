@@ -6,6 +6,7 @@ import json
 import math
 import pickle
 import runpy
+import shutil
 import struct
 import sys
 from collections.abc import Callable, Iterator
@@ -102,28 +103,44 @@ def models(folder) -> dict[str, tuple[Config, Path]]:
     return made
 
 
+def set_endpoint(address: str, monkeypatch) -> None:
+    """Makes huggingface_hub, which reads HF_ENDPOINT when it is imported, ask another server."""
+    monkeypatch.setattr(hub.constants, 'ENDPOINT', address)
+    monkeypatch.setattr(hub.constants, 'HUGGINGFACE_CO_URL_TEMPLATE',
+                        address + '/{repo_id}/resolve/{revision}/{filename}')
+
+
 @pytest.fixture
 def server(tmp_path, monkeypatch) -> Iterator[HubServer]:
     """A server that huggingface_hub takes for the hub, an empty cache, and a token."""
     with running() as server:
-        monkeypatch.setattr(hub.constants, 'ENDPOINT', server.endpoint)
-        monkeypatch.setattr(hub.constants, 'HUGGINGFACE_CO_URL_TEMPLATE',
-                            server.endpoint + '/{repo_id}/resolve/{revision}/{filename}')
+        set_endpoint(server.endpoint, monkeypatch)
         monkeypatch.setattr(hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'cache'))
         monkeypatch.setattr(hub.constants, 'HF_HUB_DISABLE_XET', True)
         monkeypatch.setenv('HF_TOKEN', TOKEN)
         yield server
 
 
+@pytest.fixture(scope='module')
+def files(models, folder) -> Path:
+    """Adapter file and card of the segmentor."""
+    results = dict(metric='mIoU', scores={'mIoU': 51.25}, per_class=[{'class': 'a|b', 'IoU': None}])
+    publish(NAME, load_task('it', *models['segmentation']), folder / 'made', results, 'cc-by-4.0')
+    return folder / 'made'
+
+
 @pytest.fixture
-def published(models, tmp_path) -> Callable[..., Path]:
-    """A maker of adapter files and cards of the models; returns the folder."""
+def published(files, tmp_path) -> Callable[..., Path]:
+    """A maker of the segmentor's adapter file and card with some score; returns their folder."""
 
-    def publish_one(task: str = 'segmentation', results: dict | None = None, **options) -> Path:
-        publish(NAME, load_task('it', *models[task], frozen=False), tmp_path / task, results or {}, **options)
-        return tmp_path / task
+    def with_score(score: float = 51.25) -> Path:
+        shutil.copytree(files, tmp_path / 'made', dirs_exist_ok=True)
+        content = read_file(files / 'adapter.safetensors')
+        record = dict(content['meta']['record'], results=dict(metric='mIoU', scores={'mIoU': score}))
+        write_adapter(tmp_path / 'made/adapter.safetensors', content['state_dict'], record)
+        return tmp_path / 'made'
 
-    return publish_one
+    return with_score
 
 
 def answers(task: object) -> torch.Tensor:
@@ -168,9 +185,8 @@ def test_what_is_pulled_answers_bit_by_bit_as_what_was_pushed(kind, models, fold
     assert len(server.asked) == asked  # nothing is asked of the hub once a model was pulled
 
 
-def test_files_on_the_hub_hold_nothing_of_the_vit_and_no_path(models, published, folder):
-    made = published(results=dict(metric='mIoU', scores={'mIoU': 51.25}, per_class=[{'class': 'a|b', 'IoU': None}]),
-                     licence='cc-by-4.0')
+def test_files_on_the_hub_hold_nothing_of_the_vit_and_no_path(files, folder):
+    made = files
     content = read_file(made / 'adapter.safetensors')
     assert not any('patch_embed' in name or '.attn.' in name for name in content['state_dict'])
     assert sorted(path.name for path in made.iterdir()) == ['README.md', 'adapter.safetensors']
@@ -209,7 +225,7 @@ def test_a_vit_that_was_trained_is_pushed_only_on_request_and_then_whole(folder,
 def test_another_vit_is_refused(folder, published, tmp_path, monkeypatch):
     file = published() / 'adapter.safetensors'
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CheckpointError, match=r'pretrained/vit\.pth does not exist'):
+    with pytest.raises(CheckpointError, match=r'pretrained/vit\.pth does not exist(?s:.)*trained on vit\.pth \(SHA'):
         load_task('it', find_config(str(file)), file)
     (tmp_path / 'pretrained').mkdir()
     torch.save(GatedPromptViT(arch=ARCH, img_size=32, patch_size=8).state_dict(), tmp_path / 'pretrained/vit.pth')
@@ -239,9 +255,9 @@ def test_a_second_push_keeps_history_and_pull_fetches_the_newest(published, serv
     first = pushed(made)
     old = pull(read_name(NAME))
     assert old.commit == first.commit
-    made = published(results=dict(metric='mIoU', scores={'mIoU': 1.}))
+    made = published(1.)
     second = pushed(made)
-    assert read_file(fetch(f'hf://{NAME}'))['meta']['record']['results'] == {}  # only pull fetches what is new
+    assert fetch(f'hf://{NAME}') == old.file  # only pull fetches what is new
     assert pull(read_name(NAME)).commit == second.commit != first.commit
     assert pull(read_name(f'{NAME}@{first.commit}')).record == old.record
     with pytest.raises(HubError, match='has no revision v2'):
@@ -254,7 +270,7 @@ def test_a_card_that_was_changed_by_hand_stays(published, server):
     made = published()
     pushed(made)
     server.repos[NAME].commit('main', {'README.md': b'# my own words'})
-    assert pushed(published(results=dict(metric='mIoU', scores={'mIoU': 1.}))).keeps_card
+    assert pushed(published(1.)).keeps_card
     files = server.repos[NAME].commits[server.repos[NAME].branches['main']]
     assert files['README.md'] == b'# my own words'
 
@@ -284,7 +300,7 @@ def test_a_push_onto_somebody_elses_commit_is_refused(published, server):
     target = find_target(read_name(NAME))
     server.repos[NAME].commit('main', {'x': b''})
     with pytest.raises(HubError, match='was changed by somebody else meanwhile'):
-        push(target, published(results=dict(scores={'mIoU': 2.})))
+        push(target, published(2.))
 
 
 @pytest.mark.parametrize('part, status, said', [
@@ -316,7 +332,7 @@ def test_without_a_network_what_was_pulled_works_and_the_rest_says_so(published,
     pull(read_name(NAME))
     with running() as gone:
         nowhere = gone.endpoint
-    monkeypatch.setattr(hub.constants, 'ENDPOINT', nowhere)
+    set_endpoint(nowhere, monkeypatch)
     load_task('it', f'hf://{NAME}', f'hf://{NAME}')
     with pytest.raises(HubError, match=f'{nowhere} cannot be reached'):
         pull(read_name('me/other'))
@@ -409,6 +425,8 @@ HOSTILE = {
     'a ViT in another folder': ('vit.file', '../../etc/passwd'),
     'a ViT by an absolute path': ('vit.file', '/etc/passwd'),
     'a ViT by a local address': ('vit.address', 'file:///etc/passwd'),
+    'a ViT by an address without a file': ('vit.address', 'http://host/'),
+    'a ViT by another scheme of timm': ('vit.address', 'timm://hf-hub:evil/x'),
     'a ViT without SHA-256': ('vit.sha256', 'x'),
     'a ViT of two dimensions': ('vit.pos_embed', ['a', 'b']),
     'results that are no numbers': ('results', {'scores': {'mIoU': 'x'}}),

@@ -12,6 +12,7 @@ from tiny_run import At, differing, run, saved, tiny_config
 
 from mmseg_gpt.adapters import unwrap
 from mmseg_gpt.engine import RunStopped
+from mmseg_gpt.engine.hooks.keep_features import only_backbone
 from mmseg_gpt.models import GatedPromptViT
 from mmseg_gpt.models.kept_features import NAME, FeatureFile, KeptFeatures, identity_of
 
@@ -125,12 +126,13 @@ def test_given_up_where_no_image_comes_twice(plain, capsys):
     assert forwards.counts['seen'] == 12 and not capsys.readouterr().out.count('not kept any more')  # it stays off
 
 
-@pytest.mark.parametrize('options, said', [
-    (dict(model__backbone__temperature=True), r'trains 1 tensors of the ViT \(temperature\)'),
-    (dict(model__backbone__lora=dict(rank=2)), r'tensors of the ViT \(blocks\.0\.attn\.qkv\.lora_a, \.\.\.\)')])
-def test_refused_where_the_vit_learns(plain, options, said):
-    with pytest.raises(RunStopped, match=said):
-        run(heads_only(plain[0], 'refused', keep_features=True, **options))
+def test_refused_where_the_vit_learns(plain, tiny_vit):
+    with pytest.raises(RunStopped, match=r'tensors of the ViT \(blocks\.0\.attn\.qkv\.lora_a, \.\.\.\)'):
+        run(heads_only(plain[0], 'refused', keep_features=True, model__backbone__lora=dict(rank=2)))
+    with pytest.raises(RunStopped, match=r'trains 1 tensors of the ViT \(temperature\)'):
+        only_backbone(tiny_vit(temperature=True))
+    with pytest.raises(RunStopped, match='the model has 0 ViTs'):
+        only_backbone(torch.nn.Linear(2, 2))
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------

@@ -11,12 +11,16 @@ import pytest
 import torch
 from mmengine.optim import OptimWrapper, OptimWrapperDict
 from mmseg.registry import MODELS
-from tiny_run import At, differing, run, saved, tiny_config
+from tiny_run import MAIN, At, differing, run, saved, tiny_config
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from mmseg_gpt.engine import CompileHook, CudaGraphHook, set_launching
-from mmseg_gpt.engine.graphed import GraphedStep, why_not_graphed
+from mmseg_gpt.engine.graphed import CudaGraph, GraphedStep, why_not_graphed
 from mmseg_gpt.engine.hooks.compile import Compiled
+from mmseg_gpt.lab.benchmark.parity import SIZES
+from mmseg_gpt.lab.benchmark.variants import read_config
+from mmseg_gpt.lab.gpu_check.numbers import Setting
+from mmseg_gpt.lab.gpu_check.speed import deterministic_graph
 from mmseg_gpt.models import GatedPromptViT
 
 
@@ -206,3 +210,32 @@ def test_what_cannot_be_compiled_goes_on_as_usual_with_the_reason(log):
         assert torch.equal(part(torch.ones(2, 2)), torch.full((2, 2), 2.))
     said = [r.getMessage() for r in log if 'cannot be compiled' in r.getMessage()]
     assert len(said) == 1 and 'part cannot be compiled' in said[0] and 'no compiler' in said[0]
+
+
+@pytest.mark.cuda
+def test_a_recorded_step_gives_the_gradients_of_the_usual_one_on_a_gpu(monkeypatch):
+    monkeypatch.setenv('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+    cfg = read_config(MAIN)
+    assert deterministic_graph(Setting(cfg, torch.device('cuda'), SIZES)) == dict(recorded=True, equal=True)
+
+
+@pytest.mark.cuda
+def test_a_recording_that_fails_leaves_the_generator_usable_on_a_gpu(log):
+    with pytest.raises(RuntimeError, match='captur'):
+        CudaGraph(lambda: torch.rand(3, device='cuda').sum().item())
+    torch.cuda.manual_seed(1)
+    one = torch.rand(3, device='cuda')
+    torch.cuda.manual_seed(1)
+    assert torch.equal(one, torch.rand(3, device='cuda'))
+
+
+@pytest.mark.cuda
+def test_compiled_blocks_on_a_gpu():
+    vit = blocks().float().cuda()
+    usual = vit.run_blocks
+    images = torch.randn(2, 3, 32, 32, device='cuda')
+    expected = outcome(vit, images)
+    vit.run_blocks = Compiled(usual, 'ViT', 'inductor')
+    found = outcome(vit, images)
+    assert vit.run_blocks.fast is not None
+    assert all(torch.allclose(a, b, rtol=0, atol=1e-4 * b.abs().max()) for a, b in zip(found, expected))

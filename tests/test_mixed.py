@@ -16,7 +16,8 @@ OUTPUTS = dict(segmentation=dict(out_type='featmap', out_indices=(0, 2)), classi
 def backbones(number: int, **settings) -> list[GatedPromptViT]:
     """Backbones that share one ViT, each with adapters of its own that have an effect; float64."""
     torch.manual_seed(0)
-    vits = [GatedPromptViT(arch=ARCH, img_size=32, patch_size=8, **settings).double().eval() for _ in range(number)]
+    settings = dict(arch=ARCH, img_size=32, patch_size=8) | settings
+    vits = [GatedPromptViT(**settings).double().eval() for _ in range(number)]
     for vit in vits[1:]:
         for name, weight in vits[0].vit_state().items():
             vit.get_parameter(name).data = weight.data
@@ -62,8 +63,9 @@ def test_one_pass_knows_all_options_of_the_backbone(settings):
     torch.testing.assert_close(one_pass(vits, images)[0], expected, rtol=1e-12, atol=1e-12)
 
 
-def test_in_bfloat16_the_rounding_is_that_of_autocast():
-    vits = [vit.float() for vit in backbones(2, **options('lora-gpt', 4, 0.))]
+@pytest.mark.parametrize('method', ['lora-gpt', 'bias', 'adaptformer'])
+def test_in_bfloat16_the_rounding_is_that_of_autocast(method):
+    vits = [vit.float() for vit in backbones(2, **options(method, 4, 0.))]
     images = torch.randn(2, 3, 32, 32)
     with torch.no_grad(), torch.autocast('cpu', torch.bfloat16):
         expected = torch.cat([vit(image[None])[0] for vit, image in zip(vits, images)])
@@ -77,7 +79,8 @@ def test_what_cannot_go_through_together_has_another_program():
     changes = [dict(prompt=dict(prompt, num_tokens=5)), dict(prompt=dict(type='ShallowPrompt', num_tokens=4)),
                dict(prompt=None), dict(start_block=1), dict(temperature=False), dict(temperature=dict(max=3.)),
                dict(lora=dict(rank=3)), dict(lora=dict(rank=2, alpha=2)), dict(lora=None), dict(biases=True),
-               dict(adapter=dict(width=2)), dict(out_type='cls_token'), dict(out_indices=(1, ))]
+               dict(adapter=dict(width=2)), dict(out_type='cls_token'), dict(out_indices=(1, )), dict(norm_eps=1e-5),
+               dict(arch=dict(ARCH, num_heads=4)), dict(qkv_bias='qv'), dict(img_size=(16, 64))]
     first, *others = (backbones(1, **{**usual, **change})[0] for change in [{}, *changes])
     for change, other in zip(changes, others):
         other.pos_embed = first.pos_embed

@@ -16,6 +16,19 @@ from mmseg_gpt.checkpoints import read_file
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[1]
 TRAIN = str(ROOT / 'tools/train.py')
+COUNTING = f"""
+import os, runpy, sys
+from mmseg_gpt.checkpoints import load
+read = load.load_vit
+def counted(*arguments):
+    with open('reads', 'a') as reads:
+        reads.write(os.environ['GROUP_RANK'])
+    read(*arguments)
+load.load_vit = counted
+sys.argv[0] = {TRAIN!r}
+sys.path.insert(0, {str(ROOT / 'tools')!r})
+runpy.run_path({TRAIN!r}, run_name='__main__')
+"""
 
 
 @pytest.fixture(scope='module')
@@ -23,6 +36,7 @@ def folder(tmp_path_factory) -> Path:
     """A folder with a config of 4 iterations, its data and its pretrained ViT."""
     made = tmp_path_factory.mktemp('nodes')
     tiny_config(made, train_cfg__max_iters=4, log_level='INFO').dump(made / 'tiny.py')
+    (made / 'counting.py').write_text(COUNTING)
     return made
 
 
@@ -31,13 +45,13 @@ def environment(**variables: str) -> dict[str, str]:
     return {**os.environ, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': '1', **variables}
 
 
-def torchrun(folder: Path, work_dir: str, hide: str = '') -> tuple[int, str]:
-    """Trains on two nodes of two and one process; before the second one starts, ``hide`` is done to what it sees."""
+def torchrun(folder: Path, work_dir: str, hide: str = '', script: str = TRAIN) -> tuple[int, str]:
+    """Trains on two nodes of one process each; before the second one starts, ``hide`` is done to what it sees."""
     port = str(free_port())
     nodes = []
     for rank, before in enumerate(('', hide)):
         command = [sys.executable, '-m', 'torch.distributed.run', '--nnodes', '2', '--node-rank', str(rank),
-                   '--nproc-per-node', '1', '--master-addr', '127.0.0.1', '--master-port', port, TRAIN, 'tiny.py',
+                   '--nproc-per-node', '1', '--master-addr', '127.0.0.1', '--master-port', port, script, 'tiny.py',
                    '--work-dir', work_dir]
         alone = ['unshare', '--mount', 'sh', '-c', f'{before} && exec "$@"', 'sh'] if before else []
         nodes.append(subprocess.Popen([*alone, *command], cwd=folder, env=environment(), stdout=subprocess.PIPE,
@@ -69,11 +83,14 @@ def test_nodes_that_see_other_files_are_refused_in_a_sentence(hide, said, folder
 
 
 def test_two_nodes_train_what_one_trains_and_read_the_vit_once_each(folder):
-    code, printed = torchrun(folder, 'two')
+    code, printed = torchrun(folder, 'two', script='counting.py')
     assert code == 0, printed[-3000:]
-    one = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', TRAIN,
-                          'tiny.py', '--work-dir', 'one'], cwd=folder, env=environment(), check=True, text=True,
-                         capture_output=True)
+    assert sorted((folder / 'reads').read_text()) == ['0', '1']
+    (folder / 'reads').unlink()
+    one = subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
+                          'counting.py', 'tiny.py', '--work-dir', 'one'], cwd=folder, env=environment(), check=True,
+                         text=True, capture_output=True)
+    assert (folder / 'reads').read_text() == '0', 'one of the two processes reads it'
     assert differing(read_file(folder / 'two/iter_4.pth'), read_file(folder / 'one/iter_4.pth')) == []
     assert not [path for path in (folder / 'two').iterdir() if path.name.startswith('.seen')]
     assert 'Traceback' not in one.stderr

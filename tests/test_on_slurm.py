@@ -88,7 +88,7 @@ def vanishes(nodes: Nodes, job: str, node: str) -> None:
 def test_a_job_that_is_interrupted_is_requeued_and_ends_with_the_same_bits(interrupt, slurm, training):  # noqa: F811
     folder, whole, expected = training
     run, home = whole._replace(name=interrupt.__name__), folder / 'runs'
-    submit_all([run], home)
+    submit_all([run, Stub(f'beside_{run.name}')], home)  # an array
     job = json.loads((home / run.name / 'job.json').read_text())['job']
     wait_until(lambda: iterations_done(home / run.name) >= 15)
     node = slurm.tool('squeue', '-h', '-j', job, '-o', '%N')

@@ -78,7 +78,7 @@ def served(kind: str, adapted: dict, number: int, **changes) -> ServedTask:
 def pool_of(one_pass: bool | None, **tasks: ServedTask) -> AdapterPool:
     pool = AdapterPool('cpu', one_pass=one_pass)
     for name, task in tasks.items():
-        pool._add(name, task)
+        pool._take_in(name, task)
     return pool
 
 

@@ -576,3 +576,20 @@ def test_the_growth_of_memory_is_printed_and_written(tool, trained, folder, tmp_
     changed(trained['birds'][0], model__backbone__frozen=False).dump(tmp_path / 'full.py')
     code, _, _ = tool(tmp_path / 'full.py', name='benchmark_serving')
     assert 'task "full" is a full fine-tuning' in code
+
+
+def test_the_speed_of_one_pass_is_measured_beside_task_by_task(tool, trained, folder, tmp_path):
+    for name in ('ade', 'birds'):
+        code, printed, _ = tool(folder / f'{name}.py', '--tasks', 2, 3, '--image', 32, '--rounds', 2, '--warmup', 0,
+                                '--device', 'cpu', '--json', tmp_path / 'speed.json', name='benchmark_serving')
+        found = json.loads((tmp_path / 'speed.json').read_text())
+        assert code is None and [(each['image'], each['tasks']) for each in found['times']] == [(32, 2), (32, 3)]
+        prompts = trained[name][0].model.backbone.prompt.num_tokens
+        for each in found['times']:
+            assert each['tokens'] == 1 + 2 * 2 + prompts
+            apart, together = (each['seconds'][way] for way in ('task by task', 'one pass'))
+            ratios = [one / other for one, other in zip(apart['seconds'], together['seconds'])]
+            assert together['speedup']['median'] == pytest.approx(np.median(ratios)) and len(ratios) == 2
+            assert f' {each["tasks"] / together["median"]:.4g} |' in printed
+    code, _, error = tool(folder / 'ade.py', folder / 'birds.py', '--tasks', 2, name='benchmark_serving')
+    assert code == 2 and 'the tasks of one config' in error

@@ -9,14 +9,15 @@ import pytest
 import torch
 
 from mmseg_gpt.lab.rates import Rates, best_of
-from mmseg_gpt.lab.runs import FAILED, FINISHED, Run, decisive_settings
+from mmseg_gpt.lab.runs import FAILED, FINISHED, Run, decisive_settings, outcomes
 from mmseg_gpt.lab.runs.record import write_record
 from mmseg_gpt.lab.study import carry_out, choices, look, page, sets, verdicts
 from mmseg_gpt.lab.study.carry_out import Work, do_what_is_left, study
 from mmseg_gpt.lab.study.choices import beside, choose, search
+from mmseg_gpt.lab.study.estimate import batches, estimate
 from mmseg_gpt.lab.study.plan import FULL, GATES, PAPER, Gates, Plan, Preset, Variant
 from mmseg_gpt.lab.study.report import crossing_sentences, markdown
-from mmseg_gpt.lab.study.results import gather
+from mmseg_gpt.lab.study.results import by_class, gather
 from mmseg_gpt.lab.study.tables import SeededRun, parts_of, runs_in, tables_of
 
 PRESET = Preset('full', heads=(0.003, 0.01), rates=(1e-4, 1e-3, 1e-2), seeds=(1, 2), iterations=2,
@@ -217,6 +218,12 @@ def test_the_plan_has_each_part_once_and_few_labels_of_their_own_seed(plan):
     for run in (*found.searched, *runs[:len(runs) // 2]):  # those of one seed: none sees a test image
         assert decisive_settings(run)['test_dataloader.dataset.ann_file'].endswith('lists/val.txt')
         assert 'test.txt' not in decisive_settings(run)['train_dataloader.dataset.ann_file']
+    # The estimate counts the same trainings.
+    plan.lists.mkdir(parents=True)
+    for split in ('val', 'test'):
+        (plan.lists / f'{split}.txt').write_text('image 0\n')
+    timings = {batch.variant.name: dict(iteration=1., image=1.) for batch in batches(plan)}
+    assert f'| all | {len(found.searched) + len(runs)} |' in estimate(plan, 2, timings)
     # What is in two tables is one run: the usual gates, and all labels.
     shared = {entry.run for entry in tables['methods'].entries if entry.method == 'gpt'}
     assert shared < {entry.run for entry in tables['gate_variants'].entries}
@@ -293,12 +300,12 @@ def test_results_are_of_validation_images_until_the_look(tmp_path):
     for run in runs:
         (plan.runs / run.name / 'metrics.json').write_text(json.dumps(dict(parameters=dict(trained=9, total=100))))
     said = markdown(before := gather(plan))
-    assert 'Test images have not been looked at yet' in said and 'accuracy (%) on validation images' in said
+    assert 'Test images have not been looked at yet' in said and 'accuracy (%), validation images' in said
     assert not any(row['values'] for row in before['test']['methods']['rows'])
     made = Made(plan, lambda name: 33.)
     made(look.looks(plan, runs), '')
     said = markdown(after := gather(plan))
-    assert 'accuracy (%) on test images' in said and '33.00 ± 0.00' in said
+    assert 'accuracy (%), test images' in said and '33.00 ± 0.00' in said
     for name, numbers in after['validation'].items():
         assert numbers == before['validation'][name]
     place = tmp_path / 'page.md'
@@ -306,6 +313,19 @@ def test_results_are_of_validation_images_until_the_look(tmp_path):
     page.publish(after, tmp_path / 'photographs', place)
     assert '33.00' in place.read_text() and 'former' not in place.read_text()
     assert page.published(tmp_path / 'photographs') == [json.loads(json.dumps(after))]
+
+
+def test_the_score_of_each_class_is_kept(tmp_path):
+    plan = Plan('camvid', SMALL, tmp_path / 'out', tmp_path / 'data')
+    found = choose(plan, ['methods'], made := Made(plan, lambda name: 50.))
+    runs = runs_in(tables_of(plan, found, ['methods']).values(), plan.preset.seeds)
+    made(runs, '')
+    for run in runs:
+        said = dict(per_class=dict(sky=80. + run.name.startswith('lora'), pole=None))
+        (plan.runs / run.name / 'metrics.json').write_text(json.dumps(said))
+    table = by_class(plan, found, outcomes(runs, plan.runs), plan.runs)['classes']
+    assert table['columns'] == ['sky'] and {row['name'][0]: row['values']['sky'] for row in table['rows']} == {
+        'linear': {'1': 80., '2': 80.}, 'lora': {'1': 81., '2': 81.}}
 
 
 def test_the_page_is_what_its_results_make():

@@ -8,11 +8,15 @@ from mmengine.model import revert_sync_batchnorm
 from mmseg.registry import MODELS
 from several import in_processes
 from torch import nn
+from torch.nn.modules._functions import SyncBatchNorm as TorchFunction
 
-from mmseg_gpt.models.sync_batch_norm import SyncBatchNorm, synchronise
+from mmseg_gpt.lab.benchmark.memory import peak_bytes
+from mmseg_gpt.models.sync_batch_norm import Normalise, SyncBatchNorm, synchronise
 from mmseg_gpt.segmentation import recompute
 
 EPS = 1e-12
+HEAD = dict(type='LeanSETRUPHead', in_channels=8, channels=4, num_classes=3, num_convs=2, up_scale=2, kernel_size=3,
+            dropout_ratio=0, norm_cfg=dict(type='SyncBN'))
 
 
 def norm(**options) -> nn.BatchNorm2d:
@@ -63,9 +67,7 @@ def test_half_precision_is_added_up_in_float32(tmp_path):
 
 
 def test_recipes_work_under_it_with_one_exchange_a_layer_and_pass(tmp_path, monkeypatch):
-    settings = dict(type='LeanSETRUPHead', in_channels=8, channels=4, num_classes=3, num_convs=2, up_scale=2,
-                    kernel_size=3, dropout_ratio=0, norm_cfg=dict(type='SyncBN'))
-    head = MODELS.build(settings).double().train()
+    head = MODELS.build(HEAD).double().train()
     plain = revert_sync_batchnorm(copy.deepcopy(head))
     synchronise(head)
     assert sum(type(m) is SyncBatchNorm for m in head.modules()) == 2
@@ -88,6 +90,18 @@ def test_recipes_work_under_it_with_one_exchange_a_layer_and_pass(tmp_path, monk
         assert torch.allclose(one[name] + other[name], gradient, rtol=0, atol=1e-12), name
 
 
+def test_it_takes_no_more_memory_than_plain_batch_norm(tmp_path):
+    head = MODELS.build(HEAD).train()
+    plain = revert_sync_batchnorm(copy.deepcopy(head))
+    synchronise(head)
+    x = torch.randn(2, 8, 16, 16).to(memory_format=torch.channels_last)
+
+    def peak(model: nn.Module) -> int:
+        return peak_bytes(lambda: model.small_logits((x, )).sum().backward(), [x, *model.parameters()])
+
+    assert max(in_processes(tmp_path, lambda rank: peak(head))) <= 1.02 * peak(plain)
+
+
 def test_one_process_and_evaluation_are_plain_batch_norm():
     plain, x = norm(), torch.randn(2, 3, 4, 4, dtype=torch.float64)
     mine = as_synchronised(plain)
@@ -95,3 +109,27 @@ def test_one_process_and_evaluation_are_plain_batch_norm():
         assert torch.equal(mine.train(mode)(x), plain.train(mode)(x))
     with pytest.raises(ValueError, match='dimensions'):
         mine(torch.ones(3))
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize('dtype, bound', [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 1e-2)])
+def test_numbers_are_those_of_torchs_own_on_a_gpu(tmp_path, dtype, bound):
+    torch.distributed.init_process_group('nccl', init_method=f'file://{tmp_path}/group', rank=0, world_size=1)
+    try:
+        x = (2 + 3 * torch.randn(4, 16, 8, 8, device='cuda')).to(dtype).to(memory_format=torch.channels_last)
+        slope, exact = torch.randn_like(x), torch.promote_types(dtype, torch.float32)
+        found = []
+        for mine in (True, False):
+            inputs = [x.clone(), *(torch.linspace(-1, 2, 16, dtype=exact, device='cuda') for _ in range(2))]
+            for each in inputs:
+                each.requires_grad_()
+            running = [torch.zeros(16, dtype=exact, device='cuda'), torch.ones(16, dtype=exact, device='cuda')]
+            group = torch.distributed.group.WORLD
+            y = (Normalise.apply(*inputs, 1e-5, group)[0] if mine
+                 else TorchFunction.apply(*inputs, *running, 1e-5, 0.1, group, 1))
+            y.backward(slope)
+            found.append([y.detach(), *(each.grad for each in inputs)])
+        for one, other in zip(*found):
+            assert (one - other).abs().max() <= bound * other.abs().max()
+    finally:
+        torch.distributed.destroy_process_group()

@@ -337,6 +337,7 @@ def test_the_memory_of_validation_is_not_counted(monkeypatch):
     for of_training in (100, 120):
         use(of_training)
         hook.after_train_iter(None, 0, dict(data_samples=[None]))
+        hook.before_val(None)
         use(900)
         hook.after_val(None)
     assert hook.peak == 120

@@ -60,8 +60,8 @@ def add_suite_arguments(parser: argparse.ArgumentParser, out: str) -> None:
                         '(default: 0)')
     parser.add_argument('--out', type=Path, metavar='DIR', help='where runs and results are written '
                         f'(default: {out})')
-    parser.add_argument('--jobs', type=positive(int), default=1, metavar='N', help='runs at once on this machine, or '
-                        'on the GPU that this process has (default: 1)')
+    parser.add_argument('--jobs', type=positive(int), default=1, metavar='N', help='runs at once on this machine, '
+                        'spread over the GPUs that this process sees (default: 1)')
     add_cluster_arguments(parser)
     parser.add_argument('--dry-run', action='store_true', help='list the runs with their commands, and run nothing')
     parser.add_argument('--report-only', action='store_true', help='write the table from what is there, and run '

@@ -16,10 +16,8 @@
 In fgvc and vtab, --methods can name any method (mmseg_gpt/recipes/methods.py), which then has rows of its own.
 
 A finished run is not run again and an interrupted one goes on where it stopped, so the same command continues a
-suite. A table of what is finished is written whenever it ends. --jobs carries out several runs at once; several
-processes with the same --out share them, one for each GPU:
-
-    for gpu in 0 1 2 3; do CUDA_VISIBLE_DEVICES=$gpu python tools/benchmark_suite.py vtab & done; wait
+suite. A table of what is finished is written whenever it ends. --jobs carries out several runs at once, spread over
+the GPUs that are visible; several processes with the same --out, on one machine or several, share them.
 
 On a cluster, each run is a job; and --estimate says before that how long all will take:
 

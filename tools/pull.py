@@ -47,6 +47,9 @@ def report(args: argparse.Namespace) -> None:
           f'{pulled.commit[:12]}' + (f'; its author measured {scores}' if scores else ''))
     if pulled.missing:
         raise SystemExit(f'It needs the ViT {pulled.missing}')
+    if record['vit'] is None:
+        print(f"next, in Python: from mmseg_gpt.own_data import load; load('{pulled.name}').predict('photo.jpg')")
+        return
     short, vit = pulled.name.repo.rpartition('/')[2], f' --vit {args.vit}' if args.vit else ''
     print(f'next: {command_of("predict")} --task {short} {pulled.name} {pulled.name}{vit} --images photo.jpg '
           '--out predictions')

@@ -2,9 +2,8 @@
 
 Every point is trained and evaluated with tools/train.py and tools/test.py --search-split, which see no test image.
 A finished run is not run again and an interrupted one goes on where it stopped, so the same command continues a
-search. --jobs carries out several runs at once; several processes with the same --out share them, one for each GPU:
-
-    CUDA_VISIBLE_DEVICES=0 python tools/search.py CONFIG &  CUDA_VISIBLE_DEVICES=1 python tools/search.py CONFIG
+search. --jobs carries out several runs at once, spread over the GPUs that are visible; several processes with the same
+--out, on one machine or several, share them; and --on slurm or --on ray makes each a job of a cluster.
 """
 
 import argparse

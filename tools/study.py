@@ -11,7 +11,7 @@ import signal
 import sys
 from pathlib import Path
 
-from arguments import positive
+from arguments import add_cluster_arguments, positive, where_to_work
 
 CLONE = Path(__file__).resolve().parents[1]
 ROOT = Path.cwd() if CLONE.name == '.mim' else CLONE  # .mim is in an installed package, where nothing is written
@@ -32,6 +32,7 @@ def parse_args() -> argparse.Namespace:
                         'with --quick SET_quick)')
     parser.add_argument('--jobs', type=positive(int), metavar='N', help='runs at once (default: one for each CPU, and '
                         'no more than 8 on a GPU)')
+    add_cluster_arguments(parser)
     parser.add_argument('--parts', nargs='+', choices=PARTS, metavar='PART', help='carry out only these parts, without '
                         'a look at the test images: methods, labels (10 %% and 25 %% of them), gates, figures (where '
                         'prompts enter, and how many), heads (another one, for the best few), aim (larger images)')
@@ -66,14 +67,19 @@ def main() -> None:
     import torch
 
     from mmseg_gpt.environment import available_cpus
-    from mmseg_gpt.lab.study.carry_out import Work, study
+    from mmseg_gpt.lab.runs import look_after
+    from mmseg_gpt.lab.study.carry_out import Work, known_runs, study
     from mmseg_gpt.lab.study.page import publish
     from mmseg_gpt.lab.study.plan import FULL, QUICK, Plan
     cpus = available_cpus()
     plan = Plan(args.set, QUICK if args.quick else FULL, args.out, args.data, args.vit, args.checkpoint,
                 ('--device', 'cuda') if torch.cuda.is_available() else ())
     jobs = args.jobs or (min(cpus, 8) if torch.cuda.is_available() else cpus)
-    work = Work(plan, jobs, args.retry_failed, args.overwrite)
+    where = where_to_work(args)
+    if args.watch or args.cancel:
+        look_after(known_runs(plan, args.parts), plan.runs, args.cancel)
+        return
+    work = Work(plan, jobs, args.retry_failed, args.overwrite, where['cluster'])
     if args.estimate:
         print(work.estimate())
         return

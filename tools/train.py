@@ -42,6 +42,9 @@ def main() -> None:
     with engine.errors_in_words():
         cfg = engine.read_config(args.config, args.cfg_options, args.work_dir, args.launcher, args.search_split,
                                  args.authors_protocol)
+        if not cfg.get('train_dataloader'):
+            raise SystemExit(f'{args.config} has no train_dataloader, as a shared model has none: take a config with '
+                             f'data of yours, and begin with its weights by --cfg-options load_from={args.config}')
         engine.join(cfg)
         engine.set_precision(cfg, args.amp)
         engine.set_kept_features(cfg, args.keep_features)

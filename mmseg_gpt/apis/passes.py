@@ -10,7 +10,7 @@ from mmengine.structures import BaseDataElement
 
 from ..models.mixed import answered, one_pass
 from ..wording import listed
-from .task import ServedTask
+from .task import Image, ServedTask
 
 # Tokens of an image, prompts among them, up to which one pass is faster on a CPU than one for each task. Measured in
 # docs/many_tasks.md. A GPU is not filled by one image.
@@ -33,6 +33,23 @@ class Prepared:
     name: str
     task: ServedTask
     prepared: dict
+
+    @classmethod
+    def of(cls, name: str, task: ServedTask, image: Image, asked: dict) -> 'Prepared':
+        """Reads and prepares an image.
+
+        Args:
+            name: Name of the task.
+            task: The task.
+            image: As for :meth:`ServedTask.prepare`.
+            asked: What is noted in the samples, see :class:`LeanEncoderDecoder`; paths become text.
+        """
+        prepared = task.prepare(image)
+        noted = {key: value if value is True else str(value) for key, value in asked.items() if value}
+        views = prepared['data_samples']
+        for sample in views if isinstance(views, list) else [views]:
+            sample.set_metainfo(noted)
+        return cls(name, task, prepared)
 
     @property
     def size(self) -> tuple[int, ...] | int:

@@ -10,12 +10,10 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.structures import BaseDataElement
 
-from ..checkpoints import CheckpointError
 from ..models.half import round_weights
-from ..wording import listed
 from .memory import storage_bytes
 from .passes import Pass, Prepared, make_plan, run_together
-from .sharing import find_shared, replace_weights
+from .sharing import share_vit
 from .task import Image, ServedTask, load_task
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -88,24 +86,19 @@ class AdapterPool:
             CheckpointError: the checkpoint cannot be used, or was trained on another ViT. The pool is then as it was.
             ValueError: the name is taken, the model is fully fine-tuned, or the config has no test pipeline.
         """
-        if name in self._tasks:
-            raise ValueError(f'there is a task "{name}" in the pool already: remove it first, or choose another name')
         with self._lock:
-            self._add(name, load_task(name, config, checkpoint, tta=tta))
+            if name in self._tasks:
+                raise ValueError(f'there is a task "{name}" in the pool already: remove it first, or choose another '
+                                 'name')
+            self._take_in(name, load_task(name, config, checkpoint, tta=tta))
 
-    def _add(self, name: str, task: ServedTask) -> None:
+    def _take_in(self, name: str, task: ServedTask) -> None:
         if self.dtype != torch.float32:
             round_weights(task.vit, self.dtype)
-        shared, different = find_shared(task.vit, [other.vit for other in self._tasks.values()])
-        if different:
-            origin = next(iter(self._tasks.values())).origin
-            raise CheckpointError(
-                f'task "{name}" belongs to another ViT, {task.origin}, than the pool with {", ".join(self._tasks)}, '
-                f'which has {origin}: {len(different)} weights differ ({listed(different)}). Give it a pool of its own')
-        replace_weights(task.vit, shared)
+        share_vit(name, task, list(self._tasks.items()))
         task.model.to(self.device)
         task.vit.register_load_state_dict_pre_hook(refuse_to_load)
-        self._tasks[name] = task
+        self._tasks = {**self._tasks, name: task}  # another dict, as somebody may go through the tasks right now
 
     def remove(self, name: str) -> None:
         """Removes a task. The weights that other tasks share with it stay.
@@ -118,12 +111,12 @@ class AdapterPool:
         """
         with self._lock:
             self._find(name)
-            del self._tasks[name]
+            self._tasks = {other: task for other, task in self._tasks.items() if other != name}
 
     def predict(self, requests: Sequence[tuple[str, Image]],
                 probabilities: bool | Sequence[Path | None] = False, confidence: bool = False,
                 small: bool = False) -> list[BaseDataElement]:
-        """Answers requests to any tasks. Requests run as one batch if they are to one task, or as :meth:`plan` says.
+        """Answers requests to any tasks. Those of one task with images of one size run as one batch.
 
         Args:
             requests: Pairs of a task's name and an image: a file, or an array (H, W, 3) of uint8, BGR.
@@ -163,14 +156,8 @@ class AdapterPool:
             ValueError: there is no such task, or an array is not an image.
             SampleError: the image cannot be read.
         """
-        task = self._find(name)
-        prepared = task.prepare(image)
-        wanted = dict(probabilities=probabilities if isinstance(probabilities, bool) else str(probabilities or ''),
-                      confidence=confidence, small=small)
-        said = {key: value for key, value in wanted.items() if value}
-        for sample in listed_views(prepared['data_samples']):
-            sample.set_metainfo(said)
-        return Prepared(name, task, prepared)
+        asked = dict(probabilities=probabilities, confidence=confidence, small=small)
+        return Prepared.of(name, self._find(name), image, asked)
 
     def plan(self, requests: Sequence[tuple[str, Image]]) -> list[Pass]:
         """Says which requests :meth:`predict` computes together, and why.
@@ -182,7 +169,11 @@ class AdapterPool:
             return make_plan([self.prepare(*request) for request in requests], self.device, self.one_pass)
 
     def answer(self, requests: Sequence[Prepared]) -> list[BaseDataElement]:
-        """Answers images of :meth:`prepare`, as :meth:`predict` does."""
+        """Answers images of :meth:`prepare`, as :meth:`predict` does.
+
+        Args:
+            requests: The images.
+        """
         answers: dict[int, BaseDataElement] = {}
         with (self._lock, torch.no_grad(),
               torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)):
@@ -197,11 +188,6 @@ class AdapterPool:
         if name not in self._tasks:
             raise ValueError(f'there is no task "{name}" in the pool, which has {", ".join(self._tasks) or "none"}')
         return self._tasks[name]
-
-
-def listed_views(samples: BaseDataElement | list[BaseDataElement]) -> list[BaseDataElement]:
-    """Returns the samples of the views of an image, which has one view without test-time augmentation."""
-    return samples if isinstance(samples, list) else [samples]
 
 
 def refuse_to_load(*_) -> None:

@@ -1,16 +1,39 @@
-"""Sharing the weights of a ViT among models."""
+"""Sharing the weights of a ViT among tasks."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 
+from ..checkpoints import CheckpointError
 from ..checkpoints.load import FINAL_NORM
 from ..models import GatedPromptViT
+from ..wording import listed
+from .task import ServedTask
 
 # Its shape follows img_size, and where it was resized its last bits can differ from machine to machine.
 MAY_DIFFER = 'pos_embed'
+
+
+def share_vit(name: str, task: ServedTask, others: Sequence[tuple[str, ServedTask]]) -> None:
+    """Gives a task the weights of the ViT that other tasks share, in the place of its own.
+
+    Args:
+        name: Name of the task.
+        task: The task.
+        others: Names and tasks that share a ViT; there may be none.
+
+    Raises:
+        CheckpointError: the task has another ViT. Nothing is changed then.
+    """
+    shared, different = find_shared(task.vit, [other.vit for _, other in others])
+    if different:
+        raise CheckpointError(
+            f'task "{name}" belongs to another ViT, {task.origin}, than the pool with '
+            f'{", ".join(other for other, _ in others)}, which has {others[0][1].origin}: {len(different)} weights '
+            f'differ ({listed(different)}). Give it a pool of its own')
+    replace_weights(task.vit, shared)
 
 
 def find_shared(vit: GatedPromptViT, others: Iterable[GatedPromptViT]) -> tuple[dict[str, nn.Parameter], list[str]]:

@@ -26,7 +26,7 @@ MOST_RECORD, MOST_CLASSES, LONGEST_NAME = 4 << 20, 100_000, 200
 SCOPES = dict(segmentation='mmseg', classification='mmpretrain')
 HASH = re.compile('[0-9a-f]{64}')
 FILE_NAME = re.compile(r'\w[\w.+-]{0,127}')
-ADDRESS = re.compile(r'(https?://|timm://)[\w.~:/?#@!$&()*+,;=%-]{1,500}')
+ADDRESS = re.compile(r'https?://[\w.:-]{1,200}/[\w./+~-]{0,300}[\w+-]|timm://\w[\w.]{0,127}')
 
 
 def write_adapter(path: Path, state: Mapping[str, Tensor], record: dict) -> None:

@@ -108,5 +108,6 @@ def batch_is_ignored(data_samples: Sequence[BaseDataElement], ignore_index: int 
     """
     labels = [sample.gt_sem_seg.data for sample in data_samples if 'gt_sem_seg' in sample]
     # A few pixels of each are looked at first: one labelled pixel is enough, and nearly always among them.
-    looks = [[label[..., ::16, ::16] for label in labels], labels]
-    return bool(labels) and not any(torch.any(label != ignore_index) for look in looks for label in look)
+    looks = ((label[..., ::step, ::step] for label in labels) for step in (16, 1))
+    # As int64: in uint8, -100 would be 156.
+    return bool(labels) and not any(torch.any(label.long() != ignore_index) for look in looks for label in look)

@@ -50,8 +50,8 @@ class ConfusionMetric(BaseMetric):
 def classes_of(sample: dict) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the true and the predicted class numbers of a sample, of the same length; empty where it has none."""
     if 'gt_sem_seg' in sample and 'pred_sem_seg' in sample:
-        predicted = sample['pred_sem_seg']['data'].reshape(-1).long()
-        return sample['gt_sem_seg']['data'].reshape(-1).to(predicted), predicted
+        true, predicted = (sample[key]['data'].cpu().reshape(-1).long() for key in ('gt_sem_seg', 'pred_sem_seg'))
+        return true, predicted
     true, predicted = (torch.as_tensor(sample.get(key, ())).reshape(-1).long().cpu() for key in (
         'gt_label', 'pred_label'))
     return (true, predicted) if len(true) == len(predicted) == 1 else (true[:0], predicted[:0])

@@ -7,18 +7,23 @@ from mmengine.logging import print_log
 from torch.utils.data import DataLoader
 
 from ..settings import type_name
+from .batch import gathered  # noqa: F401  is registered
 from .reproducible import seeded
 
 
-def training_loader(dataloader: dict, seed: int, processes: int = 1) -> DataLoader:
+def training_loader(dataloader: dict, seed: int, processes: int = 1, gather: bool = False) -> DataLoader:
     """Builds the data loader that a process of a run trains with.
 
     Args:
         dataloader: ``train_dataloader`` of a config.
         seed: The run's.
         processes: The number of processes that share its batch.
+        gather: Whether the model takes batches that :func:`.batch.gathered` has put together.
     """
-    return build_loader(seeded(guarded(share_batch(dataloader, processes)), seed), seed)
+    loader = seeded(guarded(share_batch(dataloader, processes)), seed)
+    if gather and 'collate_fn' not in loader:
+        loader['collate_fn'] = dict(type='gathered')
+    return build_loader(loader, seed)
 
 
 def build_loader(dataloader: DataLoader | dict, seed: int | None = None, diff_rank_seed: bool = False) -> DataLoader:

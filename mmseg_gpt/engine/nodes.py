@@ -76,10 +76,14 @@ def join(cfg: Config) -> None:
     """
     if cfg.launcher not in ('slurm', 'pytorch') or distributed.is_initialized():
         return
-    if cfg.launcher == 'slurm':
+    started_by, cfg.launcher = cfg.launcher, 'pytorch'
+    if started_by == 'slurm':
         adopt_slurm()
-        cfg.launcher = 'pytorch'
     check_places()
+    place = f'{os.environ["MASTER_ADDR"]}:{os.environ["MASTER_PORT"]}'
+    if started_by == 'slurm' and os.environ['RANK'] == '0':  # a shell may be one of many tasks by mistake
+        print(f'{os.environ["WORLD_SIZE"]} tasks of srun join at {place}; --launcher none is for a single one',
+              flush=True)
     options = dict(cfg.get('env_cfg', {}).get('dist_cfg') or {})
     if 'timeout' in options:
         options['timeout'] = timedelta(seconds=options['timeout'])
@@ -91,8 +95,7 @@ def join(cfg: Config) -> None:
             from .runner import start_gloo_without_cuda
             start_gloo_without_cuda()
     except (RuntimeError, ValueError) as error:  # torch's errors of connections are RuntimeErrors
-        raise SystemExit(f'process {os.environ["RANK"]} on {platform.node()} cannot join the others at '
-                         f'{os.environ["MASTER_ADDR"]}:{os.environ["MASTER_PORT"]}: '
+        raise SystemExit(f'process {os.environ["RANK"]} on {platform.node()} cannot join the others at {place}: '
                          f'{str(error).splitlines()[0]}') from error
     check_work_dir(Path(cfg.work_dir))
 

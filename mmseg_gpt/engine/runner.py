@@ -1,6 +1,7 @@
 """MMEngine's runner, with what a run of 160,000 iterations needs to be trusted."""
 
 import atexit
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ import torch
 from mmengine.config import Config
 from mmengine.dist import master_only
 from mmengine.hooks import Hook
+from mmengine.model import BaseDataPreprocessor
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop
 from torch import nn
 from torch.utils.data import DataLoader
@@ -56,6 +58,7 @@ class Runner(mmengine.runner.Runner):
     """
 
     frozen_source: dict | None = None  # set by AtomicCheckpointHook: where weights are that a checkpoint leaves out
+    done = False  # whether the last run of this process has come to its end
     _resumed: dict | None = None  # a checkpoint that has been read and is still to be put back
 
     @classmethod
@@ -74,12 +77,20 @@ class Runner(mmengine.runner.Runner):
             start_gloo_without_cuda(env_cfg['dist_cfg']['timeout'])
         super().setup_env(env_cfg)
         set_tf32(env_cfg.get('tf32'))
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            atexit.unregister(end_processes)
+            atexit.register(end_processes)
 
     def set_randomness(self, seed: int | None, diff_rank_seed: bool = False, deterministic: bool = False) -> None:
+        if deterministic:  # cuBLAS reads it when it starts, and torch refuses matrix products without it
+            os.environ.setdefault('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
         # All processes share one seed; SeedIterationHook adds the rank and the iteration.
         super().set_randomness(seed, diff_rank_seed=False, deterministic=deterministic)
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
+        for module in model.modules():
+            if isinstance(module, BaseDataPreprocessor):
+                module._non_blocking = torch.cuda.is_available()  # data loaders pin their memory then
         unused = {name: self.cfg[name] for name in ('find_unused_parameters', ) if name in self.cfg}
         if self.distributed:
             synchronise(model)
@@ -107,18 +118,23 @@ class Runner(mmengine.runner.Runner):
 
     def train(self) -> nn.Module:
         super().dump_config()
+        Runner.done = False
         if self._resume:
             self._resumed = self.read_resumed(self._load_from)
         if self.distributed:
             check_same_start(self._resumed, self.work_dir)
         try:
-            return super().train()
+            model = super().train()
+            Runner.done = True
+            return model
         finally:
             self.call_hook('release')
 
     def test(self) -> dict:
         with self.without_training():
-            return super().test()
+            metrics = super().test()
+            Runner.done = True
+            return metrics
 
     def val(self) -> dict:
         with self.without_training():
@@ -137,7 +153,8 @@ class Runner(mmengine.runner.Runner):
 
     def build_train_loop(self, loop: dict) -> BaseLoop:
         if isinstance(self._train_dataloader, dict):
-            self._train_dataloader = training_loader(self._train_dataloader, self.seed, self.world_size)
+            gather = getattr(unwrap(self.model).data_preprocessor, 'takes_gathered', False)
+            self._train_dataloader = training_loader(self._train_dataloader, self.seed, self.world_size, gather)
         skipped = bool(self._resumed) and skip_what_is_done(self._train_dataloader, self._resumed, self._load_from)
         loop = super().build_train_loop(loop)
         check_same_data(loop.dataloader.dataset)
@@ -271,17 +288,17 @@ def start_gloo_without_cuda(timeout: float) -> None:
     """
     if not torch.cuda.is_available() and not torch.distributed.is_initialized():
         torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=timeout))
-        atexit.register(end_gloo)
 
 
-def end_gloo() -> None:
-    """Ends gloo, and gives its threads time to put away the last tensors.
+def end_processes() -> None:
+    """Ends what processes exchange tensors by: gloo always, and NCCL, which would complain, after an orderly run.
 
-    A thread that is late finds that Python has ended, and aborts the process ("terminate called without an active
-    exception"): torch 2.13's ``ProcessGroupGloo::runLoop`` lets go of a tensor some microseconds after its result is
-    there, for which it needs the interpreter.
+    NCCL may wait for the other processes, which torchrun is to end if this one has failed. And gloo's threads get time
+    to put away the last tensors. One that is late finds that Python has ended, and aborts the process ("terminate
+    called without an active exception"): torch 2.13's ``ProcessGroupGloo::runLoop`` lets go of a tensor some
+    microseconds after its result is there, for which it needs the interpreter.
     """
-    if torch.distributed.is_initialized():
+    if torch.distributed.is_initialized() and (Runner.done or torch.distributed.get_backend() == 'gloo'):
         torch.distributed.destroy_process_group()
         time.sleep(0.2)
 

@@ -68,9 +68,11 @@ def usage(name: str, short: str, record: dict) -> list[str]:
     """Returns how the model is used, in Python and on the command line."""
     last = ("labels = model.predict('photo.jpg')  # (height, width): numbers of model.classes"
             if record['task'] == 'segmentation' else "print(model.predict('photo.jpg'))  # its class and score")
-    return ['With mmseg_gpt and its extra `hub`:', '', '```python', 'from mmseg_gpt.own_data import load',
-            f"model = load('{HF}{name}')", last, '```', '', '```', f'mmseg-gpt pull {name}',
-            f'mmseg-gpt predict --task {short} {HF}{name} {HF}{name} --images photo.jpg --out predictions', '```']
+    lines = ['With mmseg_gpt and its extra `hub`:', '', '```python', 'from mmseg_gpt.own_data import load',
+             f"model = load('{HF}{name}')", last, '```', '', '```', f'mmseg-gpt pull {name}']
+    if record['vit']:  # the command line is for tasks that share a ViT
+        lines.append(f'mmseg-gpt predict --task {short} {HF}{name} {HF}{name} --images photo.jpg --out predictions')
+    return [*lines, '```']
 
 
 def needs(record: dict) -> list[str]:

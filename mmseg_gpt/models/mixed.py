@@ -15,6 +15,7 @@ from torch.func import functional_call
 from .gated_prompt_vit import GatedPromptViT
 from .peft import LoRAViT
 from .prompts import DeepPrompt, GatedPrompt, HardGatedPrompt, ShallowPrompt
+from .updates import is_key_bias_free
 
 # The backbones and prompts of which it is known what an axis for the images does. Not so their subclasses.
 BACKBONES = (GatedPromptViT, LoRAViT)
@@ -50,7 +51,10 @@ def program(vit: GatedPromptViT) -> dict[str, object] | None:
         'adapter': None if vit.adapter is None else tuple(sorted(vit.adapter.items())),
         'out_type': vit.out_type,
         'out_indices': vit.out_indices,
-        'position embedding': id(vit.pos_embed),
+        'position embedding': (id(vit.pos_embed), vit.grid),
+        # What its weights do not show.
+        'settings of the ViT': (tuple(vit.arch.items()), vit.rotary, vit.blocks[0].norm1.eps,
+                                is_key_bias_free(vit.blocks[0].attn.qkv)),
     }
 
 

@@ -27,7 +27,7 @@ from mmengine.registry import MODELS
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from .vit import at_least_float32, is_recorded
+from .vit import at_least_float32, is_traced
 
 
 @MODELS.register_module()
@@ -155,7 +155,7 @@ class GatedPrompt(ShallowPrompt):
         if block == self.num_layers - 1:
             return after
         g, before, after = self.gate(block), at_least_float32(before), at_least_float32(after)
-        return mixed(g, before, after) if is_recorded() else Mix.apply(g, before, after)
+        return mixed(g, before, after) if is_traced() else Mix.apply(g, before, after)
 
 
 def mixed(gate: Tensor, before: Tensor, after: Tensor) -> Tensor:

@@ -115,7 +115,8 @@ def of_all(mean: Tensor, variance: Tensor, count: int, group: dist.ProcessGroup 
     total = counts.sum()
     shares = counts / total
     mean = (shares * means).sum(0)
-    return mean, (shares * (variances + (means - mean)**2)).sum(0), total
+    apart = means - mean
+    return mean, (shares * torch.addcmul(variances, apart, apart)).sum(0), total
 
 
 def own_statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -132,9 +133,8 @@ def slope_sums(slope: Tensor, x: Tensor, mean: Tensor, invstd: Tensor, weight: T
     """Returns the sums (2, C) of a slope (B, C, ...), and of the slope times ``x`` less its mean."""
     if x.is_cuda:
         return torch.stack(torch.batch_norm_backward_reduce(slope, x, mean, invstd, weight, True, False, False)[:2])
-    slope = slope.to(mean.dtype)
-    return torch.stack([slope.sum(all_but_channels(x)),
-                        (slope * (x - by_channel(mean, x))).sum(all_but_channels(x))])
+    dims = all_but_channels(x)
+    return torch.stack([slope.sum(dims, dtype=mean.dtype), (x - by_channel(mean, x)).mul_(slope).sum(dims)])
 
 
 def slope_of_x(slope: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, invstd: Tensor, sums: Tensor,

@@ -76,8 +76,12 @@ class LoRALinear(nn.Linear):
 
 def used_bias(layer: nn.Linear) -> Tensor | None:
     """Returns the bias that a layer adds, in which that of DINOv3's keys is zero, whatever ``layer.bias`` holds."""
-    is_key_bias_free = isinstance(layer, KeyBiasFreeLinear) or getattr(layer, 'is_key_bias_free', False)
-    return without_key_bias(layer.bias) if is_key_bias_free else layer.bias
+    return without_key_bias(layer.bias) if is_key_bias_free(layer) else layer.bias
+
+
+def is_key_bias_free(layer: nn.Linear) -> bool:
+    """Says whether a layer, with an update or without, is the ``qkv`` of DINOv3, whose keys have no bias."""
+    return isinstance(layer, KeyBiasFreeLinear) or getattr(layer, 'is_key_bias_free', False)
 
 
 class BottleneckLinear(nn.Linear):

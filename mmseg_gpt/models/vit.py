@@ -156,8 +156,7 @@ class Attention(nn.Module):
             rotation: The rotary positions of the patches; None for none.
         """
         qkv = self.qkv(x)
-        # Compilers find out by themselves what to write where, and some refuse what is written in place here.
-        if torch.is_grad_enabled() and not (is_recorded() or torch.compiler.is_compiling()):
+        if torch.is_grad_enabled() and not is_traced():
             q, k, v = SplitHeads.apply(qkv, temperature, self.num_heads, rotation)
             q = q[:, :, wanted]
         else:
@@ -405,6 +404,14 @@ def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], new_grid: tuple[i
 def is_recorded() -> bool:
     """Says whether torch is writing down the operations as a program: ``torch.export``, ``torch.jit.trace`` or ONNX."""
     return torch.jit.is_tracing() or torch.compiler.is_exporting()
+
+
+def is_traced() -> bool:
+    """Says whether operations are written down, by :func:`is_recorded` or by ``torch.compile``.
+
+    Both find out by themselves what to keep and what to write where.
+    """
+    return is_recorded() or torch.compiler.is_compiling()
 
 
 def is_open(sizes: tuple[int, ...]) -> bool:

@@ -7,6 +7,7 @@ from mmengine.config import Config
 
 from .. import __version__
 from ..files import replacing
+from ..recipes import heads
 from ..recipes.experiment import PIXELS, classifier
 from ..recipes.linear import PROTOCOLS
 from ..recipes.losses import LOSSES, class_weights, loss_settings
@@ -149,23 +150,17 @@ def loaders(data: OwnData, plan: Setup, dataset: dict, suffix: str, test_batch: 
 
 def segmentor(data: OwnData, plan: Setup, asked: Request) -> dict:
     """Returns the settings of the segmentor, from which widths follow; see :mod:`mmseg_gpt.models.complete`."""
-    base = Config.fromfile(CONFIGS / f'_base_/heads/{plan.head}.py').model.to_dict()
     mean, std = pixels_of(data, asked)
-    adapted = base.pop('backbone') | backbone_of(data, asked)
-    preprocessor = base.pop('data_preprocessor') | dict(
-        mean=mean, std=std, bgr_to_rgb=data.channels == 3, test_cfg=dict(size_divisor=patch_of(asked)))
+    model = heads.segmentor(plan.head, backbone_of(data, asked), len(data.classes), plan.crop, dict(
+        mean=mean, std=std, bgr_to_rgb=data.channels == 3, test_cfg=dict(size_divisor=patch_of(asked))), plan.whole)
     pixels, weights = data.pixels['train'], None
     if asked.class_weights:
         weights = class_weights(pixels.tolist())
     for name in ('decode_head', 'auxiliary_head'):
-        for head in heads_in(base.get(name)):
+        for head in heads_in(model.get(name)):
             loss = head['loss_decode'][0] if isinstance(head['loss_decode'], list) else head['loss_decode']
             head['loss_decode'] = loss_settings(asked.loss or 'ce', weights, loss.get('loss_weight', 1.))
-    test_cfg = dict(mode='whole') if plan.whole else dict(mode='slide')
-    return dict(type=base.pop('type'), num_classes=len(data.classes), crop_size=(plan.crop, plan.crop),
-                data_preprocessor=preprocessor, backbone=adapted, **{
-                    name: value for name, value in base.items() if name not in ('train_cfg', 'test_cfg')},
-                train_cfg=dict(), test_cfg=test_cfg)
+    return model
 
 
 def heads_in(value: object) -> list[dict]:

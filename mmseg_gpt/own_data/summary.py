@@ -1,7 +1,9 @@
 """The result of an adaptation in the lines that end the command."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
+from ..resources import command_of
 from ..wording import duration
 from .look import NAMES
 from .report import number, three_lines
@@ -26,5 +28,10 @@ def summary(result: dict, work_dir: Path) -> str:
         f'measured on {result["images"]} {NAMES[result["measured_on"]]} images, after {duration(result["seconds"])} of '
         'training and testing', f'report, pictures and confusions: {work_dir / "report.md"}',
         f'config:     {result["config"]}', f'checkpoint: {result["checkpoint"]}', 'To predict in Python:',
-        *(f'    {line}' for line in three_lines(work_dir, result['task'])), '',
+        *(f'    {line}' for line in three_lines(work_dir, result['task'])), *how_to_share(work_dir), '',
         f'{result["metric"]}: {result["score"]:.2f}'])
+
+
+def how_to_share(work_dir: Path) -> list[str]:
+    """Returns the line that says how to share a model, where the library for it is installed."""
+    return [f'To share it: {command_of("push")} OWNER/NAME {work_dir}'] if find_spec('huggingface_hub') else []

@@ -1,6 +1,6 @@
 """What needs mmsegmentation, all in one place: importing this package registers it."""
 
-from . import losses  # noqa: F401  mends mmsegmentation's
+from . import losses
 from .camvid import CamVid
 from .crop import HistogramRandomCrop
 from .dice import ClassDiceLoss
@@ -8,12 +8,13 @@ from .lean_head import LeanFCNHead, LeanSegmenterMaskTransformerHead, LeanUPerHe
 from .linear_head import LinearHead
 from .listed import ListedPairs
 from .metrics import PerClassIoUMetric
+from .preprocessor import LeanSegDataPreProcessor
 from .segmentor import LeanEncoderDecoder
 from .setr_head import LeanSETRUPHead
 from .tta import LeanSegTTAModel
 
 __all__ = [
     'CamVid', 'ClassDiceLoss', 'HistogramRandomCrop', 'LeanEncoderDecoder', 'LeanFCNHead', 'LeanSETRUPHead',
-    'LeanSegTTAModel', 'LeanSegmenterMaskTransformerHead', 'LeanUPerHead', 'LinearHead', 'ListedPairs',
-    'PerClassIoUMetric'
+    'LeanSegDataPreProcessor', 'LeanSegTTAModel', 'LeanSegmenterMaskTransformerHead', 'LeanUPerHead', 'LinearHead',
+    'ListedPairs', 'PerClassIoUMetric', 'losses'
 ]

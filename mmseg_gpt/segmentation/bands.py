@@ -208,9 +208,13 @@ class Taps(NamedTuple):
     weight: Tensor
 
     @classmethod
-    def between(cls, size: int, new_size: int, align_corners: bool, dtype: torch.dtype) -> 'Taps':
-        """Computes the coordinates of ``torch.nn.functional.interpolate(mode='bilinear')``, in its precision."""
-        position = torch.arange(new_size, dtype=dtype)
+    def between(cls, size: int, new_size: int, align_corners: bool, dtype: torch.dtype,
+                device: str | torch.device = 'cpu') -> 'Taps':
+        """Computes the coordinates of ``torch.nn.functional.interpolate(mode='bilinear')``, in its precision.
+
+        They are computed where they are used, as a copy from the host would wait for the device.
+        """
+        position = torch.arange(new_size, dtype=dtype, device=device)
         if align_corners:
             position *= torch.tensor(size - 1, dtype=dtype) / max(new_size - 1, 1)
         else:
@@ -224,9 +228,8 @@ class Taps(NamedTuple):
 
     def apply(self, x: Tensor, dim: int) -> Tensor:
         """Interpolates the rows (``dim`` 0) or columns (1) of a band."""
-        low, high, weight = (t.to(x.device) for t in self)
-        x = x.contiguous()
-        return x.index_select(dim, low).lerp_(x.index_select(dim, high), weight if dim else weight.unsqueeze(2))
+        x, weight = x.contiguous(), self.weight if dim else self.weight.unsqueeze(2)
+        return x.index_select(dim, self.low).lerp_(x.index_select(dim, self.high), weight)
 
 
 def resize(bands: Iterator[Tensor], size: tuple[int, int], new_size: tuple[int, int], align_corners: bool,
@@ -239,13 +242,14 @@ def resize(bands: Iterator[Tensor], size: tuple[int, int], new_size: tuple[int, 
         yield from bands
         return
     band_of_input = next(bands)
-    columns, rows = (Taps.between(*sizes, align_corners, band_of_input.dtype)
+    columns, rows = (Taps.between(*sizes, align_corners, band_of_input.dtype, band_of_input.device)
                      for sizes in ((size[1], new_size[1]), (size[0], new_size[0])))
+    low, high, _ = Taps.between(size[0], new_size[0], align_corners, band_of_input.dtype)  # as the host knows them
     kept, first = columns.apply(band_of_input, 1), 0  # input rows with the new columns, from number `first`
     for y in range(0, new_size[0], band):
         end = min(y + band, new_size[0])
-        while first + len(kept) <= rows.high[end - 1]:
+        while first + len(kept) <= high[end - 1]:
             kept = torch.cat([kept, columns.apply(next(bands), 1)])
-            past = min(int(rows.low[y]) - first, len(kept))
+            past = min(int(low[y]) - first, len(kept))
             kept, first = kept[past:], first + past
         yield rows.part(y, end, first).apply(kept, 0)

@@ -13,14 +13,20 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from ..models.complete import complete
-from ..settings import unwrapped_datasets
-from .bands import Windows, merge, placed, resize, restore
+from ..settings import type_name, unwrapped_datasets
+from .bands import Windows, merge, placed, resize, restore, size_on
+from .preprocessor import LeanSegDataPreProcessor
 
 # Bytes of a band of logits. On a CPU it should stay in the cache from its first use to its last; on a GPU it should be
 # large enough for the time of its few kernels to hide their launches.
 CPU_BAND, GPU_BAND = 2 * 2**20, 256 * 2**20
 # Pixels above which an image is normalised window by window, and bytes above which a row of windows is cut into panels.
 LARGE_IMAGE, STRIP = 2**24, 2**30
+
+
+def band_bytes(device: torch.device) -> int:
+    """Returns the bytes of a band of logits on a device."""
+    return size_on(device, dict(cpu=CPU_BAND, cuda=GPU_BAND))
 
 
 class LabelledSample(SegDataSample):
@@ -140,7 +146,11 @@ class LeanEncoderDecoder(EncoderDecoder):
 
     def __init__(self, *, num_classes: int | None = None, crop_size: tuple[int, int] | None = None,
                  **settings: object) -> None:
-        super().__init__(**complete(ConfigDict(settings, num_classes=num_classes, crop_size=crop_size)))
+        settings = complete(ConfigDict(settings, num_classes=num_classes, crop_size=crop_size))
+        preprocessor = settings.get('data_preprocessor')
+        if isinstance(preprocessor, dict) and type_name(preprocessor) == 'SegDataPreProcessor':
+            settings['data_preprocessor'] = dict(preprocessor, type=LeanSegDataPreProcessor)
+        super().__init__(**settings)
 
     def val_step(self, data: dict) -> list[SegDataSample]:
         """Labels a batch whose images may have different sizes: then they go through the model one by one."""
@@ -160,7 +170,8 @@ class LeanEncoderDecoder(EncoderDecoder):
         """Says whether images of a size are normalised window by window."""
         return (size[0] * size[1] > LARGE_IMAGE and self.test_cfg.get('mode') == 'slide'
                 and not self.test_cfg.get('keep_logits', False)
-                and type(self.data_preprocessor) is SegDataPreProcessor and not self.data_preprocessor.test_cfg)
+                and type(self.data_preprocessor) in (SegDataPreProcessor, LeanSegDataPreProcessor)
+                and not self.data_preprocessor.test_cfg)
 
     def predict(self, inputs: Tensor, data_samples: list[SegDataSample] | None = None,
                 raw: bool = False) -> list[SegDataSample]:
@@ -204,8 +215,9 @@ class LeanEncoderDecoder(EncoderDecoder):
                 yield rows, slice(0, logits.shape[1]), logits
             return
         meta = dict(meta, img_shape=torch.Size(windows.size))
+        device = self.data_preprocessor.device if raw else image.device
         for columns, offset, part in windows.panels(max(1, STRIP * size[1] // strip)):
-            band = max(1, CPU_BAND // (part.image[1] * self.out_channels * 4))
+            band = max(1, band_bytes(device) // (part.image[1] * self.out_channels * 4))
             view = image[..., offset:offset + part.image[1]]
             merged = merge(self.window_logits(view, meta, part, raw), part, torch.float32, band)
             for rows, logits in placed(merged):
@@ -232,7 +244,7 @@ class LeanEncoderDecoder(EncoderDecoder):
         dtype = torch.float32 if raw else torch.promote_types(image.dtype, torch.float32)
         device = self.data_preprocessor.device if raw else image.device
         bytes_of_row = max(size[1], original[1]) * self.out_channels * (4 if raw else image.element_size())
-        band = max(1, (CPU_BAND if device.type == 'cpu' else GPU_BAND) // bytes_of_row)
+        band = max(1, band_bytes(device) // bytes_of_row)
         windows = self.windows(size)
         meta = dict(meta, img_shape=torch.Size(windows.size))  # a head takes a torch.Size for the size of the window
         merged = merge(self.window_logits(image, meta, windows, raw), windows, dtype, band)

@@ -90,8 +90,9 @@ class LeanSegTTAModel(SegTTAModel):
             yield sum(probabilities(band) for band in bands) / len(bands)
 
     def rows_of_band(self, sample: SegDataSample) -> int:
-        """Returns the number of rows of an image whose logits fit into the cache of a CPU."""
-        return max(1, segmentor.CPU_BAND // (sample.ori_shape[1] * self.module.out_channels * 4))
+        """Returns the number of rows of an image whose logits are a band."""
+        row = sample.ori_shape[1] * self.module.out_channels * 4
+        return max(1, segmentor.band_bytes(self.module.data_preprocessor.device) // row)
 
     def rows_of(self, image: Tensor, sample: SegDataSample) -> Iterator[Tensor]:
         """Yields the logits of a view (3, H, W), as the pipeline gives it, at the image's size in bands of rows."""

@@ -7,10 +7,12 @@ import torch
 from mmengine.hooks import Hook
 from mmengine.optim import AmpOptimWrapper
 from mmengine.registry import HOOKS
+from torch import Tensor, nn
 
 from ...adapters import unwrap
 from ...wording import listed
 from ..errors import RunStopped
+from ..fetching import fetch
 from ..loaders import image_files
 from ..optimizer import accumulated_iterations, optimizer_wrappers
 
@@ -37,6 +39,7 @@ class NonFiniteHook(Hook):
         self.max_skipped_steps = max_skipped_steps
         self.skipped = 0
         self.handles: list = []
+        self.watched: nn.Module | None = None
 
     def before_train(self, runner) -> None:
         wrapper = runner.optim_wrapper
@@ -45,9 +48,23 @@ class NonFiniteHook(Hook):
         self.accumulated = accumulated_iterations(wrapper)
         self.images = deque(maxlen=self.accumulated)  # files of the iterations accumulated into the next step
         self.names = {id(p): name for name, p in unwrap(runner.model).named_parameters()}
+        self.remember_losses(unwrap(runner.model))
         for w in wrappers:
             self.handles.append(w.optimizer.register_step_pre_hook(
                 lambda optimizer, args, kwargs: self.check_gradients(runner, optimizer)))
+
+    def remember_losses(self, model: nn.Module) -> None:
+        """Keeps the losses that a model is about to report, so that they are fetched together with the gradients."""
+        self.losses: dict = {}
+        if not hasattr(model, 'parse_losses'):
+            return
+        parse, self.watched = model.parse_losses, model
+
+        def parse_losses(losses: dict) -> tuple[torch.Tensor, dict]:
+            total, self.losses = parse(losses)
+            return total, self.losses
+
+        model.parse_losses = parse_losses
 
     def before_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
         self.images.append(image_files(data_batch))
@@ -58,7 +75,10 @@ class NonFiniteHook(Hook):
             return  # a fused optimizer, which skips steps of scaled losses by itself; others are not called then
         self.skipped = -1  # after_train_iter counts this iteration
         gradients = {id(p): p.grad for group in optimizer.param_groups for p in group['params'] if p.grad is not None}
-        if not gradients or torch.nn.utils.get_total_norm(list(gradients.values())).isfinite():
+        if not gradients:
+            return
+        norm = torch.nn.utils.get_total_norm(list(gradients.values()))
+        if math.isfinite(fetch_numbers(self.losses, gradient_norm=norm)['gradient_norm']):
             return
         broken = [self.names.get(key, '?') for key, gradient in gradients.items() if not gradient.isfinite().all()]
         if not broken:
@@ -68,14 +88,16 @@ class NonFiniteHook(Hook):
 
     def after_train_iter(self, runner, batch_idx: int, data_batch: dict | None = None,
                          outputs: dict | None = None) -> None:
-        numbers = fetch_numbers(outputs or {})
+        fetch_numbers(outputs or {})
+        self.losses = {}
         self.skipped += 1
         if self.scaled:
             if self.skipped > self.max_skipped_steps * self.accumulated:
                 self.stop(runner, 'loss-scaling',
                           f'loss scaling has skipped more than {self.max_skipped_steps} steps in a row')
             return
-        broken = {name: number for name, number in numbers.items() if not math.isfinite(number)}
+        broken = {name: number for name, number in (outputs or {}).items()
+                  if isinstance(number, float) and not math.isfinite(number)}
         if broken:
             self.stop(runner, 'not-finite', f'not finite: {broken}')
 
@@ -84,6 +106,9 @@ class NonFiniteHook(Hook):
         for handle in self.handles:
             handle.remove()
         self.handles.clear()
+        if self.watched is not None:
+            del self.watched.parse_losses  # what hides that of its class
+            self.watched = None
 
     def stop(self, runner, code: str, reason: str) -> None:
         """Raises a RunStopped with all that helps to find the cause."""
@@ -100,19 +125,17 @@ class NonFiniteHook(Hook):
             f'these images or labels.\n{advice}')
 
 
-@torch.no_grad()
-def fetch_numbers(outputs: dict) -> dict[str, float]:
+def fetch_numbers(outputs: dict, **others: Tensor) -> dict[str, float]:
     """Replaces the losses of an iteration by Python's numbers, so that the device is waited for once.
 
     Args:
-        outputs: What a model's ``train_step`` has returned; MMEngine logs tensors of one element.
+        outputs: What a model's ``train_step`` returns; MMEngine logs tensors of one element.
+        **others: Further tensors of one element.
 
     Returns:
-        The losses that were tensors, as numbers.
+        The losses that were tensors, and the others, as numbers.
     """
     tensors = {name: value for name, value in outputs.items() if torch.is_tensor(value) and value.numel() == 1}
-    if tensors:
-        device = next(iter(tensors.values())).device
-        together = torch.cat([value.reshape(1).to(device, torch.float64) for value in tensors.values()])  # exact
-        outputs.update(zip(tensors, together.tolist()))
-    return {name: outputs[name] for name in tensors}
+    numbers = {name: values[0] for name, values in fetch(tensors | others).items()}
+    outputs.update((name, numbers[name]) for name in tensors)
+    return numbers

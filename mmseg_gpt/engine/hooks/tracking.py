@@ -15,6 +15,7 @@ from ...adapters import unwrap
 from ...analysis.gates import selection_ratio, sigmoid
 from ...environment import peak_resident_bytes
 from ...models import GatedPromptViT
+from ..fetching import fetch
 from ..loaders import samples_of
 from ..optimizer import accumulated_iterations, optimizer_wrappers
 
@@ -50,13 +51,14 @@ class TrackingHook(Hook):
     def __init__(self, interval: int | None = None) -> None:
         self.interval = interval
         self.due = False
+        self.logged: list[int] = []  # intervals of LoggerHook
         self.images = self.iterations = self.peak = 0
         self.norms: dict[str, Tensor] = {}
         self.handles: list = []
 
     def before_train(self, runner) -> None:
         intervals = [hook.interval for hook in runner.hooks if isinstance(hook, LoggerHook)]
-        self.interval = self.interval or next(iter(intervals), None)
+        self.logged, self.interval = intervals, self.interval or next(iter(intervals), None)
         if not self.interval:
             raise ValueError('TrackingHook needs an interval, as there is no LoggerHook to take it from')
         if not is_main_process():
@@ -86,13 +88,25 @@ class TrackingHook(Hook):
                          outputs: dict | None = None) -> None:
         self.iterations += 1
         self.images += len(samples_of(data_batch))
-        if torch.cuda.is_available():
-            self.peak = max(self.peak, torch.cuda.max_memory_allocated())
-        if self.due:
+        if self.due or self.is_forgotten(runner, batch_idx):
+            self.note_peak()
             tell(runner, runner.iter + 1, {**learnt(self.backbone, self.norms),
                                            **progress(runner, self.images, self.iterations, self.peak)})
             self.images = self.iterations = 0
             self.norms = {}
+
+    def is_forgotten(self, runner, batch_idx: int) -> bool:
+        """Returns whether LoggerHook, which comes after this one, is about to let the GPU forget its peak."""
+        return bool(self.logged) and (self.end_of_epoch(runner.train_dataloader, batch_idx) or any(
+            self.every_n_inner_iters(batch_idx, interval) for interval in self.logged))
+
+    def note_peak(self) -> None:
+        """Notes how much memory training has taken on a GPU; asking for it takes the host longer than a hook should."""
+        if torch.cuda.is_available():
+            self.peak = max(self.peak, torch.cuda.max_memory_allocated())
+
+    def before_val(self, runner) -> None:
+        self.note_peak()
 
     def after_val(self, runner) -> None:
         if torch.cuda.is_available():
@@ -180,16 +194,6 @@ def adapters_in_use(backbone: nn.Module | None) -> tuple[int, dict[str, Tensor]]
     if backbone.temperature is not None:
         used['temperatures'] = backbone.temperature[:last + 1]
     return start + 1, used
-
-
-@torch.no_grad()
-def fetch(tensors: dict[str, Tensor]) -> dict[str, list[float]]:
-    """Fetches the numbers in tensors of one device, waiting for it once."""
-    if not tensors:
-        return {}
-    flat = [tensor.reshape(-1).double() for tensor in tensors.values()]
-    numbers = iter(torch.cat(flat).tolist())
-    return {name: [next(numbers) for _ in part] for name, part in zip(tensors, flat)}
 
 
 def by_block(quantity: str, values: Iterable[float], first: int) -> dict[str, float]:

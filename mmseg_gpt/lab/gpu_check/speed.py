@@ -1,7 +1,7 @@
 """How fast a device trains and evaluates, what of its speed is used, and by which kernels."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 
@@ -18,7 +18,7 @@ from ..benchmark.cuda import allocated_peak, attention_kernels, fits_in_memory, 
 from ..benchmark.machine import rates
 from ..benchmark.memory import fake_tensors
 from ..benchmark.parity import difference
-from ..benchmark.variants import build, parse_variant
+from ..benchmark.variants import Variant, build, parse_variant
 from ..benchmark.work import Evaluation, TrainingStep, make_batch, make_sample
 from .numbers import Setting
 
@@ -81,30 +81,39 @@ def images_per_second(setting: Setting, rates: dict[str, float]) -> dict:
     torch.backends.cudnn.allow_tf32 = True  # torch's own choice, which trainings have
     for name in VARIANTS:
         variant = parse_variant(name)
-        family = variant.model.removesuffix('-half')
-        model = build(variant.model, setting.cfg, setting.sizes).to(setting.device)
-        step = TrainingStep(model, setting.cfg, make_batch(setting.sizes, 0, setting.device), variant.bf16)
-        largest = largest_batch(step, setting) if family == 'ours' and setting.on_gpu else None
-        works = [('train', batch) for batch in dict.fromkeys((2, setting.sizes.batch, largest)) if batch]
-        works += [('eval', images) for images in (1, setting.sizes.batch)]
-        for what, images in works:
-            row = dict(variant=name, what=what, images=images, largest=images == largest and what == 'train')
+        matrix = rates.get('bfloat16' if variant.bf16 else 'float32')
+        for row in rows_of(variant, setting):
+            if matrix and 'images_per_second' in row:
+                counted = flops[variant.model.removesuffix('-half')][row['what']]
+                row['share'] = round(counted * row['images_per_second'] / matrix, 4)
+            rows.append(row)
+        let_go()
+    return dict(rows=rows, flops=flops)
+
+
+def rows_of(variant: Variant, setting: Setting) -> Iterator[dict]:
+    """Yields the rows of :func:`images_per_second` of one variant, without the share."""
+    model = build(variant.model, setting.cfg, setting.sizes).to(setting.device)
+    step = TrainingStep(model, setting.cfg, make_batch(setting.sizes, 0, setting.device), variant.bf16)
+    works = [('train', images) for images in dict.fromkeys((2, setting.sizes.batch))]
+    works += [('eval', images) for images in dict.fromkeys((1, setting.sizes.batch))]
+    if variant.model.startswith('ours') and setting.on_gpu:
+        works.insert(2, ('train', None))
+    for what, images in works:
+        row = dict(variant=variant.name, what=what, images=images, largest=images is None)
+        try:
+            if images is None:
+                row['images'] = images = largest_batch(step, setting)
             if what == 'train':
                 work = step
                 step.batch = make_batch(replace(setting.sizes, batch=images), 0, setting.device)
             else:
                 work = Evaluation(model, setting.sizes, setting.device, variant.bf16, images)
-            try:
-                row.update(measured(work, images, setting))
-                if matrix := rates.get('bfloat16' if variant.bf16 else 'float32'):
-                    row['share'] = round(flops[family][what] * row['images_per_second'] / matrix, 4)
-            except RuntimeError as error:
-                row['not_run'] = why_too_large(error) or str(error)[:200]
-            let_go()
-            rows.append(row)
-        model = step = work = None
+            row.update(measured(work, images, setting))
+        except Exception as error:
+            row['not_run'] = why_too_large(error) or f'{type(error).__name__}: {" ".join(str(error).split())[:200]}'
         let_go()
-    return dict(rows=rows, flops=flops)
+        yield row
 
 
 def measured(work: Callable[[], object], images: int, setting: Setting) -> dict[str, float]:
@@ -116,12 +125,15 @@ def measured(work: Callable[[], object], images: int, setting: Setting) -> dict[
     return found
 
 
-def largest_batch(step: TrainingStep, setting: Setting) -> int | None:
-    """Finds the largest batch, to an eighth of itself, that a step can be made of; None if the usual one is too large.
+def largest_batch(step: TrainingStep, setting: Setting) -> int:
+    """Finds the largest batch, to an eighth of itself, that a step can be made of.
 
     Args:
         step: The step, whose batch is changed.
         setting: What is checked.
+
+    Raises:
+        RuntimeError: not even the usual batch fits.
     """
     def make(images: int) -> TrainingStep:
         step.batch = None
@@ -137,7 +149,7 @@ def largest_batch(step: TrainingStep, setting: Setting) -> int | None:
         else:
             bad = images
         if not good:
-            return None
+            raise RuntimeError(f'not even {images} images fit')
         images = 2 * good if bad is None else (good + bad) // 2 if bad - good > good // 8 else good
     return good
 

@@ -26,11 +26,12 @@ class Attempt:
         lock: The claim to the folder; it is closed at the end.
         start: Starts a command.
         watch: Is called with each event that the commands report, and with the events ``command`` of their starts.
+        gpu: The only one that the commands see; None for all.
     """
 
     def __init__(self, run: Runnable, folder: Path, lock: Claim, start: Start,
-                 watch: Callable[[dict], None]) -> None:
-        self.run, self.folder, self.lock, self.start, self.watch = run, folder, lock, start, watch
+                 watch: Callable[[dict], None], gpu: str | None = None) -> None:
+        self.run, self.folder, self.lock, self.start, self.watch, self.gpu = run, folder, lock, start, watch, gpu
         self.commands, self.process, self.began = run.commands(folder), None, time.time()
         before = read_record(folder)
         self.record = dict(status=STARTED, version=__version__, command=None, starts=before.get('starts', 0) + 1,
@@ -75,7 +76,7 @@ class Attempt:
         self.watch(dict(event='command', command=command_line(command)))
         log = self.folder / LOG
         self.printed = log.stat().st_size if log.exists() else 0  # by the commands before
-        self.process = self.start(command, log, self.folder / EVENTS, self.lock)
+        self.process = self.start(command, log, self.folder / EVENTS, self.lock, self.gpu)
 
     def follow(self) -> None:
         """Reads the events that are new."""

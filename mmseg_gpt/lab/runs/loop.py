@@ -12,7 +12,7 @@ from pathlib import Path
 from .claim import claim
 from .execute import Attempt
 from .jobs import Cluster, run_jobs
-from .processes import Start, start_fork, start_process, start_server
+from .processes import Start, start_fork, start_process, start_server, visible_gpus
 from .progress import RunsDisplay
 from .record import FINISHED, is_done, outcomes, read_record
 from .run import Runnable
@@ -31,7 +31,7 @@ def run_all(runs: Sequence[Runnable], home: Path, *, title: str = 'runs', jobs: 
         runs: What to do, in the order to start.
         home: The folder of all runs.
         title: What they are, for people.
-        jobs: Runs at a time.
+        jobs: Runs at a time, spread over the GPUs that this process sees.
         again: Give those that failed another chance.
         forked: Let the commands be forks of a process that has imported what they need, for runs so short that
             importing takes most of their time.
@@ -71,12 +71,19 @@ def run_all(runs: Sequence[Runnable], home: Path, *, title: str = 'runs', jobs: 
                         progress.leave(run, 'another process has done it')
                         lock.close()
                     else:
-                        active.append(Attempt(run, home / run.name, lock, start, partial(progress.show, run)))
+                        active.append(Attempt(run, home / run.name, lock, start, partial(progress.show, run),
+                                              least_used_gpu(active) if jobs > 1 else None))
                 if active and not ended:
                     time.sleep(PAUSE)
         except BaseException:
             stop(active)
             raise
+
+
+def least_used_gpu(attempts: Sequence[Attempt]) -> str | None:
+    """Returns the GPU that the fewest attempts have; None where there are not several."""
+    gpus = visible_gpus()
+    return min(gpus, key=[attempt.gpu for attempt in attempts].count) if len(gpus) > 1 else None
 
 
 def imports_work(jobs: int) -> bool:

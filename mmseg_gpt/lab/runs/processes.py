@@ -18,6 +18,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import BinaryIO, Protocol
 
+import torch
+
 from ... import events
 from ...environment import available_cpus
 from .claim import Claim
@@ -44,7 +46,7 @@ class Process(Protocol):
         """Ends it at once."""
 
 
-Start = Callable[[Sequence[str], Path, Path, Claim], Process]  # start_process, or start_fork
+Start = Callable[[Sequence[str], Path, Path, Claim, str | None], Process]  # start_process, or start_fork
 
 
 def environment(jobs: int) -> dict[str, str]:
@@ -54,8 +56,16 @@ def environment(jobs: int) -> dict[str, str]:
             'PYTHONWARNINGS': 'ignore', **{key: value for key, value in os.environ.items() if key not in RANKS}}
 
 
-def start_process(jobs: int, command: Sequence[str], log: Path, reports: Path, lock: Claim, **options: object
-                  ) -> Process:
+def visible_gpus() -> list[str]:
+    """Returns the GPUs of this process, as CUDA_VISIBLE_DEVICES names them."""
+    named = os.environ.get('CUDA_VISIBLE_DEVICES')
+    if named is None:
+        return [str(number) for number in range(torch.cuda.device_count())]
+    return [name for name in named.split(',') if name]
+
+
+def start_process(jobs: int, command: Sequence[str], log: Path, reports: Path, lock: Claim, gpu: str | None = None,
+                  **options: object) -> Process:
     """Starts a command from the current folder, with this Python.
 
     Args:
@@ -64,21 +74,28 @@ def start_process(jobs: int, command: Sequence[str], log: Path, reports: Path, l
         log: Its output is written behind what is there.
         reports: The file of its events.
         lock: The claim to the run's folder, whose lock it holds as well.
+        gpu: The only one that it sees; None for all.
         **options: Further ones of :class:`subprocess.Popen`.
     """
     with log.open('ab') as output:
         return subprocess.Popen([sys.executable, *command[1:]], stdin=subprocess.DEVNULL, stdout=output,
                                 stderr=subprocess.STDOUT, start_new_session=True, pass_fds=[lock.fileno()],
-                                env={**environment(jobs), events.VARIABLE: str(reports.absolute())}, **options)
+                                env={**environment(jobs), **only(gpu), events.VARIABLE: str(reports.absolute())},
+                                **options)
 
 
-def start_gently(command: Sequence[str], log: Path, reports: Path, lock: Claim) -> Process:
+def only(gpu: str | None) -> dict[str, str]:
+    """Returns the variable that lets a command see one GPU only."""
+    return {} if gpu is None else {'CUDA_VISIBLE_DEVICES': gpu}
+
+
+def start_gently(command: Sequence[str], log: Path, reports: Path, lock: Claim, gpu: str | None = None) -> Process:
     """Starts a command of a cluster's job as :func:`start_process` does, which is asked to end by SIGUSR2.
 
     A cluster may send SIGTERM to all processes of a job. A training takes the second SIGTERM as an order to end without
     saving, but any number of SIGUSR2 as one request. On Linux it is also asked to end should the job's process vanish.
     """
-    process = start_process(1, command, log, reports, lock, preexec_fn=end_with_parent)
+    process = start_process(1, command, log, reports, lock, gpu, preexec_fn=end_with_parent)
     process.terminate = partial(process.send_signal, signal.SIGUSR2)
     return process
 
@@ -114,10 +131,10 @@ def start_server(jobs: int) -> bool:
     return True
 
 
-def start_fork(command: Sequence[str], log: Path, reports: Path, lock: Claim) -> Process:
+def start_fork(command: Sequence[str], log: Path, reports: Path, lock: Claim, gpu: str | None = None) -> Process:
     """Starts a command as :func:`start_process` does, as a fork of the server: what that has imported is there."""
     process = get_context('forkserver').Process(
-        target=become, args=(command[1:], log.absolute(), reports.absolute(), Held(lock)))
+        target=become, args=(command[1:], log.absolute(), reports.absolute(), Held(lock), gpu))
     process.start()
     return Fork(process)
 
@@ -144,13 +161,13 @@ class Held:
         return type(None), ()
 
 
-def become(script: Sequence[str], log: Path, reports: Path, lock: None) -> None:
+def become(script: Sequence[str], log: Path, reports: Path, lock: None, gpu: str | None) -> None:
     """Goes on as a script with its arguments would, with its output in a log."""
     os.setsid()
     with log.open('ab') as output:
         redirect(output)
     set_start_method(get_all_start_methods()[0], force=True)  # the usual one, not that by which this was started
-    os.environ[events.VARIABLE] = str(reports)
+    os.environ.update(only(gpu), **{events.VARIABLE: str(reports)})
     sys.argv = list(script)
     sys.path.insert(0, str(Path(script[0]).parent))
     runpy.run_path(script[0], run_name='__main__')

@@ -91,8 +91,16 @@ class Slurm:
         return set(ids) & set(said.stdout.split())
 
     def cancel(self, ids: Sequence[str]) -> None:
-        """Ends jobs; Slurm gives a run its KillWait, half a minute by default, to save itself."""
-        subprocess.run(['scancel', *ids], check=True)
+        """Ends jobs; Slurm gives a run its KillWait, half a minute by default, to save itself.
+
+        Raises:
+            SystemExit: this machine has no scancel.
+        """
+        try:
+            subprocess.run(['scancel', *ids], check=False)  # one that has ended meanwhile is no error
+        except FileNotFoundError as error:
+            raise SystemExit(f'scancel is not on this machine, and jobs {", ".join(ids)} may be queued or running: '
+                             'end them from one that has it') from error
 
 
 def minutes(text: str) -> int:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from ...checks.before import refuse
 from ...checks.missing import missing_checkpoint
 from ..runs import Run, prepare, run_all
+from ..runs.jobs import Cluster
+from ..runs.series import what_stopped
 from .choices import Choices, choose
 from .estimate import estimate, measure
 from .look import begin, check_no_choice, looks
@@ -23,10 +25,13 @@ class Work:
         jobs: How many runs are carried out at once.
         retry_failed: Give runs that failed another chance.
         overwrite: Remove runs of other settings, and start them over.
+        cluster: Where runs are carried out, if not here.
     """
 
-    def __init__(self, plan: Plan, jobs: int, retry_failed: bool = False, overwrite: bool = False) -> None:
-        self.plan, self.jobs, self.retry_failed, self.overwrite = plan, jobs, retry_failed, overwrite
+    def __init__(self, plan: Plan, jobs: int, retry_failed: bool = False, overwrite: bool = False,
+                 cluster: Cluster | None = None) -> None:
+        self.plan, self.jobs, self.cluster = plan, jobs, cluster
+        self.retry_failed, self.overwrite = retry_failed, overwrite
 
     def prepare(self) -> None:
         """Writes the lists of images.
@@ -63,7 +68,8 @@ class Work:
 
     def go(self, runs: Sequence[Run], title: str) -> None:
         """Carries out what is not done yet, unchecked."""
-        run_all(runs, self.plan.runs, title=title, jobs=self.jobs, again=self.retry_failed, forked=True)
+        run_all(runs, self.plan.runs, title=title, jobs=self.jobs, again=self.retry_failed, forked=True,
+                cluster=self.cluster)
 
 
 def study(work: Work, parts: Sequence[str] | None = None, *, look: bool = False, report_only: bool = False) -> dict:
@@ -83,7 +89,7 @@ def study(work: Work, parts: Sequence[str] | None = None, *, look: bool = False,
         if not report_only:
             do_what_is_left(work, parts or parts_of(work.plan), look or parts is None)
     except KeyboardInterrupt:
-        stopped = 'stopped; the same command goes on'
+        stopped = what_stopped(work.cluster)
     results = gather(work.plan)
     print(f'\n{write(results, work.plan.home)}\nwritten: {work.plan.home}/results.md, .csv, .json and figures')
     if stopped:
@@ -91,6 +97,14 @@ def study(work: Work, parts: Sequence[str] | None = None, *, look: bool = False,
     if failed := results['about']['failed']:
         raise SystemExit(f'{failed} runs failed; --retry-failed gives them another chance')
     return results
+
+
+def known_runs(plan: Plan, parts: Sequence[str] | None = None) -> list[Run]:
+    """Returns the runs of some parts or all that are known by now: later ones depend on what earlier ones give."""
+    parts, runs = parts or parts_of(plan), []
+    choices = choose(plan, parts, lambda searched, title: runs.extend(searched))
+    runs += runs_in(tables_of(plan, choices, parts).values(), plan.preset.seeds)
+    return list(dict.fromkeys(runs))
 
 
 def do_what_is_left(work: Work, parts: Sequence[str], look: bool) -> None:

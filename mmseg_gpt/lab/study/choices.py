@@ -18,7 +18,7 @@ OTHER_HEAD = 'setr_pup'
 OTHER_HEAD_RATES = (3e-4, 1e-3)  # of convolutions, which take smaller steps than a linear layer
 FEW_BEST = 3  # so many methods get the other head
 AIM_SCALE = 2
-AIM_HEADS = {'linear': None, 'linear_4': None, 'segmenter': 1e-3}  # with rates; None is that of the linear head
+AIM_HEADS = {'linear': None, 'segmenter': 1e-3}  # with rates; None is that of the linear head
 Do = Callable[[Sequence[Run], str], None]
 
 
@@ -37,6 +37,11 @@ class Choices(NamedTuple):
     aim: tuple[Variant, Rates] | None
     searched: list[Run]
     open: list[str]
+
+    @property
+    def known(self) -> dict[Variant, Rates]:
+        """All variants that have been chosen, with their learning rates."""
+        return {**self.rates, **self.others, **dict([self.aim] if self.aim else [])}
 
 
 def choose(plan: Plan, parts: Collection[str], do: Do = lambda runs, title: None) -> Choices:

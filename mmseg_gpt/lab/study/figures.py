@@ -5,18 +5,19 @@ from typing import TYPE_CHECKING
 
 from ...analysis.series import draw_lines
 from ..written import point, points
-from .sets import SETS
+from .sets import MIOU, SETS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 LINES = ('start_blocks', 'prompt_counts')  # tables that are drawn
+NOTHING = dict(title='', labels=[], columns=[], x='', panels='', rows=[])  # a table of a part that a set lacks
 
 
-def shown(results: dict) -> tuple[str, dict]:
-    """Returns which images the tables are of, and these tables: of the test images as soon as there are numbers."""
-    which = 'test' if is_measured(results['test']['methods']) else 'validation'
-    return which, results[which]
+def shown(results: dict, name: str) -> tuple[str, dict]:
+    """Returns a table, and which images it is of: the test images as soon as there are numbers of them."""
+    which = 'test' if is_measured(results['test'].get(name)) else 'validation'
+    return which, results[which].get(name, dict(NOTHING))
 
 
 def is_measured(table: dict | None) -> bool:
@@ -24,19 +25,18 @@ def is_measured(table: dict | None) -> bool:
     return bool(table) and any(row['values'] for row in table['rows'])
 
 
-def unit(results: dict) -> str:
-    """Returns what is measured."""
-    return 'mIoU (%)' if results['about']['score'] == 'mIoU' else 'accuracy (%)'
+def unit(name: str) -> str:
+    """Returns what is measured on a set."""
+    return 'mIoU (%)' if SETS[name].score == MIOU else 'accuracy (%)'
 
 
 def figures(results: dict) -> Iterator[tuple[str, 'Figure']]:
     """Yields the figures for which there are numbers, with their names."""
-    which, tables = shown(results)
     for name in LINES:
-        drawn = points(tables[name]) if name in tables else []
-        if drawn:
-            yield name, draw_lines(drawn, tables[name]['title'], tables[name]['x'],
-                                   f'{unit(results)} ({which} images)', name == 'prompt_counts')
+        which, table = shown(results, name)
+        if drawn := points(table):
+            what = f'{unit(results["about"]["set"])}, {which} images'
+            yield name, draw_lines(drawn, table['title'], table['x'], what, logarithmic=name == 'prompt_counts')
 
 
 def selection_figure(found: Sequence[dict]) -> 'Figure | None':

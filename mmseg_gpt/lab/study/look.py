@@ -91,9 +91,8 @@ def begin(plan: Plan, choices: Choices, runs: Sequence[Run]) -> None:
         raise SystemExit('the test images are looked at once, when all is chosen and all results are there; not yet: '
                          f'{"; ".join(what)}')
     if not (plan.home / RECORD).is_file():
-        named = {**choices.rates, **choices.others, **dict([choices.aim] if choices.aim else [])}
         said = dict(time=time.strftime('%Y-%m-%d %H:%M'), results=len(runs),
-                    chosen={variant.name: rates._asdict() for variant, rates in named.items()})
+                    chosen={variant.name: rates._asdict() for variant, rates in choices.known.items()})
         with replacing(plan.home / RECORD) as path:
             path.write_text(json.dumps(said, indent=1) + '\n')
 

@@ -11,7 +11,7 @@ from ...resources import CLONE
 from ...wording import markdown_table
 from ..written import BOLD, cell, put_between
 from .figures import LINES, figures, is_measured, selection_figure, shown
-from .plan import PAPER
+from .plan import GATES, PAPER
 from .report import by_method, conditions, gate_note, table_of
 from .sets import SETS
 from .verdicts import BETTER, SETS_NEEDED, WORSE, GateVerdict, judge_gates
@@ -26,66 +26,66 @@ AIM_NOTE = ('66.9 is the mIoU of FC-DenseNet103 on CamVid at 480 x 360 (arXiv 16
 
 
 def page_part(found: Sequence[dict]) -> str:
-    """Returns the part of the page about the study that is made from the results.
+    """Returns the part of the page about the study that is made from the results, with blanks where there are none.
 
     Args:
-        found: The results of each set.
+        found: The results of sets.
     """
-    if not found:
-        return 'Nothing has been measured yet.'
-    parts = ['### All methods', BOLD, by_method(found), aims(found), '### Few labels']
-    for results in found:
-        parts += [f'#### {SETS[results["about"]["set"]].title}', table_of(results, 'few_labels')]
-    parts += ['### The gates', gates(found)]
+    by_set = dict.fromkeys(SETS) | {results['about']['set']: results for results in found}
+    parts = ['### All methods', BOLD, by_method(by_set), aims(by_set), '### Few labels']
+    parts += [few_labels(name, results) for name, results in by_set.items()]
+    parts += ['### The gates', gates(by_set)]
     for name, heading in (('start_blocks', 'Where prompts enter'), ('prompt_counts', 'How many prompts'),
-                          ('other_head', 'Another head')):
-        having = [each for each in found if is_measured(shown(each)[1].get(name))]
-        parts += [f'### {heading}'] * bool(having)
-        for each in having:
-            parts += [table_of(each, name), picture(each, name)]
-    parts += ['### How it was measured']
+                          ('other_head', 'Another head'), ('classes', 'IoU by class')):
+        having = [each for each in found if is_measured(each['validation'].get(name))]
+        parts += [f'### {heading}', *(text for each in having for text in (table_of(each, name), picture(each, name)))]
+        parts += [] if having else ['Not measured yet.']
+    parts += ['### How it was measured', *([] if found else ['Nothing has been measured yet.'])]
     parts += [f'**{SETS[each["about"]["set"]].title}.** {conditions(each)}' for each in found]
     return '\n\n'.join(filter(None, parts))
+
+
+def few_labels(name: str, results: dict | None) -> str:
+    """Returns the results of a set with fewer labels."""
+    measured = results and is_measured(results['validation'].get('few_labels'))
+    return f'#### {SETS[name].title}\n\n{table_of(results, "few_labels") if measured else "Not measured yet."}'
 
 
 def picture(results: dict, name: str) -> str:
     """Returns the Markdown of a published figure, if it is one."""
     file = f'{PUBLISHED.name}/{results["about"]["set"]}_{name}.png'
-    return f'![{shown(results)[1][name]["title"]}]({file})' if name in LINES else ''
+    return f'![{shown(results, name)[1]["title"]}]({file})' if name in LINES else ''
 
 
-def aims(found: Sequence[dict]) -> str:
+def aims(by_set: Mapping[str, dict | None]) -> str:
     """Returns what larger images and longer trainings have reached, beside the aims."""
     lines = []
-    for results in found:
-        _, tables = shown(results)
-        for row in tables.get('aim', dict(rows=[]))['rows']:
-            for column, values in row['values'].items():
-                head, method = row['name']
-                lines.append([column, f'{title(method)}, head {head}', cell(values, len(results['about']['seeds'])),
-                              f'{AIMS[results["about"]["set"]]:g}'])
-    if not lines:
-        return ''
-    return f'{markdown_table(["Set", "What", "Reached", "Aim"], lines, 2)}\n\n{AIM_NOTE}'
+    for name, results in by_set.items():
+        which, table = shown(results, 'aim') if results else ('', dict(rows=[]))
+        rows = [(*row['name'], next(iter(row['values'].values()))) for row in table['rows'] if row['values']]
+        lines += [[SETS[name].title, f'{title(method)}, head {head} ({which} images)',
+                   cell(values, len(results['about']['seeds'])), f'{AIMS[name]:g}'] for head, method, values in rows]
+        lines += [] if rows else [[SETS[name].title, '', '', f'{AIMS[name]:g}']]
+    return f'{markdown_table(["Larger images, and longer", "What", "Reached", "Aim"], lines, 2)}\n\n{AIM_NOTE}'
 
 
-def gates(found: Sequence[dict]) -> str:
+def gates(by_set: Mapping[str, dict | None]) -> str:
     """Returns what priors, optimizers and the training of gates did on all sets, and the verdict."""
-    tables = {each['about']['set']: shown(each)[1]['gate_variants'] for each in found}
+    tables = {name: shown(results, 'gate_variants')[1] for name, results in by_set.items() if results}
     judged = judge_gates(tables)
-    seeds = {each['about']['set']: len(each['about']['seeds']) for each in found}
     words = {BETTER: ' (better)', WORSE: ' (worse)'}
     values = {name: {row['name'][0]: next(iter(row['values'].values()), {}) for row in table['rows']}
               for name, table in tables.items()}
-    settings = dict.fromkeys(setting for rows in values.values() for setting in rows)
-    beside = {(setting, name): words.get(found, '') for setting, by_set in judged.verdicts.items()
-              for name, found in by_set.items()}
-    lines = [[setting, *(cell(rows.get(setting), seeds[name]) + beside.get((setting, name), '')
-                         for name, rows in values.items())] for setting in settings]
-    table = markdown_table(['Gates', *(SETS[name].title for name in tables)], lines)
+    beside = {(setting, name): words.get(found, '') for setting, found_on in judged.verdicts.items()
+              for name, found in found_on.items()}
+    seeds = {name: len(results['about']['seeds']) if results else 0 for name, results in by_set.items()}
+    lines = [[setting, *(cell(values.get(name, {}).get(setting), number) + beside.get((setting, name), '')
+                         for name, number in seeds.items())] for setting in GATES]
+    table = markdown_table(['Gates', *(SETS[name].title for name in by_set)], lines)
+    known = [results for results in by_set.values() if results]
     drawn = f'![What the gates select]({PUBLISHED.name}/selection.png)' * any(
-        each['selection_ratios'] for each in found)
-    return '\n\n'.join(filter(None, [gate_note(), table, verdict_sentence(judged), furthest(found), drawn]))
+        each['selection_ratios'] for each in known)
+    return '\n\n'.join(filter(None, [gate_note(), table, verdict_sentence(judged), furthest(known), drawn]))
 
 
 def furthest(found: Sequence[dict]) -> str:

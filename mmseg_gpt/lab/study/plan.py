@@ -11,10 +11,9 @@ from pathlib import Path
 from pprint import pformat
 from typing import NamedTuple
 
-from mmengine.config import Config
-
 from ...files import replacing
 from ...recipes.experiment import PIXELS, classifier
+from ...recipes.heads import segmentor
 from ...recipes.linear import PROTOCOLS
 from ...recipes.methods import METHODS, options, tokens_per_set
 from ...recipes.vits import VITS, settings_of_vit
@@ -150,12 +149,8 @@ class Plan:
         if not self.is_segmentation:
             usual = dict(type='GatedPromptViT', img_size=size, out_type=VITS[self.vit].out_type, frozen=True)
             return classifier(usual | backbone, classes, PROTOCOLS['normalised'])
-        base = Config.fromfile(CONFIGS / f'_base_/heads/{variant.head or "linear"}.py').model.to_dict()
         whole_patches = dict(test_cfg=dict(size_divisor=backbone.get('patch_size', 16)))
-        return base | dict(
-            num_classes=classes, crop_size=(size, size), test_cfg=dict(mode='whole'),
-            backbone=base['backbone'] | backbone,
-            data_preprocessor=base['data_preprocessor'] | self.pixels() | whole_patches)
+        return segmentor(variant.head or 'linear', backbone, classes, size, self.pixels() | whole_patches)
 
     def pixels(self) -> dict:
         """Returns the mean and the standard deviation of the pixels that the ViT was trained on."""
@@ -168,6 +163,7 @@ class Plan:
         loader = dict(num_workers=0, persistent_workers=False, dataset=dict(data_root=str(self.data)))
         parts = dict(model=dict(_delete_=True, **self.model(variant)), train_dataloader=loader, test_dataloader=loader)
         if self.is_segmentation:
+            parts['test_dataloader'] = dict(loader, batch_size=4)  # whole images are of one size
             parts.update(dict.fromkeys(('val_dataloader', 'val_evaluator', 'val_cfg')))
         else:
             parts['data_preprocessor'] = self.pixels()
@@ -175,12 +171,13 @@ class Plan:
             parts['optim_wrapper'] = dict(paramwise_cfg=dict(_delete_=True, custom_keys={}))
         if not parts['model']['backbone']['frozen']:
             parts['default_hooks'] = dict(checkpoint=dict(adapter_only=False))
-        text = '\n'.join([f'# Written by tools/study.py: {self.name}, {variant.name}.', f'_base_ = [{base!r}]', *(
-            f'{name} = {pformat(value, width=110, sort_dicts=False)}' for name, value in parts.items())]) + '\n'
+        text = '\n'.join(f'{name} = {pformat(value, width=110, sort_dicts=False)}' for name, value in parts.items())
         path = self.configs / f'{variant.name}.py'
-        if not path.is_file() or path.read_text(encoding='utf-8') != text:
+        # One that inherits from another clone's stays, as runs may be going on with it.
+        if not path.is_file() or not path.read_text(encoding='utf-8').endswith(f']\n{text}\n'):
             with replacing(path) as unfinished:
-                unfinished.write_text(text, encoding='utf-8')
+                unfinished.write_text(f'# Written by tools/study.py: {self.name}, {variant.name}.\n'
+                                      f'_base_ = [{base!r}]\n{text}\n', encoding='utf-8')
         return path
 
     def run(self, variant: Variant, rates: Rates) -> Run:

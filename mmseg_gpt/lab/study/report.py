@@ -1,7 +1,7 @@
 """The results of a set as people read them: Markdown, CSV and figures."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
@@ -12,7 +12,7 @@ from ...wording import listed, markdown_table
 from ..suite.tables import to_csv
 from ..written import BOLD, cell, number_tried, plain
 from .figures import LINES, figures, is_measured, shown, unit
-from .plan import PRIOR, SGD_HEAD
+from .plan import COMPARED, PRIOR, SGD_HEAD
 from .sets import SETS
 from .verdicts import BETTER, NOISE, WORSE, crossings
 
@@ -30,9 +30,8 @@ def write(results: dict, folder: Path) -> str:
 
 def markdown(results: dict) -> str:
     """Returns all results of a set as a page of Markdown."""
-    _, tables = shown(results)
     parts = [f'# {SETS[results["about"]["set"]].title}: all results', conditions(results)]
-    for name, table in tables.items():
+    for name, table in results['validation'].items():
         if is_measured(table):
             picture = f'![{table["title"]}]({name}.png)' if name in LINES else ''
             parts += [f'## {table["title"]}', table_of(results, name), picture]
@@ -42,17 +41,17 @@ def markdown(results: dict) -> str:
 
 def table_of(results: dict, name: str) -> str:
     """Returns a table in Markdown, with what it needs to be understood."""
-    which, tables = shown(results)
-    seeds, said = len(results['about']['seeds']), f'{unit(results)} on {which} images.'
+    which, table = shown(results, name)
+    said = f'Numbers are {unit(results["about"]["set"])} on {which} images.'
     if name == 'methods':
-        return f'{said} {BOLD}\n\n{by_method([results])}'
+        return f'{BOLD}\n\n{by_method({results["about"]["set"]: results})}'
     notes = dict(
         few_labels='Of the training images each seed draws its own part. Learning rates and iterations are those with '
-                   f'all of them.\n\n{crossing_sentences(tables[name])}',
+                   f'all of them.\n\n{crossing_sentences(table)}' if name == 'few_labels' else '',
         gate_variants=gate_note(),
         start_blocks='Learning rates are those of prompts that enter at block 1.',
         prompt_counts=f'Learning rates are those of {results["about"]["prompts"]} prompts.')
-    return '\n\n'.join(filter(None, [said, plain(tables[name], seeds), notes.get(name, '')]))
+    return '\n\n'.join(filter(None, [said, plain(table, len(results['about']['seeds'])), notes.get(name, '')]))
 
 
 def gate_note() -> str:
@@ -100,25 +99,28 @@ def edges(results: dict) -> str:
     return f'At an end of the grid: {", ".join(ends) or "none"}.'
 
 
-def by_method(found: Sequence[dict]) -> str:
+def by_method(found: Mapping[str, dict | None]) -> str:
     """Returns a row for each method, a column for each set; the best method that adapts is bold.
 
     Args:
-        found: The results of each set.
+        found: The results of each set, None where there are none yet.
     """
-    tables = [(each, shown(each)[1]['methods']) for each in found]
-    rows = {row['name'][0]: None for _, table in tables for row in table['rows']}
-    cells: list[dict[str, str]] = []
-    for results, table in tables:
-        values = {row['name'][0]: next(iter(row['values'].values()), {}) for row in table['rows']}
-        means = {name: mean(seeds.values()) for name, seeds in values.items() if seeds and METHODS[name].adapts}
+    tables = {name: shown(results, 'methods') for name, results in found.items() if results}
+    rows = dict.fromkeys(row['name'][0] for _, table in tables.values() for row in table['rows']) or COMPARED
+    columns: list[dict[str, str]] = []
+    for name, results in found.items():
+        values = {row['name'][0]: next(iter(row['values'].values()), {})
+                  for row in (tables[name][1]['rows'] if results else ())}
+        means = {method: mean(seeds.values()) for method, seeds in values.items() if seeds and METHODS[method].adapts}
         best = max(means, key=means.get, default=None)
-        number = len(results['about']['seeds'])
-        cells.append({name: cell(seeds, number, name == best) for name, seeds in values.items()})
-    lines = [[title(name), adapting(found, name), *(column.get(name, '') for column in cells), seconds(found, name)]
-             for name in rows]
-    titles = [f'{SETS[each["about"]["set"]].title}, {unit(each)}' for each in found]
-    return markdown_table(['Method', 'Trained in the ViT', *titles, 'Seconds of an iteration'], lines)
+        columns.append({method: cell(seeds, len(results['about']['seeds']), method == best)
+                        for method, seeds in values.items()})
+    header = [f'{SETS[name].title}: {unit(name)}' + (f', {tables[name][0]} images' if name in tables else '')
+              for name in found]
+    known = [results for results in found.values() if results]
+    lines = [[title(method), adapting(known, method), *(column.get(method, '') for column in columns),
+              seconds(known, method)] for method in rows]
+    return markdown_table(['Method', 'Trained in the ViT', *header, 'Seconds of an iteration'], lines)
 
 
 def adapting(found: Sequence[dict], method: str) -> str:

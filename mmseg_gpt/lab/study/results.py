@@ -39,8 +39,10 @@ def gather(plan: Plan) -> dict:
     seeds = plan.preset.seeds
     return dict(
         about=about(plan, choices, reported, {**records, **tests}),
-        validation={name: as_data(table, seeds, records) for name, table in tables.items()},
-        test={name: as_data(table, seeds, tested) for name, table in tables.items()},
+        validation={name: as_data(table, seeds, records) for name, table in tables.items()} | by_class(
+            plan, choices, records, plan.runs),
+        test={name: as_data(table, seeds, tested) for name, table in tables.items()} | by_class(
+            plan, choices, tested, plan.runs / 'test'),
         parameters=parameters(plan, choices, records),
         rates=tried_rates(plan, choices, records),
         moved=gates_moved(plan, tables['gate_variants'], records),
@@ -82,8 +84,7 @@ def named_vit(plan: Plan) -> dict:
 def parameters(plan: Plan, choices: Choices, records: Mapping[str, dict]) -> dict[str, dict[str, int]]:
     """Returns how many parameters each variant trains beside the head alone, and how many there are in all."""
     found = {}
-    aims = [choices.aim] if choices.aim else []
-    for variant, rates in [*choices.rates.items(), *choices.others.items(), *aims]:
+    for variant, rates in choices.known.items():
         run = plan.run(variant, rates).with_seed(plan.preset.seeds[0])
         if records.get(run.name, {}).get('status') == FINISHED:
             metrics = json.loads((plan.runs / run.name / 'metrics.json').read_text())
@@ -120,6 +121,29 @@ def selection_ratios(plan: Plan, choices: Choices, records: Mapping[str, dict]) 
 def gates_of(plan: Plan, run: Run) -> GateReport:
     """Returns the gates of a finished run."""
     return read_checkpoint(trained_checkpoint(run, plan.runs / run.name), run.name)
+
+
+def by_class(plan: Plan, choices: Choices, records: Mapping[str, dict], home: Path) -> dict[str, dict]:
+    """Returns a table 'classes' of what each variant has for each class, if it is a segmentation.
+
+    Args:
+        plan: The plan of the runs.
+        choices: What has been chosen.
+        records: The records of the tests, by the names of the trainings.
+        home: Where the folders of these tests are.
+    """
+    rows = []
+    for variant, rates in choices.known.items() if plan.is_segmentation else ():
+        values: dict[str, dict[str, float]] = {}
+        for run in with_seeds(plan, [plan.run(variant, rates)]):
+            if records.get(run.name, {}).get('status') == FINISHED:
+                found = json.loads((home / run.name / 'metrics.json').read_text())['per_class']
+                for name in (name for name, value in found.items() if value is not None):
+                    values.setdefault(name, {})[run.name.rpartition('_')[2]] = found[name]
+        rows.append(dict(name=[variant.name], values=values))
+    names = list(dict.fromkeys(name for row in rows for name in row['values']))
+    return dict(classes=dict(title=f'{plan.photographs.title}: IoU by class', labels=['METHOD'], columns=names, x='',
+                             panels='', rows=rows)) if rows else {}
 
 
 def tried_rates(plan: Plan, choices: Choices, records: Mapping[str, dict]) -> dict[str, dict[str, float | None]]:

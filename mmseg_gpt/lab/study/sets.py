@@ -126,7 +126,7 @@ SETS = {
     'flowers17': Photographs('Flowers-17', ACCURACY, 17, 112, 16, 120, 240, 0.1, FLOWERS17, ('train.txt', 'test.txt'),
                              split_flowers, label),
     'dtd10': Photographs('Ten textures', ACCURACY, 10, 112, 16, 120, 240, 0.25, DTD10, TEXTURES, split_textures, label),
-    'camvid': Photographs('CamVid', MIOU, 11, 224, 4, 150, 450, 0.001, CAMVID,
+    'camvid': Photographs('CamVid', MIOU, 11, 224, 4, 120, 400, 0.001, CAMVID,
                           tuple(split + kind for split in SPLITS for kind in ('', 'annot')), split_streets,
                           lambda name: name.partition('_')[0]),
 }

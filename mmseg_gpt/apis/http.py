@@ -1,0 +1,142 @@
+"""A small HTTP service for a pool: an image is sent to a task, and numbers or a label map come back."""
+
+import asyncio
+import math
+import tempfile
+from concurrent.futures import Future
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, Response
+from mmengine.structures import BaseDataElement
+
+from ..datasets import SampleError
+from ..datasets.headers import read_header
+from ..datasets.pairs import error_line
+from ..datasets.predicted import write_label_map
+from .answers import as_numbers, label_map
+from .queue import QueueClosed, RequestQueue, TooBusy
+from .task import ServedTask
+
+SENT = 'that was sent'  # what messages call the file
+
+
+class Refused(Exception):
+    """A request that is answered by a status and a sentence."""
+
+    def __init__(self, status: int, why: str, **headers: str) -> None:
+        super().__init__(why)
+        self.status, self.headers = status, headers
+
+
+def make_app(queue: RequestQueue, most_bytes: int = 32 * 2**20, most_pixels: int = 2**26) -> FastAPI:
+    """Makes the service.
+
+    * ``GET /health`` says how many requests wait.
+    * ``GET /tasks`` lists the tasks: their kind and their classes.
+    * ``POST /tasks/NAME``, with an image file as its body, answers as :func:`as_numbers`; ``?answer=png`` gives the
+      label map of a segmentation, ``?probabilities=true`` those of all classes of a classification.
+
+    What cannot be answered gets a status and ``{"error": SENTENCE}``: 400 for what is no image, 404 for no such task,
+    413 for a file or an image that is too large, 503 with ``Retry-After`` if too many requests wait.
+
+    Args:
+        queue: The queue. It is closed by who made it.
+        most_bytes: Largest file.
+        most_pixels: Most pixels of an image, by its header.
+    """
+    app = FastAPI(title='mmseg_gpt', docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.exception_handler(Refused)
+    async def refuse(_: Request, error: Refused) -> JSONResponse:
+        return JSONResponse({'error': str(error)}, error.status, error.headers)
+
+    @app.get('/health')
+    async def health() -> Response:
+        state = dict(status='closed' if queue.is_closed else 'ok', waiting=queue.waiting, capacity=queue.capacity)
+        return JSONResponse(state, 503 if queue.is_closed else 200)
+
+    @app.get('/tasks')
+    async def tasks() -> dict:
+        return {name: dict(kind='segmentation' if is_segmentation(task) else 'classification',
+                           classes=task.classes and list(task.classes)) for name, task in queue.pool.tasks.items()}
+
+    @app.post('/tasks/{name}')
+    async def predict(request: Request, name: str, answer: str = 'json', probabilities: bool = False) -> Response:
+        task = queue.pool.tasks.get(name)
+        if task is None:
+            raise Refused(404, f'there is no task "{name}"; the tasks are {", ".join(queue.pool.tasks)}')
+        if answer not in ('json', 'png'):
+            raise Refused(400, f'answer must be json or png, not "{answer}"')
+        if answer == 'png' and not is_segmentation(task):
+            raise Refused(400, f'task "{name}" classifies images, so that there is no label map')
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, SENT)
+            await receive(request, path, most_bytes)
+            future = await run_in_threadpool(submit, queue, name, path, most_pixels)
+        try:
+            sample = await asyncio.wrap_future(future)
+        except Exception as error:
+            raise Refused(500, f'the model failed: {error}') from error
+        if answer == 'png':
+            return Response(await run_in_threadpool(as_png, task, sample), media_type='image/png')
+        return JSONResponse(await run_in_threadpool(as_numbers, task, sample, probabilities))
+
+    return app
+
+
+async def receive(request: Request, path: Path, most_bytes: int) -> None:
+    """Writes the body of a request to a file.
+
+    Raises:
+        Refused: it is empty or too large.
+    """
+    too_large = Refused(413, f'the file has more than {most_bytes:,} bytes')
+    length, received = request.headers.get('content-length', ''), 0
+    if length.isdigit() and int(length) > most_bytes:
+        raise too_large
+    with path.open('wb') as file:
+        async for part in request.stream():
+            received += len(part)
+            if received > most_bytes:
+                raise too_large
+            file.write(part)
+    if not received:
+        raise Refused(400, 'there is no image: send the file as the body of the request')
+
+
+def submit(queue: RequestQueue, name: str, path: Path, most_pixels: int) -> Future:
+    """Puts an image into the queue.
+
+    Raises:
+        Refused: it is no image that can be used, or too many wait.
+    """
+    try:
+        width, height = read_header(path).size
+    except Exception as error:  # of many types where a header is broken
+        raise Refused(400, f'the file {SENT} is no image that can be read: '
+                           f'{error_line(error).replace(str(path), SENT)}') from error
+    if width * height > most_pixels:
+        raise Refused(413, f'the image has {width * height:,} pixels, and may have {most_pixels:,}')
+    try:
+        return queue.submit(name, path, small=True)
+    except TooBusy as error:
+        raise Refused(503, str(error), **{'Retry-After': str(math.ceil(error.retry_after))}) from error
+    except QueueClosed as error:
+        raise Refused(503, str(error)) from error
+    except (SampleError, ValueError) as error:
+        raise Refused(400, str(error).replace(str(path), SENT)) from error
+
+
+def is_segmentation(task: ServedTask) -> bool:
+    """Says whether a task labels pixels."""
+    return hasattr(task.model, 'decode_head')
+
+
+def as_png(task: ServedTask, sample: BaseDataElement) -> bytes:
+    """Returns the label map of an answer as the bytes of a PNG, whose pixels are the numbers of the classes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, 'labels.png')
+        write_label_map(label_map(sample), path, len(task.classes) if task.classes else None)
+        return path.read_bytes()

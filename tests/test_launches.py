@@ -1,0 +1,314 @@
+"""What a GPU is asked for: the operations of a training step and of an evaluated image, and how often it is waited for.
+
+They are counted without a GPU, on the device ``meta``, whose tensors have no values: reading one would raise an error.
+docs/performance.md has the launches that were counted with CUDA.
+"""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from mmengine.dataset import pseudo_collate
+from mmengine.hooks import Hook
+from mmengine.structures import PixelData
+from mmseg.evaluation import IoUMetric
+from mmseg.models import SegDataPreProcessor
+from mmseg.structures import SegDataSample
+from tiny_run import At, run, tiny_config
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from mmseg_gpt.engine.batch import gathered
+from mmseg_gpt.engine.fetching import fetch
+from mmseg_gpt.lab.benchmark import work
+from mmseg_gpt.lab.benchmark.variants import Sizes, build, read_config
+from mmseg_gpt.segmentation import LeanSegDataPreProcessor, PerClassIoUMetric, bands, cross_entropy
+
+CONFIG = 'configs/setr_pup_gpt_mae_ade20k.py'
+FREE = ('empty', 'promote_types', 'new_empty')  # need no kernel; nor do views
+
+
+class Operations(TorchDispatchMode):
+    """Counts operations that compute something, and those that read a number from a device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: Counter = Counter()
+        self.reads = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        self.reads += name == '_local_scalar_dense'
+        if not function.is_view and not name.startswith(FREE):
+            self.counts[name] += 1
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.fixture(scope='module')
+def model():
+    """The paper's model at its full size, without values."""
+    return build('ours', read_config(CONFIG), Sizes()).to('meta')
+
+
+@pytest.fixture
+def fused(monkeypatch) -> None:
+    """Attention as one operation, as on a GPU; on ``meta`` torch would write it out."""
+    kernel = torch.ops.aten._scaled_dot_product_efficient_attention
+    monkeypatch.setattr(F, 'scaled_dot_product_attention', lambda q, k, v: kernel(q, k, v, None, True)[0])
+
+
+@pytest.mark.parametrize('batch, most', [(2, 1000), (16, 1500)])
+def test_a_training_step_asks_a_gpu_for_few_operations(model, fused, batch, most):
+    """CUDA needs about as many launches. Before there were 1,321 and 2,917 of them."""
+    step = work.TrainingStep(model, read_config(CONFIG), work.make_batch(Sizes(batch=batch), 0, 'meta'))
+    step.optimizer = SimpleNamespace(zero_grad=model.zero_grad, step=lambda: None)  # on a GPU 3 launches for all
+    step()
+    with Operations() as seen:
+        step()
+    assert seen.reads == 0 and 500 < seen.counts.total() <= most, seen.counts.most_common(12)
+
+
+@pytest.mark.parametrize('original', [(512, 683), (1200, 1600)])
+def test_an_evaluated_image_asks_for_few_operations_and_waits_for_nothing(model, fused, original):
+    """Before, each band of rows of another size than the image's waited for three copies."""
+    image, sample = torch.zeros(1, 3, 512, 683, device='meta'), work.make_sample((512, 683), ori_shape=original)
+    with Operations() as seen, torch.no_grad():
+        model.eval().predict(image, [sample])
+    copies = [name for name in seen.counts if name == '_to_copy']
+    assert seen.reads == 0 and seen.counts.total() < 400 and len(copies) <= 1
+    assert sample.pred_sem_seg.data.shape == (1, *original) and sample.pred_sem_seg.data.is_meta
+
+
+# --- sizes of what is computed at a time -----------------------------------------------------------
+
+
+def test_a_gpu_gets_more_at_a_time_than_a_cpu():
+    sizes = dict(cpu=1, cuda=2)
+    assert [bands.size_on(torch.device(kind), sizes) for kind in ('cpu', 'cuda', 'mps', 'meta')] == [1, 2, 2, 2]
+
+
+@pytest.mark.parametrize('size', [2**30, 5 * 150 * 12 * 16 * 4, 12 * 16 * 150 * 4, 1])
+def test_the_loss_is_the_same_in_bands_of_any_size(monkeypatch, size):
+    """Of some images, of one, or of one row of it."""
+    monkeypatch.setitem(cross_entropy.BAND, 'cpu', size)
+    logits = torch.randn(7, 150, 6, 8, dtype=torch.double).to(memory_format=torch.channels_last).requires_grad_()
+    labels = torch.randint(0, 150, (7, 12, 16))
+    labels[:, :2] = 255
+    loss, correct = cross_entropy.upsampled_cross_entropy(logits, labels, 2, 255)
+    gradient, = torch.autograd.grad(loss, logits)
+    upsampled = F.interpolate(logits, scale_factor=2, mode='bilinear')
+    plain = F.cross_entropy(upsampled, labels, ignore_index=255, reduction='sum')
+    assert torch.allclose(loss, plain, rtol=1e-13)
+    assert torch.allclose(gradient, torch.autograd.grad(plain, logits)[0], atol=1e-13)
+    assert correct == ((upsampled.argmax(1) == labels) & (labels != 255)).sum()
+
+
+def test_slopes_are_seen_as_channels_last(monkeypatch):
+    """Else CUDA takes an atomic kernel for planes, and copies all of them to have planes."""
+    seen = []
+    original = torch.ops.aten.upsample_bilinear2d_backward
+    monkeypatch.setattr(torch.ops.aten, 'upsample_bilinear2d_backward',
+                        lambda slope, *rest: seen.append(slope.stride()) or original(slope, *rest))
+    logits = torch.randn(1, 5, 4, 4).to(memory_format=torch.channels_last).requires_grad_()
+    cross_entropy.upsampled_cross_entropy(logits, torch.zeros(1, 8, 8, dtype=torch.long), 2, 255)
+    assert seen == [(8 * 8 * 5, 1, 8 * 5, 5)]
+
+
+# --- torch's deterministic mode --------------------------------------------------------------------
+
+
+def test_slopes_by_products_are_those_of_torch():
+    """CUDA refuses its own kernel in the deterministic mode."""
+    slope = torch.randn(3, 12, 20, 7, dtype=torch.double).permute(0, 3, 1, 2)
+    for small in ((6, 10), (4, 5), (12, 20)):
+        shape = (3, 7, *small)
+        theirs = torch.ops.aten.upsample_bilinear2d_backward(slope, [12, 20], shape, False)
+        assert torch.allclose(cross_entropy.slope_by_products(slope, (12, 20), shape, False), theirs, atol=1e-13)
+
+
+@pytest.mark.parametrize('classes', [150, 2])
+def test_pixels_are_counted_as_by_mmsegmentation(classes):
+    predicted, true = torch.randint(0, classes, (2, 40, 50))
+    true[:5], true[5, 5] = 255, classes + 3  # ignored, and of no class
+    counted = IoUMetric.intersect_and_union(predicted, true, classes, 255)
+    kept = true != 255
+    for mine, values in zip(counted, (predicted[kept][predicted[kept] == true[kept]], None, predicted[kept],
+                                      true[kept])):
+        if values is not None:
+            assert torch.equal(mine, torch.histc(values.float(), classes, 0, classes - 1))
+    both, either, of_predicted, of_true = counted
+    assert torch.equal(either, of_predicted + of_true - both)
+
+
+def test_predictions_leave_the_device_in_one_copy(monkeypatch):
+    labels = torch.randint(0, 3, (1, 4, 4))
+    kinds = []
+
+    class OnDevice:
+        device, dtype = torch.device('cuda'), torch.long
+
+        def to(self, dtype):
+            kinds.append(dtype)
+            return labels.to(dtype)
+
+    metric = PerClassIoUMetric()
+    metric.dataset_meta = dict(classes=('a', 'b', 'c'))
+    metric.process({}, [dict(pred_sem_seg=dict(data=OnDevice()), gt_sem_seg=dict(data=labels))])
+    assert kinds == [torch.uint8] and metric.results[0][0].sum() == 16
+
+
+# --- batches ---------------------------------------------------------------------------------------
+
+
+def drawn(size: tuple[int, int] = (16, 24), number: int = 3, dtype: torch.dtype = torch.uint8) -> list[dict]:
+    """Samples as a pipeline gives them."""
+    samples = []
+    for i in range(number):
+        sample = SegDataSample(metainfo=dict(img_path=f'{i}.png', img_shape=size, ori_shape=size))
+        sample.gt_sem_seg = PixelData(data=torch.randint(0, 150, (1, *size)))
+        samples.append(dict(inputs=torch.randint(0, 256, (3, *size)).to(dtype), data_samples=sample))
+    return samples
+
+
+PREPROCESSING = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], bgr_to_rgb=True, pad_val=0,
+                     seg_pad_val=255)
+
+
+@pytest.mark.parametrize('samples', [drawn(), drawn((20, 32)), [*drawn((8, 9)), *drawn()], drawn(dtype=torch.float)])
+@pytest.mark.parametrize('collate', [pseudo_collate, gathered])
+@pytest.mark.parametrize('padding', [dict(size=(20, 32)), dict(size_divisor=16)])
+def test_a_batch_is_prepared_as_by_mmsegmentation(samples, collate, padding):
+    theirs = SegDataPreProcessor(**PREPROCESSING, **padding)(pseudo_collate(samples), True)
+    before = [sample['inputs'].clone() for sample in samples]
+    mine = LeanSegDataPreProcessor(**PREPROCESSING, **padding)(collate(samples), True)
+    assert torch.equal(mine['inputs'], theirs['inputs']) and mine['inputs'].dtype == theirs['inputs'].dtype
+    for one, other in zip(mine['data_samples'], theirs['data_samples']):
+        assert torch.equal(one.gt_sem_seg.data, other.gt_sem_seg.data) and one.gt_sem_seg.data.dtype == torch.long
+        assert {k: tuple(v) if k.endswith(('shape', 'size')) else v for k, v in one.metainfo_items()} == {
+            k: tuple(v) if k.endswith(('shape', 'size')) else v for k, v in other.metainfo_items()}
+    assert all(torch.equal(sample['inputs'], image) for sample, image in zip(samples, before)), 'nothing is overwritten'
+
+
+@pytest.mark.parametrize('padding', [None, dict(size_divisor=32)])
+def test_a_tested_image_is_prepared_as_by_mmsegmentation(padding):
+    samples = drawn(number=2)
+    theirs, mine = (kind(**PREPROCESSING, test_cfg=padding)(pseudo_collate(samples), False)
+                    for kind in (SegDataPreProcessor, LeanSegDataPreProcessor))
+    assert torch.equal(mine['inputs'], theirs['inputs'])
+    assert [sample.metainfo for sample in mine['data_samples']] == [
+        sample.metainfo for sample in theirs['data_samples']]
+
+
+def test_a_gathered_batch_is_one_tensor_of_bytes_for_images_and_one_for_labels():
+    batch = gathered(drawn())
+    assert batch['inputs'].dtype == batch['labels'].dtype == torch.uint8 and batch['labels'].shape == (3, 1, 16, 24)
+    for sample, label in zip(batch['data_samples'], batch['labels']):
+        assert sample.gt_sem_seg.data.data_ptr() == label.data_ptr()
+    with Operations() as seen:
+        LeanSegDataPreProcessor(**PREPROCESSING, size=(16, 24))(batch, True)
+    assert seen.counts.total() <= 5  # to int64; flip, to float32, minus, divided by
+    far = drawn()
+    far[0]['data_samples'].gt_sem_seg.data[0, 0, 0] = 300
+    assert 'labels' not in gathered(far) and 'labels' not in gathered([*drawn((8, 9)), *drawn()])
+
+
+def test_what_a_hook_has_done_to_a_label_is_trained_with():
+    batch = gathered(drawn())
+    batch['data_samples'][1].gt_sem_seg = PixelData(data=torch.full((1, 16, 24), 7))
+    batch['data_samples'][2].gt_sem_seg.data.fill_(9)
+    prepared = LeanSegDataPreProcessor(**PREPROCESSING, size=(16, 24))(batch, True)['data_samples']
+    assert (prepared[1].gt_sem_seg.data == 7).all() and (prepared[2].gt_sem_seg.data == 9).all()
+
+
+# --- the runner ------------------------------------------------------------------------------------
+
+
+class Counting(Hook):
+    """Counts what an iteration reads from the device, and looks at its batch."""
+
+    def __init__(self, reads: list) -> None:
+        self.reads = reads
+
+    def before_train_iter(self, runner, batch_idx, data_batch=None) -> None:
+        assert data_batch['inputs'].dtype == torch.uint8 and 'labels' in data_batch
+        self.reads.append(0)
+
+
+def test_an_iteration_reads_from_the_device_once(tmp_path, monkeypatch):
+    """The losses and the norm of the gradients together, before the step; once more where gates are logged."""
+    reads: list[int] = []
+
+    def counted(name: str) -> None:
+        original = getattr(torch.Tensor, name)
+
+        def read(tensor: torch.Tensor, *rest):
+            if reads and tensor.is_floating_point():
+                reads[-1] += 1
+            return original(tensor, *rest)
+
+        monkeypatch.setattr(torch.Tensor, name, read)
+
+    for name in ('item', 'tolist', '__bool__', '__float__', '__int__', 'numpy'):
+        counted(name)
+    cfg = tiny_config(tmp_path, train_cfg__max_iters=4, default_hooks__checkpoint__interval=100,
+                      default_hooks__logger__interval=4, model__decode_head__dropout_ratio=0.)
+    run(cfg, Counting(reads))
+    assert reads[1:3] == [1, 1]
+
+
+class NoDouble(TorchDispatchMode):
+    """Refuses float64 as Apple's GPUs do."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor) and found.dtype == torch.double:
+            raise TypeError('Cannot convert a MPS Tensor to float64 dtype as the MPS framework does not support it')
+        return found
+
+
+def test_a_run_needs_no_float64(tmp_path):
+    """Not tried on a Mac: this stands in for one."""
+    def start(runner, batch: dict) -> None:
+        mode = NoDouble()
+        mode.__enter__()
+        ended.append(mode)
+
+    ended: list[NoDouble] = []
+    cfg = tiny_config(tmp_path, train_cfg__max_iters=3, default_hooks__logger__interval=1)
+    try:
+        run(cfg, At(2, start))
+    finally:
+        for mode in ended:
+            mode.__exit__(None, None, None)
+    assert len(ended) == 1
+
+
+def test_numbers_are_fetched_in_their_own_precision():
+    found = fetch(dict(a=torch.tensor([1., 2.]), b=torch.tensor(0.1, dtype=torch.double)))
+    assert found == dict(a=[1., 2.], b=[0.1]) and fetch({}) == {}
+    with NoDouble():
+        assert fetch(dict(a=torch.tensor(0.5), b=torch.tensor(2., dtype=torch.half))) == dict(a=[0.5], b=[2.])
+
+
+@pytest.mark.cuda
+def test_the_deterministic_mode_trains_and_evaluates_on_a_gpu(monkeypatch):
+    monkeypatch.setenv('CUBLAS_WORKSPACE_CONFIG', ':4096:8')
+    sizes = Sizes(arch='tiny', depth=4, image=64, classes=7, prompts=3, channels=16, batch=2)
+    model = build('ours', read_config(CONFIG), sizes).cuda()
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    torch.use_deterministic_algorithms(True)
+    try:
+        found = []
+        for _ in range(2):
+            model.load_state_dict(state)
+            torch.manual_seed(0)
+            work.TrainingStep(model, read_config(CONFIG), work.make_batch(sizes, 0, 'cuda'))()
+            found.append(np.concatenate([p.detach().cpu().numpy().ravel() for p in model.parameters()]))
+        assert np.array_equal(*found)
+        sample, = work.Evaluation(model, sizes, torch.device('cuda'))()
+        label = torch.zeros_like(sample.pred_sem_seg.data[0])
+        IoUMetric.intersect_and_union(sample.pred_sem_seg.data[0], label, 7, 255)
+    finally:
+        torch.use_deterministic_algorithms(False)

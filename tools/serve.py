@@ -1,0 +1,79 @@
+"""Answers images over HTTP: several tasks on one frozen ViT, behind a queue that refuses what is too much.
+
+It listens on this machine alone unless --host says otherwise. It has no password and no encryption: let others reach it
+through a proxy that has.
+"""
+
+import argparse
+
+from arguments import configs_command, positive
+from predict import build_pool, check_tasks
+
+EXAMPLE = """\
+example:
+  %(prog)s --task ade setr_pup_gpt_mae_ade20k ade.pth --task cub cls_gpt_mae_cub cub.pth
+  curl --data-binary @bird.jpg http://127.0.0.1:8000/tasks/cub
+  curl --data-binary @street.jpg "http://127.0.0.1:8000/tasks/ade?answer=png" > labels.png
+
+  GET /tasks lists the tasks and their classes, GET /health says how many requests wait. Ctrl-C takes no more requests,
+  answers those that wait, and ends."""
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--task', nargs=3, action='append', required=True, dest='tasks', metavar=(
+        'NAME', 'CONFIG', 'CHECKPOINT'), help='a task: a name of your choice, its config (a file or a name, '
+        f'which {configs_command()} lists) and its checkpoint; give --task again for each further one')
+    parser.add_argument('--host', default='127.0.0.1', help='address to listen on (default: %(default)s)')
+    parser.add_argument('--port', type=int, default=8000, help='0 takes a free one (default: %(default)s)')
+    parser.add_argument('--capacity', type=positive(int), default=64, metavar='N', help='requests that may wait; more '
+                        'get status 503 (default: %(default)s)')
+    parser.add_argument('--batch', type=positive(int), default=8, metavar='N', help='answers computed together '
+                        '(default: %(default)s)')
+    parser.add_argument('--wait', type=float, default=10, metavar='MS', help='milliseconds that an image waits for '
+                        'others to be computed with (default: %(default)s)')
+    parser.add_argument('--most-mib', type=positive(float), default=32, metavar='MIB', help='largest file that may be '
+                        'sent (default: %(default)s)')
+    parser.add_argument('--most-megapixels', type=positive(float), default=64, metavar='N', help='most million pixels '
+                        'of an image (default: %(default)s)')
+    parser.add_argument('--tta', action='store_true', help="answer by the mean of several views of an image, by the "
+                        "config's tta_pipeline")
+    parser.add_argument('--vit', metavar='FILE', help='the pretrained ViT of all tasks (default: the one that each '
+                        'config names)')
+    parser.add_argument('--device', choices=('cpu', 'cuda'), help='default: cuda if there is a GPU')
+    parser.add_argument('--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32', help='type of the '
+                        'ViT in memory; bfloat16 and float16 (on a GPU only) compute in mixed precision (default: '
+                        '%(default)s)')
+    args = parser.parse_args()
+    check_tasks(args, parser)
+    if args.wait < 0:
+        parser.error(f'--wait must be at least 0, got {args.wait}')
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    try:
+        import uvicorn
+
+        from mmseg_gpt.apis.http import make_app
+    except ModuleNotFoundError as error:
+        if error.name not in ('fastapi', 'uvicorn'):
+            raise
+        raise SystemExit(f'{error.name} is missing: pip install "mmseg_gpt[serve]"') from error
+    from mmengine.logging import MMLogger
+
+    from mmseg_gpt.apis import RequestQueue
+    from mmseg_gpt.engine import errors_in_words
+    MMLogger.get_instance('serve', log_level='WARNING')
+    with errors_in_words():
+        pool = build_pool(args)
+    with RequestQueue(pool, args.capacity, args.batch, args.wait / 1000) as queue:
+        app = make_app(queue, int(args.most_mib * 2**20), int(args.most_megapixels * 1e6))
+        uvicorn.run(app, host=args.host, port=args.port, log_level='info', access_log=False,
+                    limit_concurrency=args.capacity + 64, server_header=False)
+
+
+if __name__ == '__main__':
+    main()
