@@ -14,10 +14,9 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from ..segmentation.bands import Windows, merge, placed
-from ..segmentation.segmentor import CPU_BAND, LeanEncoderDecoder, Room, probabilities
+from ..segmentation.segmentor import CPU_BAND, STRIP, LeanEncoderDecoder, Room, probabilities
 from .task import Image, ServedTask
 
-STRIP = 2**28  # bytes of the logits of a row of tiles, above which it is computed in parts
 SMALLEST = 2  # side of a tile in pixels
 
 
@@ -221,7 +220,7 @@ def logits_in_tiles(labeller: Labeller, source: Source,
     Args:
         labeller: What labels the tiles.
         source: The image.
-        strip: Bytes of the logits that are kept, unless those of one tile are more.
+        strip: Bytes of the logits of a row of tiles, above which it is computed in parts, tiles on their border twice.
     """
     (height, width), windows = source.size, labeller.windows(source.size)
     if windows.size == source.size:  # all classes of a whole image would be large
