@@ -13,7 +13,7 @@ from pathlib import Path
 
 CONFIG = Path(__file__).resolve().parent.parent / 'configs/setr_pup_gpt_mae_ade20k.py'
 PARTS = ('machine', 'float64', 'shorter_types', 'deterministic', 'rate', 'images_per_second', 'sample_training',
-         'cuda_graph', 'deterministic_graph', 'compiled', 'kernels', 'marked_tests')
+         'cuda_graph', 'deterministic_graph', 'kernels', 'marked_tests', 'compiled')
 
 
 def parse_args() -> argparse.Namespace:
