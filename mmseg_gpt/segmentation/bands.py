@@ -244,12 +244,12 @@ def resize(bands: Iterator[Tensor], size: tuple[int, int], new_size: tuple[int, 
     band_of_input = next(bands)
     columns, rows = (Taps.between(*sizes, align_corners, band_of_input.dtype, band_of_input.device)
                      for sizes in ((size[1], new_size[1]), (size[0], new_size[0])))
-    low, high, _ = Taps.between(size[0], new_size[0], align_corners, band_of_input.dtype)  # as the host knows them
+    low, high = (taps.tolist() for taps in Taps.between(size[0], new_size[0], align_corners, band_of_input.dtype)[:2])
     kept, first = columns.apply(band_of_input, 1), 0  # input rows with the new columns, from number `first`
     for y in range(0, new_size[0], band):
         end = min(y + band, new_size[0])
         while first + len(kept) <= high[end - 1]:
             kept = torch.cat([kept, columns.apply(next(bands), 1)])
-            past = min(int(low[y]) - first, len(kept))
+            past = min(low[y] - first, len(kept))
             kept, first = kept[past:], first + past
         yield rows.part(y, end, first).apply(kept, 0)

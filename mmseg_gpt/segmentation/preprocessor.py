@@ -82,7 +82,7 @@ class LeanSegDataPreProcessor(SegDataPreProcessor):
             copies = [sample.to(self.device, non_blocking=self.device.type == 'cuda') for sample in samples]
             maps = [sample.gt_sem_seg.data if 'gt_sem_seg' in sample else None for sample in copies]
         else:
-            copies, maps = [sample.new() for sample in samples], self.send(labels)
+            copies, maps = [sample.new() for sample in samples], self.send(labels).long()
         for sample, label in zip(copies, maps):
             if label is not None:
                 sample.gt_sem_seg = PixelData(data=label.long())
