@@ -82,8 +82,9 @@ class Nodes:
 
     def cut_off(self, name: str) -> None:
         """Lets a node vanish with all that runs on it, as a power failure does."""
-        first = self.pid(f'slurmd-{name}')
-        kill([first, *self.steps(name)])
+        pids = [self.pid(f'slurmd-{name}'), *self.steps(name)]
+        kill(pids, signal.SIGSTOP)  # so that none of them can still tell of the end of another
+        kill(pids)
 
     def steps(self, name: str) -> list[int]:
         """The processes of a node's jobs: those with its name in their environment, and Slurm's own of these."""
@@ -111,12 +112,12 @@ def parent_of(pid: int) -> int:
     return int(Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[1])
 
 
-def kill(pids: list[int]) -> None:
-    """Ends processes at once."""
+def kill(pids: list[int], number: int = signal.SIGKILL) -> None:
+    """Sends a signal to processes; by default one that ends them at once."""
     for pid in pids:
         if pid:
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(pid, number)
 
 
 def free_port() -> int:
