@@ -90,6 +90,7 @@ class TrackingHook(Hook):
         self.images += len(samples_of(data_batch))
         if self.due or self.is_forgotten(runner, batch_idx):
             self.note_peak()
+        if self.due:
             tell(runner, runner.iter + 1, {**learnt(self.backbone, self.norms),
                                            **progress(runner, self.images, self.iterations, self.peak)})
             self.images = self.iterations = 0
