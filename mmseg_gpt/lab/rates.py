@@ -6,6 +6,7 @@ from typing import NamedTuple, TypeVar
 from .runs import FINISHED, Run, diverged, format_number, with_settings
 
 SEARCH_SEED = 0  # rates are chosen with it; results have other seeds
+MIOU = 'mIoU'  # the number by which segmentations are compared
 FACTORS = 'optim_wrapper.paramwise_cfg.custom_keys'  # of the head's learning rate, by what they are for
 SGD = ('optim_wrapper.optimizer.type=SGD', 'optim_wrapper.optimizer.momentum=0.9')
 Place = TypeVar('Place', bound=Hashable)
@@ -47,10 +48,11 @@ def iterations(number: int) -> tuple[str, ...]:
 def best_of(tried: Mapping[Place, Run], records: Mapping[str, dict], number: str) -> Place | None:
     """Returns what was tried with the highest number, where all runs have ended; None where some have not.
 
-    A run that diverged is as bad as one can be; one that failed otherwise says nothing.
+    A run that diverged is as bad as one can be; one that failed otherwise says nothing. Of equal ones the first in
+    ``tried`` is taken.
 
     Args:
-        tried: Runs by what they try.
+        tried: Runs by what they try, in the order in which they were tried.
         records: The records of runs, by name.
         number: The name of the number that counts.
     """

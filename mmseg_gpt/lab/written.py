@@ -1,15 +1,39 @@
 """Results as plain data, written for people: cells and rows of tables, points of figures, a part of a page."""
 
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from ..analysis.figures import write_figure
 from ..analysis.series import Point, mean_and_std
 from ..recipes.titles import title
 from ..wording import markdown_table
 from .suite.tables import Cell, cell_text
 
 BOLD = 'The best of the methods that adapt the ViT without training all of it is bold.'
+
+
+def write_results(results: dict, folder: Path, said: str, csv: str, figures: Iterable[tuple[str, Any]]) -> str:
+    """Writes results.md, .csv, .json and figures.
+
+    Args:
+        results: All results, as plain data.
+        folder: Where to.
+        said: The results as Markdown.
+        csv: The results as CSV.
+        figures: Figures of matplotlib, with their names.
+
+    Returns:
+        The Markdown.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for suffix, content in (('md', said), ('csv', csv), ('json', json.dumps(results, indent=1) + '\n')):
+        (folder / f'results.{suffix}').write_text(content, encoding='utf-8')
+    for name, figure in figures:
+        write_figure(figure, folder / f'{name}.png')
+    return said
 
 
 def cell(values: Mapping[str, float] | None, seeds: int, bold: bool = False) -> str:

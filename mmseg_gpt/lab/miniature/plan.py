@@ -13,7 +13,8 @@ from typing import NamedTuple
 from ... import resources
 from ...recipes.methods import METHODS, options, tokens_per_set
 from ...recipes.vits import VITS as PRETRAINED
-from ..rates import SEARCH_SEED, Rates, best_of, iterations, with_rates
+from ..gates import PRIOR, SGD_HEAD
+from ..rates import MIOU, SEARCH_SEED, Rates, best_of, iterations, with_rates
 from ..runs import Run
 from ..suite.plans import ACCURACY
 
@@ -22,7 +23,6 @@ TASKS = ('scenes', 'breeds', 'distances')
 CLASSIFICATION = TASKS[1:]
 VITS = ('mae', 'mocov3', 'supervised')
 DEPTH = 12
-MIOU = 'mIoU'
 
 
 class Gates(NamedTuple):
@@ -51,12 +51,10 @@ GATES = {
     'prior -5, SGD at 0.1': Gates(-5., sgd=0.1),
     'prior 0, SGD at 0.1': Gates(0., sgd=0.1),
 }
-PRIOR = -5.  # of 'gpt' and 'gates-only': the most frequent one in Table 5
 # The published runs trained the ViT's own biases, which rounding and weight decay tell from updates of them.
 AS_PUBLISHED = dict(bias=dict(prompt=None, type='BiasTunedViT', frozen=False))
 GPT, PAPER = 'prior -5, as in the tables', 'prior -10, SGD at 0.001'
 GATE_TASKS = ('scenes', 'breeds')
-SGD_HEAD = 0.1
 
 
 class Preset(NamedTuple):

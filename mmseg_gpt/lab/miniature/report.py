@@ -1,22 +1,21 @@
 """The results as people read them: Markdown, CSV, figures, and a part of a page of the documentation."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
-from ...analysis.figures import write_figure
 from ...analysis.gates import MOVED
 from ...analysis.series import mean_and_std
 from ...recipes.methods import METHODS
 from ...recipes.titles import title
 from ...resources import CLONE
 from ...wording import markdown_table
+from ..gates import PRIOR, SGD_HEAD
 from ..suite.tables import to_csv
-from ..written import BOLD, cell, number_tried, plain, put_between
+from ..written import BOLD, cell, number_tried, plain, put_between, write_results
 from .claims import FAILS, HOLDS, LEVEL, NOISE, gate_comparisons
 from .figures import MAIN, POINTS, figures
-from .plan import DEPTH, PAPER, PRIOR, SGD_HEAD
+from .plan import DEPTH, PAPER
 
 ROOT = CLONE
 PUBLISHED = ROOT / 'docs/replication'
@@ -26,13 +25,7 @@ BEGIN, END = '<!-- replication: made by tools/replicate.py -->', '<!-- end of re
 
 def write(results: dict, folder: Path) -> str:
     """Writes results.md, .csv, .json and the figures, and returns what is in the first."""
-    folder.mkdir(parents=True, exist_ok=True)
-    said = markdown(results)
-    for suffix, content in (('md', said), ('csv', as_csv(results)), ('json', json.dumps(results, indent=1) + '\n')):
-        (folder / f'results.{suffix}').write_text(content, encoding='utf-8')
-    for name, figure in figures(results):
-        write_figure(figure, folder / f'{name}.png')
-    return said
+    return write_results(results, folder, markdown(results), as_csv(results), figures(results))
 
 
 def markdown(results: dict) -> str:

@@ -4,11 +4,11 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 
 from ... import __version__
-from ...analysis.gates import MOVED, GateReport, read_checkpoint, selection_ratio
 from ...resources import command_of
+from ..gates import gates_of, ratios_of
 from ..provenance import origins
 from ..rates import SEARCH_SEED
-from ..runs import FAILED, FINISHED, Run, diverged, outcomes, trained_checkpoint
+from ..runs import FAILED, FINISHED, Run, diverged, outcomes
 from ..suite.plans import Table
 from ..suite.tables import as_data
 from .claims import claims_of
@@ -107,16 +107,11 @@ def gates_moved(plan: Plan, chosen: Chosen, table: Table, records: Mapping[str, 
     found = []
     for entry in table.entries:
         runs = {seed: entry.run.with_seed(seed) for seed in plan.preset.seeds}
-        moves = {str(seed): report_of(plan, run).moved for seed, run in runs.items() if finished(run, records)}
+        moves = {str(seed): gates_of(run, plan.runs).moved for seed, run in runs.items() if finished(run, records)}
         if moves:
             rate = chosen[Adaptation(entry.task, entry.vit, entry.method)].backbone
             found.append(dict(gates=entry.row[0], task=entry.task, rate=rate, moved=moves))
     return found
-
-
-def report_of(plan: Plan, run: Run) -> GateReport:
-    """Returns the gates of a finished run."""
-    return read_checkpoint(trained_checkpoint(run, plan.runs / run.name), run.name)
 
 
 def selection_ratios(plan: Plan, table: Table, records: Mapping[str, dict]) -> dict[str, list[list[float]]]:
@@ -126,8 +121,6 @@ def selection_ratios(plan: Plan, table: Table, records: Mapping[str, dict]) -> d
     """
     found = {}
     for entry in table.entries:
-        runs = [entry.run.with_seed(seed) for seed in plan.preset.seeds]
-        reports = [report_of(plan, run) for run in runs] if all(finished(run, records) for run in runs) else []
-        if reports and min(report.moved for report in reports) >= MOVED:
-            found[' '.join(entry.row)] = [selection_ratio(report.gates).tolist() for report in reports]
+        if ratios := ratios_of([entry.run.with_seed(seed) for seed in plan.preset.seeds], records, plan.runs):
+            found[' '.join(entry.row)] = ratios
     return found

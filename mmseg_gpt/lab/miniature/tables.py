@@ -4,11 +4,11 @@ from collections.abc import Iterable
 
 from ...recipes.methods import METHODS, tokens_per_set
 from ...recipes.vits import SELF_SUPERVISED
-from ..rates import Rates
+from ..rates import MIOU, Rates
 from ..runs import Run, with_settings
 from ..suite.plans import BLOCK, PROMPTS, Entry, Table, each
 from .claims import MULTI_SCALE_COLUMN, SINGLE_SCALE_COLUMN
-from .plan import CLASSIFICATION, DEPTH, GATE_TASKS, GPT, MIOU, Adaptation, Chosen, Plan, score
+from .plan import CLASSIFICATION, DEPTH, GATE_TASKS, GPT, Adaptation, Chosen, Plan, score
 
 MULTI_SCALE = 'tta/mIoU'
 

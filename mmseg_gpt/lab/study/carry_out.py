@@ -9,7 +9,7 @@ from ..runs.jobs import Cluster
 from ..runs.series import what_stopped
 from .choices import Choices, choose
 from .estimate import estimate, measure
-from .look import begin, check_no_choice, looks
+from .look import begin, check_no_choice, check_same_choices, looked, looks
 from .plan import Plan
 from .report import write
 from .results import gather
@@ -17,13 +17,13 @@ from .sets import missing, write_lists
 from .tables import FRACTIONS, parts_of, runs_in, tables_of
 
 
-class Work:
+class Execution:
     """How runs are carried out.
 
     Args:
         plan: The plan of the runs.
         jobs: How many runs are carried out at once.
-        retry_failed: Give runs that failed another chance.
+        retry_failed: Give runs that failed another chance; after the look at the test images, only its tests.
         overwrite: Remove runs of other settings, and start them over.
         cluster: Where runs are carried out, if not here.
     """
@@ -37,7 +37,8 @@ class Work:
         """Writes the lists of images.
 
         Raises:
-            SystemExit: the photographs or the pretrained file are missing; or there are lists of other images.
+            SystemExit: the photographs or the pretrained file are missing, or the photographs are others; or there are
+            lists of other images.
         """
         plan = self.plan
         refuse([*missing(plan.name, plan.data), *missing_checkpoint(plan.settings_of_vit['init_cfg'])], [])
@@ -54,8 +55,9 @@ class Work:
         Raises:
             SystemExit: something is missing, or there are runs of other settings.
         """
-        prepare(runs, self.plan.runs, self.retry_failed, self.overwrite)
-        self.go(runs, title)
+        again = self.retry_failed and not looked(self.plan)
+        prepare(runs, self.plan.runs, again, self.overwrite)
+        self.go(runs, title, again)
 
     def choose(self, runs: Sequence[Run], title: str) -> None:
         """Carries out runs by which something is chosen.
@@ -66,13 +68,14 @@ class Work:
         check_no_choice(self.plan, runs)
         self.carry_out(runs, title)
 
-    def go(self, runs: Sequence[Run], title: str) -> None:
-        """Carries out what is not done yet, unchecked."""
-        run_all(runs, self.plan.runs, title=title, jobs=self.jobs, again=self.retry_failed, forked=True,
+    def go(self, runs: Sequence[Run], title: str, again: bool) -> None:
+        """Carries out what is not done yet, unchecked; with ``again``, what failed too."""
+        run_all(runs, self.plan.runs, title=title, jobs=self.jobs, again=again, forked=True,
                 cluster=self.cluster)
 
 
-def study(work: Work, parts: Sequence[str] | None = None, *, look: bool = False, report_only: bool = False) -> dict:
+def study(work: Execution, parts: Sequence[str] | None = None, *, look: bool = False,
+          report_only: bool = False) -> dict:
     """Does what is left, writes the results, and returns them.
 
     Args:
@@ -107,7 +110,7 @@ def known_runs(plan: Plan, parts: Sequence[str] | None = None) -> list[Run]:
     return list(dict.fromkeys(runs))
 
 
-def do_what_is_left(work: Work, parts: Sequence[str], look: bool) -> None:
+def do_what_is_left(work: Execution, parts: Sequence[str], look: bool) -> None:
     """Searches, adapts, and looks at the test images.
 
     Args:
@@ -116,18 +119,23 @@ def do_what_is_left(work: Work, parts: Sequence[str], look: bool) -> None:
         look: Whether to look at the test images in the end.
 
     Raises:
-        SystemExit: something is missing, there are runs of other settings, or it is too early for the test images.
+        SystemExit: something is missing, there are runs of other settings, it is too early for the test images, or too
+            late for a choice.
     """
     plan = work.plan
+    if looked(plan) and work.overwrite:
+        raise SystemExit('the test images were looked at, and what was chosen by then stays: --overwrite is refused, '
+                         '--out DIR begins another study')
     work.prepare()
     for part in (part for part in parts_of(plan) if part in parts):
         choices = choose(plan, {part}, work.choose)
+        check_same_choices(plan, choices)
         work.carry_out(runs_in(tables_of(plan, choices, {part}).values(), plan.preset.seeds), part)
     if look:
         look_at_tests(work, choose(plan, parts), parts)
 
 
-def look_at_tests(work: Work, choices: Choices, parts: Sequence[str]) -> None:
+def look_at_tests(work: Execution, choices: Choices, parts: Sequence[str]) -> None:
     """Tests the results of some parts on the test images.
 
     Raises:
@@ -136,4 +144,4 @@ def look_at_tests(work: Work, choices: Choices, parts: Sequence[str]) -> None:
     plan = work.plan
     runs = runs_in(tables_of(plan, choices, parts).values(), plan.preset.seeds)
     begin(plan, choices, runs)
-    work.go(looks(plan, runs), 'test images')
+    work.go(looks(plan, runs), 'test images', work.retry_failed)

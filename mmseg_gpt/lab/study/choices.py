@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ...recipes.methods import METHODS
 from ..rates import SEARCH_SEED, Rates, best_of
-from ..runs import FINISHED, Run, outcomes
+from ..runs import FINISHED, Run, diverged, outcomes
 from .plan import LINEAR, Chosen, Plan, Variant
 
 OTHER_HEAD = 'setr_pup'
@@ -109,15 +109,24 @@ def with_seeds(plan: Plan, runs: Sequence[Run]) -> list[Run]:
 
 
 def best_methods(plan: Plan, rates: Chosen, do: Do) -> list[Variant] | None:
-    """Returns the methods in the order of their mean results on validation images; None where some are missing."""
+    """Returns the methods in the order of their mean results on validation images; None where some are missing.
+
+    Those of which a seed diverged are last.
+    """
     runs = {variant: with_seeds(plan, [plan.run(variant, each)]) for variant, each in rates.items()}
     every = with_seeds(plan, [plan.run(variant, each) for variant, each in rates.items()])
     do(every, 'methods')
     records = outcomes(every, plan.runs)
     values = {variant: numbers(found, records, plan.photographs.score) for variant, found in runs.items()}
-    if any(len(found) < len(plan.preset.seeds) for found in values.values()):
+    if not all(has_ended(records.get(run.name, {})) for run in every):
         return None
-    return sorted(values, key=lambda variant: -mean(values[variant]))
+    return sorted(values, key=lambda variant: (
+        len(values[variant]) < len(plan.preset.seeds), -mean(values[variant] or [0.])))
+
+
+def has_ended(record: Mapping) -> bool:
+    """Returns whether a training has finished, or has diverged, which is a result too."""
+    return record.get('status') == FINISHED or diverged(record)
 
 
 def numbers(runs: Sequence[Run], records: Mapping[str, dict], number: str) -> list[float]:

@@ -8,11 +8,12 @@ from typing import NamedTuple
 
 from ...files import replacing
 from ...wording import markdown_table
+from ..gates import PRIOR
 from ..rates import Rates
 from ..runs import FINISHED, Run, outcomes, run_all
 from ..scalars import read_scalars
 from .choices import AIM_HEADS, AIM_SCALE, FEW_BEST, OTHER_HEAD, OTHER_HEAD_RATES
-from .plan import GATES, LINEAR, PRIOR, Gates, Plan, Variant
+from .plan import GATES, LINEAR, Gates, Plan, Variant
 from .sets import list_file
 from .tables import COUNTS, FEW_LABELS, FRACTIONS, STARTS, parts_of
 
@@ -39,7 +40,7 @@ class Batch(NamedTuple):
 
 
 def batches(plan: Plan) -> Iterator[Batch]:
-    """Yields all runs of a study; of what is chosen by results, as if LoRA were the best."""
+    """Yields all runs of a study, as if LoRA were the best method."""
     seeds, parts, best = len(plan.preset.seeds), parts_of(plan), Variant('lora')
     coarse = len(plan.preset.rates[1::2])
     for method in plan.preset.methods:

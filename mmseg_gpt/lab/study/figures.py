@@ -4,8 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ...analysis.series import draw_lines
+from ..rates import MIOU
 from ..written import point, points
-from .sets import MIOU, SETS
+from .sets import SETS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,15 +5,15 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ...files import replacing
-from ..runs import FINISHED, Run, diverged, outcomes, trained_checkpoint
+from ..runs import FINISHED, Run, outcomes, trained_checkpoint
 from ..runs.record import is_done
 from ..runs.run import RunFailed, testing
-from .choices import Choices
+from .choices import Choices, has_ended
 from .plan import Plan
 
 RECORD = 'looked.json'
@@ -85,7 +85,7 @@ def begin(plan: Plan, choices: Choices, runs: Sequence[Run]) -> None:
         SystemExit: something is still to be chosen, or results are missing.
     """
     records = outcomes(runs, plan.runs)
-    left = [run.name for run in runs if not is_finished(records.get(run.name, {}))]
+    left = [run.name for run in runs if not has_ended(records.get(run.name, {}))]
     if choices.open or left:
         what = [*choices.open, *([f'{len(left)} results have not finished, as {left[0]}'] if left else [])]
         raise SystemExit('the test images are looked at once, when all is chosen and all results are there; not yet: '
@@ -95,11 +95,6 @@ def begin(plan: Plan, choices: Choices, runs: Sequence[Run]) -> None:
                     chosen={variant.name: rates._asdict() for variant, rates in choices.known.items()})
         with replacing(plan.home / RECORD) as path:
             path.write_text(json.dumps(said, indent=1) + '\n')
-
-
-def is_finished(record: Mapping) -> bool:
-    """Returns whether a training has finished, or has diverged, which is a result too."""
-    return record.get('status') == FINISHED or diverged(record)
 
 
 def looked(plan: Plan) -> dict | None:
@@ -119,3 +114,16 @@ def check_no_choice(plan: Plan, runs: Sequence[Run]) -> None:
     if left := [run.name for run in runs if said and not is_done(records.get(run.name, {}))]:
         raise SystemExit(f'the test images were looked at ({said["time"]}), and nothing may be chosen after that, as '
                          f'{left[0]} would: --out DIR begins another study')
+
+
+def check_same_choices(plan: Plan, choices: Choices) -> None:
+    """Refuses choices that had not been made before the look at the test images.
+
+    Raises:
+        SystemExit: there are some.
+    """
+    said = looked(plan)
+    known = {variant.name: rates._asdict() for variant, rates in choices.known.items()} if said else {}
+    if new := [name for name, rates in known.items() if said['chosen'].get(name) != rates]:
+        raise SystemExit(f'the test images were looked at ({said["time"]}), and {", ".join(new)} would be chosen only '
+                         'now: --out DIR begins another study')

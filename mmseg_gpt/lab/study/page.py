@@ -10,8 +10,8 @@ from ...recipes.titles import title
 from ...resources import CLONE
 from ...wording import markdown_table
 from ..written import BOLD, cell, put_between
-from .figures import LINES, figures, is_measured, selection_figure, shown
-from .plan import GATES, PAPER
+from .figures import LINES, figures, is_measured, selection_figure, shown, unit
+from .plan import GATES, LOWEST
 from .report import by_method, conditions, gate_note, table_of
 from .sets import SETS
 from .verdicts import BETTER, SETS_NEEDED, WORSE, GateVerdict, judge_gates
@@ -19,7 +19,7 @@ from .verdicts import BETTER, SETS_NEEDED, WORSE, GateVerdict, judge_gates
 PUBLISHED = CLONE / 'docs/photographs'
 PAGE = CLONE / 'docs/photographs.md'
 BEGIN, END = '<!-- photographs: made by tools/study.py -->', '<!-- end of photographs -->'
-# Of others, to measure against; by set, in percent of the test images.
+# What is to be reached on the test images of each set, in percent.
 AIMS = {'camvid': 66.9, 'flowers17': 96., 'dtd10': 80.}
 AIM_NOTE = ('66.9 is the mIoU of FC-DenseNet103 on CamVid at 480 x 360 (arXiv 1611.09326, Table 3); 96 and 80 are '
             'goals that were set before anything was measured.')
@@ -71,21 +71,26 @@ def aims(by_set: Mapping[str, dict | None]) -> str:
 
 def gates(by_set: Mapping[str, dict | None]) -> str:
     """Returns what priors, optimizers and the training of gates did on all sets, and the verdict."""
-    tables = {name: shown(results, 'gate_variants')[1] for name, results in by_set.items() if results}
-    judged = judge_gates(tables)
+    found = {name: shown(results, 'gate_variants') for name, results in by_set.items() if results}
+    tables = {name: table for name, (_, table) in found.items()}
+    which = 'test' if any(images == 'test' for images, _ in found.values()) else 'validation'
+    seeds = {name: len(results['about']['seeds']) if results else 0 for name, results in by_set.items()}
+    judged = judge_gates({name: table for name, (images, table) in found.items() if images == which},
+                         max(seeds.values()))
     words = {BETTER: ' (better)', WORSE: ' (worse)'}
     values = {name: {row['name'][0]: next(iter(row['values'].values()), {}) for row in table['rows']}
               for name, table in tables.items()}
-    beside = {(setting, name): words.get(found, '') for setting, found_on in judged.verdicts.items()
-              for name, found in found_on.items()}
-    seeds = {name: len(results['about']['seeds']) if results else 0 for name, results in by_set.items()}
+    beside = {(setting, name): words.get(said, '') for setting, found_on in judged.verdicts.items()
+              for name, said in found_on.items()}
     lines = [[setting, *(cell(values.get(name, {}).get(setting), number) + beside.get((setting, name), '')
                          for name, number in seeds.items())] for setting in GATES]
-    table = markdown_table(['Gates', *(SETS[name].title for name in by_set)], lines)
+    header = [SETS[name].title + (f': {unit(name)}, {found[name][0]} images' if name in found else '')
+              for name in by_set]
+    table = markdown_table(['Gates', *header], lines)
     known = [results for results in by_set.values() if results]
     drawn = f'![What the gates select]({PUBLISHED.name}/selection.png)' * any(
         each['selection_ratios'] for each in known)
-    return '\n\n'.join(filter(None, [gate_note(), table, verdict_sentence(judged), furthest(known), drawn]))
+    return '\n\n'.join(filter(None, [gate_note(), table, verdict_sentence(judged, which), furthest(known), drawn]))
 
 
 def furthest(found: Sequence[dict]) -> str:
@@ -104,16 +109,21 @@ def moved_text(values: Mapping[str, float] | None) -> str:
     return '' if middle is None else f'{middle:.2g}' + ('' if std is None else f' ± {std:.1g}')
 
 
-def verdict_sentence(judged: GateVerdict) -> str:
-    """Says whether a setting of gates is better than the paper's."""
-    rule = ('*Better* and *worse* are beside the paper\'s setting, by more than twice the larger standard deviation '
-            'over seeds.')
+def verdict_sentence(judged: GateVerdict, which: str) -> str:
+    """Says whether another prior is better than the lowest one, and trained gates than held ones.
+
+    Args:
+        judged: How the settings compare.
+        which: The images that the numbers are of, 'validation' or 'test'.
+    """
+    rule = (f'*Better* and *worse* are by more than twice the larger standard deviation over seeds, on {which} images, '
+            f'within one optimizer: trained gates beside the prior {LOWEST:g}, and gates that are not trained beside '
+            'trained ones of the same prior.')
     if len(judged.sets) < SETS_NEEDED:
         return f'{rule} On {len(judged.sets)} sets there are numbers yet, and {SETS_NEEDED} are needed for a verdict.'
-    if not judged.offered:
-        return f'{rule} No setting is better than the paper\'s ({PAPER}) on {SETS_NEEDED} of {len(judged.sets)} sets.'
-    return (f'{rule} Better than the paper\'s ({PAPER}) on {SETS_NEEDED} or more of {len(judged.sets)} sets: '
-            f'{"; ".join(judged.offered)}.')
+    on = f'on {SETS_NEEDED} or more of {len(judged.sets)} sets'
+    return (f'{rule} A prior that is better than {LOWEST:g} {on}: {"; ".join(judged.priors) or "none"}. Training the '
+            f'gates is better than holding them {on}: {"; ".join(judged.trained) or "nowhere"}.')
 
 
 def publish(results: dict, folder: Path = PUBLISHED, page: Path = PAGE) -> None:

@@ -18,14 +18,13 @@ from ...recipes.linear import PROTOCOLS
 from ...recipes.methods import METHODS, options, tokens_per_set
 from ...recipes.vits import VITS, settings_of_vit
 from ...resources import CONFIGS
-from ..rates import Rates, iterations, with_rates
+from ..gates import PRIOR
+from ..rates import MIOU, Rates, iterations, with_rates
 from ..runs import Run
-from .sets import MIOU, SETS, list_file
+from .sets import SETS, list_file
 
 COMPARED = ('linear', 'vpt-shallow', 'vpt-deep', 'gates-only', 'temperatures-only', 'gpt', 'hard-gates', 'bias', 'lora',
             'lora-gpt', 'full')
-PRIOR = -5.  # of soft gates, the most frequent one in Table 5
-SGD_HEAD = 0.1
 WHOLE = (480, 360)  # width and height of a whole image of segmentation, by its config
 
 
@@ -35,7 +34,7 @@ class Gates(NamedTuple):
     Attributes:
         prior: Where the gates start, in gamma.
         trained: Whether they are trained; else they stay there.
-        sgd: Whether with SGD at the paper's learning rate, instead of AdamW at that of 'gpt'.
+        sgd: Whether with SGD at a learning rate of the paper, which is not searched, instead of AdamW at that of 'gpt'.
     """
     prior: float
     trained: bool = True
@@ -50,7 +49,17 @@ class Gates(NamedTuple):
 
 GATES = {gates.name: gates for gates in (Gates(prior, trained, sgd) for sgd in (True, False)
                                          for prior in (-10., -5., 0.) for trained in (True, False))}
-PAPER = Gates(-10., sgd=True).name
+LOWEST = -10.  # the prior that others are compared with, as in the paper's ADE20K
+
+
+def compared_with(gates: Gates) -> Gates | None:
+    """Returns the setting beside which one is judged, with the same optimizer; None for the one that others are beside.
+
+    Gates that are held are beside trained ones of the same prior, and trained ones beside those of the lowest prior.
+    """
+    if not gates.trained:
+        return gates._replace(trained=True)
+    return None if gates.prior == LOWEST else gates._replace(prior=LOWEST)
 
 
 class Preset(NamedTuple):

@@ -1,31 +1,24 @@
 """The results of a set as people read them: Markdown, CSV and figures."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import mean
 
-from ...analysis.figures import write_figure
 from ...recipes.methods import METHODS
 from ...recipes.titles import title
 from ...wording import listed, markdown_table
+from ..gates import PRIOR, SGD_HEAD
 from ..suite.tables import to_csv
-from ..written import BOLD, cell, number_tried, plain
+from ..written import BOLD, cell, number_tried, plain, write_results
 from .figures import LINES, figures, is_measured, shown, unit
-from .plan import COMPARED, PRIOR, SGD_HEAD
+from .plan import COMPARED
 from .sets import SETS
 from .verdicts import BETTER, NOISE, WORSE, crossings
 
 
 def write(results: dict, folder: Path) -> str:
     """Writes results.md, .csv, .json and the figures, and returns what is in the first."""
-    folder.mkdir(parents=True, exist_ok=True)
-    said = markdown(results)
-    for suffix, content in (('md', said), ('csv', as_csv(results)), ('json', json.dumps(results, indent=1) + '\n')):
-        (folder / f'results.{suffix}').write_text(content, encoding='utf-8')
-    for name, figure in figures(results):
-        write_figure(figure, folder / f'{name}.png')
-    return said
+    return write_results(results, folder, markdown(results), as_csv(results), figures(results))
 
 
 def markdown(results: dict) -> str:
@@ -45,19 +38,22 @@ def table_of(results: dict, name: str) -> str:
     said = f'Numbers are {unit(results["about"]["set"])} on {which} images.'
     if name == 'methods':
         return f'{BOLD}\n\n{by_method({results["about"]["set"]: results})}'
+    seeds = len(results['about']['seeds'])
     notes = dict(
-        few_labels='Of the training images each seed draws its own part. Learning rates and iterations are those with '
-                   f'all of them.\n\n{crossing_sentences(table)}' if name == 'few_labels' else '',
+        few_labels='Each seed draws its own part of the training images. Learning rates and iterations are those with '
+                   f'all of them.\n\n{crossing_sentences(table, seeds)}' if name == 'few_labels' else '',
         gate_variants=gate_note(),
         start_blocks='Learning rates are those of prompts that enter at block 1.',
         prompt_counts=f'Learning rates are those of {results["about"]["prompts"]} prompts.')
-    return '\n\n'.join(filter(None, [said, plain(table, len(results['about']['seeds'])), notes.get(name, '')]))
+    return '\n\n'.join(filter(None, [said, plain(table, seeds), notes.get(name, '')]))
 
 
 def gate_note() -> str:
     """Says what the table of gates is about."""
-    return ('The prior is where a gate starts, in gamma. SGD has the paper\'s learning rate, and the head '
-            f'{SGD_HEAD:g}; AdamW has the rate that was chosen for Gated Prompt Tuning with the prior {PRIOR:g}.')
+    return ('The prior is where a gate starts, in gamma. SGD has a learning rate of the paper, and the head '
+            f'{SGD_HEAD:g}: neither was searched, and the paper\'s batches are larger. AdamW has the rate that was '
+            f'searched for Gated Prompt Tuning with the prior {PRIOR:g}. So only rows of one optimizer say something '
+            'about the gates; the two optimizers differ by their tuning too.')
 
 
 def conditions(results: dict) -> str:
@@ -66,8 +62,9 @@ def conditions(results: dict) -> str:
     machine = '; '.join(', '.join(about[key]) for key in ('device', 'versions') if about[key])
     failed = f', {about["failed"]} failed' if about['failed'] else ''
     images = '/'.join(f'{number:,}' for number in about['images'].values())
+    known_by = f' (SHA-256 {about["vit"]["sha256"][:12]}...)' if about['vit']['sha256'] else ''
     parts = [
-        f'`{about["command"]}` with {about["vit"]["title"]} (SHA-256 {str(about["vit"]["sha256"])[:12]}...): '
+        f'`{about["command"]}` with {about["vit"]["title"]}{known_by}: '
         f'{about["finished"]} of {about["runs"]} trainings finished{failed}, {about["hours"]} hours if one after the '
         f'other. {machine}; python {", ".join(about["python"])}; commit {", ".join(about["commit"])}.',
         f'Numbers are the mean ± standard deviation over the seeds {listed(about["seeds"])}, in percent. All methods '
@@ -77,7 +74,8 @@ def conditions(results: dict) -> str:
         f'at 0. Learning rates were chosen on the validation images with seed {about["search_seed"]}: that of the head '
         f'with the head alone ({listed([f"{rate:g}" for rate in about["heads"]])}), then for each method that of what '
         f'it trains in the ViT, from one grid ({listed([f"{rate:g}" for rate in about["rates"]], 9)}), of which every '
-        'other one was tried and then the two beside the best.', edges(results), seen(about)]
+        'other one was tried and then the two beside the best. Of equal ones, the one that was tried first is '
+        'taken.', edges(results), seen(about)]
     if about['preset'] == 'quick':
         parts.append('**The quick preset shows that every step works. Its models have learnt nothing.**')
     return '\n\n'.join(parts)
@@ -93,9 +91,11 @@ def seen(about: dict) -> str:
 
 def edges(results: dict) -> str:
     """Says which learning rates are at an end of the grid, beyond which a better one may lie."""
-    grid = results['about']['rates']
+    grid, heads = results['about']['rates'], results['about']['heads']
     ends = [f'{title(name)} ({rates["backbone"]:g})' for name, rates in results['about']['chosen'].items()
             if rates['backbone'] in (grid[0], grid[-1])]
+    head = results['about']['chosen'].get('linear', {}).get('head')
+    ends += [f'the head ({head:g})'] if head in (heads[0], heads[-1]) else []
     return f'At an end of the grid: {", ".join(ends) or "none"}.'
 
 
@@ -138,14 +138,19 @@ def seconds(found: Sequence[dict], method: str) -> str:
                      if method in results['timings'])
 
 
-def crossing_sentences(table: dict) -> str:
-    """Says where methods cross as labels become fewer."""
+def crossing_sentences(table: dict, seeds: int) -> str:
+    """Says where methods cross as labels become fewer, by numbers that have all seeds."""
     words = {BETTER: 'ahead', WORSE: 'behind', NOISE: 'level'}
     lines = []
-    for each in crossings(table):
+    for each in crossings(table, seeds):
         said = ', '.join(f'{words[each.verdicts[column]]} at {column} ({difference:+.1f})'
                          for column, difference in each.differences.items())
-        where = f'their means cross near {each.at:.0f} %' if each.at else 'their means do not cross'
+        if set(each.verdicts.values()) == {NOISE}:
+            where = 'no difference is beyond the noise'
+        elif each.at:
+            where = f'their means cross near {" and ".join(f"{place:.0f} %" for place in each.at)}'
+        else:
+            where = 'their means do not cross'
         lines.append(f'- {title(each.one)} against {title(each.other)}: {said}; {where}.')
     return '\n'.join(lines)
 

@@ -5,15 +5,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ... import __version__
-from ...analysis.gates import MOVED, GateReport, read_checkpoint, selection_ratio
 from ...checkpoints import CheckpointError, locate
-from ...checkpoints.addresses import KNOWN_FILES
+from ...checkpoints.addresses import KNOWN_FILES, UNKNOWN_FILE
 from ...files import file_sha256
 from ...recipes.titles import title
 from ...resources import command_of
+from ..gates import gates_of, ratios_of
 from ..provenance import origins
 from ..rates import SEARCH_SEED
-from ..runs import FAILED, FINISHED, Run, diverged, outcomes, trained_checkpoint
+from ..runs import FAILED, FINISHED, Run, diverged, outcomes
 from ..suite.plans import Table
 from ..suite.tables import as_data
 from .choices import Choices, choose, with_seeds
@@ -72,7 +72,8 @@ def named_vit(plan: Plan) -> dict:
         sha256 = file_sha256(path) if path.is_file() else None
     except CheckpointError:
         sha256 = None
-    said = KNOWN_FILES.get(sha256, title(plan.vit))
+    said = KNOWN_FILES.get(sha256, f'{UNKNOWN_FILE}, in the place of {title(plan.vit)}') if sha256 else (
+        f'{title(plan.vit)}, whose file is not there')
     return dict(name=plan.vit, title=said, file=Path(checkpoint).name, sha256=sha256)
 
 
@@ -95,27 +96,15 @@ def gates_moved(plan: Plan, table: Table, records: Mapping[str, dict]) -> dict[s
         for seed in plan.preset.seeds:
             run = entry.run.with_seed(seed)
             if records.get(run.name, {}).get('status') == FINISHED:
-                found.setdefault(entry.row[0], {})[str(seed)] = gates_of(plan, run).moved
+                found.setdefault(entry.row[0], {})[str(seed)] = gates_of(run, plan.runs).moved
     return found
 
 
 def selection_ratios(plan: Plan, choices: Choices, records: Mapping[str, dict]) -> list[list[float]]:
-    """Returns Figure 4: the selection ratio of each block before the last in Gated Prompt Tuning, for each seed.
-
-    It is empty where a seed lacks, or gates have hardly moved: their ratio is that of their prior.
-    """
+    """Returns Figure 4: the selection ratio of each block before the last in Gated Prompt Tuning, for each seed."""
     variant = Variant('gpt')
     runs = with_seeds(plan, [plan.run(variant, choices.rates[variant])]) if variant in choices.rates else []
-    if not runs or any(records.get(run.name, {}).get('status') != FINISHED for run in runs):
-        return []
-    reports = [gates_of(plan, run) for run in runs]
-    return [selection_ratio(report.gates).tolist() for report in reports] if min(
-        report.moved for report in reports) >= MOVED else []
-
-
-def gates_of(plan: Plan, run: Run) -> GateReport:
-    """Returns the gates of a finished run."""
-    return read_checkpoint(trained_checkpoint(run, plan.runs / run.name), run.name)
+    return ratios_of(runs, records, plan.runs)
 
 
 def by_class(plan: Plan, choices: Choices, records: Mapping[str, dict], home: Path) -> dict[str, dict]:
@@ -142,10 +131,14 @@ def by_class(plan: Plan, choices: Choices, records: Mapping[str, dict], home: Pa
 
 
 def tried_rates(plan: Plan, choices: Choices, records: Mapping[str, dict]) -> dict[str, dict[str, float | None]]:
-    """Returns what each learning rate gave on the validation images, None if it diverged, by variant."""
+    """Returns what each learning rate gave on the validation images, None if it diverged, by variant.
+
+    A run that failed otherwise says nothing of its rate, and is left out.
+    """
     found: dict[str, dict[str, float | None]] = {}
     for run in choices.searched:
         name, _, rate = run.name.partition('/')[0].removeprefix('search_').rpartition('_lr_')
-        if (record := records.get(run.name, {})).get('status') in (FINISHED, FAILED):
+        record = records.get(run.name, {})
+        if record.get('status') == FINISHED or diverged(record):
             found.setdefault(name, {})[rate] = record.get('numbers', {}).get(plan.photographs.score)
     return {name: dict(sorted(tried.items(), key=lambda each: float(each[0]))) for name, tried in found.items()}

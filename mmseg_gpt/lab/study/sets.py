@@ -12,17 +12,16 @@ from typing import NamedTuple
 
 from ...checks.missing import is_there, told
 from ...checks.published import LINK
-from ...datasets.photographs import PHOTOGRAPHS, TEXTURES
+from ...datasets.photographs import FLOWERS, FLOWERS_TEST, PHOTOGRAPHS, SPLITS, TEXTURES, differences, images_of
 from ...files import replacing
+from ..rates import MIOU
 from ..suite.plans import ACCURACY
 
-MIOU = 'mIoU'
-SPLITS = ('train', 'val', 'test')
 Lines = dict[str, list[str]]  # lines of a list of images, by split
 
 
-class Photographs(NamedTuple):
-    """A set of photographs.
+class StudySet(NamedTuple):
+    """A set of photographs, and how much is done with it.
 
     Attributes:
         title: The name in texts.
@@ -32,7 +31,7 @@ class Photographs(NamedTuple):
         batch: Images of an iteration.
         iterations: Of every training in the comparison of methods.
         longer: Of the trainings that aim high, on larger images.
-        sgd: The paper's learning rate for SGD: of Table 5, or of its ADE20K.
+        sgd: A learning rate of the paper for SGD, of Table 5 or of its ADE20K. It is not searched.
         split: Returns the lines of each split, of the set in a folder.
         group: Returns of what kind the image of a line is; a part of a list has its share of each kind.
     """
@@ -49,16 +48,23 @@ class Photographs(NamedTuple):
 
 
 def order(names: Iterable[str], purpose: str) -> list[str]:
-    """Returns names in an order that only they and the purpose decide."""
-    return sorted(names, key=lambda name: hashlib.sha256(f'{purpose} {name}'.encode()).digest())
+    """Returns names in an order that only they and the purpose decide; a .png has the place of the .jpg it was."""
+    return sorted(names, key=lambda name: hashlib.sha256(
+        f'{purpose} {name}'.replace('.png ', '.jpg ').encode()).digest())
 
 
 def missing(name: str, root: Path) -> list[str]:
-    """Says which folders of a set are not there, with the address to get them from."""
+    """Says what a copy of a set lacks, or in what it differs from the set, with the address to get it from."""
     known = PHOTOGRAPHS[name]
     absent = [folder for folder in known.folders if not is_there(root / folder)]
     how = f'        get:        {known.address}\n        put:        into ROOT: {known.how}{LINK}'
-    return [told(f'{known.title}: not there, or empty:', how, {str(root): absent})] if absent else []
+    if absent:
+        return [told(f'{known.title}: not there, or empty:', how, {str(root): absent})]
+    try:
+        wrong = differences(root, known)
+    except OSError as error:
+        wrong = [str(error)]
+    return [told(f'{known.title}: no true copy:', how, {str(root): wrong})] if wrong else []
 
 
 def by_group(lines: Iterable[str], group: Callable[[str], str]) -> dict[str, list[str]]:
@@ -91,30 +97,28 @@ def label(line: str) -> str:
 
 
 def split_flowers(root: Path) -> Lines:
-    """Returns the split of Flowers-17 in train.txt and test.txt, with 16 images of each class for validation.
-
-    Where there are no lists, 16 of each class are for testing.
-    """
-    if (root / 'train.txt').is_file():
-        train, test = (read_list(root / f'{name}.txt') for name in ('train', 'test'))
-    else:
-        # The images are numbered by class, so the first of each folder tells its number.
-        folders = sorted((path for path in root.iterdir() if path.is_dir()), key=lambda path: min(
-            image.name for image in path.glob('*.jpg')))
-        test, train = parted(labelled(folders), 16, 'test')
-    val, train = parted(train, 16, 'val')
+    """Returns the split of Flowers-17: the listed images for testing, and 16 of each class for validation."""
+    lines = labelled(root, 'flowers17', FLOWERS)
+    test = [line for line in lines if int(line.rpartition('.')[0][-4:]) in FLOWERS_TEST]
+    val, train = parted([line for line in lines if line not in test], 16, 'val')
     return dict(train=train, val=val, test=test)
 
 
-def labelled(folders: Iterable[Path]) -> list[str]:
-    """Returns the images in folders, with the number of their folder behind them."""
-    return [f'{folder.name}/{path.name} {number}' for number, folder in enumerate(folders)
-            for path in sorted(folder.glob('*.jpg'))]
+def labelled(root: Path, name: str, classes: Sequence[str]) -> list[str]:
+    """Returns the images of a set, with the number of their class behind them.
+
+    Args:
+        root: The folder of the set.
+        name: One of ``PHOTOGRAPHS``.
+        classes: Names of the classes, which are those of their folders, in the order of their numbers.
+    """
+    return [f'{folder}/{file.name} {classes.index(folder)}' for image, file in images_of(root, PHOTOGRAPHS[name])
+            for folder in [image.partition('/')[0]]]
 
 
 def split_textures(root: Path) -> Lines:
     """Returns a split of ten textures: of the 120 images of each, 60 for testing and 15 for validation."""
-    test, rest = parted(labelled(root / name for name in TEXTURES), 60, 'test')
+    test, rest = parted(labelled(root, 'dtd10', TEXTURES), 60, 'test')
     val, train = parted(rest, 15, 'val')
     return dict(train=train, val=val, test=test)
 
@@ -125,16 +129,11 @@ def split_streets(root: Path) -> Lines:
             for split in SPLITS}
 
 
-def read_list(path: Path) -> list[str]:
-    """Returns the lines of a list."""
-    return path.read_text(encoding='utf-8').splitlines()
-
-
 # Sizes and iterations are what ten hours on two cores allow; see `mmseg-gpt study SET --estimate`.
 SETS = {
-    'flowers17': Photographs('Flowers-17', ACCURACY, 17, 112, 16, 120, 240, 0.1, split_flowers, label),
-    'dtd10': Photographs('Ten textures', ACCURACY, 10, 112, 16, 120, 240, 0.25, split_textures, label),
-    'camvid': Photographs('CamVid', MIOU, 11, 224, 4, 120, 400, 0.001, split_streets,
+    'flowers17': StudySet('Flowers-17', ACCURACY, 17, 112, 16, 120, 240, 0.1, split_flowers, label),
+    'dtd10': StudySet('Ten textures', ACCURACY, 10, 112, 16, 120, 240, 0.25, split_textures, label),
+    'camvid': StudySet('CamVid', MIOU, 11, 224, 4, 120, 400, 0.001, split_streets,
                           lambda name: name.partition('_')[0]),
 }
 
@@ -148,7 +147,7 @@ def list_file(folder: Path, split: str, fraction: float = 1., seed: int | str = 
     return folder.absolute() / f'{name}.txt'
 
 
-def write_lists(photographs: Photographs, root: Path, folder: Path, fractions: Iterable[float], seeds: Iterable[int],
+def write_lists(photographs: StudySet, root: Path, folder: Path, fractions: Iterable[float], seeds: Iterable[int],
                 most: int | None = None) -> Mapping[str, int]:
     """Writes the lists of images.
 

@@ -4,11 +4,12 @@ from collections.abc import Collection, Iterable
 
 from ...recipes.methods import tokens_per_set
 from ...recipes.vits import VITS
+from ..gates import PRIOR, SGD_HEAD
 from ..rates import Rates
 from ..runs import Run, with_settings
 from ..suite.plans import BLOCK, PROMPTS, Entry, Table, each
 from .choices import Choices
-from .plan import GATES, PRIOR, SGD_HEAD, Gates, Plan, Variant
+from .plan import GATES, Gates, Plan, Variant
 from .sets import list_file
 
 FRACTIONS = (0.1, 0.25)  # of the training images
