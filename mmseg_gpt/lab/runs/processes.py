@@ -64,9 +64,11 @@ def visible_gpus() -> list[str]:
     return [name for name in named.split(',') if name]
 
 
-def start_process(jobs: int, command: Sequence[str], log: Path, reports: Path, lock: Claim, gpu: str | None = None,
-                  **options: object) -> Process:
+def start_process(jobs: int, command: Sequence[str], log: Path, reports: Path, lock: Claim,
+                  gpu: str | None = None) -> Process:
     """Starts a command from the current folder, with this Python.
+
+    On Linux it is asked to end should this process vanish.
 
     Args:
         jobs: How many commands run at once.
@@ -75,13 +77,12 @@ def start_process(jobs: int, command: Sequence[str], log: Path, reports: Path, l
         reports: The file of its events.
         lock: The claim to the run's folder, whose lock it holds as well.
         gpu: The only one that it sees; None for all.
-        **options: Further ones of :class:`subprocess.Popen`.
     """
     with log.open('ab') as output:
         return subprocess.Popen([sys.executable, *command[1:]], stdin=subprocess.DEVNULL, stdout=output,
                                 stderr=subprocess.STDOUT, start_new_session=True, pass_fds=[lock.fileno()],
-                                env={**environment(jobs), **only(gpu), events.VARIABLE: str(reports.absolute())},
-                                **options)
+                                preexec_fn=end_with_parent,
+                                env={**environment(jobs), **only(gpu), events.VARIABLE: str(reports.absolute())})
 
 
 def only(gpu: str | None) -> dict[str, str]:
@@ -93,15 +94,18 @@ def start_gently(command: Sequence[str], log: Path, reports: Path, lock: Claim, 
     """Starts a command of a cluster's job as :func:`start_process` does, which is asked to end by SIGUSR2.
 
     A cluster may send SIGTERM to all processes of a job. A training takes the second SIGTERM as an order to end without
-    saving, but any number of SIGUSR2 as one request. On Linux it is also asked to end should the job's process vanish.
+    saving, but any number of SIGUSR2 as one request.
     """
-    process = start_process(1, command, log, reports, lock, gpu, preexec_fn=end_with_parent)
+    process = start_process(1, command, log, reports, lock, gpu)
     process.terminate = partial(process.send_signal, signal.SIGUSR2)
     return process
 
 
 def end_with_parent() -> None:
-    """Lets the system send SIGTERM to this process when the one that has started it ends."""
+    """Lets the system send SIGTERM to this process when the one that has started it ends, on Linux.
+
+    The server of forks ends with the process that has started it, and so do its forks.
+    """
     if sys.platform == 'linux':
         LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
@@ -164,6 +168,7 @@ class Held:
 def become(script: Sequence[str], log: Path, reports: Path, lock: None, gpu: str | None) -> None:
     """Goes on as a script with its arguments would, with its output in a log."""
     os.setsid()
+    end_with_parent()
     with log.open('ab') as output:
         redirect(output)
     set_start_method(get_all_start_methods()[0], force=True)  # the usual one, not that by which this was started

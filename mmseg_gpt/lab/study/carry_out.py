@@ -6,10 +6,11 @@ from ...checks.before import refuse
 from ...checks.missing import missing_checkpoint
 from ..runs import Run, prepare, run_all
 from ..runs.jobs import Cluster
+from ..runs.run import Runnable
 from ..runs.series import what_stopped
 from .choices import Choices, choose
 from .estimate import estimate, measure
-from .look import begin, check_no_choice, looks
+from .look import begin, check_no_choice, looked, looks
 from .plan import Plan
 from .report import write
 from .results import gather
@@ -99,12 +100,15 @@ def study(work: Work, parts: Sequence[str] | None = None, *, look: bool = False,
     return results
 
 
-def known_runs(plan: Plan, parts: Sequence[str] | None = None) -> list[Run]:
-    """Returns the runs of some parts or all that are known by now: later ones depend on what earlier ones give."""
+def known_runs(plan: Plan, parts: Sequence[str] | None = None) -> list[Runnable]:
+    """Returns the runs of some parts or all that are known by now: later ones depend on what earlier ones give.
+
+    From the look at the test images on, the tests are among them.
+    """
     parts, runs = parts or parts_of(plan), []
     choices = choose(plan, parts, lambda searched, title: runs.extend(searched))
-    runs += runs_in(tables_of(plan, choices, parts).values(), plan.preset.seeds)
-    return list(dict.fromkeys(runs))
+    results = runs_in(tables_of(plan, choices, parts).values(), plan.preset.seeds)
+    return [*dict.fromkeys(runs + results), *(looks(plan, results) if looked(plan) else [])]
 
 
 def do_what_is_left(work: Work, parts: Sequence[str], look: bool) -> None:
