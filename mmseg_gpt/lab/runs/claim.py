@@ -5,7 +5,7 @@ It has two parts, because no single one holds everywhere:
 * A lock (flock) on ``run.lock`` holds among the processes of one machine. The commands that the owner has started hold
   it too, and the system ends it with the last of them, however that ends. On a network file system it may hold for
   other machines or not, and may outlive a machine that has vanished. Commands whose owner was killed are asked to end
-  (:func:`.processes.end_with_parent`), as nobody writes to its flag any more.
+  (:func:`.processes.end_with_parent`, :func:`.processes.end_with_client`), as nobody writes to its flag any more.
 * A flag holds among machines: a file of a name of its own, whose owner writes to it every ``BEAT`` seconds. Whoever
   wants the folder raises a flag first and looks for others' then, so that of two at least one sees the other and
   leaves. A flag that has not been written to for ``LEASE`` seconds is that of a machine that has vanished. All times

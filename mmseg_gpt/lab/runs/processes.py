@@ -11,9 +11,17 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from multiprocessing import forkserver, get_all_start_methods, get_context, reduction, set_start_method
+from multiprocessing import (
+    forkserver,
+    get_all_start_methods,
+    get_context,
+    parent_process,
+    reduction,
+    set_start_method,
+)
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -102,10 +110,7 @@ def start_gently(command: Sequence[str], log: Path, reports: Path, lock: Claim, 
 
 
 def end_with_parent() -> None:
-    """Lets the system send SIGTERM to this process when the one that has started it ends, on Linux.
-
-    The server of forks ends with the process that has started it, and so do its forks.
-    """
+    """Lets the system send SIGTERM to this process when the one that has started it ends."""
     if sys.platform == 'linux':
         LIBC.prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
 
@@ -168,7 +173,7 @@ class Held:
 def become(script: Sequence[str], log: Path, reports: Path, lock: None, gpu: str | None) -> None:
     """Goes on as a script with its arguments would, with its output in a log."""
     os.setsid()
-    end_with_parent()
+    threading.Thread(target=end_with_client, daemon=True).start()
     with log.open('ab') as output:
         redirect(output)
     set_start_method(get_all_start_methods()[0], force=True)  # the usual one, not that by which this was started
@@ -176,6 +181,12 @@ def become(script: Sequence[str], log: Path, reports: Path, lock: None, gpu: str
     sys.argv = list(script)
     sys.path.insert(0, str(Path(script[0]).parent))
     runpy.run_path(script[0], run_name='__main__')
+
+
+def end_with_client() -> None:
+    """Sends SIGTERM to this process when the one ends that has asked the server for it; the server itself lives on."""
+    parent_process().join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def redirect(output: BinaryIO) -> None:
