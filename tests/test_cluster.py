@@ -1,14 +1,19 @@
 """What carries runs out elsewhere: claims to folders, jobs, watching and ending them; and what it would take."""
 
+import errno
 import json
 import os
-import subprocess
+import signal
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from slurm_nodes import wait_until
@@ -19,9 +24,9 @@ from mmseg_gpt.lab.runs import claim as claims
 from mmseg_gpt.lab.runs import jobs as jobs_module
 from mmseg_gpt.lab.runs import look_after, read_record, run_all, work
 from mmseg_gpt.lab.runs.claim import LEASE, Owner, claim, current_owner
-from mmseg_gpt.lab.runs.jobs import Job
+from mmseg_gpt.lab.runs.jobs import Job, living_jobs, submit
 from mmseg_gpt.lab.runs.record import write_record
-from mmseg_gpt.lab.runs.slurm import Slurm, minutes
+from mmseg_gpt.lab.runs.slurm import Requeued, Slurm, minutes
 from mmseg_gpt.lab.runs.watch import cancel, look
 from mmseg_gpt.lab.suite.estimate import (
     BENCHMARKED,
@@ -38,6 +43,12 @@ from mmseg_gpt.lab.suite.plans import PLANS
 
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = Owner('another machine', 'elsewhere', 7)
+
+
+@pytest.fixture(autouse=True)
+def often(monkeypatch) -> None:
+    """Lets runs that only pretend be looked at more often."""
+    monkeypatch.setattr('mmseg_gpt.lab.runs.loop.PAUSE', .02)
 
 
 # --- claims -----------------------------------------------------------------------------------------------------------
@@ -62,17 +73,68 @@ def test_a_run_of_another_machine_is_left_alone_until_that_has_vanished(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ['run.lock']
 
 
+@contextmanager
+def forked(work: Callable, *args: object, **options: object) -> Iterator[BaseProcess]:
+    """A process that does something, as a fork of this one, which has all imports."""
+    process = get_context('fork').Process(target=work, args=args, kwargs=options)
+    process.start()
+    yield process
+    process.kill()
+    process.join()
+
+
+@pytest.fixture
+def forks(monkeypatch) -> None:
+    """Lets the server of forks be this process, which has all imports."""
+    monkeypatch.setattr('mmseg_gpt.lab.runs.processes.get_context', lambda way: get_context('fork'))
+    monkeypatch.setattr('mmseg_gpt.lab.runs.loop.start_server', lambda jobs: True)
+
+
 def test_a_process_of_this_machine_that_was_killed_leaves_its_run_at_once(tmp_path):
     """Its flag is young, but the system has ended its lock."""
-    program = ('import sys; from pathlib import Path; from mmseg_gpt.lab.runs.claim import claim; '
-               'made = claim(Path(sys.argv[1])); print(bool(made), flush=True); sys.stdin.read()')
-    with subprocess.Popen([sys.executable, '-c', program, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                          text=True, env={**os.environ, 'PYTHONPATH': str(ROOT)}) as process:
-        assert process.stdout.readline() == 'True\n' and claim(tmp_path) is None
+    def keep() -> None:
+        made = claim(tmp_path)
+        (tmp_path / f'claimed {made is not None}').touch()
+        time.sleep(60)
+
+    with forked(keep) as process:
+        wait_until((tmp_path / 'claimed True').exists, 10, .01)
+        assert claim(tmp_path) is None
         process.kill()
-        process.wait()
+        process.join()
         with claim(tmp_path) as mine:
             assert mine
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='only Linux tells commands that who started them has ended')
+@pytest.mark.parametrize('as_fork', [False, True])
+def test_the_commands_of_a_process_that_was_killed_are_asked_to_end(forks, tmp_path, as_fork):
+    """As nobody keeps its flag fresh for other machines any more."""
+    with forked(run_all, [Stub('run', 60.)], tmp_path, forked=as_fork) as process:
+        wait_until((tmp_path / 'run/calls').exists, 10, .05)
+        process.kill()
+        process.join()
+        wait_until(lambda: claims.try_lock((tmp_path / 'run/run.lock').open()), 10, .05)
+    assert (tmp_path / 'run/calls').read_text() == 'begun\n'
+
+
+def test_the_age_of_a_flag_is_told_by_the_clock_of_its_file_server(tmp_path, monkeypatch):
+    flag_of(tmp_path, ELSEWHERE)
+    monkeypatch.setattr(claims.time, 'time', lambda: 10.**10)
+    assert current_owner(tmp_path) == ELSEWHERE and len([*tmp_path.iterdir()]) == 1
+    monkeypatch.setattr(claims.tempfile, 'TemporaryFile', lambda dir: (tmp_path / 'none/of it').open())
+    assert current_owner(tmp_path) is None, 'where nothing can be written, this clock has to do'
+
+
+@pytest.mark.parametrize('number, kept', [(errno.ENOENT, False), (errno.ESTALE, False), (errno.ENOSPC, True)])
+def test_a_flag_that_is_gone_is_told_from_one_that_cannot_be_written(tmp_path, monkeypatch, number, kept):
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(claims, 'BEAT', 0.)
+    with claim(tmp_path) as mine, monkeypatch.context() as patch:
+        patch.setattr(Path, 'open', fail)
+        assert mine.beat() is kept
 
 
 def test_where_a_lock_outlives_its_machine_the_flag_counts(tmp_path, monkeypatch):
@@ -152,12 +214,11 @@ def test_a_flag_is_kept_fresh_while_a_command_runs(tmp_path, monkeypatch):
     assert len(ages) == 1 and ages[0] < .6 and owners[0].pid == os.getpid()
 
 
-@pytest.mark.parametrize('forked', [False, True])
-def test_runs_at_once_are_spread_over_the_gpus(tmp_path, monkeypatch, forked):
-    monkeypatch.setattr('mmseg_gpt.lab.runs.processes.IMPORTED', ('mmseg_gpt.lab.runs', ))
+@pytest.mark.parametrize('as_fork', [False, True])
+def test_runs_at_once_are_spread_over_the_gpus(forks, tmp_path, monkeypatch, as_fork):
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,GPU-5')
     runs = [Stub(f'run_{i}', 1.) for i in range(2)]
-    run_all(runs, tmp_path, jobs=2, forked=forked)
+    run_all(runs, tmp_path, jobs=2, forked=as_fork)
     seen = [json.loads((tmp_path / run.name / 'number.json').read_text()) for run in runs]
     assert [each['gpus'] for each in seen] == ['4', 'GPU-5']
     run_all([Stub('alone')], tmp_path)
@@ -274,16 +335,18 @@ def test_a_tool_watches_and_ends_jobs(fake, tmp_path, monkeypatch, capsys):
 
 def test_processes_of_this_machine_are_ended_from_another_one_after_saving(tmp_path, capsys):
     runs = [Stub('one', 60.), Stub('two', 60.)]
-    program = ('import sys, signal; signal.signal(signal.SIGTERM, signal.default_int_handler); from pathlib import '
-               'Path; from stub_runs import Stub; from mmseg_gpt.lab.runs import run_all; '
-               'run_all([Stub("one", 60.), Stub("two", 60.)], Path(sys.argv[1]), jobs=2)')
-    paths = os.pathsep.join(map(str, (ROOT, ROOT / 'tests')))
-    with subprocess.Popen([sys.executable, '-c', program, tmp_path], env={**os.environ, 'PYTHONPATH': paths},
-                          stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as process:
-        wait_until(lambda: all((tmp_path / run.name / 'calls').exists() for run in runs))
+
+    def work() -> None:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with pytest.raises(KeyboardInterrupt):
+            run_all(runs, tmp_path, jobs=2)
+
+    with forked(work) as process:
+        wait_until(lambda: all((tmp_path / run.name / 'calls').exists() for run in runs), 10, .05)
         assert states(runs, tmp_path) == dict(running=2)
         look_after(runs, tmp_path, cancelling=True)
-        assert 'KeyboardInterrupt' in process.communicate(timeout=30)[1]
+        process.join(30)
+        assert process.exitcode == 0
     assert f'process {process.pid} is ended' in capsys.readouterr().out
     assert states(runs, tmp_path) == dict(interrupted=2)
     flag_of(tmp_path / 'one', ELSEWHERE)
@@ -291,16 +354,104 @@ def test_processes_of_this_machine_are_ended_from_another_one_after_saving(tmp_p
         cancel(runs, tmp_path)
 
 
+@pytest.mark.parametrize('began', ['', '1'])
+def test_a_process_that_has_the_number_of_one_that_has_ended_is_left_alone(tmp_path, monkeypatch, capsys, began):
+    """Whether its beginning is known or only that nobody has the lock."""
+    with forked(time.sleep, 60) as process:
+        flag_of(tmp_path / 'run', Owner(claims.this_machine(), 'here', process.pid, began))
+        (tmp_path / 'run/run.lock').touch()
+        cancel([Stub('run')], tmp_path)
+        assert process.is_alive() and 'is not here any more' in capsys.readouterr().out
+        if not began:
+            held = (tmp_path / 'run/run.lock').open()
+            assert claims.try_lock(held)
+            cancel([Stub('run')], tmp_path)
+            process.join(10)
+            assert process.exitcode == -signal.SIGTERM
+
+
 def test_a_job_waits_for_a_run_that_another_process_is_leaving(tmp_path, monkeypatch):
     monkeypatch.setattr(jobs_module, 'BEAT', .2)
     flag = flag_of(tmp_path / 'run', ELSEWHERE)
-    threading.Timer(1, flag.unlink).start()
+    threading.Timer(.3, flag.unlink).start()
     Job(Stub('run'), tmp_path, Path.cwd(), False)()
     assert read_record(tmp_path / 'run')['status'] == 'finished'
     monkeypatch.setattr(jobs_module, 'LEASE', .1)
     flag_of(tmp_path / 'held', ELSEWHERE)
     with pytest.raises(RuntimeError, match='another process is carrying out'):
         Job(Stub('held'), tmp_path, Path.cwd(), False)()
+
+
+def test_a_job_is_requeued_though_its_run_ended_before_the_signal_came(monkeypatch):
+    """Slurm signals all processes of a job, and that of the run may be the quicker one."""
+    requeued = []
+
+    def run() -> None:
+        raise KeyboardInterrupt
+
+    def wait(seconds: float) -> None:
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    before = signal.signal(signal.SIGUSR2, lambda number, frame: requeued.append(number)), signal.getsignal(
+        signal.SIGTERM)
+    monkeypatch.setattr('mmseg_gpt.lab.runs.slurm.time.sleep', wait)
+    try:
+        Requeued(run)()
+    finally:
+        for number, handler in zip((signal.SIGUSR2, signal.SIGTERM), before):
+            signal.signal(number, handler)
+    assert requeued == [signal.SIGUSR2]
+
+
+@pytest.fixture
+def queue(monkeypatch) -> list[str]:
+    """What is queued in a Slurm that refuses a second array, and whose squeue does not answer."""
+    queued: list[str] = []
+
+    class Executor:
+        _valid_parameters = staticmethod(lambda: {'time'})
+        batch = update_parameters = lambda *_, **__: nullcontext()
+
+        def __init__(self, *_: object, **__: object) -> None:
+            self.room = len(queued) + 2
+
+        def submit(self, job: Job) -> SimpleNamespace:
+            if len(queued) == self.room:
+                raise RuntimeError('sbatch: error: Job violates accounting/QOS policy')
+            queued.append(f'{len(queued)}_0')
+            return SimpleNamespace(job_id=queued[-1])
+
+    utils = ModuleType('submitit.core.utils')
+    utils.FailedJobError = OSError
+    package = ModuleType('submitit')
+    package.SlurmExecutor = Executor
+    for module in (package, ModuleType('submitit.core'), utils):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr('mmseg_gpt.lab.runs.slurm.LARGEST', 2)
+    monkeypatch.setattr(Slurm, 'poll', lambda self, ids: None)
+    monkeypatch.setattr('mmseg_gpt.lab.runs.watch.EVERY', 0.)
+    return queued
+
+
+def test_jobs_are_known_though_slurm_refuses_later_ones_or_does_not_say_whether_they_live(
+        queue, tmp_path, monkeypatch, capsys):
+    runs, cluster = [Stub(f'run_{i}') for i in range(4)], Slurm(dict(time='30'))
+    with pytest.raises(SystemExit, match=r'QOS policy \(2 of 4 jobs are queued; the same command comes back'):
+        submit([Job(run, tmp_path, Path.cwd(), False) for run in runs], cluster, 'runs')
+    assert living_jobs(runs, tmp_path) == dict(run_0=False, run_1=False)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        leave(patch)
+        run_all(runs[:1], tmp_path, cluster=cluster)
+    assert queue == ['0_0', '1_0', '2_0']
+    ended = []
+    monkeypatch.setattr(Slurm, 'cancel', lambda self, ids: ended.extend(ids))
+    cancel(runs, tmp_path)
+    assert ended == ['0_0', '2_0', '1_0'], 'both jobs of the first run'
+    monkeypatch.setattr(Slurm, 'poll', lambda self, ids: {'2_0'} & {*ids})
+    assert living_jobs(runs, tmp_path) == dict(run_0=True)
+    (tmp_path / 'run_3').mkdir()
+    (tmp_path / 'run_3/job.json').write_text('{"on": "slurm", "address": "", "job": "2_0"}')  # of an earlier version
+    assert living_jobs(runs[1:], tmp_path) == dict(run_3=True)
 
 
 @pytest.mark.parametrize('text, expected', {
@@ -380,6 +531,8 @@ def test_operations_of_a_run_by_hand():
     assert work.trained == 100 * 5394 and work.evaluated == 10 * 600 + 5794
     assert work.train_flops == pytest.approx(work.trained * (2 * linear + 3 * attention))
     assert work.eval_flops == pytest.approx(work.evaluated * (linear + attention))
+    work = work_of(entry.run.with_seed(0), 'linear', 'cub')
+    assert work.train_flops == pytest.approx(work.trained * (linear + attention)), 'no backward in the ViT'
 
 
 def test_the_benchmarks_images_per_second_give_them_back():
@@ -389,6 +542,20 @@ def test_the_benchmarks_images_per_second_give_them_back():
     measured = rates_of_benchmark(ROOT / 'docs/benchmark_cpu.json')
     assert BENCHMARKED['train'] / measured.train == pytest.approx(7.62, abs=.01)  # seconds, as docs/performance.md says
     assert 'stands for a GPU' in measured.source
+
+
+def test_a_benchmark_of_more_images_than_are_counted_gives_the_same_rate(tmp_path):
+    """As on a GPU: a step has 16 images and costs are those of 2; 8 images are evaluated at once."""
+    def of(batch: int, counted: int, images: int) -> tuple[float, float]:
+        costs = dict(train=dict(flops=counted * BENCHMARKED['train']), eval=dict(flops=BENCHMARKED['eval']))
+        times = dict(train=dict(ours=dict(median=batch / 40)), eval=dict(ours=dict(median=images / 25)))
+        path = tmp_path / 'benchmark.json'
+        path.write_text(json.dumps(dict(machine=dict(device='GPU'), sizes=dict(batch=batch), counted=counted,
+                                        images=images, costs=dict(ours=costs), times=dict(default=times))))
+        return rates_of_benchmark(path)[:2]
+
+    expected = pytest.approx(rates_by_hand(40., 25.)[:2])
+    assert of(16, 2, 8) == expected and of(1, 1, 1) == expected
 
 
 def test_runs_start_on_the_gpu_that_is_free_first():

@@ -89,7 +89,7 @@ def test_a_job_that_is_interrupted_is_requeued_and_ends_with_the_same_bits(inter
     folder, whole, expected = training
     run, home = whole._replace(name=interrupt.__name__), folder / 'runs'
     submit_all([run, Stub(f'beside_{run.name}')], home)  # an array
-    job = json.loads((home / run.name / 'job.json').read_text())['job']
+    job = json.loads((home / run.name / 'job.json').read_text())[-1]['job']
     wait_until(lambda: iterations_done(home / run.name) >= 15)
     node = slurm.tool('squeue', '-h', '-j', job, '-o', '%N')
     interrupt(slurm, job, node)

@@ -282,13 +282,14 @@ def test_the_look_is_refused_while_something_is_open_and_ends_all_choices(plan):
     runs = runs_in(tables_of(plan, found, ['methods']).values(), plan.preset.seeds)
     with pytest.raises(SystemExit, match='4 results have not finished'):
         look.begin(plan, found, runs)
-    assert look.looked(plan) is None
+    assert look.looked(plan) is None and set(carry_out.known_runs(plan, ['methods'])) == {*found.searched, *runs}
     made(runs, '')
     look.begin(plan, found, runs)
     assert look.looked(plan)['chosen']['linear'] == dict(head=0.003, backbone=None)
     tests = look.looks(plan, runs)
     assert len(tests) == 4 and all(
         test.identity()['settings']['test_dataloader.dataset.ann_file'].endswith('lists/test.txt') for test in tests)
+    assert set(carry_out.known_runs(plan, ['methods'])) == {*found.searched, *runs, *tests}
     look.check_no_choice(plan, found.searched)
     with pytest.raises(SystemExit, match='nothing may be chosen after that'):
         look.check_no_choice(plan, [search(plan, Variant('bias'), Rates(0.003, 0.001))])

@@ -4,7 +4,8 @@ It has two parts, because no single one holds everywhere:
 
 * A lock (flock) on ``run.lock`` holds among the processes of one machine. The commands that the owner has started hold
   it too, and the system ends it with the last of them, however that ends. On a network file system it may hold for
-  other machines or not, and may outlive a machine that has vanished.
+  other machines or not, and may outlive a machine that has vanished. Commands whose owner was killed are asked to end
+  (:func:`.processes.end_with_parent`, :func:`.processes.end_with_client`), as nobody writes to its flag any more.
 * A flag holds among machines: a file of a name of its own, whose owner writes to it every ``BEAT`` seconds. Whoever
   wants the folder raises a flag first and looks for others' then, so that of two at least one sees the other and
   leaves. A flag that has not been written to for ``LEASE`` seconds is that of a machine that has vanished. All times
@@ -15,12 +16,14 @@ An owner that was only cut off for so long finds its flag gone when it comes bac
 to ``BEAT`` seconds, two may write to the folder then.
 """
 
+import errno
 import fcntl
 import json
 import math
 import os
 import platform
 import random
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -40,10 +43,12 @@ class Owner(NamedTuple):
         machine: Tells this start of the machine from all others.
         host: Its name, for people.
         pid: The process.
+        began: Tells this process from later ones of the same number; '' where the system does not say.
     """
     machine: str
     host: str
     pid: int
+    began: str = ''
 
 
 class Claim:
@@ -82,10 +87,8 @@ class Claim:
                     said = file.read()
                     file.seek(0)
                     file.write(said)
-            except FileNotFoundError:
-                return False
-            except OSError:  # a disk that is full for a moment
-                pass
+            except OSError as error:  # NFS may say ESTALE of a file that is gone; a disk that is full is no loss
+                return error.errno not in (errno.ENOENT, errno.ESTALE)
         return True
 
     def close(self) -> None:
@@ -137,7 +140,7 @@ def raise_flag(folder: Path) -> Path:
     """Makes a flag of this process, which is there with all it says or not at all."""
     flag = folder / f'{FLAG}{uuid.uuid4().hex}'
     hidden = flag.with_name(f'.{flag.name}')
-    hidden.write_text(json.dumps(Owner(this_machine(), platform.node(), os.getpid())) + '\n')
+    hidden.write_text(json.dumps(this_process()) + '\n')
     return hidden.rename(flag)
 
 
@@ -184,11 +187,39 @@ def flags(folder: Path) -> Iterator[tuple[Path, Owner | None]]:
 
 
 def current_owner(folder: Path) -> Owner | None:
-    """Returns who is at work in a folder, as far as its flags tell somebody who only reads."""
+    """Returns who is at work in a folder, as far as its flags tell."""
     for path, owner in flags(folder):
-        if owner and time.time() - changed(path) < LEASE:
+        if owner and time_of(folder) - changed(path) < LEASE:
             return owner
     return None
+
+
+def time_of(folder: Path) -> float:
+    """Returns the file server's time; this machine's where nothing can be written to the folder."""
+    with suppress(OSError), tempfile.TemporaryFile(dir=folder) as file:
+        return os.fstat(file.fileno()).st_mtime
+    return time.time()
+
+
+def is_at_work(folder: Path, owner: Owner) -> bool:
+    """Returns whether an owner on this machine is alive, and its number is not that of a later process by now."""
+    if owner.began:
+        return began(owner.pid) == owner.began
+    with suppress(FileNotFoundError), (folder / LOCK).open() as lock:
+        return try_lock(lock) is False
+    return False
+
+
+def this_process() -> Owner:
+    """Returns what this process says of itself."""
+    return Owner(this_machine(), platform.node(), os.getpid(), began(os.getpid()))
+
+
+def began(pid: int) -> str:
+    """Returns when a process began, in ticks of this start of the machine; '' where it is gone or that is not known."""
+    with suppress(OSError):
+        return Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[19]
+    return ''
 
 
 def this_machine() -> str:

@@ -1,14 +1,15 @@
 """Runs as jobs of a cluster: each is submitted once, does all of its run wherever it starts, and leaves a record.
 
-A cluster has to do three things only, see :class:`Cluster`. Which of them has a run's job is in ``job.json`` in the
-run's folder, so that any process that sees the folder can look after it.
+A cluster has to do three things only, see :class:`Cluster`. Which of them has a run's jobs is in ``job.json`` in the
+run's folder, so that any process that sees the folder can look after them. There are several jobs where one was
+submitted while the cluster did not say whether the one before was alive.
 """
 
 import json
 import os
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -64,8 +65,8 @@ class Cluster(Protocol):
     name: str
     address: str
 
-    def submit(self, jobs: Sequence[Job], folder: Path, title: str) -> list[str]:
-        """Queues jobs, and returns what each is called. Their logs go into ``folder``.
+    def submit(self, jobs: Sequence[Job], folder: Path, title: str) -> Iterable[str]:
+        """Queues jobs, and gives what each is called as soon as it is queued. Their logs go into ``folder``.
 
         Raises:
             SystemExit: they are refused.
@@ -118,30 +119,50 @@ def run_jobs(runs: Sequence[Runnable], home: Path, cluster: Cluster, *, title: s
     # Should a cluster not answer, a second job does no harm: it finds that the run has an owner, or is done.
     new = [run for run in left if not living.get(run.name) and not current_owner(home / run.name)]
     if new:
-        submit([Job(run, home, Path.cwd(), again) for run in new], cluster, title)
+        submit([Job(run, home, Path.cwd(), again) for run in new], cluster, title, living)
     print(f'{len(new)} jobs submitted to {cluster.name}, {len(left) - len(new)} are queued or running; Ctrl-C leaves '
           'them, --watch shows them and --cancel ends them', flush=True)
     if left:
         watch(runs, home, title)
 
 
-def submit(jobs: Sequence[Job], cluster: Cluster, title: str) -> None:
-    """Submits jobs, and keeps in the folder of each run which job it has."""
+def submit(jobs: Sequence[Job], cluster: Cluster, title: str, unknown: Container[str] = ()) -> None:
+    """Submits jobs, and keeps in the folder of each run which jobs it has.
+
+    Args:
+        jobs: One for each run.
+        cluster: Where.
+        title: What the runs are, for people.
+        unknown: Names of runs whose earlier jobs may be alive.
+
+    Raises:
+        SystemExit: the cluster refuses a job; those before it are queued and known.
+    """
     folder = (jobs[0].home / JOBS).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     for job, name in zip(jobs, cluster.submit(jobs, folder, title), strict=True):
         path = job.home / job.run.name / JOB
         path.parent.mkdir(parents=True, exist_ok=True)
+        earlier = jobs_of(path) if job.run.name in unknown else []
         with replacing(path) as unfinished:
-            unfinished.write_text(json.dumps(dict(on=cluster.name, address=cluster.address, job=name)) + '\n')
+            said = [*earlier, dict(on=cluster.name, address=cluster.address, job=name)]
+            unfinished.write_text(json.dumps(said) + '\n')
+
+
+def jobs_of(path: Path) -> list[dict[str, str]]:
+    """Returns the jobs of a run, the latest one last. Files of earlier versions hold a single one."""
+    known = json.loads(path.read_text()) if path.is_file() else []
+    return [known] if isinstance(known, dict) else known
 
 
 def living_jobs(runs: Iterable[Runnable], home: Path) -> dict[str, bool]:
-    """Returns the runs whose job is still queued or running, by name; False for those of which nobody here knows."""
-    found = {}
+    """Returns the runs with a job that is still queued or running, by name; False where nobody here knows."""
+    found: dict[str, bool] = {}
     for cluster, jobs in by_cluster(runs, home):
         living = cluster.poll([*jobs])
-        found.update({name: living is not None for job, name in jobs.items() if living is None or job in living})
+        for job, name in jobs.items():
+            if living is None or job in living:
+                found[name] = found.get(name, False) or living is not None
     return found
 
 
@@ -149,9 +170,7 @@ def by_cluster(runs: Iterable[Runnable], home: Path) -> Iterator[tuple[Cluster, 
     """Yields clusters that have or had jobs of the runs, each with the names of runs by their jobs."""
     jobs: dict[tuple[str, str], dict[str, str]] = defaultdict(dict)
     for run in runs:
-        path = home / run.name / JOB
-        if path.is_file():
-            known = json.loads(path.read_text())
+        for known in jobs_of(home / run.name / JOB):
             jobs[known['on'], known['address']][known['job']] = run.name
     for (name, address), names in jobs.items():
         yield make_cluster(name, dict(address=address) if address else {}), names

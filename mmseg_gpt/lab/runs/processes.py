@@ -11,9 +11,17 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from multiprocessing import forkserver, get_all_start_methods, get_context, reduction, set_start_method
+from multiprocessing import (
+    forkserver,
+    get_all_start_methods,
+    get_context,
+    parent_process,
+    reduction,
+    set_start_method,
+)
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -64,9 +72,11 @@ def visible_gpus() -> list[str]:
     return [name for name in named.split(',') if name]
 
 
-def start_process(jobs: int, command: Sequence[str], log: Path, reports: Path, lock: Claim, gpu: str | None = None,
-                  **options: object) -> Process:
+def start_process(jobs: int, command: Sequence[str], log: Path, reports: Path, lock: Claim,
+                  gpu: str | None = None) -> Process:
     """Starts a command from the current folder, with this Python.
+
+    On Linux it is asked to end should this process vanish.
 
     Args:
         jobs: How many commands run at once.
@@ -75,13 +85,12 @@ def start_process(jobs: int, command: Sequence[str], log: Path, reports: Path, l
         reports: The file of its events.
         lock: The claim to the run's folder, whose lock it holds as well.
         gpu: The only one that it sees; None for all.
-        **options: Further ones of :class:`subprocess.Popen`.
     """
     with log.open('ab') as output:
         return subprocess.Popen([sys.executable, *command[1:]], stdin=subprocess.DEVNULL, stdout=output,
                                 stderr=subprocess.STDOUT, start_new_session=True, pass_fds=[lock.fileno()],
-                                env={**environment(jobs), **only(gpu), events.VARIABLE: str(reports.absolute())},
-                                **options)
+                                preexec_fn=end_with_parent,
+                                env={**environment(jobs), **only(gpu), events.VARIABLE: str(reports.absolute())})
 
 
 def only(gpu: str | None) -> dict[str, str]:
@@ -93,9 +102,9 @@ def start_gently(command: Sequence[str], log: Path, reports: Path, lock: Claim, 
     """Starts a command of a cluster's job as :func:`start_process` does, which is asked to end by SIGUSR2.
 
     A cluster may send SIGTERM to all processes of a job. A training takes the second SIGTERM as an order to end without
-    saving, but any number of SIGUSR2 as one request. On Linux it is also asked to end should the job's process vanish.
+    saving, but any number of SIGUSR2 as one request.
     """
-    process = start_process(1, command, log, reports, lock, gpu, preexec_fn=end_with_parent)
+    process = start_process(1, command, log, reports, lock, gpu)
     process.terminate = partial(process.send_signal, signal.SIGUSR2)
     return process
 
@@ -164,6 +173,7 @@ class Held:
 def become(script: Sequence[str], log: Path, reports: Path, lock: None, gpu: str | None) -> None:
     """Goes on as a script with its arguments would, with its output in a log."""
     os.setsid()
+    threading.Thread(target=end_with_client, daemon=True).start()
     with log.open('ab') as output:
         redirect(output)
     set_start_method(get_all_start_methods()[0], force=True)  # the usual one, not that by which this was started
@@ -171,6 +181,12 @@ def become(script: Sequence[str], log: Path, reports: Path, lock: None, gpu: str
     sys.argv = list(script)
     sys.path.insert(0, str(Path(script[0]).parent))
     runpy.run_path(script[0], run_name='__main__')
+
+
+def end_with_client() -> None:
+    """Sends SIGTERM to this process when the one ends that has asked the server for it; the server itself lives on."""
+    parent_process().join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def redirect(output: BinaryIO) -> None:

@@ -109,4 +109,4 @@ def clear(folder: Path, is_outdated: Callable[[], object] = lambda: True) -> Non
             if path.is_dir():
                 shutil.rmtree(path)
             elif path.name != LOCK and not path.name.startswith(FLAG):
-                path.unlink()
+                path.unlink(missing_ok=True)

@@ -4,7 +4,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -44,8 +44,8 @@ class Slurm:
                                  f'{self.settings.get("signal_delay_s", SAVING)} seconds before its time is up '
                                  '(signal_delay_s=SECONDS), and needs more than a minute before that')
 
-    def submit(self, jobs: Sequence[Job], folder: Path, title: str) -> list[str]:
-        """Queues jobs as arrays, and returns their numbers; see :class:`~.jobs.Cluster`.
+    def submit(self, jobs: Sequence[Job], folder: Path, title: str) -> Iterator[str]:
+        """Queues jobs as arrays, and yields their numbers as soon as they have some; see :class:`~.jobs.Cluster`.
 
         Raises:
             SystemExit: submitit or Slurm is missing, no time was given, or sbatch has refused them.
@@ -63,20 +63,20 @@ class Slurm:
         known = SlurmExecutor._valid_parameters()
         setup = [self.settings['setup']] if 'setup' in self.settings else None
         others = {key.replace('_', '-'): value for key, value in self.settings.items() if key not in known}
+        start = 0
         try:
             executor = SlurmExecutor(folder, max_num_timeout=10**6)  # there is no end to going on
             executor.update_parameters(**{
                 'job_name': re.sub(r'\W+', '-', title), 'signal_delay_s': SAVING, 'teardown': AFTER_A_KILL,
                 **{key: value for key, value in self.settings.items() if key in known}, 'setup': setup,
                 'additional_parameters': dict(requeue=True, **others)})
-            numbers = []
             for start in range(0, len(jobs), LARGEST):
                 with executor.batch():
                     array = [executor.submit(Requeued(job)) for job in jobs[start:start + LARGEST]]
-                numbers += [job.job_id for job in array]
+                yield from [job.job_id for job in array]
         except (RuntimeError, FailedJobError) as error:
-            raise SystemExit(f'--on slurm: {error}') from error
-        return numbers
+            said = f' ({start} of {len(jobs)} jobs are queued; the same command comes back to them)' if start else ''
+            raise SystemExit(f'--on slurm: {error}{said}') from error
 
     def poll(self, ids: Sequence[str]) -> set[str] | None:
         """Returns which jobs are still queued or running; None where squeue is not, or gets no answer."""
@@ -134,19 +134,22 @@ class Requeued(NamedTuple):
         Raises:
             KeyboardInterrupt: it was ended, after the run had saved what it needs to go on.
         """
-        requeue, received = signal.getsignal(signal.SIGUSR2), []
+        requeue, received, ended = signal.getsignal(signal.SIGUSR2), [], []
 
         def note(number: int, frame: object) -> None:
             received.append(number)
-            if len(received) == 1:  # saving is not to be interrupted
+            if len(received) == 1 and not ended:  # neither saving nor requeueing is to be interrupted
                 raise KeyboardInterrupt
 
         for number in (signal.SIGUSR2, signal.SIGTERM):
             signal.signal(number, note)
         try:
-            self.job()
+            try:
+                self.job()
+            finally:
+                ended.append(True)
         except KeyboardInterrupt:
-            time.sleep(1)  # the signal may have reached the run's processes a moment before this one
+            time.sleep(1)  # the signal may reach the run's processes a moment before this one
             if signal.SIGUSR2 not in received:
                 raise
             requeue(signal.SIGUSR2, None)

@@ -5,7 +5,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from statistics import mean
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from rich.text import Text
 
 from ...events import read_events
 from ...wording import duration
-from .claim import current_owner, this_machine
+from .claim import current_owner, is_at_work, this_machine
 from .jobs import JOBS, by_cluster, living_jobs
 from .progress import in_words
 from .record import EVENTS, FAILED, FINISHED, outcomes
@@ -45,7 +45,7 @@ class Seen(NamedTuple):
 
 def look(runs: Sequence[Runnable], home: Path) -> list[Seen]:
     """Returns what can be seen of runs now."""
-    # In this order: who ends between two of these looks has left its record by the last.
+    # Records are read after that: a run that ends in the meantime has left its own by then.
     living = living_jobs(runs, home)
     owned = {run.name for run in runs if current_owner(home / run.name)}
     records = outcomes(runs, home)
@@ -130,16 +130,22 @@ def cancel(runs: Sequence[Runnable], home: Path) -> None:
     Raises:
         SystemExit: a run is carried out by a process of another machine.
     """
-    living = living_jobs(runs, home)
+    living: set[str] = set()
     for cluster, jobs in by_cluster(runs, home):
-        ids = [job for job, name in jobs.items() if name in living]
+        known = cluster.poll([*jobs])
+        ids = [job for job in jobs if known is None or job in known]
+        living.update(jobs[job] for job in ids)
         if ids:
             cluster.cancel(ids)
         print(f'{len(ids)} jobs of {cluster.name} are ended', flush=True)
-    owners = {owner for run in runs if run.name not in living and (owner := current_owner(home / run.name))}
-    for owner in owners:
-        if owner.machine == this_machine():
-            os.kill(owner.pid, signal.SIGTERM)
+    owners = {owner: home / run.name for run in runs
+              if run.name not in living and (owner := current_owner(home / run.name))}
+    for owner, folder in owners.items():
+        if owner.machine == this_machine() and is_at_work(folder, owner):
+            with suppress(ProcessLookupError):
+                os.kill(owner.pid, signal.SIGTERM)
             print(f'process {owner.pid} is ended', flush=True)
+        elif owner.machine == this_machine():
+            print(f'process {owner.pid} is not here any more', flush=True)
     if away := [f'process {owner.pid} on {owner.host}' for owner in owners if owner.machine != this_machine()]:
         raise SystemExit(f'to be ended where it is: {", ".join(away)}')

@@ -6,6 +6,7 @@ from ...checks.before import refuse
 from ...checks.missing import missing_checkpoint
 from ..runs import Run, prepare, run_all
 from ..runs.jobs import Cluster
+from ..runs.run import Runnable
 from ..runs.series import what_stopped
 from .choices import Choices, choose
 from .estimate import estimate, measure
@@ -102,12 +103,15 @@ def study(work: Execution, parts: Sequence[str] | None = None, *, look: bool = F
     return results
 
 
-def known_runs(plan: Plan, parts: Sequence[str] | None = None) -> list[Run]:
-    """Returns the runs of some parts or all that are known by now: later ones depend on what earlier ones give."""
+def known_runs(plan: Plan, parts: Sequence[str] | None = None) -> list[Runnable]:
+    """Returns the runs of some parts or all that are known by now: later ones depend on what earlier ones give.
+
+    From the look at the test images on, the tests are among them.
+    """
     parts, runs = parts or parts_of(plan), []
     choices = choose(plan, parts, lambda searched, title: runs.extend(searched))
-    runs += runs_in(tables_of(plan, choices, parts).values(), plan.preset.seeds)
-    return list(dict.fromkeys(runs))
+    results = runs_in(tables_of(plan, choices, parts).values(), plan.preset.seeds)
+    return [*dict.fromkeys(runs + results), *(looks(plan, results) if looked(plan) else [])]
 
 
 def do_what_is_left(work: Execution, parts: Sequence[str], look: bool) -> None:

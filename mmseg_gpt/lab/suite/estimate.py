@@ -36,7 +36,8 @@ IMAGES = {
         cifar100=10000, caltech101=6084, dtd=1880, flowers102=6149, pets=3669, svhn=26032, sun397=21750, camelyon=32768,
         eurosat=5400, resisc45=6300, retinopathy=42670, clevr_count=15000, clevr_dist=15000, dmlab=22735,
         kitti_dist=711, dspr_loc=73728, dspr_ori=73728, snorb_azim=12150, snorb_elev=12150).items()}}
-# Of ViT-B/16 with SETR-PUP and 100 prompts, as tools/benchmark.py counts it: see docs/performance.md.
+# Operations for one image with ViT-B/16, SETR-PUP and 100 prompts. tools/benchmark.py counts them: see
+# docs/performance.md.
 BENCHMARKED = dict(train=995.8e9, eval=695.3e9)  # a training image of 512 x 512, an evaluated one of 512 x 683
 
 
@@ -87,7 +88,10 @@ def rates_of_benchmark(path: Path, variant: str = 'ours') -> Rates:
     try:
         known = json.loads(path.read_text())
         way, times = next(iter(known['times'].items()))
-        found = {what: known['costs'][variant][what]['flops'] / times[what][variant]['median']
+        # Steps are timed with more images than operations are counted for; in files that do not say, with as many.
+        batch = known['sizes']['batch']
+        images = dict(train=batch / known.get('counted', batch), eval=known.get('images', 1))
+        found = {what: images[what] * known['costs'][variant][what]['flops'] / times[what][variant]['median']
                  for what in ('train', 'eval')}
         device = known['machine']['device']
     except (OSError, ValueError, KeyError, StopIteration) as error:
@@ -128,10 +132,10 @@ def work_of(run: Run, method: str, task: str) -> Work:
         return Work(trained, whole, trained * BENCHMARKED['train'], whole * BENCHMARKED['eval'])
     linear, attention = forward_flops(*shape(cfg))
     # Backward: of linear layers the gradient of the input, and of weights that are trained; of attention both factors;
-    # in frozen blocks before the first prompts nothing.
-    frozen = METHODS[method].frozen
+    # in frozen blocks before the first prompts nothing, nor in the whole ViT where only the head is trained.
+    frozen, adapts = METHODS[method].frozen, METHODS[method].adapts
     below = cfg.model.backbone.get('start_block', 0) / shape(cfg)[0]['num_layers'] if frozen else 0
-    backward = (linear * (1 if frozen else 2) + 2 * attention) * (1 - below)
+    backward = (linear * (1 if frozen else 2) + 2 * attention) * (1 - below) if adapts or not frozen else 0
     return Work(trained, validated + tested, trained * (linear + attention + backward),
                 (validated + tested) * (linear + attention))
 
