@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import inspect
 import json
 import os
 import shutil
@@ -27,10 +28,10 @@ from mmseg_gpt.apis import AdapterPool
 from mmseg_gpt.apis.answers import overlay
 from mmseg_gpt.apis.task import build_model
 from mmseg_gpt.apis.tiles import Tiling
-from mmseg_gpt.app import Desk, Limits, block_numbers, seen_at
+from mmseg_gpt.app import Desk, Limits, block_numbers, seen_at, server
 from mmseg_gpt.app.looking import place_in_view
 from mmseg_gpt.app.pictures import captioned, heat, shown_size
-from mmseg_gpt.app.server import Guard, names_address
+from mmseg_gpt.app.server import Guard, address_of, names_address, password_check
 from mmseg_gpt.models.prompts import GatedPrompt
 
 
@@ -188,7 +189,7 @@ def test_the_desk_refuses_what_is_too_large_or_no_image(pool, folder, tmp_path):
 # --- the server ------------------------------------------------------------------------------------
 
 
-def ask(headers: dict[str, str], body: bytes, method: str = 'POST') -> tuple[int, dict]:
+def ask(headers: dict[str, str], body: bytes, method: str = 'POST', path: str = '/') -> tuple[int, dict]:
     """Returns the status and the headers of the guard's answer; 200 if the request comes through with its body."""
     sent = []
 
@@ -202,7 +203,7 @@ def ask(headers: dict[str, str], body: bytes, method: str = 'POST') -> tuple[int
     async def send(message: dict) -> None:
         sent.append(message)
 
-    scope = dict(type='http', method=method, headers=[(k.encode(), v.encode()) for k, v in headers.items()])
+    scope = dict(type='http', method=method, path=path, headers=[(k.encode(), v.encode()) for k, v in headers.items()])
     asyncio.run(Guard(application, 1000)(scope, receive, send))
     return sent[0]['status'], {k.decode(): v.decode() for k, v in sent[0]['headers']}
 
@@ -221,6 +222,38 @@ def test_the_guard_lets_no_large_request_and_no_address_in():
     address = json.dumps([[dict(a=dict(path='http://there/b.png'))]]).encode()
     assert names_address(address) and not names_address(small) and not names_address(b'{')
     assert ask({'content-length': str(len(address))}, address)[0] == 400
+    for path, status in ('file=/a/b.png', 200), ('file=http://1.2.3.4/b.png', 400), ('proxy=https://a/b', 400), (
+            'file/https://a/b.png', 400):
+        for method in 'GET', 'HEAD':
+            assert ask({}, b'', method, f'/gradio_api/{path}')[0] == status
+
+
+def test_wrong_passwords_wait_beside_each_other_and_not_in_front_of_the_page(monkeypatch):
+    monkeypatch.setattr(server, 'WRONG', 0.2)
+    waiting, most = 0, 0
+
+    async def sleep(seconds: float) -> None:
+        nonlocal waiting, most
+        waiting += 1
+        most = max(most, waiting)
+        await asleep(seconds)
+        waiting -= 1
+
+    async def tried() -> tuple[list[bool], bool]:
+        is_right = password_check('open sesame')
+        assert inspect.iscoroutinefunction(is_right)  # gradio awaits no others
+        wrong = asyncio.gather(*[is_right('anyone', f'guess {i}') for i in range(2 * server.GUESSES)])
+        await asleep(0)  # others are served
+        assert not wrong.done()
+        return await wrong, await is_right('anyone', 'open sesame')
+
+    asleep = asyncio.sleep
+    monkeypatch.setattr(asyncio, 'sleep', sleep)
+    assert asyncio.run(tried()) == ([False] * 2 * server.GUESSES, True) and most == server.GUESSES
+
+
+def test_a_browser_opens_the_address_that_is_printed():
+    assert address_of('127.0.0.1', 7860) == 'http://127.0.0.1:7860' and address_of('::1', 1) == 'http://[::1]:1'
 
 
 def test_a_password_comes_from_a_file_or_the_environment(tmp_path, monkeypatch):
@@ -287,6 +320,9 @@ def test_in_a_browser_the_mask_is_that_of_predict(page, folder):
     for method, path in ('POST', '/gradio_api/upload'), ('GET', '/gradio_api/file=/etc/passwd'), ('GET', '/config'):
         assert httpx.request(method, address + path, files=dict(files=b'x') if method == 'POST' else None
                              ).status_code in (401, 403)
+    for path in 'file=http://192.0.2.1/a.png', 'file=http%3A%2F%2F192.0.2.1/a.png', 'proxy=https://a.hf.space/b':
+        found = httpx.get(f'{address}/gradio_api/{path}')
+        assert found.status_code == 400 and found.text == 'files are taken from this computer only'
     assert httpx.get(address, headers=dict(host='elsewhere.example')).status_code == 400
     try:
         view = browser.new_page(viewport=dict(width=1200, height=1300))

@@ -113,7 +113,7 @@ def open_page(args: argparse.Namespace, folder: Path, password: str | None) -> N
     from mmengine.logging import MMLogger  # after the arguments, as importing takes seconds
     from predict import build_pool
 
-    from mmseg_gpt.app.server import LOOPBACK, build_server, check_gradio, serve
+    from mmseg_gpt.app.server import LOOPBACK, address_of, build_server, check_gradio, serve
     from mmseg_gpt.engine import errors_in_words
     MMLogger.get_instance('app', log_level='WARNING')
     check_device(args.device)
@@ -129,7 +129,7 @@ def open_page(args: argparse.Namespace, folder: Path, password: str | None) -> N
             raise SystemExit(str(error)) from error
         if args.host not in LOOPBACK and not password:
             print('Everybody who reaches this computer can use the page: --password asks for one.')
-        print(f'open http://{args.host}:{args.port} (Ctrl-C ends it); all is written to {folder}', flush=True)
+        print(f'open {address_of(args.host, args.port)} (Ctrl-C ends it); all is written to {folder}', flush=True)
         try:
             serve(server, args.host, args.port)
         finally:

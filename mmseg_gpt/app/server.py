@@ -1,9 +1,9 @@
 """The server of the page: browsers ask nobody else, and nothing large comes in."""
 
+import asyncio
 import hmac
 import json
-import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,9 @@ POLICY = ("default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; 
 HEADERS = {'content-security-policy': POLICY, 'x-content-type-options': 'nosniff', 'referrer-policy': 'no-referrer'}
 MOST_JSON = 2**20  # bytes of a request that is no upload
 MULTIPART = 2**16  # bytes of an upload besides the file
+FROM_HERE = 'files are taken from this computer only'
 WRONG = 1.  # seconds that a wrong password takes
+GUESSES = 10  # passwords that are looked at together; further ones wait
 
 
 def check_gradio() -> None:
@@ -56,6 +58,9 @@ class Guard:
                 message['headers'] = kept + [(name.encode(), value.encode()) for name, value in HEADERS.items()]
             await send(message)
 
+        if fetches(scope['path']):
+            await refuse(guarded, 400, FROM_HERE)
+            return
         headers = {name.decode().lower(): value.decode('latin-1') for name, value in scope['headers']}
         if 'origin' in headers and headers['origin'].partition('://')[2] != headers.get('host'):
             await refuse(guarded, 403, 'this page answers itself only')
@@ -75,7 +80,7 @@ class Guard:
         else:
             body = await whole_body(receive, most)
             if body is None or names_address(body):
-                await refuse(guarded, 400, 'files are taken from this computer only')
+                await refuse(guarded, 400, FROM_HERE)
             else:
                 await self.app(scope, again(body, receive), guarded)
 
@@ -109,6 +114,11 @@ def again(body: bytes, receive: Callable) -> Callable:
     return replay
 
 
+def fetches(path: str) -> bool:
+    """Says whether a decoded path makes gradio ask another server: ``file=http://...`` or ``proxy=...``."""
+    return '://' in path or '/proxy=' in path
+
+
 def names_address(body: bytes) -> bool:
     """Says whether JSON has a file whose path is an address, which gradio would fetch."""
     try:
@@ -125,6 +135,30 @@ def names_address(body: bytes) -> bool:
         elif isinstance(value, list):
             found += value
     return False
+
+
+def password_check(password: str) -> Callable[[str, str], Awaitable[bool]]:
+    """Returns the function that gradio asks whether a name and a password are right.
+
+    A wrong password takes a second, in which others are served; ``GUESSES`` are looked at together, so that nobody can
+    try more in a second.
+
+    Args:
+        password: The right password, under any name.
+    """
+    places = asyncio.Semaphore(GUESSES)
+
+    async def is_right(name: str, given: str) -> bool:
+        async with places:
+            right = hmac.compare_digest(given.encode(), password.encode())
+            await asyncio.sleep(0 if right else WRONG)
+        return right
+    return is_right
+
+
+def address_of(host: str, port: int) -> str:
+    """Returns the address that a browser opens; IPv6 has brackets there."""
+    return f'http://[{host}]:{port}' if ':' in host else f'http://{host}:{port}'
 
 
 def build_server(desk: 'Desk', host: str = LOOPBACK[0], password: str | None = None) -> 'FastAPI':
@@ -146,11 +180,6 @@ def build_server(desk: 'Desk', host: str = LOOPBACK[0], password: str | None = N
 
     from .page import CSS, build_page
 
-    def is_right(name: str, given: str) -> bool:
-        right = hmac.compare_digest(given.encode(), password.encode())
-        time.sleep(0 if right else WRONG)
-        return right
-
     server = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     if host in LOOPBACK:
         server.add_middleware(TrustedHostMiddleware, allowed_hosts=['127.0.0.1', 'localhost', '[::1]'])
@@ -159,7 +188,7 @@ def build_server(desk: 'Desk', host: str = LOOPBACK[0], password: str | None = N
     # Fonts of the system, not of the web.
     fonts = dict(font=['system-ui', 'sans-serif'], font_mono=['ui-monospace', 'monospace'])
     return gradio.mount_gradio_app(
-        server, build_page(desk), path='/', auth=is_right if password else None,
+        server, build_page(desk), path='/', auth=password_check(password) if password else None,
         auth_message='Any name will do.' if password else None, max_file_size=most, show_error=True, footer_links=[],
         run_history=False, ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False,
         theme=gradio.themes.Default(**fonts), css=CSS)
