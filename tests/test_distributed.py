@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,10 +11,11 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from several import in_processes
+from slurm_nodes import free_port
 from tiny_run import run, tiny_config
 
 from mmseg_gpt.checkpoints import read_file
-from mmseg_gpt.engine import AgreeHook, IgnoredBatchHook, Runner, RunStopped, StopOnSignalHook
+from mmseg_gpt.engine import AgreeHook, IgnoredBatchHook, Runner, RunStopped, StopOnSignalHook, nodes
 from mmseg_gpt.engine.hooks import agree
 from mmseg_gpt.settings import flatten
 
@@ -202,3 +204,28 @@ def test_processes_wait_long_for_each_other_and_float32_is_as_the_config_says(tm
             assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == allowed
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = kept
+
+
+@pytest.mark.parametrize('given, seconds', [(None, 3600), (dict(backend='nccl'), 3600), (dict(timeout=60), 60)])
+@pytest.mark.parametrize('backend', ['gloo', 'nccl'])
+def test_processes_that_join_wait_as_long(backend, given, seconds, tmp_path, monkeypatch):
+    start, found = torch.distributed.init_process_group, []
+
+    def note(backend: str, timeout: timedelta) -> None:
+        found.append((backend, timeout.total_seconds()))
+        start('gloo', timeout=timeout)
+
+    places = dict(RANK=0, LOCAL_RANK=0, WORLD_SIZE=1, MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
+    for name, value in places.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(torch.distributed, 'init_process_group', note)
+    if backend == 'nccl':
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+        monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+        monkeypatch.setattr(torch.cuda, 'set_device', lambda number: None)
+    monkeypatch.setattr(nodes, 'check_work_dir', lambda folder: None)  # NCCL's would send from the GPU
+    try:
+        nodes.join(Config(dict(launcher='pytorch', work_dir=str(tmp_path), env_cfg=dict(dist_cfg=given))))
+    finally:
+        torch.distributed.destroy_process_group()
+    assert found == [(backend, seconds)]
