@@ -184,6 +184,23 @@ def test_an_epoch_that_is_longer_in_one_process_is_refused(tmp_path):
     assert said_by_both(in_processes(tmp_path, said)).startswith('an epoch has [3, 2] batches in the 2 processes')
 
 
+class Failing(torch.nn.Module):
+    """A model that cannot be initialised, for a reason that nobody has thought of."""
+
+    def init_weights(self) -> None:
+        raise AssertionError
+
+
+def test_whatever_goes_wrong_while_one_process_reads_stops_all(tmp_path):
+    def said(rank: int) -> str:
+        with pytest.raises(SystemExit) as refusal:
+            nodes.read_once_a_node(Failing())
+        return str(refusal.value)
+
+    first, other = in_processes(tmp_path, said)
+    assert 'in init_weights' in first and first.rstrip().endswith('AssertionError') and other == '1'
+
+
 def said_by_both(said: list[str]) -> str:
     """What both processes have said."""
     one, other = said
@@ -191,19 +208,15 @@ def said_by_both(said: list[str]) -> str:
     return one
 
 
-def test_processes_wait_long_for_each_other_and_float32_is_as_the_config_says(tmp_path, group, monkeypatch):
+def test_processes_wait_long_for_each_other_and_float32_is_as_the_config_says(group, monkeypatch, tf32):
     found = {}
     monkeypatch.setattr(Runner.__base__, 'setup_env', lambda self, cfg: found.update(cfg))
-    kept = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    try:
-        for allowed in (True, False):
-            runner = Runner.__new__(Runner)
-            runner._launcher = 'pytorch'
-            runner.setup_env(dict(tf32=allowed, dist_cfg=dict(backend='nccl')))
-            assert found['dist_cfg'] == dict(backend='nccl', timeout=3600)
-            assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == allowed
-    finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = kept
+    for allowed in (True, False):
+        runner = Runner.__new__(Runner)
+        runner._launcher = 'pytorch'
+        runner.setup_env(dict(tf32=allowed, dist_cfg=dict(backend='nccl')))
+        assert found['dist_cfg'] == dict(backend='nccl', timeout=3600)
+        assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == allowed
 
 
 @pytest.mark.parametrize('given, seconds', [(None, 3600), (dict(backend='nccl'), 3600), (dict(timeout=60), 60)])

@@ -11,8 +11,8 @@ import re
 import socket
 import subprocess
 import time
+import traceback
 import uuid
-from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from torch import distributed, nn
 from torch.utils.data import Dataset
 
 from ..checkpoints import CheckpointError
+from ..checkpoints.digest import digest_of
 from ..checks.together import stop_together
 
 PORTS = range(10000, 30000)  # below those that systems give away
@@ -210,16 +211,18 @@ def read_once_a_node(model: nn.Module) -> None:
         model: Without its wrapper; it must be the same in all processes but for its numbers.
 
     Raises:
-        SystemExit: a node cannot read the file, or has another one.
+        SystemExit: a node cannot initialise it, or has another file.
     """
     node = node_of_this_process()
     reads, problem, found = all_gather_object(node).index(node) == get_rank(), '', ''
     if reads:
         try:
             model.init_weights()
-            found = checksum(model.state_dict().values())
+            found = digest_of(model.state_dict())
         except (CheckpointError, OSError) as error:
             problem = str(error)
+        except Exception:  # the others must not wait for this process, whatever has gone wrong
+            problem = traceback.format_exc()
     stop_together(problem)
     all_found = all_gather_object((found, platform.node()))
     others = [host for each, host in all_found if each and each != all_found[0][0]]
@@ -227,11 +230,3 @@ def read_once_a_node(model: nn.Module) -> None:
                   'on all machines' if others and get_rank() == 0 else '')
     for tensor in model.state_dict().values():
         broadcast(tensor)
-
-
-def checksum(tensors: Iterable[torch.Tensor]) -> str:
-    """Returns a hash of all bits of tensors."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()
