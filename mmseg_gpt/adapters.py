@@ -12,6 +12,7 @@ from pathlib import Path
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
+from .checkpoints.digest import bits_of
 from .checkpoints.fetch import fetch
 from .checkpoints.fit import differences
 from .checkpoints.load import load_vit
@@ -154,7 +155,7 @@ def weights_sha256(backbone: GatedPromptViT) -> str:
     digest = hashlib.sha256()
     for name, weight in sorted(backbone.vit_state().items()):
         digest.update(name.encode())
-        digest.update(weight.detach().cpu().float().contiguous().numpy().tobytes())
+        digest.update(bits_of(weight.float()))
     return digest.hexdigest()
 
 

@@ -66,6 +66,14 @@ def seed() -> None:
 
 
 @pytest.fixture
+def tf32() -> Iterator[None]:
+    """Puts back, after a test that changes it, what a GPU may multiply as TF32."""
+    kept = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    yield
+    torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = kept
+
+
+@pytest.fixture
 def tiny_vit() -> Callable[..., GatedPromptViT]:
     """A factory of float64 ViTs of 4 blocks, width 32 and 4x4 patches, in eval mode.
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,10 +11,11 @@ import torch
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from several import in_processes
+from slurm_nodes import free_port
 from tiny_run import run, tiny_config
 
 from mmseg_gpt.checkpoints import read_file
-from mmseg_gpt.engine import AgreeHook, IgnoredBatchHook, Runner, RunStopped, StopOnSignalHook
+from mmseg_gpt.engine import AgreeHook, IgnoredBatchHook, Runner, RunStopped, StopOnSignalHook, nodes
 from mmseg_gpt.engine.hooks import agree
 from mmseg_gpt.settings import flatten
 
@@ -182,6 +184,23 @@ def test_an_epoch_that_is_longer_in_one_process_is_refused(tmp_path):
     assert said_by_both(in_processes(tmp_path, said)).startswith('an epoch has [3, 2] batches in the 2 processes')
 
 
+class Failing(torch.nn.Module):
+    """A model that cannot be initialised, for a reason that nobody has thought of."""
+
+    def init_weights(self) -> None:
+        raise AssertionError
+
+
+def test_whatever_goes_wrong_while_one_process_reads_stops_all(tmp_path):
+    def said(rank: int) -> str:
+        with pytest.raises(SystemExit) as refusal:
+            nodes.read_once_a_node(Failing())
+        return str(refusal.value)
+
+    first, other = in_processes(tmp_path, said)
+    assert 'in init_weights' in first and first.rstrip().endswith('AssertionError') and other == '1'
+
+
 def said_by_both(said: list[str]) -> str:
     """What both processes have said."""
     one, other = said
@@ -189,16 +208,37 @@ def said_by_both(said: list[str]) -> str:
     return one
 
 
-def test_processes_wait_long_for_each_other_and_float32_is_as_the_config_says(tmp_path, group, monkeypatch):
+def test_processes_wait_long_for_each_other_and_float32_is_as_the_config_says(group, monkeypatch, tf32):
     found = {}
     monkeypatch.setattr(Runner.__base__, 'setup_env', lambda self, cfg: found.update(cfg))
-    kept = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    for allowed in (True, False):
+        runner = Runner.__new__(Runner)
+        runner._launcher = 'pytorch'
+        runner.setup_env(dict(tf32=allowed, dist_cfg=dict(backend='nccl')))
+        assert found['dist_cfg'] == dict(backend='nccl', timeout=3600)
+        assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == allowed
+
+
+@pytest.mark.parametrize('given, seconds', [(None, 3600), (dict(backend='nccl'), 3600), (dict(timeout=60), 60)])
+@pytest.mark.parametrize('backend', ['gloo', 'nccl'])
+def test_processes_that_join_wait_as_long(backend, given, seconds, tmp_path, monkeypatch):
+    start, found = torch.distributed.init_process_group, []
+
+    def note(backend: str, timeout: timedelta) -> None:
+        found.append((backend, timeout.total_seconds()))
+        start('gloo', timeout=timeout)
+
+    places = dict(RANK=0, LOCAL_RANK=0, WORLD_SIZE=1, MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
+    for name, value in places.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setattr(torch.distributed, 'init_process_group', note)
+    if backend == 'nccl':
+        monkeypatch.setattr(torch.cuda, 'is_available', lambda: True)
+        monkeypatch.setattr(torch.cuda, 'device_count', lambda: 1)
+        monkeypatch.setattr(torch.cuda, 'set_device', lambda number: None)
+    monkeypatch.setattr(nodes, 'check_work_dir', lambda folder: None)  # NCCL's would send from the GPU
     try:
-        for allowed in (True, False):
-            runner = Runner.__new__(Runner)
-            runner._launcher = 'pytorch'
-            runner.setup_env(dict(tf32=allowed, dist_cfg=dict(backend='nccl')))
-            assert found['dist_cfg'] == dict(backend='nccl', timeout=3600)
-            assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == allowed
+        nodes.join(Config(dict(launcher='pytorch', work_dir=str(tmp_path), env_cfg=dict(dist_cfg=given))))
     finally:
-        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = kept
+        torch.distributed.destroy_process_group()
+    assert found == [(backend, seconds)]

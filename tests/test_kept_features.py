@@ -195,6 +195,29 @@ def test_what_is_wrong_on_disk_is_computed_again(vit, tmp_path):
     assert not opened(tmp_path, vit).entries  # of another ViT
 
 
+@pytest.mark.parametrize('changed', [
+    dict(norm_eps=1e-3), dict(arch=dict(embed_dims=32, num_layers=4, num_heads=4, mlp_ratio=2)),
+    dict(rotary='bfloat16')], ids=['norms', 'heads', 'rotary'])
+def test_features_of_a_vit_with_the_same_weights_and_other_settings_are_not_taken(changed, tiny_vit, tmp_path):
+    usual = dict(arch=dict(embed_dims=32, num_layers=4, num_heads=2, mlp_ratio=2), out_indices=(1, 3),
+                 rotary='float32' if 'rotary' in changed else None)
+    vit, other = (tiny_vit(**options).requires_grad_(False) for options in (usual, usual | changed))
+    other.load_state_dict(vit.state_dict())
+    image = torch.randn(1, 3, 32, 32).double()
+    assert not torch.equal(vit(image)[1], other(image)[1])
+    KeptFeatures(vit, opened(tmp_path, vit))
+    vit(image)
+    assert len(opened(tmp_path, vit).entries) == 1 and not opened(tmp_path, other).entries
+
+
+@pytest.mark.parametrize('of', [torch.backends.cuda.matmul, torch.backends.cudnn], ids=['products', 'convolutions'])
+def test_features_in_float32_and_in_tf32_are_told_apart(of, vit, tf32):
+    found = []
+    for of.allow_tf32 in (False, True):
+        found.append(identity_of(vit))
+    assert found[0] != found[1]
+
+
 def test_a_full_file_and_a_full_disk_only_cost_time(vit, tmp_path, log, monkeypatch):
     images = torch.randn(3, 3, 32, 32)
     expected = [output.clone() for output in vit(images)]

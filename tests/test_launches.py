@@ -127,6 +127,24 @@ def test_slopes_by_products_are_those_of_torch():
         assert torch.allclose(cross_entropy.slope_by_products(slope, (12, 20), shape, False), theirs, atol=1e-13)
 
 
+def test_slopes_by_products_are_as_exact_under_autocast_and_where_tf32_is_allowed(tf32):
+    torch.backends.cuda.matmul.allow_tf32 = True
+    allowed = []
+
+    class Products(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, arguments=(), options=None):
+            if 'mm' in function.__name__:
+                allowed.append(torch.backends.cuda.matmul.allow_tf32)
+            return function(*arguments, **(options or {}))
+
+    slope = torch.randn(2, 12, 20, 7).permute(0, 3, 1, 2)
+    theirs = torch.ops.aten.upsample_bilinear2d_backward(slope, [12, 20], (2, 7, 6, 10), False)
+    with torch.autocast('cpu', torch.bfloat16), Products():
+        mine = cross_entropy.slope_by_products(slope, (12, 20), (2, 7, 6, 10), False)
+    assert mine.dtype == torch.float32 and torch.allclose(mine, theirs, rtol=0, atol=1e-5)
+    assert allowed and not any(allowed) and torch.backends.cuda.matmul.allow_tf32
+
+
 @pytest.mark.parametrize('classes', [150, 2])
 def test_pixels_are_counted_as_by_mmsegmentation(classes):
     predicted, true = torch.randint(0, classes, (2, 40, 50))

@@ -6,17 +6,16 @@ of it is beside the record, because safetensors has no checksum. ``read_file`` r
 of this project, so an adapter file goes wherever a checkpoint goes.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ..files import replacing
 from ..settings import flatten
+from .digest import digest_of
 from .plain_config import NotPlain, check_plain, restored
 
 RECORD, DIGEST = 'mmseg_gpt', 'sha256'  # keys of the header's metadata
@@ -75,15 +74,6 @@ def content_of(state: dict[str, Tensor], metadata: Mapping[str, str]) -> dict:
     if vit := record['vit']:
         meta['frozen'] = dict(vit, source=vit['file'])
     return dict(state_dict=state, meta=meta)
-
-
-def digest_of(state: Mapping[str, Tensor], text: str) -> str:
-    """Returns the SHA-256 of a record and of tensors: their names, types, shapes and bytes, sorted by name."""
-    digest = hashlib.sha256(text.encode())
-    for name, value in sorted(state.items()):
-        digest.update(f'\n{name} {value.dtype} {tuple(value.shape)}\n'.encode())
-        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def check_record(record: object) -> None:

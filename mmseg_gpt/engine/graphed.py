@@ -117,7 +117,7 @@ class GraphedStep:
                 parameter.grad = None  # so that the graph makes gradients instead of adding to some
             loss, losses = self.loss(data, optim_wrapper)
             optim_wrapper.backward(optim_wrapper.scale_loss(loss))
-            return [p.grad for p in self.trained], losses
+            return [p.grad for p in self.trained], dict(losses)  # hooks turn those of an iteration into numbers
 
         try:
             self.graph = self.record(work)

@@ -11,8 +11,8 @@ import re
 import socket
 import subprocess
 import time
+import traceback
 import uuid
-from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 
@@ -23,11 +23,13 @@ from torch import distributed, nn
 from torch.utils.data import Dataset
 
 from ..checkpoints import CheckpointError
+from ..checkpoints.digest import digest_of
 from ..checks.together import stop_together
 
 PORTS = range(10000, 30000)  # below those that systems give away
 PATIENCE = 30  # seconds in which a file must be seen by other machines: NFS may answer from memory for a while
 SAMPLES = 64  # files of a dataset that are compared
+LONGEST_WAIT = 3600  # seconds that a process waits for another; NCCL's own choice is 600
 
 
 def under_srun() -> bool:
@@ -84,20 +86,36 @@ def join(cfg: Config) -> None:
     if started_by == 'slurm' and os.environ['RANK'] == '0':  # a shell may be one of many tasks by mistake
         print(f'{os.environ["WORLD_SIZE"]} tasks of srun join at {place}; --launcher none is for a single one',
               flush=True)
-    options = dict(cfg.get('env_cfg', {}).get('dist_cfg') or {})
-    if 'timeout' in options:
-        options['timeout'] = timedelta(seconds=options['timeout'])
+    options = with_long_wait(cfg.get('env_cfg', {}).get('dist_cfg'))
     try:
         if torch.cuda.is_available():
             torch.cuda.set_device(int(os.environ['LOCAL_RANK']))
-            distributed.init_process_group(**{'backend': 'nccl', **options})
+            waited = timedelta(seconds=options.pop('timeout'))
+            distributed.init_process_group(**{'backend': 'nccl', **options}, timeout=waited)
         else:
-            from .runner import start_gloo_without_cuda
-            start_gloo_without_cuda()
+            start_gloo_without_cuda(options['timeout'])
     except (RuntimeError, ValueError) as error:  # torch's errors of connections are RuntimeErrors
         raise SystemExit(f'process {os.environ["RANK"]} on {platform.node()} cannot join the others at {place}: '
                          f'{str(error).splitlines()[0]}') from error
     check_work_dir(Path(cfg.work_dir))
+
+
+def with_long_wait(dist_cfg: dict | None) -> dict:
+    """Returns ``env_cfg.dist_cfg`` with a timeout in seconds: ours, where it has none.
+
+    Processes wait for each other at a validation's end, and while the first one saves: minutes on a slow disk.
+    """
+    return {'timeout': LONGEST_WAIT, **(dist_cfg or {})}
+
+
+def start_gloo_without_cuda(timeout: float) -> None:
+    """Starts gloo where there is no GPU and no group of processes yet; MMEngine would start NCCL.
+
+    Args:
+        timeout: Seconds after which a process gives up waiting for another.
+    """
+    if not torch.cuda.is_available() and not distributed.is_initialized():
+        distributed.init_process_group('gloo', timeout=timedelta(seconds=timeout))
 
 
 def check_places() -> None:
@@ -193,16 +211,18 @@ def read_once_a_node(model: nn.Module) -> None:
         model: Without its wrapper; it must be the same in all processes but for its numbers.
 
     Raises:
-        SystemExit: a node cannot read the file, or has another one.
+        SystemExit: a node cannot initialise it, or has another file.
     """
     node = node_of_this_process()
     reads, problem, found = all_gather_object(node).index(node) == get_rank(), '', ''
     if reads:
         try:
             model.init_weights()
-            found = checksum(model.state_dict().values())
+            found = digest_of(model.state_dict())
         except (CheckpointError, OSError) as error:
             problem = str(error)
+        except Exception:  # the others must not wait for this process, whatever has gone wrong
+            problem = traceback.format_exc()
     stop_together(problem)
     all_found = all_gather_object((found, platform.node()))
     others = [host for each, host in all_found if each and each != all_found[0][0]]
@@ -210,11 +230,3 @@ def read_once_a_node(model: nn.Module) -> None:
                   'on all machines' if others and get_rank() == 0 else '')
     for tensor in model.state_dict().values():
         broadcast(tensor)
-
-
-def checksum(tensors: Iterable[torch.Tensor]) -> str:
-    """Returns a hash of all bits of tensors."""
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(tensor.detach().cpu().flatten().contiguous().view(torch.uint8).numpy())
-    return digest.hexdigest()

@@ -6,7 +6,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
 
@@ -30,7 +29,7 @@ from ..models.sync_batch_norm import synchronise
 from ..settings import settings_of, type_name, with_classes
 from .launching import set_tf32
 from .loaders import build_loader, check_same_length, training_loader
-from .nodes import check_same_data, read_once_a_node
+from .nodes import check_same_data, read_once_a_node, start_gloo_without_cuda, with_long_wait
 from .reproducible import begin_in_the_middle, skip_what_is_done
 from .resume import check_classes, check_same_start, find_resumed
 from .state import put_back, state_of, without_frozen
@@ -38,7 +37,6 @@ from .state import put_back, state_of, without_frozen
 # In every run; list one in ``custom_hooks`` to give it options.
 STANDARD_HOOKS = ('SeedIterationHook', 'AgreeHook', 'IgnoredBatchHook', 'NonFiniteHook', 'SameBuffersHook',
                   'StopOnSignalHook', 'ProgressHook', 'KeepFeaturesHook', 'HalfFrozenHook')
-LONGEST_WAIT = 3600  # seconds that a process waits for another; NCCL's own choice is 600
 
 
 class Runner(mmengine.runner.Runner):
@@ -71,8 +69,7 @@ class Runner(mmengine.runner.Runner):
             super()._log_env(env_cfg)
 
     def setup_env(self, env_cfg: dict) -> None:
-        # Processes wait for each other at a validation's end, and while the first one saves: minutes on a slow disk.
-        env_cfg = dict(env_cfg, dist_cfg={'timeout': LONGEST_WAIT, **(env_cfg.get('dist_cfg') or {})})
+        env_cfg = dict(env_cfg, dist_cfg=with_long_wait(env_cfg.get('dist_cfg')))
         if self.launcher == 'pytorch':
             start_gloo_without_cuda(env_cfg['dist_cfg']['timeout'])
         super().setup_env(env_cfg)
@@ -278,16 +275,6 @@ def with_standard_hooks(hooks: list[Hook | dict]) -> list[Hook | dict]:
     """Returns hooks together with those of ``STANDARD_HOOKS`` that are not among them."""
     present = set(map(type_name, hooks))
     return [*hooks, *(dict(type=name) for name in STANDARD_HOOKS if name not in present)]
-
-
-def start_gloo_without_cuda(timeout: float) -> None:
-    """Starts gloo where torchrun has started the process and there is no GPU, for which MMEngine would use NCCL.
-
-    Args:
-        timeout: Seconds after which a process gives up waiting for another.
-    """
-    if not torch.cuda.is_available() and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group('gloo', timeout=timedelta(seconds=timeout))
 
 
 def end_processes() -> None:

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import torch
 from mmengine.logging import print_log
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..checkpoints.digest import bits_of, digest_of
 from .gated_prompt_vit import GatedPromptViT
 
 NAME = 'kept_features'  # of the file, and with .jsonl of its index
@@ -57,7 +58,7 @@ class FeatureFile:
             return None
         content = bytearray(entry['size'])
         if os.preadv(self.file, [content], entry['at']) != entry['size'] or not (
-                entry['checked'] or digest_of(content) == entry['digest']):
+                entry['checked'] or entry_digest(content) == entry['digest']):
             del self.entries[key]
             return None
         entry['checked'] = True
@@ -71,11 +72,11 @@ class FeatureFile:
 
     def write(self, key: str, outputs: list[Tensor], iteration: int) -> None:
         """Adds the features of an image, unless the file is full or the disk refuses, which is said once."""
-        content = b''.join(as_bytes(output) for output in outputs)
+        content = b''.join(bits_of(output) for output in outputs)
         if self.is_full or self.end + len(content) > self.limit:
             self.close_for_more(f'{self.end / 1e9:.1f} GB are kept')
             return
-        entry = dict(key=key, at=self.end, size=len(content), iteration=iteration, digest=digest_of(content),
+        entry = dict(key=key, at=self.end, size=len(content), iteration=iteration, digest=entry_digest(content),
                      outputs=[[str(output.dtype).removeprefix('torch.'), list(output.shape)] for output in outputs])
         try:
             if os.pwrite(self.file, content, self.end) != len(content):
@@ -168,16 +169,11 @@ def precision_of(device: str) -> str:
 def key_of(image: Tensor, precision: str) -> str:
     """Returns a digest of the pixels of an image, of its shape and type, and of the precision of the forward."""
     digest = hashlib.blake2b(f'{image.dtype} {tuple(image.shape)} {precision}'.encode(), digest_size=16)
-    digest.update(as_bytes(image))
+    digest.update(bits_of(image))
     return digest.hexdigest()
 
 
-def as_bytes(tensor: Tensor) -> memoryview:
-    """Returns the content of a tensor."""
-    return memoryview(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-
-
-def digest_of(content: bytes | bytearray) -> str:
+def entry_digest(content: bytes | bytearray) -> str:
     """Returns a digest of an entry, by which damage is found."""
     return hashlib.blake2b(content, digest_size=16).hexdigest()
 
@@ -191,12 +187,12 @@ def read_lines(index: Path) -> list[dict]:
     return lines
 
 
-def identity_of(vit: nn.Module) -> dict[str, object]:
-    """Returns what decides the features of a ViT beside the pixels: its weights, its outputs, torch, and the device."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, weight in vit.state_dict().items():
-        digest.update(f'{name} {weight.dtype} {tuple(weight.shape)}'.encode())
-        digest.update(as_bytes(weight))
+def identity_of(vit: GatedPromptViT) -> dict[str, object]:
+    """Returns what decides the features of a ViT beside the pixels: the ViT, its outputs, torch, and the device."""
+    layers = [str(module) for module in vit.modules() if not list(module.children())]  # say their epsilons, too
+    settings = [vit.arch, vit.rotary, vit.start_block, vit.temperature_range, layers]
     device = next(vit.parameters()).device
-    return dict(weights=digest.hexdigest(), outputs=[*vit.out_indices, vit.out_type], torch=torch.__version__,
+    return dict(weights=digest_of(vit.state_dict(), str(settings)), outputs=[*vit.out_indices, vit.out_type],
+                torch=torch.__version__, products=torch.get_float32_matmul_precision(),
+                convolutions='TF32' if torch.backends.cudnn.allow_tf32 else 'float32',
                 device=torch.cuda.get_device_name(device) if device.type == 'cuda' else device.type)

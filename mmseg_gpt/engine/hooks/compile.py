@@ -9,6 +9,7 @@ from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 from torch._dynamo.exc import TorchDynamoException
+from torch._functorch import config as functorch_config
 from torch.fx.experimental.symbolic_shapes import ConstraintViolationError
 
 from ...adapters import unwrap
@@ -72,13 +73,24 @@ class Compiled:
                 if tensor.shape[dim] > 1:  # torch compiles for a size of 1 apart
                     torch._dynamo.mark_dynamic(tensor, dim)
         try:
-            return self.fast(*inputs)
+            with functorch_config.patch(backward_at_once()):
+                return self.fast(*inputs)
         except (TorchDynamoException, ConstraintViolationError) as error:
             self.fast = None
             said = ' '.join(str(error).split('\n\n')[0].split())
             print_log(f'{self.title} cannot be compiled, and goes on without: {said[:400]}', logger='current',
                       level=logging.WARNING)
             return self.usual(*inputs)
+
+
+def backward_at_once() -> dict[str, bool]:
+    """Returns the setting with which a backward that cannot be compiled is an error of the forward.
+
+    torch would report it in each ``loss.backward()``, where no usual method is left to go on with. Not every release
+    has the setting.
+    """
+    name = 'force_non_lazy_backward_lowering'
+    return {name: True} if hasattr(functorch_config, name) else {}
 
 
 def inductor_options() -> dict[str, bool]:

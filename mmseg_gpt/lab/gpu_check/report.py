@@ -121,13 +121,15 @@ def of_training(found: dict) -> list[str]:
     shown = steps[:: max(1, len(steps) // 10)]
     lines = table(('iteration', 'loss, float32', 'loss, bfloat16'),
                   ([step, one['losses'][step], other['losses'][step]] for step in shown))
-    for name in ('float32', 'bfloat16', 'deterministic', 'again'):
-        if problem := found[name].get('problem'):
+    for name in ('float32', 'bfloat16', 'deterministic', 'again', 'graphed'):
+        if problem := found.get(name, {}).get('problem'):
             lines += ['', f'`{name}` failed: `{" ".join(problem.split())[-300:]}`']
-    same = found.get('same_weights')
+    same, graphed = ('not measured' if found.get(key) is None else cell(found[key])
+                     for key in ('same_weights', 'same_with_graph'))
     return [*lines, '', f'mIoU: {one["miou"]} and {other["miou"]}; seconds an iteration: '
             f'{one["seconds_an_iteration"]} and {other["seconds_an_iteration"]}. Two trainings with '
-            f'`randomness.deterministic=True` have the same weights: {"not measured" if same is None else cell(same)}.']
+            f'`randomness.deterministic=True` have the same losses and weights: {same}; and one with `--cuda-graph`: '
+            f'{graphed}.']
 
 
 def of_tests(found: dict) -> list[str]:

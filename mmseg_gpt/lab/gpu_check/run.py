@@ -17,7 +17,7 @@ from .parts import Parts
 
 # The seconds that each part takes on a GPU, for which there must be time before it begins; in the order of running.
 NEEDED = dict(machine=0, float64=15, shorter_types=25, deterministic=10, rate=5, images_per_second=70,
-              sample_training=90, cuda_graph=25, deterministic_graph=10, kernels=15, marked_tests=30, compiled=90)
+              sample_training=110, cuda_graph=25, deterministic_graph=10, kernels=15, marked_tests=30, compiled=90)
 
 
 def check(config: str | Path, out: str | Path, device: torch.device, seconds: float, quick: bool = False,

@@ -29,7 +29,9 @@ def marked_tests(setting: Setting, left: Callable[[], float]) -> dict:
 
 
 def sample_training(setting: Setting, out: Path, left: Callable[[], float]) -> dict:
-    """Trains the demo's model for 200 iterations in float32 and in bfloat16, and twice in the deterministic mode.
+    """Trains the demo's model for 200 iterations in float32 and in bfloat16, and some in the deterministic mode.
+
+    Those are made twice as usual, and once more with ``--cuda-graph``: weights and losses should be equal.
 
     Args:
         setting: What is checked.
@@ -51,9 +53,12 @@ def sample_training(setting: Setting, out: Path, left: Callable[[], float]) -> d
     found = dict(float32=train(setting, out, 'float32', steps, left),
                  bfloat16=train(setting, out, 'bfloat16', steps, left, '--amp', 'bf16'),
                  deterministic=train(setting, out, 'deterministic', few, left, options=fixed),
-                 again=train(setting, out, 'again', few, left, options=fixed))
-    if not any('problem' in found[name] for name in ('deterministic', 'again')):
-        found['same_weights'] = same_weights(*(out / name / f'iter_{few}.pth' for name in ('deterministic', 'again')))
+                 again=train(setting, out, 'again', few, left, options=fixed),
+                 graphed=train(setting, out, 'graphed', few, left, '--cuda-graph', options=fixed))
+    for name, key in dict(again='same_weights', graphed='same_with_graph').items():
+        if not any('problem' in found[each] for each in ('deterministic', name)):
+            found[key] = found[name]['losses'] == found['deterministic']['losses'] and same_weights(
+                *(out / each / f'iter_{few}.pth' for each in ('deterministic', name)))
     return found
 
 
