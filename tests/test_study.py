@@ -17,12 +17,12 @@ from mmseg_gpt.lab.study import carry_out, choices, look, page, sets, verdicts
 from mmseg_gpt.lab.study.carry_out import Execution, do_what_is_left, study
 from mmseg_gpt.lab.study.choices import beside, choose, search
 from mmseg_gpt.lab.study.estimate import batches, estimate
-from mmseg_gpt.lab.study.plan import FULL, GATES, Gates, Plan, Preset, Variant
+from mmseg_gpt.lab.study.plan import FULL, GATES, GateSetting, StudyPlan, StudySize, StudyVariant
 from mmseg_gpt.lab.study.report import crossing_sentences, edges, gate_note, markdown
 from mmseg_gpt.lab.study.results import by_class, gather, named_vit, tried_rates
 from mmseg_gpt.lab.study.tables import SeededRun, parts_of, runs_in, tables_of
 
-PRESET = Preset('full', heads=(0.003, 0.01), rates=(1e-4, 1e-3, 1e-2), seeds=(1, 2), iterations=2,
+PRESET = StudySize('full', heads=(0.003, 0.01), rates=(1e-4, 1e-3, 1e-2), seeds=(1, 2), iterations=2,
                 methods=('linear', 'vpt-shallow', 'vpt-deep', 'gpt', 'lora', 'full'))
 SMALL = PRESET._replace(methods=('linear', 'lora'), rates=(1e-3, 1e-2))
 
@@ -104,7 +104,8 @@ def test_lists_are_not_replaced_by_others(tmp_path):
                                         ('flowers17', 'vgg/data/flowers/17'), ('dtd10', 'vgg/data/dtd')])
 def test_what_is_missing_is_said_with_its_address_before_anything_starts(tmp_path, monkeypatch, name, said):
     monkeypatch.setattr(carry_out, 'run_all', lambda *_, **__: pytest.fail('something has started'))
-    plan = Plan(name, PRESET, tmp_path / 'out', tmp_path / 'data', checkpoint=tmp_path / 'dinov2_vits14_pretrain.pth')
+    plan = StudyPlan(name, PRESET, tmp_path / 'out', tmp_path / 'data',
+                     checkpoint=tmp_path / 'dinov2_vits14_pretrain.pth')
     with pytest.raises(SystemExit) as stopped:
         do_what_is_left(Execution(plan, 1), ['methods'], look=False)
     assert said in str(stopped.value) and 'dinov2_vits14_pretrain.pth' in str(stopped.value)
@@ -132,13 +133,13 @@ def test_what_has_no_class_in_camvid_is_ignored(tmp_path, suffix):
 
 @pytest.fixture
 def plan(tmp_path):
-    return Plan('flowers17', PRESET, tmp_path / 'out', tmp_path / 'data', checkpoint=tmp_path / 'vit.pth')
+    return StudyPlan('flowers17', PRESET, tmp_path / 'out', tmp_path / 'data', checkpoint=tmp_path / 'vit.pth')
 
 
 class Made:
     """Carries out runs by writing records, whose numbers ``score`` gives by the name of a run."""
 
-    def __init__(self, plan: Plan, score) -> None:
+    def __init__(self, plan: StudyPlan, score) -> None:
         self.plan, self.score, self.titles = plan, score, []
 
     def __call__(self, runs, title):
@@ -154,7 +155,8 @@ class Made:
 
 
 def test_what_a_method_trains_and_with_which_rates(plan):
-    settings = {method: decisive_settings(plan.run(Variant(method), Rates(0.01, None if method == 'linear' else 0.001)))
+    settings = {method: decisive_settings(plan.run(
+        StudyVariant(method), Rates(0.01, None if method == 'linear' else 0.001)))
                 for method in ('linear', 'gpt', 'full')}
     assert all(each['optim_wrapper.optimizer.lr'] == 0.01 for each in settings.values())
     factor = 'optim_wrapper.paramwise_cfg.custom_keys.backbone.lr_mult'
@@ -168,8 +170,8 @@ def test_what_a_method_trains_and_with_which_rates(plan):
 
 
 def test_streets_are_larger_where_they_aim_high(tmp_path):
-    plan = Plan('camvid', FULL, tmp_path / 'out', tmp_path / 'data')
-    usual, large = (decisive_settings(plan.run(Variant('lora', 'segmenter', scale), Rates(0.001, 0.001)))
+    plan = StudyPlan('camvid', FULL, tmp_path / 'out', tmp_path / 'data')
+    usual, large = (decisive_settings(plan.run(StudyVariant('lora', 'segmenter', scale), Rates(0.001, 0.001)))
                     for scale in (1, 2))
     train, test = (f'{loader}_dataloader.dataset.pipeline' for loader in ('train', 'test'))
     for each, size, whole in ((usual, 224, (480, 360)), (large, 448, (960, 720))):
@@ -182,10 +184,10 @@ def test_streets_are_larger_where_they_aim_high(tmp_path):
 
 
 def test_gates_that_are_held_have_no_rate_and_sgd_has_the_papers(plan):
-    def settings(gates: Gates) -> dict:
-        return decisive_settings(plan.run(Variant(gates.name), Rates(0.1, 0.1)))
+    def settings(gates: GateSetting) -> dict:
+        return decisive_settings(plan.run(StudyVariant(gates.name), Rates(0.1, 0.1)))
 
-    held, trained = settings(Gates(-10., trained=False, sgd=True)), settings(Gates(-10., sgd=True))
+    held, trained = settings(GateSetting(-10., trained=False, sgd=True)), settings(GateSetting(-10., sgd=True))
     keys = 'optim_wrapper.paramwise_cfg.custom_keys'
     assert held[f'{keys}.gate_prior.lr_mult'] == 0 and f'{keys}.gate_prior.lr_mult' not in trained
     assert trained['optim_wrapper.optimizer.type'] == 'SGD' and trained['optim_wrapper.optimizer.weight_decay'] == 0
@@ -219,7 +221,7 @@ def test_the_head_is_chosen_first_and_then_each_method_by_its_best_rate(plan):
 
     made = Made(plan, score)
     found = choose(plan, ['methods'], made)
-    assert found.rates[Variant('linear')] == Rates(0.01) and not found.open
+    assert found.rates[StudyVariant('linear')] == Rates(0.01) and not found.open
     assert {rates.backbone for variant, rates in found.rates.items() if variant.method != 'linear'} == {0.0001}
     assert made.titles == ['learning rates of the head', 'every other learning rate', 'learning rates beside the best']
     assert len(found.searched) == 2 + 5 * 3 and all(run.name.endswith('seed_0') for run in found.searched)
@@ -232,7 +234,7 @@ def test_what_aims_high_is_the_best_method_that_trains_little(plan):
         return next((value for method, value in ranks.items() if f'{method}_lr' in name), 80.)
 
     found = choose(plan, ['aim'], Made(plan, score))
-    assert found.aim == (Variant('lora', scale=2), found.rates[Variant('lora')])
+    assert found.aim == (StudyVariant('lora', scale=2), found.rates[StudyVariant('lora')])
 
 
 def test_a_method_of_which_a_seed_diverged_is_behind_all_others(plan):
@@ -241,7 +243,7 @@ def test_a_method_of_which_a_seed_diverged_is_behind_all_others(plan):
 
     found = choose(plan, ['aim'], Made(plan, score))
     ranking = choices.best_methods(plan, found.rates, lambda runs, title: None)
-    assert ranking[-1] == Variant('lora') and found.aim and found.aim[0].method != 'lora' and not found.open
+    assert ranking[-1] == StudyVariant('lora') and found.aim and found.aim[0].method != 'lora' and not found.open
 
 
 def test_the_plan_has_each_part_once_and_few_labels_of_their_own_seed(plan):
@@ -292,7 +294,7 @@ def test_the_look_is_refused_while_something_is_open_and_ends_all_choices(plan):
     assert set(carry_out.known_runs(plan, ['methods'])) == {*found.searched, *runs, *tests}
     look.check_no_choice(plan, found.searched)
     with pytest.raises(SystemExit, match='nothing may be chosen after that'):
-        look.check_no_choice(plan, [search(plan, Variant('bias'), Rates(0.003, 0.001))])
+        look.check_no_choice(plan, [search(plan, StudyVariant('bias'), Rates(0.003, 0.001))])
 
 
 def test_nothing_is_chosen_or_tried_again_after_the_look(plan, monkeypatch):
@@ -378,7 +380,7 @@ def test_validation_and_test_images_are_not_judged_together():
 
 
 def test_results_are_of_validation_images_until_the_look(tmp_path):
-    plan = Plan('flowers17', SMALL, tmp_path / 'out', flowers(tmp_path / 'data'))
+    plan = StudyPlan('flowers17', SMALL, tmp_path / 'out', flowers(tmp_path / 'data'))
     sets.write_lists(plan.photographs, plan.data, plan.lists, (0.1, 0.25), plan.preset.seeds)
     made = Made(plan, lambda name: 40. + len(name) / 10)
     found = choose(plan, ['methods', 'aim'], made)
@@ -409,8 +411,8 @@ def test_a_file_that_is_not_known_has_no_name_of_a_model(plan):
 
 
 def test_a_search_that_crashed_is_not_said_to_have_diverged(plan):
-    run = search(plan, Variant('lora'), Rates(0.003, 0.001))
-    found = choices.Choices({}, {}, None, [run], [])
+    run = search(plan, StudyVariant('lora'), Rates(0.003, 0.001))
+    found = choices.StudyChoices({}, {}, None, [run], [])
     crashed, gone = (dict(status=FAILED, code=code, reason='') for code in ('crashed', 'not-finite'))
     assert tried_rates(plan, found, {run.name: crashed}) == {}
     assert tried_rates(plan, found, {run.name: gone}) == dict(lora={'0.001': None})
@@ -423,7 +425,7 @@ def test_a_rate_at_an_end_of_its_grid_is_named():
 
 
 def test_the_score_of_each_class_is_kept(tmp_path):
-    plan = Plan('camvid', SMALL, tmp_path / 'out', tmp_path / 'data')
+    plan = StudyPlan('camvid', SMALL, tmp_path / 'out', tmp_path / 'data')
     found = choose(plan, ['methods'], made := Made(plan, lambda name: 50.))
     runs = runs_in(tables_of(plan, found, ['methods']).values(), plan.preset.seeds)
     made(runs, '')
@@ -447,9 +449,9 @@ def test_a_study_from_photographs_to_a_report(tmp_path, monkeypatch):
     monkeypatch.setattr(choices, 'AIM_SCALE', 1)
     vit = GatedPromptViT('small', img_size=28, patch_size=14, layer_scale=True, out_type='cls_token')
     torch.save(dict(vit.vit_state()), tmp_path / 'vit.pth')
-    preset = Preset('quick', heads=(0.01, ), rates=(1e-3, 1e-2), seeds=(1, 2), iterations=2, images=2,
+    preset = StudySize('quick', heads=(0.01, ), rates=(1e-3, 1e-2), seeds=(1, 2), iterations=2, images=2,
                     methods=('linear', 'gpt'))
-    plan = Plan('flowers17', preset, tmp_path / 'out', flowers(tmp_path / 'data'), checkpoint=tmp_path / 'vit.pth')
+    plan = StudyPlan('flowers17', preset, tmp_path / 'out', flowers(tmp_path / 'data'), checkpoint=tmp_path / 'vit.pth')
     results = study(Execution(plan, 2), ['methods'], look=True)
     assert results['about']['finished'] == results['about']['runs'] and results['about']['looked']
     assert all(len(row['values']['Flowers-17']) == 2 for row in results['test']['methods']['rows'])

@@ -71,9 +71,9 @@ def main() -> None:
     from mmseg_gpt.lab.runs import look_after
     from mmseg_gpt.lab.study.carry_out import Execution, known_runs, study
     from mmseg_gpt.lab.study.page import publish
-    from mmseg_gpt.lab.study.plan import FULL, QUICK, Plan
+    from mmseg_gpt.lab.study.plan import FULL, QUICK, StudyPlan
     cpus = available_cpus()
-    plan = Plan(args.set, QUICK if args.quick else FULL, args.out, args.data, args.vit, args.checkpoint,
+    plan = StudyPlan(args.set, QUICK if args.quick else FULL, args.out, args.data, args.vit, args.checkpoint,
                 ('--device', 'cuda') if torch.cuda.is_available() else ())
     jobs = args.jobs or (min(cpus, 8) if torch.cuda.is_available() else cpus)
     where = where_to_work(args)

@@ -8,17 +8,17 @@ from torch import Tensor
 from torch.utils.data import default_collate
 
 
-class Batch(dict):
+class GatheredBatch(dict):
     """A batch with ``inputs`` (B, C, H, W) in one tensor, and ``labels`` (B, 1, H, W) of which the samples have views.
 
     torch's data loader calls ``pin_memory``, and would not look into samples itself.
     """
 
-    def pin_memory(self) -> 'Batch':
+    def pin_memory(self) -> 'GatheredBatch':
         """Returns the batch in pinned memory, from which a GPU can fetch it by itself."""
-        return Batch(self, inputs=self['inputs'].pin_memory()).labelled(self['labels'].pin_memory())
+        return GatheredBatch(self, inputs=self['inputs'].pin_memory()).labelled(self['labels'].pin_memory())
 
-    def labelled(self, labels: Tensor) -> 'Batch':
+    def labelled(self, labels: Tensor) -> 'GatheredBatch':
         """Returns this batch, with other ``labels`` (B, 1, H, W) that its samples have views of."""
         self['labels'] = labels
         for sample, label in zip(self['data_samples'], labels):
@@ -42,7 +42,7 @@ def gathered(samples: list[dict]) -> dict:
     labels = [as_bytes(sample) for sample in batch['data_samples']]
     if any(label is None for label in labels) or not (is_even(labels) and is_even(batch['inputs'])):
         return batch
-    return Batch(batch, inputs=default_collate(batch['inputs'])).labelled(default_collate(labels))
+    return GatheredBatch(batch, inputs=default_collate(batch['inputs'])).labelled(default_collate(labels))
 
 
 def as_bytes(sample: object) -> Tensor | None:

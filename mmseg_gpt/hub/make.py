@@ -32,7 +32,7 @@ class PublishError(ValueError):
 
 
 @dataclass(frozen=True)
-class Published:
+class SharedFiles:
     """What was made of a model to be shared.
 
     Attributes:
@@ -48,7 +48,7 @@ class Published:
 
 
 def publish(name: str, task: ServedTask, folder: Path, results: Mapping = {}, licence: str | None = None,
-            whole: bool = False) -> Published:
+            whole: bool = False) -> SharedFiles:
     """Writes adapter file and card of a model into a folder, and checks that the file predicts as the model does.
 
     Args:
@@ -69,7 +69,7 @@ def publish(name: str, task: ServedTask, folder: Path, results: Mapping = {}, li
     frozen = frozen_state(task.model)
     state = {key: value for key, value in task.model.state_dict().items() if key not in frozen}
     folder.mkdir(parents=True, exist_ok=True)
-    published = Published(folder / ADAPTER, folder / CARD, sum(v.numel() for v in state.values()), whole)
+    published = SharedFiles(folder / ADAPTER, folder / CARD, sum(v.numel() for v in state.values()), whole)
     try:
         write_adapter(published.adapter, state, record)
         check_same(task, published.adapter)

@@ -58,7 +58,7 @@ def sample_training(setting: Setting, out: Path, left: Callable[[], float]) -> d
     for name, key in dict(again='same_weights', graphed='same_with_graph').items():
         if not any('problem' in found[each] for each in ('deterministic', name)):
             found[key] = found[name]['losses'] == found['deterministic']['losses'] and same_weights(
-                *(out / each / f'iter_{few}.pth' for each in ('deterministic', name)))
+                *(out / each / 'adapted.pth' for each in ('deterministic', name)))  # as the demo's config names it
     return found
 
 

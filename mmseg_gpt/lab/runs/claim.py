@@ -51,7 +51,7 @@ class Owner(NamedTuple):
     began: str = ''
 
 
-class Claim:
+class FolderClaim:
     """A claim to a folder, until it is closed.
 
     Args:
@@ -63,7 +63,7 @@ class Claim:
         self.lock, self.flag, self.beaten = lock, flag, time.monotonic()
         self.fileno = lock.fileno
 
-    def __enter__(self) -> 'Claim':
+    def __enter__(self) -> 'FolderClaim':
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -99,7 +99,7 @@ class Claim:
             self.lock.close()
 
 
-def claim(folder: Path) -> Claim | None:
+def claim(folder: Path) -> FolderClaim | None:
     """Keeps other processes from the run in ``folder``.
 
     Returns:
@@ -114,12 +114,12 @@ def claim(folder: Path) -> Claim | None:
     return None
 
 
-def try_claim(folder: Path) -> tuple[Claim | None, bool]:
+def try_claim(folder: Path) -> tuple[FolderClaim | None, bool]:
     """Returns a claim, or None; and whether another machine raised its flag just now, so that both may have left."""
     lock = open(folder / LOCK, 'w')  # noqa: SIM115
     locked = try_lock(lock)
     flag = raise_flag(folder)
-    made, now = Claim(lock, flag), changed(flag)
+    made, now = FolderClaim(lock, flag), changed(flag)
     others = [(path, owner) for path, owner in flags(folder) if path != flag]
     living = [path for path, owner in others if is_alive(path, owner, now, locked)]
     if locked is False and others and not living:

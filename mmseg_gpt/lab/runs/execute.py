@@ -9,7 +9,7 @@ from ... import __version__
 from ...events import read_events
 from ...wording import gist
 from ..provenance import made_with
-from .claim import Claim
+from .claim import FolderClaim
 from .processes import Start
 from .record import EVENTS, FAILED, FINISHED, LOG, STARTED, read_record, write_record
 from .run import RunFailed, Runnable, command_line
@@ -29,7 +29,7 @@ class Attempt:
         gpu: The only one that the commands see; None for all.
     """
 
-    def __init__(self, run: Runnable, folder: Path, lock: Claim, start: Start,
+    def __init__(self, run: Runnable, folder: Path, lock: FolderClaim, start: Start,
                  watch: Callable[[dict], None], gpu: str | None = None) -> None:
         self.run, self.folder, self.lock, self.start, self.watch, self.gpu = run, folder, lock, start, watch, gpu
         self.commands, self.process, self.began = run.commands(folder), None, time.time()

@@ -30,7 +30,7 @@ import torch
 
 from ... import events
 from ...environment import available_cpus
-from .claim import Claim
+from .claim import FolderClaim
 
 # All that this module, training and testing import; what is missing here is imported by every command again.
 IMPORTED = ('mmseg_gpt.lab.runs', 'mmseg_gpt.segmentation', 'mmseg_gpt.classification.datasets', 'mmseg.apis',
@@ -54,7 +54,7 @@ class Process(Protocol):
         """Ends it at once."""
 
 
-Start = Callable[[Sequence[str], Path, Path, Claim, str | None], Process]  # start_process, or start_fork
+Start = Callable[[Sequence[str], Path, Path, FolderClaim, str | None], Process]  # start_process, or start_fork
 
 
 def environment(jobs: int) -> dict[str, str]:
@@ -72,7 +72,7 @@ def visible_gpus() -> list[str]:
     return [name for name in named.split(',') if name]
 
 
-def start_process(jobs: int, command: Sequence[str], log: Path, reports: Path, lock: Claim,
+def start_process(jobs: int, command: Sequence[str], log: Path, reports: Path, lock: FolderClaim,
                   gpu: str | None = None) -> Process:
     """Starts a command from the current folder, with this Python.
 
@@ -98,7 +98,8 @@ def only(gpu: str | None) -> dict[str, str]:
     return {} if gpu is None else {'CUDA_VISIBLE_DEVICES': gpu}
 
 
-def start_gently(command: Sequence[str], log: Path, reports: Path, lock: Claim, gpu: str | None = None) -> Process:
+def start_gently(command: Sequence[str], log: Path, reports: Path, lock: FolderClaim,
+                 gpu: str | None = None) -> Process:
     """Starts a command of a cluster's job as :func:`start_process` does, which is asked to end by SIGUSR2.
 
     A cluster may send SIGTERM to all processes of a job. A training takes the second SIGTERM as an order to end without
@@ -140,7 +141,7 @@ def start_server(jobs: int) -> bool:
     return True
 
 
-def start_fork(command: Sequence[str], log: Path, reports: Path, lock: Claim, gpu: str | None = None) -> Process:
+def start_fork(command: Sequence[str], log: Path, reports: Path, lock: FolderClaim, gpu: str | None = None) -> Process:
     """Starts a command as :func:`start_process` does, as a fork of the server: what that has imported is there."""
     process = get_context('forkserver').Process(
         target=become, args=(command[1:], log.absolute(), reports.absolute(), Held(lock), gpu))
@@ -162,7 +163,7 @@ class Fork:
 class Held:
     """An open file that stays open in the process that this is sent to, until that ends."""
 
-    def __init__(self, file: Claim) -> None:
+    def __init__(self, file: FolderClaim) -> None:
         self.file = file
 
     def __reduce__(self) -> tuple:

@@ -28,7 +28,7 @@ QUEUED, RUNNING, INTERRUPTED, ABSENT = 'queued', 'running', 'interrupted', 'not 
 STATES = (FINISHED, FAILED, RUNNING, QUEUED, INTERRUPTED, ABSENT)
 
 
-class Seen(NamedTuple):
+class RunState(NamedTuple):
     """What is seen of a run.
 
     Attributes:
@@ -43,7 +43,7 @@ class Seen(NamedTuple):
     seconds: float = 0.
 
 
-def look(runs: Sequence[Runnable], home: Path) -> list[Seen]:
+def look(runs: Sequence[Runnable], home: Path) -> list[RunState]:
     """Returns what can be seen of runs now."""
     # Records are read after that: a run that ends in the meantime has left its own by then.
     living = living_jobs(runs, home)
@@ -54,18 +54,18 @@ def look(runs: Sequence[Runnable], home: Path) -> list[Seen]:
     for run in runs:
         record = records.get(run.name, {})
         if record.get('status') == FINISHED:
-            seen.append(Seen(run, FINISHED, seconds=record['seconds']))
+            seen.append(RunState(run, FINISHED, seconds=record['seconds']))
         elif run.name in owned:
-            seen.append(Seen(run, RUNNING, progress(home / run.name / EVENTS)))
+            seen.append(RunState(run, RUNNING, progress(home / run.name / EVENTS)))
         elif run.name in living:
-            seen.append(Seen(run, QUEUED, '' if living[run.name] else 'or not: its cluster does not answer here'))
+            seen.append(RunState(run, QUEUED, '' if living[run.name] else 'or not: its cluster does not answer here'))
         elif record.get('status') == FAILED:
-            seen.append(Seen(run, FAILED, f'{record.get("code", "")}: {record["reason"]}'.removeprefix(': ')))
+            seen.append(RunState(run, FAILED, f'{record.get("code", "")}: {record["reason"]}'.removeprefix(': ')))
         elif record or run.name in jobs:
             said = last_words(home / JOBS, jobs[run.name]) if run.name in jobs else ''
-            seen.append(Seen(run, INTERRUPTED, said or 'nobody is running it any more'))
+            seen.append(RunState(run, INTERRUPTED, said or 'nobody is running it any more'))
         else:
-            seen.append(Seen(run, ABSENT))
+            seen.append(RunState(run, ABSENT))
     return seen
 
 
@@ -83,7 +83,7 @@ def last_words(folder: Path, job: str) -> str:
     return next((line.strip() for line in reversed(lines) if line.strip()), '')
 
 
-def summary(seen: Sequence[Seen], title: str) -> str:
+def summary(seen: Sequence[RunState], title: str) -> str:
     """Returns how many runs are in which state, and about how long all that are queued or running will take."""
     counts = Counter(each.state for each in seen)
     known = ', '.join(f'{counts[state]} {state}' for state in STATES if counts[state])
@@ -93,7 +93,7 @@ def summary(seen: Sequence[Seen], title: str) -> str:
     return f'{title}: {known}'
 
 
-def lines_of(seen: Sequence[Seen], states: Sequence[str]) -> list[str]:
+def lines_of(seen: Sequence[RunState], states: Sequence[str]) -> list[str]:
     """Returns a line for each run in one of some states."""
     return [f'  {each.state:11} {each.run.name}: {each.said}'.rstrip(': ') for state in states for each in seen
             if each.state == state]

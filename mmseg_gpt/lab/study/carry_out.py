@@ -8,10 +8,10 @@ from ..runs import Run, prepare, run_all
 from ..runs.jobs import Cluster
 from ..runs.run import Runnable
 from ..runs.series import what_stopped
-from .choices import Choices, choose
+from .choices import StudyChoices, choose
 from .estimate import estimate, measure
 from .look import begin, check_no_choice, check_same_choices, looked, looks
-from .plan import Plan
+from .plan import StudyPlan
 from .report import write
 from .results import gather
 from .sets import missing, write_lists
@@ -29,7 +29,7 @@ class Execution:
         cluster: Where runs are carried out, if not here.
     """
 
-    def __init__(self, plan: Plan, jobs: int, retry_failed: bool = False, overwrite: bool = False,
+    def __init__(self, plan: StudyPlan, jobs: int, retry_failed: bool = False, overwrite: bool = False,
                  cluster: Cluster | None = None) -> None:
         self.plan, self.jobs, self.cluster = plan, jobs, cluster
         self.retry_failed, self.overwrite = retry_failed, overwrite
@@ -103,7 +103,7 @@ def study(work: Execution, parts: Sequence[str] | None = None, *, look: bool = F
     return results
 
 
-def known_runs(plan: Plan, parts: Sequence[str] | None = None) -> list[Runnable]:
+def known_runs(plan: StudyPlan, parts: Sequence[str] | None = None) -> list[Runnable]:
     """Returns the runs of some parts or all that are known by now: later ones depend on what earlier ones give.
 
     From the look at the test images on, the tests are among them.
@@ -139,7 +139,7 @@ def do_what_is_left(work: Execution, parts: Sequence[str], look: bool) -> None:
         look_at_tests(work, choose(plan, parts), parts)
 
 
-def look_at_tests(work: Execution, choices: Choices, parts: Sequence[str]) -> None:
+def look_at_tests(work: Execution, choices: StudyChoices, parts: Sequence[str]) -> None:
     """Tests the results of some parts on the test images.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from ...recipes.methods import METHODS
 from ..rates import SEARCH_SEED, Rates, best_of
 from ..runs import FINISHED, Run, diverged, outcomes
-from .plan import LINEAR, Chosen, Plan, Variant
+from .plan import LINEAR, Chosen, StudyPlan, StudyVariant
 
 OTHER_HEAD = 'setr_pup'
 OTHER_HEAD_RATES = (3e-4, 1e-3)  # of convolutions, which take smaller steps than a linear layer
@@ -22,7 +22,7 @@ AIM_HEADS = {'linear': None, 'segmenter': 1e-3}  # with rates; None is that of t
 Do = Callable[[Sequence[Run], str], None]
 
 
-class Choices(NamedTuple):
+class StudyChoices(NamedTuple):
     """What has been chosen by now.
 
     Attributes:
@@ -34,17 +34,17 @@ class Choices(NamedTuple):
     """
     rates: Chosen
     others: Chosen
-    aim: tuple[Variant, Rates] | None
+    aim: tuple[StudyVariant, Rates] | None
     searched: list[Run]
     open: list[str]
 
     @property
-    def known(self) -> dict[Variant, Rates]:
+    def known(self) -> dict[StudyVariant, Rates]:
         """All variants that have been chosen, with their learning rates."""
         return {**self.rates, **self.others, **dict([self.aim] if self.aim else [])}
 
 
-def choose(plan: Plan, parts: Collection[str], do: Do = lambda runs, title: None) -> Choices:
+def choose(plan: StudyPlan, parts: Collection[str], do: Do = lambda runs, title: None) -> StudyChoices:
     """Chooses what some parts of the study need.
 
     Args:
@@ -53,7 +53,7 @@ def choose(plan: Plan, parts: Collection[str], do: Do = lambda runs, title: None
         do: Is called with the runs of each step and its title, before it is chosen by what has finished of them.
     """
     rates, searched = choose_rates(plan, do)
-    missing = [f'the learning rates of {method}' for method in plan.preset.methods if Variant(method) not in rates]
+    missing = [f'the learning rates of {method}' for method in plan.preset.methods if StudyVariant(method) not in rates]
     others, aim = {}, None
     if not missing and {'heads', 'aim'} & set(parts):
         ranking = best_methods(plan, rates, do)
@@ -65,10 +65,10 @@ def choose(plan: Plan, parts: Collection[str], do: Do = lambda runs, title: None
             aim, runs = choose_aim(plan, rates, ranking, do)
             searched += runs
             missing += [] if aim else ['what aims high']
-    return Choices(rates, others, aim, searched, missing)
+    return StudyChoices(rates, others, aim, searched, missing)
 
 
-def choose_rates(plan: Plan, do: Do) -> tuple[Chosen, list[Run]]:
+def choose_rates(plan: StudyPlan, do: Do) -> tuple[Chosen, list[Run]]:
     """Returns the best learning rates: the head's, and with that each method's; and the runs of the search."""
     heads = {rates: search(plan, LINEAR, rates) for rates in map(Rates, plan.preset.heads)}
     do([*heads.values()], 'learning rates of the head')
@@ -76,7 +76,7 @@ def choose_rates(plan: Plan, do: Do) -> tuple[Chosen, list[Run]]:
     head = best_of(heads, outcomes(searched, plan.runs), score)
     if head is None:
         return {}, searched
-    variants = [Variant(method) for method in plan.preset.methods if method != LINEAR.method]
+    variants = [StudyVariant(method) for method in plan.preset.methods if method != LINEAR.method]
     tried = {variant: {rates: search(plan, variant, rates) for rates in (
         head._replace(backbone=rate) for rate in plan.preset.rates[1::2])} for variant in variants}
     for title in ('every other learning rate', 'learning rates beside the best'):
@@ -97,18 +97,18 @@ def beside(grid: Sequence[float], best: Rates) -> list[Rates]:
     return [best._replace(backbone=rate) for rate in (*grid[max(at - 1, 0):at], *grid[at + 1:at + 2])]
 
 
-def search(plan: Plan, variant: Variant, rates: Rates) -> Run:
+def search(plan: StudyPlan, variant: StudyVariant, rates: Rates) -> Run:
     """Returns a run of a search."""
     run = plan.run(variant, rates)
     return run._replace(name=f'search_{run.name}').with_seed(SEARCH_SEED)
 
 
-def with_seeds(plan: Plan, runs: Sequence[Run]) -> list[Run]:
+def with_seeds(plan: StudyPlan, runs: Sequence[Run]) -> list[Run]:
     """Returns runs with each seed of the results."""
     return [run.with_seed(seed) for seed in plan.preset.seeds for run in runs]
 
 
-def best_methods(plan: Plan, rates: Chosen, do: Do) -> list[Variant] | None:
+def best_methods(plan: StudyPlan, rates: Chosen, do: Do) -> list[StudyVariant] | None:
     """Returns the methods in the order of their mean results on validation images; None where some are missing.
 
     Those of which a seed diverged are last.
@@ -135,22 +135,23 @@ def numbers(runs: Sequence[Run], records: Mapping[str, dict], number: str) -> li
     return [record['numbers'][number] for record in found if record.get('status') == FINISHED]
 
 
-def choose_other_head(plan: Plan, rates: Chosen, ranking: Sequence[Variant] | None, do: Do) -> tuple[Chosen, list[Run]]:
+def choose_other_head(plan: StudyPlan, rates: Chosen, ranking: Sequence[StudyVariant] | None,
+                      do: Do) -> tuple[Chosen, list[Run]]:
     """Returns the best few methods with the other head and their learning rates: its own, and the methods' as before.
 
     The rate of the head is the best one of the head alone.
     """
-    alone = Variant('linear', OTHER_HEAD)
+    alone = StudyVariant('linear', OTHER_HEAD)
     tried = {each: search(plan, alone, each) for each in map(Rates, OTHER_HEAD_RATES)}
     do([*tried.values()], f'learning rates of the head {OTHER_HEAD}')
     head = best_of(tried, outcomes([*tried.values()], plan.runs), plan.photographs.score)
     best = [] if head is None or ranking is None else ranking[:FEW_BEST]
-    return {Variant(variant.method, OTHER_HEAD): head._replace(backbone=rates[variant].backbone)
+    return {StudyVariant(variant.method, OTHER_HEAD): head._replace(backbone=rates[variant].backbone)
             for variant in best}, [*tried.values()]
 
 
-def choose_aim(plan: Plan, rates: Chosen, ranking: Sequence[Variant] | None, do: Do
-               ) -> tuple[tuple[Variant, Rates] | None, list[Run]]:
+def choose_aim(plan: StudyPlan, rates: Chosen, ranking: Sequence[StudyVariant] | None, do: Do
+               ) -> tuple[tuple[StudyVariant, Rates] | None, list[Run]]:
     """Returns what aims high: the best method that trains a small part of the ViT, on larger images.
 
     In segmentation, several heads are tried with it.
@@ -160,8 +161,8 @@ def choose_aim(plan: Plan, rates: Chosen, ranking: Sequence[Variant] | None, do:
     best = next(variant for variant in ranking if METHODS[variant.method].adapts)
     known = rates[best]
     if not plan.is_segmentation:
-        return (Variant(best.method, scale=AIM_SCALE), known), []
-    candidates = {(Variant(best.method, head, AIM_SCALE), known._replace(head=rate or known.head)): None
+        return (StudyVariant(best.method, scale=AIM_SCALE), known), []
+    candidates = {(StudyVariant(best.method, head, AIM_SCALE), known._replace(head=rate or known.head)): None
                   for head, rate in AIM_HEADS.items()}
     tried = {candidate: search(plan, *candidate) for candidate in candidates}
     do([*tried.values()], 'heads for large images')

@@ -13,7 +13,7 @@ from ..rates import Rates
 from ..runs import FINISHED, Run, outcomes, run_all
 from ..scalars import read_scalars
 from .choices import AIM_HEADS, AIM_SCALE, FEW_BEST, OTHER_HEAD, OTHER_HEAD_RATES
-from .plan import GATES, LINEAR, Gates, Plan, Variant
+from .plan import GATES, LINEAR, GateSetting, StudyPlan, StudyVariant
 from .sets import list_file
 from .tables import COUNTS, FEW_LABELS, FRACTIONS, STARTS, parts_of
 
@@ -24,7 +24,7 @@ START = 5.  # seconds of a run beside its iterations: starting, loading the ViT,
 TIMINGS = 'timings.json'
 
 
-class Batch(NamedTuple):
+class TimedRuns(NamedTuple):
     """Runs of one kind.
 
     Attributes:
@@ -34,33 +34,34 @@ class Batch(NamedTuple):
         results: How many are results, which are tested too.
     """
     part: str
-    variant: Variant
+    variant: StudyVariant
     searches: int
     results: int
 
 
-def batches(plan: Plan) -> Iterator[Batch]:
+def batches(plan: StudyPlan) -> Iterator[TimedRuns]:
     """Yields all runs of a study, as if LoRA were the best method."""
-    seeds, parts, best = len(plan.preset.seeds), parts_of(plan), Variant('lora')
+    seeds, parts, best = len(plan.preset.seeds), parts_of(plan), StudyVariant('lora')
     coarse = len(plan.preset.rates[1::2])
     for method in plan.preset.methods:
-        searches = len(plan.preset.heads) if Variant(method) == LINEAR else coarse + min(2, len(plan.preset.rates) - 1)
-        yield Batch('methods', Variant(method), searches, seeds)
+        variant, rates = StudyVariant(method), coarse + min(2, len(plan.preset.rates) - 1)
+        yield TimedRuns('methods', variant, len(plan.preset.heads) if variant == LINEAR else rates, seeds)
         if method in FEW_LABELS:
-            yield Batch('labels', Variant(method), 0, len(FRACTIONS) * seeds)
-    yield from (Batch('gates', Variant('gpt'), 0, seeds) for gates in GATES.values() if gates != Gates(PRIOR))
+            yield TimedRuns('labels', StudyVariant(method), 0, len(FRACTIONS) * seeds)
+    yield from (TimedRuns('gates', StudyVariant('gpt'), 0, seeds)
+                for gates in GATES.values() if gates != GateSetting(PRIOR))
     if 'figures' in parts:
-        yield Batch('figures', Variant('vpt-shallow'), 0, (len(STARTS) - 1) * seeds)
-        yield from (Batch('figures', Variant(method), 0, (len(counts) - 1) * seeds)
+        yield TimedRuns('figures', StudyVariant('vpt-shallow'), 0, (len(STARTS) - 1) * seeds)
+        yield from (TimedRuns('figures', StudyVariant(method), 0, (len(counts) - 1) * seeds)
                     for method, counts in COUNTS.items())
     if 'heads' in parts:
-        yield Batch('heads', best._replace(head=OTHER_HEAD), len(OTHER_HEAD_RATES), FEW_BEST * seeds)
+        yield TimedRuns('heads', best._replace(head=OTHER_HEAD), len(OTHER_HEAD_RATES), FEW_BEST * seeds)
     heads = tuple(AIM_HEADS) if plan.is_segmentation else ('', )
     for i, head in enumerate(heads):
-        yield Batch('aim', best._replace(head=head, scale=AIM_SCALE), int(plan.is_segmentation), 0 if i else seeds)
+        yield TimedRuns('aim', best._replace(head=head, scale=AIM_SCALE), int(plan.is_segmentation), 0 if i else seeds)
 
 
-def timing_run(plan: Plan, variant: Variant) -> Run:
+def timing_run(plan: StudyPlan, variant: StudyVariant) -> Run:
     """Returns a short run by which a kind of run is timed."""
     run = plan.run(variant, Rates(0.001, None if variant.method == 'linear' else 0.0002))
     return run._replace(name=f'timing/{variant.name}', settings=(
@@ -68,7 +69,7 @@ def timing_run(plan: Plan, variant: Variant) -> Run:
         f'test_dataloader.dataset.ann_file={list_file(plan.lists, SOME)}'))
 
 
-def measure(plan: Plan) -> dict[str, dict[str, float]]:
+def measure(plan: StudyPlan) -> dict[str, dict[str, float]]:
     """Times each kind of run, where it is not timed yet, and returns the seconds of an iteration and of an image."""
     images, batch = (8, 4) if plan.is_segmentation else (64, 64)
     lines = list_file(plan.lists, 'val').read_text().splitlines(keepends=True)[:images]
@@ -97,13 +98,13 @@ def timed(folder: Path, batch: int) -> dict[str, float]:
     return dict(iteration=round(median(iterations), 3), image=round(json.loads(tested.read_text())['time'] / batch, 4))
 
 
-def read_timings(plan: Plan) -> dict[str, dict[str, float]]:
+def read_timings(plan: StudyPlan) -> dict[str, dict[str, float]]:
     """Returns what :func:`measure` has found before; nothing where it has not."""
     path = plan.home / TIMINGS
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def estimate(plan: Plan, jobs: int, timings: dict[str, dict[str, float]]) -> str:
+def estimate(plan: StudyPlan, jobs: int, timings: dict[str, dict[str, float]]) -> str:
     """Returns how long each part takes, as Markdown.
 
     Args:

@@ -13,8 +13,8 @@ from ...files import replacing
 from ..runs import FINISHED, Run, outcomes, trained_checkpoint
 from ..runs.record import is_done
 from ..runs.run import RunFailed, testing
-from .choices import Choices, has_ended
-from .plan import Plan
+from .choices import StudyChoices, has_ended
+from .plan import StudyPlan
 
 RECORD = 'looked.json'
 
@@ -66,14 +66,14 @@ class Look(NamedTuple):
         return self.run.numbers(folder)
 
 
-def looks(plan: Plan, runs: Sequence[Run]) -> list[Look]:
+def looks(plan: StudyPlan, runs: Sequence[Run]) -> list[Look]:
     """Returns the tests of those trainings that have finished on the test images."""
     images, records = plan.listed('test', 'test'), outcomes(runs, plan.runs)
     return [Look(run._replace(settings=(*run.settings, *images)), plan.runs) for run in runs
             if records.get(run.name, {}).get('status') == FINISHED]
 
 
-def begin(plan: Plan, choices: Choices, runs: Sequence[Run]) -> None:
+def begin(plan: StudyPlan, choices: StudyChoices, runs: Sequence[Run]) -> None:
     """Takes down that the test images are looked at from now on.
 
     Args:
@@ -97,13 +97,13 @@ def begin(plan: Plan, choices: Choices, runs: Sequence[Run]) -> None:
             path.write_text(json.dumps(said, indent=1) + '\n')
 
 
-def looked(plan: Plan) -> dict | None:
+def looked(plan: StudyPlan) -> dict | None:
     """Returns when the test images were looked at, and what had been chosen by then; None before."""
     path = plan.home / RECORD
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def check_no_choice(plan: Plan, runs: Sequence[Run]) -> None:
+def check_no_choice(plan: StudyPlan, runs: Sequence[Run]) -> None:
     """Refuses runs by which something would be chosen after the look at the test images.
 
     Raises:
@@ -116,7 +116,7 @@ def check_no_choice(plan: Plan, runs: Sequence[Run]) -> None:
                          f'{left[0]} would: --out DIR begins another study')
 
 
-def check_same_choices(plan: Plan, choices: Choices) -> None:
+def check_same_choices(plan: StudyPlan, choices: StudyChoices) -> None:
     """Refuses choices that had not been made before the look at the test images.
 
     Raises:

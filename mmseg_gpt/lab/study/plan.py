@@ -28,7 +28,7 @@ COMPARED = ('linear', 'vpt-shallow', 'vpt-deep', 'gates-only', 'temperatures-onl
 WHOLE = (480, 360)  # width and height of a whole image of segmentation, by its config
 
 
-class Gates(NamedTuple):
+class GateSetting(NamedTuple):
     """A variant of Gated Prompt Tuning, to see what its gates do.
 
     Attributes:
@@ -47,12 +47,12 @@ class Gates(NamedTuple):
                 f'{"" if self.trained else ", gates not trained"}')
 
 
-GATES = {gates.name: gates for gates in (Gates(prior, trained, sgd) for sgd in (True, False)
+GATES = {gates.name: gates for gates in (GateSetting(prior, trained, sgd) for sgd in (True, False)
                                          for prior in (-10., -5., 0.) for trained in (True, False))}
 LOWEST = -10.  # the prior that others are compared with, as in the paper's ADE20K
 
 
-def compared_with(gates: Gates) -> Gates | None:
+def compared_with(gates: GateSetting) -> GateSetting | None:
     """Returns the setting beside which one is judged, with the same optimizer; None for the one that others are beside.
 
     Gates that are held are beside trained ones of the same prior, and trained ones beside those of the lowest prior.
@@ -62,7 +62,7 @@ def compared_with(gates: Gates) -> Gates | None:
     return None if gates.prior == LOWEST else gates._replace(prior=LOWEST)
 
 
-class Preset(NamedTuple):
+class StudySize(NamedTuple):
     """How much is done.
 
     Attributes:
@@ -86,13 +86,13 @@ class Preset(NamedTuple):
     methods: tuple[str, ...] = COMPARED
 
 
-FULL = Preset('full', heads=(0.001, 0.003, 0.01, 0.03), rates=(8e-6, 4e-5, 2e-4, 1e-3, 5e-3, 2.5e-2, 0.125),
+FULL = StudySize('full', heads=(0.001, 0.003, 0.01, 0.03), rates=(8e-6, 4e-5, 2e-4, 1e-3, 5e-3, 2.5e-2, 0.125),
               seeds=(1, 2, 3))
-QUICK = Preset('quick', heads=(0.003, 0.01), rates=(2e-4, 1e-3), seeds=(1, 2), iterations=4, images=2,
+QUICK = StudySize('quick', heads=(0.003, 0.01), rates=(2e-4, 1e-3), seeds=(1, 2), iterations=4, images=2,
                methods=('linear', 'gpt', 'lora', 'full'))
 
 
-class Variant(NamedTuple):
+class StudyVariant(NamedTuple):
     """What is trained: a method, or a variant of the gates, with a head, on images of a size.
 
     Attributes:
@@ -111,11 +111,11 @@ class Variant(NamedTuple):
         return '_'.join(filter(None, parts)).replace(', ', '_').replace(' ', '_')
 
 
-Chosen = Mapping[Variant, Rates]
-LINEAR = Variant('linear')
+Chosen = Mapping[StudyVariant, Rates]
+LINEAR = StudyVariant('linear')
 
 
-class Plan:
+class StudyPlan:
     """The runs of a study in a folder.
 
     Args:
@@ -128,7 +128,7 @@ class Plan:
         options: Options of all commands.
     """
 
-    def __init__(self, name: str, preset: Preset, home: Path, data: Path, vit: str = 'dinov2-s',
+    def __init__(self, name: str, preset: StudySize, home: Path, data: Path, vit: str = 'dinov2-s',
                  checkpoint: Path | None = None, options: tuple[str, ...] = ()) -> None:
         self.name, self.photographs, self.preset, self.data, self.options = name, SETS[name], preset, data, options
         self.home, self.lists, self.configs, self.runs = home, home / 'lists', home / 'configs', home / 'runs'
@@ -142,7 +142,7 @@ class Plan:
         """Whether pixels are labelled, and not images."""
         return self.photographs.score == MIOU
 
-    def backbone(self, variant: Variant) -> dict:
+    def backbone(self, variant: StudyVariant) -> dict:
         """Returns the settings of the ViT and of what adapts it."""
         gates, method = GATES.get(variant.method), 'gpt' if variant.method in GATES else variant.method
         # Hard gates are open in training as often as not; from the prior of the soft ones, few would ever open.
@@ -151,7 +151,7 @@ class Plan:
         vit = {name: value for name, value in self.settings_of_vit.items() if name not in PIXELS}
         return vit | options(method, prompts, 0. - prior)
 
-    def model(self, variant: Variant) -> dict:
+    def model(self, variant: StudyVariant) -> dict:
         """Returns the settings of the whole model."""
         backbone, classes = self.backbone(variant), self.photographs.classes
         size = self.photographs.size * variant.scale
@@ -165,7 +165,7 @@ class Plan:
         """Returns the mean and the standard deviation of the pixels that the ViT was trained on."""
         return {name: self.settings_of_vit.get(name, usual) for name, usual in PIXELS.items()}
 
-    def write_config(self, variant: Variant) -> Path:
+    def write_config(self, variant: StudyVariant) -> Path:
         """Writes the config of a variant, on top of that of the set, and returns its file."""
         self.configs.mkdir(parents=True, exist_ok=True)
         base = os.path.relpath(CONFIGS / 'photographs' / f'{self.name}.py', self.configs)
@@ -189,24 +189,24 @@ class Plan:
                                       f'_base_ = [{base!r}]\n{text}\n', encoding='utf-8')
         return path
 
-    def run(self, variant: Variant, rates: Rates) -> Run:
+    def run(self, variant: StudyVariant, rates: Rates) -> Run:
         """Returns a training of a variant with its test on the validation images; its config is written."""
-        gates = GATES.get(variant.method, Gates(PRIOR))
+        gates = GATES.get(variant.method, GateSetting(PRIOR))
         settings = (*self.listed('train', 'train'), *self.listed('test', 'val'), *self.budget(variant),
                     *self.size(variant), *(('optim_wrapper.optimizer.weight_decay=0', ) if gates.sgd else ()))
         run = Run(variant.name, str(self.write_config(variant)), settings, self.options)
         return with_rates(run, rates, 1. if gates.trained else 0., gates.sgd)
 
-    def budget(self, variant: Variant) -> tuple[str, ...]:
+    def budget(self, variant: StudyVariant) -> tuple[str, ...]:
         """Returns the settings of batch and iterations."""
         return f'train_dataloader.batch_size={self.photographs.batch}', *iterations(self.iterations(variant))
 
-    def iterations(self, variant: Variant) -> int:
+    def iterations(self, variant: StudyVariant) -> int:
         """Returns how many iterations a training has."""
         usual = self.photographs.iterations if variant.scale == 1 else self.photographs.longer
         return self.preset.iterations or usual
 
-    def size(self, variant: Variant) -> tuple[str, ...]:
+    def size(self, variant: StudyVariant) -> tuple[str, ...]:
         """Returns the settings of the size of images, where they are not those of the config."""
         train, test = (f'{loader}_dataloader.dataset.pipeline' for loader in ('train', 'test'))
         size = self.photographs.size * variant.scale

@@ -16,14 +16,14 @@ from ..rates import SEARCH_SEED
 from ..runs import FAILED, FINISHED, Run, diverged, outcomes
 from ..suite.plans import Table
 from ..suite.tables import as_data
-from .choices import Choices, choose, with_seeds
+from .choices import StudyChoices, choose, with_seeds
 from .estimate import read_timings
 from .look import looked, looks
-from .plan import Plan, Variant
+from .plan import StudyPlan, StudyVariant
 from .tables import parts_of, runs_in, tables_of
 
 
-def gather(plan: Plan) -> dict:
+def gather(plan: StudyPlan) -> dict:
     """Returns all results of the runs that have finished."""
     choices = choose(plan, parts_of(plan))
     tables = tables_of(plan, choices, parts_of(plan))
@@ -45,7 +45,7 @@ def gather(plan: Plan) -> dict:
         timings=read_timings(plan))
 
 
-def about(plan: Plan, choices: Choices, reported: Sequence[Run], records: Mapping[str, dict]) -> dict:
+def about(plan: StudyPlan, choices: StudyChoices, reported: Sequence[Run], records: Mapping[str, dict]) -> dict:
     """Returns how and with what was measured. A run of a search that diverged has ended as it should."""
     found = [records.get(run.name, {}) for run in (*choices.searched, *reported)]
     statuses = [FINISHED if diverged(record) else record.get('status') for record in found]
@@ -64,7 +64,7 @@ def about(plan: Plan, choices: Choices, reported: Sequence[Run], records: Mappin
         chosen={variant.name: rates._asdict() for variant, rates in choices.rates.items()})
 
 
-def named_vit(plan: Plan) -> dict:
+def named_vit(plan: StudyPlan) -> dict:
     """Returns the ViT's name in the configs, an honest title, and the SHA-256 of its file, None without the file."""
     checkpoint = plan.settings_of_vit['init_cfg']['checkpoint']
     try:
@@ -77,7 +77,7 @@ def named_vit(plan: Plan) -> dict:
     return dict(name=plan.vit, title=said, file=Path(checkpoint).name, sha256=sha256)
 
 
-def parameters(plan: Plan, choices: Choices, records: Mapping[str, dict]) -> dict[str, dict[str, int]]:
+def parameters(plan: StudyPlan, choices: StudyChoices, records: Mapping[str, dict]) -> dict[str, dict[str, int]]:
     """Returns how many parameters each variant trains beside the head alone, and how many there are in all."""
     found = {}
     for variant, rates in choices.known.items():
@@ -85,11 +85,11 @@ def parameters(plan: Plan, choices: Choices, records: Mapping[str, dict]) -> dic
         if records.get(run.name, {}).get('status') == FINISHED:
             metrics = json.loads((plan.runs / run.name / 'metrics.json').read_text())
             found[variant.name] = metrics['parameters']
-    head = found.get(Variant('linear').name, {}).get('trained')
+    head = found.get(StudyVariant('linear').name, {}).get('trained')
     return {name: dict(counted, adapting=counted['trained'] - head) for name, counted in found.items()} if head else {}
 
 
-def gates_moved(plan: Plan, table: Table, records: Mapping[str, dict]) -> dict[str, dict[str, float]]:
+def gates_moved(plan: StudyPlan, table: Table, records: Mapping[str, dict]) -> dict[str, dict[str, float]]:
     """Returns how far gates went from their prior, the largest change of gamma, by setting and seed."""
     found: dict[str, dict[str, float]] = {}
     for entry in table.entries:
@@ -100,14 +100,14 @@ def gates_moved(plan: Plan, table: Table, records: Mapping[str, dict]) -> dict[s
     return found
 
 
-def selection_ratios(plan: Plan, choices: Choices, records: Mapping[str, dict]) -> list[list[float]]:
+def selection_ratios(plan: StudyPlan, choices: StudyChoices, records: Mapping[str, dict]) -> list[list[float]]:
     """Returns Figure 4: the selection ratio of each block before the last in Gated Prompt Tuning, for each seed."""
-    variant = Variant('gpt')
+    variant = StudyVariant('gpt')
     runs = with_seeds(plan, [plan.run(variant, choices.rates[variant])]) if variant in choices.rates else []
     return ratios_of(runs, records, plan.runs)
 
 
-def by_class(plan: Plan, choices: Choices, records: Mapping[str, dict], home: Path) -> dict[str, dict]:
+def by_class(plan: StudyPlan, choices: StudyChoices, records: Mapping[str, dict], home: Path) -> dict[str, dict]:
     """Returns a table 'classes' of what each variant has for each class, if it is a segmentation.
 
     Args:
@@ -130,7 +130,8 @@ def by_class(plan: Plan, choices: Choices, records: Mapping[str, dict], home: Pa
                              panels='', rows=rows)) if rows else {}
 
 
-def tried_rates(plan: Plan, choices: Choices, records: Mapping[str, dict]) -> dict[str, dict[str, float | None]]:
+def tried_rates(plan: StudyPlan, choices: StudyChoices,
+                records: Mapping[str, dict]) -> dict[str, dict[str, float | None]]:
     """Returns what each learning rate gave on the validation images, None if it diverged, by variant.
 
     A run that failed otherwise says nothing of its rate, and is left out.

@@ -8,8 +8,8 @@ from ..gates import PRIOR, SGD_HEAD
 from ..rates import Rates
 from ..runs import Run, with_settings
 from ..suite.plans import BLOCK, PROMPTS, Entry, Table, each
-from .choices import Choices
-from .plan import GATES, Gates, Plan, Variant
+from .choices import StudyChoices
+from .plan import GATES, GateSetting, StudyPlan, StudyVariant
 from .sets import list_file
 
 FRACTIONS = (0.1, 0.25)  # of the training images
@@ -28,31 +28,31 @@ class SeededRun(Run):
         return run._replace(settings=tuple(setting.replace('SEED', str(seed)) for setting in run.settings))
 
 
-def parts_of(plan: Plan) -> tuple[str, ...]:
+def parts_of(plan: StudyPlan) -> tuple[str, ...]:
     """Returns the parts of a study, in the order in which they are carried out."""
     return SEGMENTATION if plan.is_segmentation else CLASSIFICATION
 
 
-def tables_of(plan: Plan, choices: Choices, parts: Collection[str]) -> dict[str, Table]:
+def tables_of(plan: StudyPlan, choices: StudyChoices, parts: Collection[str]) -> dict[str, Table]:
     """Returns the tables of some parts, as far as their runs are chosen."""
     made = dict(methods=[methods], labels=[few_labels], gates=[gate_variants], figures=[start_blocks, prompt_counts],
                 heads=[other_head], aim=[aim])
     return {make.__name__: make(plan, choices) for part in parts_of(plan) if part in parts for make in made[part]}
 
 
-def entry(plan: Plan, variant: Variant, run: Run, row: tuple[str, ...], column: str) -> Entry:
+def entry(plan: StudyPlan, variant: StudyVariant, run: Run, row: tuple[str, ...], column: str) -> Entry:
     """Returns the entry for a number of a table."""
     return Entry(plan.vit, variant.method, plan.name, run, row, column, plan.photographs.score)
 
 
-def methods(plan: Plan, choices: Choices) -> Table:
+def methods(plan: StudyPlan, choices: StudyChoices) -> Table:
     """Returns the comparison of methods."""
     entries = [entry(plan, variant, plan.run(variant, rates), (variant.method, ), plan.photographs.title)
                for variant, rates in choices.rates.items()]
     return Table(f'{plan.photographs.title}: all methods', ('METHOD', ), each([plan.photographs.title]), entries)
 
 
-def few_labels(plan: Plan, choices: Choices) -> Table:
+def few_labels(plan: StudyPlan, choices: StudyChoices) -> Table:
     """Returns results with fewer training images, at the learning rates and iterations of all of them."""
     entries = []
     for variant, rates in choices.rates.items():
@@ -67,20 +67,20 @@ def few_labels(plan: Plan, choices: Choices) -> Table:
     return Table(f'{plan.photographs.title}: a part of the training images', ('METHOD', ), columns, entries)
 
 
-def gate_variants(plan: Plan, choices: Choices) -> Table:
+def gate_variants(plan: StudyPlan, choices: StudyChoices) -> Table:
     """Returns what priors, optimizers and the training of gates do."""
-    known, entries = choices.rates.get(Variant('gpt')), []
+    known, entries = choices.rates.get(StudyVariant('gpt')), []
     for name, gates in GATES.items() if known else ():
-        variant, rates = Variant(name), Rates(SGD_HEAD, plan.photographs.sgd) if gates.sgd else known
-        same = Variant('gpt') if gates == Gates(PRIOR) else variant
+        variant, rates = StudyVariant(name), Rates(SGD_HEAD, plan.photographs.sgd) if gates.sgd else known
+        same = StudyVariant('gpt') if gates == GateSetting(PRIOR) else variant
         entries.append(entry(plan, variant, plan.run(same, rates), (name, ), plan.photographs.title))
     return Table(f'{plan.photographs.title}: do the gates matter?', ('GATES', ), each([plan.photographs.title]),
                  entries)
 
 
-def start_blocks(plan: Plan, choices: Choices) -> Table:
+def start_blocks(plan: StudyPlan, choices: StudyChoices) -> Table:
     """Returns Figure 1: VPT-shallow with prompts that enter later."""
-    variant, entries = Variant('vpt-shallow'), []
+    variant, entries = StudyVariant('vpt-shallow'), []
     if variant in choices.rates:
         first = plan.run(variant, choices.rates[variant])
         entries = [entry(plan, variant, first if block == 1 else with_settings(first, start=block - 1),
@@ -89,11 +89,11 @@ def start_blocks(plan: Plan, choices: Choices) -> Table:
                  each(map(str, STARTS)), entries, x=BLOCK)
 
 
-def prompt_counts(plan: Plan, choices: Choices) -> Table:
+def prompt_counts(plan: StudyPlan, choices: StudyChoices) -> Table:
     """Returns Figure 7: results by the number of prompts."""
     entries = []
     for method, counts in COUNTS.items():
-        variant = Variant(method)
+        variant = StudyVariant(method)
         for count in counts if variant in choices.rates else ():
             number = tokens_per_set(method, count, VITS[plan.vit].blocks)
             run = plan.run(variant, choices.rates[variant])
@@ -104,14 +104,14 @@ def prompt_counts(plan: Plan, choices: Choices) -> Table:
                  entries, x=PROMPTS)
 
 
-def other_head(plan: Plan, choices: Choices) -> Table:
+def other_head(plan: StudyPlan, choices: StudyChoices) -> Table:
     """Returns the best few methods with another head."""
     entries = [entry(plan, variant, plan.run(variant, rates), (variant.head, variant.method), plan.photographs.title)
                for variant, rates in choices.others.items()]
     return Table(f'{plan.photographs.title}: another head', ('HEAD', 'METHOD'), each([plan.photographs.title]), entries)
 
 
-def aim(plan: Plan, choices: Choices) -> Table:
+def aim(plan: StudyPlan, choices: StudyChoices) -> Table:
     """Returns the best method on larger images, in a longer training."""
     entries = []
     if choices.aim:

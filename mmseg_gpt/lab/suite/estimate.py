@@ -56,7 +56,7 @@ class Work(NamedTuple):
     eval_flops: float
 
 
-class Rates(NamedTuple):
+class OperationRates(NamedTuple):
     """Operations per second.
 
     Attributes:
@@ -69,13 +69,13 @@ class Rates(NamedTuple):
     source: str
 
 
-def rates_by_hand(train: float, evaluated: float) -> Rates:
+def rates_by_hand(train: float, evaluated: float) -> OperationRates:
     """Returns rates from the images per second of the benchmark's model, in training and in evaluation."""
-    return Rates(train * BENCHMARKED['train'], evaluated * BENCHMARKED['eval'],
+    return OperationRates(train * BENCHMARKED['train'], evaluated * BENCHMARKED['eval'],
                  f'given: {train:g} training and {evaluated:g} evaluated images a second of the benchmark\'s model')
 
 
-def rates_of_benchmark(path: Path, variant: str = 'ours') -> Rates:
+def rates_of_benchmark(path: Path, variant: str = 'ours') -> OperationRates:
     """Returns the rates that ``tools/benchmark.py --json`` has measured.
 
     Args:
@@ -99,7 +99,7 @@ def rates_of_benchmark(path: Path, variant: str = 'ours') -> Rates:
                          'mmseg-gpt benchmark --what train,eval,costs --json FILE writes them') from error
     cpu = known['machine'].get('type') == 'cpu'
     threads = f' with {known["machine"]["threads"]} threads, which stands for a GPU here' if cpu else ''
-    return Rates(**found, source=f'measured on {device}{threads} ({path.name}: {variant}, allocator {way})')
+    return OperationRates(**found, source=f'measured on {device}{threads} ({path.name}: {variant}, allocator {way})')
 
 
 def forward_flops(arch: Mapping, tokens: int, patches: int, patch_size: int) -> tuple[float, float]:
@@ -157,7 +157,7 @@ def views(cfg: Config) -> float:
     return len(flips) * sum((min(step.scale) / 512)**2 for step in resizes)
 
 
-def seconds_of(work: Work, rates: Rates) -> float:
+def seconds_of(work: Work, rates: OperationRates) -> float:
     """Returns how long a run takes on one GPU."""
     return START + work.train_flops / rates.train + work.eval_flops / rates.eval
 
@@ -170,7 +170,7 @@ def finished_after(seconds: Sequence[float], places: int) -> float:
     return max(free)
 
 
-def estimate(tables: Mapping[str, Table], seeds: Sequence[int], rates: Rates | None, places: Sequence[int],
+def estimate(tables: Mapping[str, Table], seeds: Sequence[int], rates: OperationRates | None, places: Sequence[int],
              price: float | None = None) -> str:
     """Returns the estimate as Markdown; what follows from rates is left blank where there are none.
 
