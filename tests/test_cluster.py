@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -25,6 +26,7 @@ from mmseg_gpt.lab.runs import jobs as jobs_module
 from mmseg_gpt.lab.runs import look_after, read_record, run_all, work
 from mmseg_gpt.lab.runs.claim import LEASE, Owner, claim, current_owner
 from mmseg_gpt.lab.runs.jobs import Job, living_jobs, submit
+from mmseg_gpt.lab.runs.on_ray import Ray
 from mmseg_gpt.lab.runs.record import write_record
 from mmseg_gpt.lab.runs.slurm import Requeued, Slurm, minutes
 from mmseg_gpt.lab.runs.watch import cancel, look
@@ -331,6 +333,8 @@ def test_a_tool_watches_and_ends_jobs(fake, tmp_path, monkeypatch, capsys):
     work(runs, tmp_path, lambda: 'no table', watching=True)
     said = capsys.readouterr().out
     assert 'runs: 2 interrupted' in said and 'no table' not in said
+    work(runs, tmp_path / 'empty', lambda: 'no table', cancelling=True)
+    assert capsys.readouterr().out == 'nothing to end: no run is queued or running\n'
 
 
 def test_processes_of_this_machine_are_ended_from_another_one_after_saving(tmp_path, capsys):
@@ -468,6 +472,34 @@ def test_times_that_lead_nowhere_are_refused(settings, said):
         Slurm(settings)
 
 
+@pytest.mark.parametrize('settings, said', [
+    (dict(mem='2G'), 'needs --slurm time=TIME'), (dict(time='30', nonsense='1'), 'unrecognized option .--nonsense=1'),
+    (dict(time='30', mem='1G'), 'finds no cluster from this machine'), (dict(time='30', nodes='2'), '')])
+def test_settings_of_slurm_are_checked_before_anything_else(queue, tmp_path, monkeypatch, settings, said):
+    sbatch = tmp_path / 'sbatch'
+    sbatch.write_text("""#!/bin/sh
+[ "$1" = --help ] && exit 0
+[ "$1" = --mem=1G ] && echo 'sbatch: fatal: Could not establish a configuration source' >&2 && exit 1
+echo "sbatch: unrecognized option '$1'" >&2; echo 'Try "sbatch --help" for more information' >&2; exit 1
+""")
+    sbatch.chmod(0o755)
+    monkeypatch.setenv('PATH', f'{tmp_path}:/usr/bin:/bin')
+    monkeypatch.setattr(sys.modules['submitit'].SlurmExecutor, '_valid_parameters', lambda: {'time', 'nodes', 'mem'})
+    with pytest.raises(SystemExit, match=said) if said else nullcontext():
+        Slurm(settings).check()
+
+
+def test_a_ray_cluster_that_does_not_answer_is_said_in_seconds():
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        address = f'127.0.0.1:{free.getsockname()[1]}'
+        with pytest.raises(SystemExit, match=f'there is no cluster at {address}'):
+            Ray(dict(address=address)).check()
+        free.listen()
+        Ray(dict(address=address)).check()
+    Ray({}).check()
+
+
 # --- several nodes ----------------------------------------------------------------------------------------------------
 
 SRUN = dict(SLURM_PROCID='5', SLURM_LOCALID='1', SLURM_JOB_ID='41', SLURM_STEP_ID='0', SLURM_STEP_NUM_TASKS='8',
@@ -573,3 +605,5 @@ def test_an_estimate_counts_shared_runs_once_and_invents_no_rate(tmp_path):
     (tmp_path / 'other.json').write_text('{"times": {}}')
     with pytest.raises(ValueError, match=r'other\.json has no times and costs'):
         rates_of_benchmark(tmp_path / 'other.json')
+    with pytest.raises(ValueError, match=r'there is no file .*absent\.json'):
+        rates_of_benchmark(tmp_path / 'absent.json')

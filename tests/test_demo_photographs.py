@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from conftest import BESIDE, ROOT
 from PIL import Image
 
@@ -23,6 +24,7 @@ from mmseg_gpt.datasets.photographs import PHOTOGRAPHS, SPLITS, digest_of_labels
 from mmseg_gpt.downloads import DownloadError
 from mmseg_gpt.engine.config import find_config
 from mmseg_gpt.lab.demo import streets
+from mmseg_gpt.models import GatedPromptViT
 
 CAMVID = BESIDE / 'real/camvid'
 WEIGHTS = os.environ.get('MMSEG_GPT_VIT_S14', '')  # a file of a DINOv2 ViT-S/14
@@ -138,6 +140,17 @@ def test_weights_are_fetched_and_compared(server, tmp_path, monkeypatch):
     said = []
     assert streets.find_weights(served / streets.WEIGHTS, tmp_path, said.append) == served / streets.WEIGHTS
     assert 'a file that this project does not know (SHA-256 ' in said[0]
+
+
+def test_a_file_that_is_no_such_vit_is_refused_before_the_training(tmp_path):
+    vit = GatedPromptViT('small', img_size=28, patch_size=14, layer_scale=True)
+    torch.save(dict(vit.vit_state()), tmp_path / 'vit.pth')
+    streets.check_weights(tmp_path / 'vit.pth')
+    other = GatedPromptViT('small', img_size=32, patch_size=16)
+    torch.save(dict(other.vit_state()), tmp_path / 'other.pth')
+    for name in ('README.md', tmp_path / 'other.pth'):
+        with pytest.raises(CheckpointError, match=Path(name).name):
+            streets.check_weights(ROOT / name)
 
 
 def test_the_config_has_the_classes_of_the_table():

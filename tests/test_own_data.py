@@ -296,6 +296,19 @@ def test_what_is_asked_for_goes_before_what_follows():
     assert (plan.crop, plan.batch, plan.size, plan.iterations) == (96, 3, 200, 7)
 
 
+def test_crops_of_a_classification_fit_into_its_images():
+    machine, data = Machine('cpu', 'it', 2), data_of('classification', 50, (640, 480))
+
+    def sides(**given: int) -> tuple[int, int]:
+        plan = make_plan(data, 14, machine, Request.of(folder='.', **given))
+        return plan.size, plan.crop
+    assert sides() == (256, 224) and sides(size=56) == (56, 56) and sides(size=300) == (300, 224)
+    assert sides(crop=448) == (448, 448) and sides(size=100, crop=98) == (100, 98)
+    for given in (dict(size=56, crop=112), dict(size=10)):
+        with pytest.raises(OwnDataError, match=f'--size {given["size"]} is less than the crops'):
+            sides(**given)
+
+
 def test_settings_are_written_as_python_that_gives_them_back():
     settings = dict(a=[dict(type='X', values=(1, )), *range(60)], b={'prompt.tokens': dict(lr=1e-3)}, c=None, d='it\'s',
                     e=[[i, i, i] for i in range(30)], f=dict(g=('some words', ) * 20), h=())

@@ -110,7 +110,29 @@ def test_what_is_missing_is_said_with_its_address_before_anything_starts(tmp_pat
         do_what_is_left(Execution(plan, 1), ['methods'], look=False)
     assert said in str(stopped.value) and 'dinov2_vits14_pretrain.pth' in str(stopped.value)
     assert 'https://dl.fbaipublicfiles.com/dinov2' in str(stopped.value)
+    assert '--data DIR' in str(stopped.value) and f'put:        {tmp_path}/dinov2' in str(stopped.value)
+    assert '--checkpoint FILE' in str(stopped.value) and '--cfg-options' not in str(stopped.value)
     assert not (tmp_path / 'out').exists()
+
+
+def test_parts_that_a_set_does_not_have_are_refused_and_an_estimate_is_of_those_asked_for(tmp_path):
+    plan = StudyPlan('camvid', PRESET, tmp_path / 'out', tmp_path / 'data')
+    for refused in (Execution(plan, 1).estimate, lambda parts: study(Execution(plan, 1), parts)):
+        with pytest.raises(SystemExit, match='--parts figures: the study of camvid has the parts methods'):
+            refused(['methods', 'figures'])
+    plan.lists.mkdir(parents=True)
+    for split in ('val', 'test'):
+        (plan.lists / f'{split}.txt').write_text('a\nb\n')
+    timings = {each.variant.name: dict(iteration=1., image=1.) for each in batches(plan) if each.part == 'labels'}
+    said = estimate(plan, 1, timings, ['labels'])
+    assert '| labels |' in said and '| methods |' not in said
+
+
+def test_a_report_of_nothing_says_so(tmp_path):
+    plan = StudyPlan('flowers17', PRESET, tmp_path / 'out', tmp_path / 'data', checkpoint=tmp_path / 'vit.pth')
+    with pytest.raises(SystemExit, match=r'no run has finished in .*there is nothing to report'):
+        study(Execution(plan, 1), report_only=True)
+    assert not (tmp_path / 'out/results.md').exists()
 
 
 @pytest.mark.parametrize('suffix', ['.jpg', '.png'])

@@ -90,14 +90,18 @@ def where_to_work(args: argparse.Namespace) -> dict:
     """Returns the arguments of :func:`add_cluster_arguments` by the names that functions have for them.
 
     Raises:
-        SystemExit: a setting is wrong, or is one of another cluster.
+        SystemExit: a setting is wrong, or is one of another cluster, or there is no cluster to submit to.
     """
     from mmseg_gpt.lab.runs.jobs import make_cluster
     for name in ('slurm', 'ray'):
         if getattr(args, name) and args.on != name:
             raise SystemExit(f'--{name} is for --on {name}')
     settings = dict(text.split('=', 1) for text in getattr(args, args.on, []))
-    return dict(cluster=make_cluster(args.on, settings), watching=args.watch, cancelling=args.cancel)
+    cluster = make_cluster(args.on, settings)
+    if cluster and not any(getattr(args, name, False) for name in (
+            'watch', 'cancel', 'dry_run', 'report_only', 'estimate')):
+        cluster.check()
+    return dict(cluster=cluster, watching=args.watch, cancelling=args.cancel)
 
 
 def how_to_work(args: argparse.Namespace) -> dict:

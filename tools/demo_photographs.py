@@ -86,6 +86,7 @@ def main() -> None:
     os.chdir(ROOT)  # the commands are run and shown as from there
     try:
         weights = streets.find_weights(args.checkpoint, Path('pretrained'), say)
+        streets.check_weights(weights)
         data = streets.find_camvid(args.data, Path(HOME), say)
     except (CheckpointError, DownloadError) as error:
         raise SystemExit(str(error)) from error

@@ -38,7 +38,7 @@ def main() -> None:
     from mmseg_gpt.lab.gpu_check.run import check
     device = torch.device(args.device)
     if device.type == 'cuda' and not torch.cuda.is_available():
-        raise SystemExit('no GPU is visible to PyTorch; --device cpu --quick tries all parts without one')
+        raise SystemExit('no GPU is visible to PyTorch; --device cpu tries all parts without one, with tiny models')
     check(CONFIG, args.out, device, args.seconds, args.quick or device.type == 'cpu', args.only)
     print((args.out / 'gpu_check.md').read_text())
 

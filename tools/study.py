@@ -82,7 +82,7 @@ def main() -> None:
         return
     work = Execution(plan, jobs, args.retry_failed, args.overwrite, where['cluster'])
     if args.estimate:
-        print(work.estimate())
+        print(work.estimate(args.parts))
         return
     results = study(work, args.parts, look=args.look, report_only=args.report_only)
     if args.publish:

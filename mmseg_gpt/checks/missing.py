@@ -9,6 +9,7 @@ from ..settings import type_name, unwrapped_datasets
 from .published import PUBLISHED, Published
 
 OWN_DATASET = '        set:        data_root and data_prefix of the data loaders in the config'
+IN_CONFIG = '--cfg-options model.backbone.init_cfg.checkpoint=FILE_OR_ADDRESS'
 
 
 def missing_files(dataset: ConfigDict) -> list[str]:
@@ -68,8 +69,13 @@ def told(said: str, how: str, roots: dict[str, list[str]]) -> str:
             f'        looked in:  {Path(root).resolve()}\n{how.replace("ROOT", root)}{likewise}')
 
 
-def missing_checkpoint(init_cfg: ConfigDict | None) -> list[str]:
-    """Says that the pretrained ViT named by ``init_cfg`` is not there."""
+def missing_checkpoint(init_cfg: ConfigDict | None, remedy: str = IN_CONFIG) -> list[str]:
+    """Says that the pretrained ViT named by ``init_cfg`` is not there.
+
+    Args:
+        init_cfg: It names the file or address as ``checkpoint``.
+        remedy: The option that names another file.
+    """
     path = init_cfg.get('checkpoint') if isinstance(init_cfg, dict) else None
     if path is None:
         return []
@@ -80,8 +86,8 @@ def missing_checkpoint(init_cfg: ConfigDict | None) -> list[str]:
         return [f'  * The pretrained ViT: {error}']
     return [f'  * The pretrained ViT, {Path(path).name}\n        looked in:  {Path(path).resolve().parent}\n'
             f'        get:        {address_of(path) or "(not a published file: see the config)"}\n'
-            f'        put:        pretrained/{Path(path).name}\n'
-            '        or:         --cfg-options model.backbone.init_cfg.checkpoint=FILE_OR_ADDRESS']
+            f'        put:        {path}\n'
+            f'        or:         {remedy}']
 
 
 def missing_weights(cfg: Config) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from ..environment import available_cpus, cpu_name
 from ..wording import duration
 from .look import OwnData
-from .options import Request
+from .options import OwnDataError, Request
 
 GPU_SIDE, CPU_PATCHES = 512, 26  # what the short side of an image is brought to: pixels on a GPU, patches on a CPU
 CROP_PATCHES = 18  # side of a crop on a CPU
@@ -90,6 +90,9 @@ def make_plan(data: OwnData, patch: int, machine: Machine, options: Request) -> 
         patch: Side of the ViT's patches in pixels.
         machine: Where it is trained.
         options: What was asked for, which goes before.
+
+    Raises:
+        OwnDataError: images to classify would be smaller than their crops, as asked for.
     """
     plan = plan_segmentation(data, patch, machine, options) if data.task == 'segmentation' else plan_classification(
         data, patch, machine, options)
@@ -100,6 +103,8 @@ def make_plan(data: OwnData, patch: int, machine: Machine, options: Request) -> 
         plan.crop = max(options.crop // patch, 1) * patch
         plan.reasons['crop'] = f'crops of {plan.crop}x{plan.crop} pixels, as asked for' + (
             f' ({options.crop} made whole patches of {patch})' if plan.crop != options.crop else '')
+    if data.task == 'classification' and plan.size < plan.crop:
+        fit_crop(plan, patch, options)
     if options.batch:
         plan.batch = options.batch
         plan.reasons['batch'] = f'batches of {plan.batch}, as asked for'
@@ -107,6 +112,23 @@ def make_plan(data: OwnData, patch: int, machine: Machine, options: Request) -> 
         plan.reasons['method'] = (f'{options.method} computes gradients through the ViT; with --method linear, which '
                                   'trains the head only, a step takes less than half of the time')
     return plan
+
+
+def fit_crop(plan: Setup, patch: int, options: Request) -> None:
+    """Fits crops into images that are scaled to less: crops of a test take no more than there is.
+
+    Raises:
+        OwnDataError: both sizes were asked for, or images are smaller than a patch.
+    """
+    if options.crop and not options.size:
+        plan.size = plan.crop
+        plan.reasons['size'] = f'images are scaled to a short side of {plan.size} pixels, that of the crops'
+    elif options.crop or plan.size < patch:
+        raise OwnDataError(f'--size {plan.size} is less than the crops of {plan.crop}x{plan.crop} pixels, and images '
+                           'must be as large as these')
+    else:
+        plan.crop = plan.size // patch * patch
+        plan.reasons['crop'] = f'crops of {plan.crop}x{plan.crop} pixels, which fit into images of {plan.size}'
 
 
 def plan_segmentation(data: OwnData, patch: int, machine: Machine, options: Request) -> Setup:

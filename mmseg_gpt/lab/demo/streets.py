@@ -8,11 +8,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ...checkpoints import CheckpointError, address_of
+from ...checkpoints import CheckpointError, address_of, load_vit
 from ...checkpoints.addresses import KNOWN_FILES, SHA256_OF_DINOV2_S, UNKNOWN_FILE
 from ...datasets.photographs import IMAGES, PHOTOGRAPHS, SPLITS, digest_of_labels, digest_of_names, images_of
 from ...downloads import DownloadError, download, unpack
 from ...files import file_sha256
+from ...models import GatedPromptViT
+from ...recipes.experiment import PIXELS
+from ...recipes.vits import settings_of_vit
 from ...wording import listed
 
 CAMVID = PHOTOGRAPHS['camvid']
@@ -44,6 +47,16 @@ def find_weights(given: Path | None, folder: Path, say: Say) -> Path:
                  f'DINOv2 ViT-S/14 with --checkpoint FILE, or put it at {path}')
     say(f'ViT: {name_of_weights(path)}: {path}')
     return path
+
+
+def check_weights(path: Path) -> None:
+    """Checks that a file fills the ViT of the demonstration, as the training does later.
+
+    Raises:
+        CheckpointError: the message says what is wrong with it.
+    """
+    vit = {name: value for name, value in settings_of_vit('dinov2-s').items() if name not in ('init_cfg', *PIXELS)}
+    load_vit(GatedPromptViT(**vit), path)
 
 
 def name_of_weights(path: Path) -> str:

@@ -65,6 +65,13 @@ class Cluster(Protocol):
     name: str
     address: str
 
+    def check(self) -> None:
+        """Checks before anything else, in seconds, what can be known without submitting.
+
+        Raises:
+            SystemExit: settings are wrong or incomplete, or there is no cluster.
+        """
+
     def submit(self, jobs: Sequence[Job], folder: Path, title: str) -> Iterable[str]:
         """Queues jobs, and gives what each is called as soon as it is queued. Their logs go into ``folder``.
 

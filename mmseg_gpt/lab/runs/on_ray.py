@@ -1,6 +1,7 @@
 """A Ray cluster: a queue in an actor of its own, which lives on when nobody waits for the runs."""
 
 import os
+import socket
 import uuid
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -79,12 +80,27 @@ class Ray:
         except ImportError as error:
             raise SystemExit(MISSING) from error
         if not ray.is_initialized():
+            self.check()
             paths = {'env_vars': {'PYTHONPATH': os.environ.get('PYTHONPATH', '')}}
             try:
                 ray.init(self.address, namespace=NAME, runtime_env=paths, log_to_driver=False, logging_level='ERROR')
             except (ConnectionError, RuntimeError) as error:
                 raise SystemExit(f'--on ray: there is no cluster at {self.address}: {error}') from error
         return ray
+
+    def check(self) -> None:
+        """Checks that something answers at an address with a port, as Ray itself waits for minutes.
+
+        Raises:
+            SystemExit: nothing does.
+        """
+        host, _, port = self.address.rpartition('://')[2].rpartition(':')
+        if not host or not port.isdecimal():  # as in 'auto'
+            return
+        try:
+            socket.create_connection((host.strip('[]'), int(port)), timeout=2).close()
+        except (OSError, OverflowError) as error:
+            raise SystemExit(f'--on ray: there is no cluster at {self.address}: {error}') from error
 
     @cached_property
     def queue(self) -> object:

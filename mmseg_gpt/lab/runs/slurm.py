@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from submitit.core.utils import DelayedSubmission
 
 MISSING = "--on slurm needs submitit: pip install 'mmseg-gpt[cluster]'"
+NO_TIME = ('--on slurm needs --slurm time=TIME, in minutes or as 1-12:00:00, after which a run is requeued and goes '
+           'on')
+CHECKED = ('gpus_per_node', 'cpus_per_task', 'gres', 'mem')  # by sbatch, of those that submitit knows
 NAMES = dict(gpus='gpus_per_node', cpus='cpus_per_task', parallel='array_parallelism')  # shorter ones
 LARGEST = 1000  # jobs in an array; one less than Slurm allows by default
 SAVING = 90  # seconds that a run is given to save itself before its time is up
@@ -44,6 +47,34 @@ class Slurm:
                                  f'{self.settings.get("signal_delay_s", SAVING)} seconds before its time is up '
                                  '(signal_delay_s=SECONDS), and needs more than a minute before that')
 
+    def check(self) -> None:
+        """Checks that submitit and sbatch are here, that a time is given, and that sbatch knows the other settings.
+
+        Raises:
+            SystemExit: one of these fails.
+        """
+        try:
+            from submitit import SlurmExecutor
+        except ImportError as error:
+            raise SystemExit(MISSING) from error
+        if 'time' not in self.settings:
+            raise SystemExit(NO_TIME)
+        theirs = [f'--{key.replace("_", "-")}={value}' for key, value in self.settings.items()
+                  if key in CHECKED or key not in SlurmExecutor._valid_parameters()]
+        try:  # with --help behind them, options are read and nothing is submitted
+            said = subprocess.run(['sbatch', *theirs, '--help'], capture_output=True, text=True, check=False,
+                                  timeout=60)
+        except FileNotFoundError as error:
+            raise SystemExit('--on slurm: sbatch is not on this machine; start this where jobs are '
+                             'submitted') from error
+        except subprocess.TimeoutExpired:
+            return
+        if 'configuration source' in said.stderr:
+            raise SystemExit('--on slurm: sbatch finds no cluster from this machine, neither a slurm.conf nor a '
+                             'controller; start this where jobs are submitted')
+        if said.returncode:
+            raise SystemExit(f'--slurm {" ".join(theirs)}: {said.stderr.strip().splitlines()[0]}')
+
     def submit(self, jobs: Sequence[Job], folder: Path, title: str) -> Iterator[str]:
         """Queues jobs as arrays, and yields their numbers as soon as they have some; see :class:`~.jobs.Cluster`.
 
@@ -56,8 +87,7 @@ class Slurm:
         except ImportError as error:
             raise SystemExit(MISSING) from error
         if 'time' not in self.settings:
-            raise SystemExit('--on slurm needs --slurm time=TIME, in minutes or as 1-12:00:00, after which a run is '
-                             'requeued and goes on')
+            raise SystemExit(NO_TIME)
         if not any('gpu' in key or key == 'gres' for key in self.settings):
             print('no GPU is asked for: --slurm gpus=1 gives one to each run', flush=True)
         known = SlurmExecutor._valid_parameters()
@@ -76,7 +106,8 @@ class Slurm:
                 yield from [job.job_id for job in array]
         except (RuntimeError, FailedJobError) as error:
             said = f' ({start} of {len(jobs)} jobs are queued; the same command comes back to them)' if start else ''
-            raise SystemExit(f'--on slurm: {error}{said}') from error
+            reason = str(error).strip().splitlines()[-1:]  # submitit has printed all lines of sbatch
+            raise SystemExit(f'--on slurm: {"".join(reason)}{said}') from error
 
     def poll(self, ids: Sequence[str]) -> set[str] | None:
         """Returns which jobs are still queued or running; None where squeue is not, or gets no answer."""

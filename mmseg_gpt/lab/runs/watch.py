@@ -140,6 +140,8 @@ def cancel(runs: Sequence[Runnable], home: Path) -> None:
         print(f'{len(ids)} jobs of {cluster.name} are ended', flush=True)
     owners = {owner: home / run.name for run in runs
               if run.name not in living and (owner := current_owner(home / run.name))}
+    if not living and not owners:
+        print('nothing to end: no run is queued or running', flush=True)
     for owner, folder in owners.items():
         if owner.machine == this_machine() and is_at_work(folder, owner):
             with suppress(ProcessLookupError):

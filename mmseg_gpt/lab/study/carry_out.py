@@ -15,7 +15,7 @@ from .plan import StudyPlan
 from .report import write
 from .results import gather
 from .sets import missing, write_lists
-from .tables import FRACTIONS, parts_of, runs_in, tables_of
+from .tables import FRACTIONS, asked_parts, parts_of, runs_in, tables_of
 
 
 class Execution:
@@ -42,13 +42,15 @@ class Execution:
             lists of other images.
         """
         plan = self.plan
-        refuse([*missing(plan.name, plan.data), *missing_checkpoint(plan.settings_of_vit['init_cfg'])], [])
+        refuse([*missing(plan.name, plan.data), *missing_checkpoint(
+            plan.settings_of_vit['init_cfg'], '--checkpoint FILE')], [])
         write_lists(plan.photographs, plan.data, plan.lists, FRACTIONS, plan.preset.seeds, plan.preset.images)
 
-    def estimate(self) -> str:
-        """Times some iterations of each kind of run, and returns how long all takes."""
+    def estimate(self, parts: Sequence[str] | None = None) -> str:
+        """Times some iterations of each kind of run of some parts or all, and returns how long these take."""
+        parts = asked_parts(self.plan, parts)
         self.prepare()
-        return estimate(self.plan, self.jobs, measure(self.plan))
+        return estimate(self.plan, self.jobs, measure(self.plan, parts), parts)
 
     def carry_out(self, runs: Sequence[Run], title: str) -> None:
         """Carries out what is not done yet.
@@ -86,15 +88,18 @@ def study(work: Execution, parts: Sequence[str] | None = None, *, look: bool = F
         report_only: Write the results of what has finished, and run nothing.
 
     Raises:
-        SystemExit: it was stopped, after the runs had saved what they need to go on, or something is missing.
+        SystemExit: it was stopped, after the runs had saved what they need to go on, or something is missing, or the
+            set has no such part, or there is nothing to report.
     """
-    stopped = ''
+    asked, stopped = asked_parts(work.plan, parts), ''
     try:
         if not report_only:
-            do_what_is_left(work, parts or parts_of(work.plan), look or parts is None)
+            do_what_is_left(work, asked, look or parts is None)
     except KeyboardInterrupt:
         stopped = what_stopped(work.cluster)
     results = gather(work.plan)
+    if report_only and not results['about']['finished'] and not results['about']['failed']:
+        raise SystemExit(f'no run has finished in {work.plan.runs}: there is nothing to report')
     print(f'\n{write(results, work.plan.home)}\nwritten: {work.plan.home}/results.md, .csv, .json and figures')
     if stopped:
         raise SystemExit(stopped)
@@ -108,7 +113,7 @@ def known_runs(plan: StudyPlan, parts: Sequence[str] | None = None) -> list[Runn
 
     From the look at the test images on, the tests are among them.
     """
-    parts, runs = parts or parts_of(plan), []
+    parts, runs = asked_parts(plan, parts), []
     choices = choose(plan, parts, lambda searched, title: runs.extend(searched))
     results = runs_in(tables_of(plan, choices, parts).values(), plan.preset.seeds)
     return [*dict.fromkeys(runs + results), *(looks(plan, results) if looked(plan) else [])]

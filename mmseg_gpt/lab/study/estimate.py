@@ -1,7 +1,7 @@
 """How long a study takes, from a few real iterations and evaluations of each kind of run, on this machine."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -69,20 +69,20 @@ def timing_run(plan: StudyPlan, variant: StudyVariant) -> Run:
         f'test_dataloader.dataset.ann_file={list_file(plan.lists, SOME)}'))
 
 
-def measure(plan: StudyPlan) -> dict[str, dict[str, float]]:
-    """Times each kind of run, where it is not timed yet, and returns the seconds of an iteration and of an image."""
+def measure(plan: StudyPlan, parts: Collection[str]) -> dict[str, dict[str, float]]:
+    """Times each kind of run of some parts, where it is not timed yet, and returns seconds per iteration and image."""
     images, batch = (8, 4) if plan.is_segmentation else (64, 64)
     lines = list_file(plan.lists, 'val').read_text().splitlines(keepends=True)[:images]
     with replacing(list_file(plan.lists, SOME)) as path:
         path.write_text(''.join(lines))
-    variants = dict.fromkeys(batch.variant for batch in batches(plan))
+    variants = dict.fromkeys(each.variant for each in batches(plan) if each.part in parts)
     runs = {variant: timing_run(plan, variant) for variant in variants}
     run_all([*runs.values()], plan.runs, title='timing', forked=True)
     records = outcomes([*runs.values()], plan.runs)
     found = {variant.name: timed(plan.runs / run.name, min(batch, len(lines))) for variant, run in runs.items()
              if records.get(run.name, {}).get('status') == FINISHED}
     with replacing(plan.home / TIMINGS) as path:
-        path.write_text(json.dumps(found, indent=1) + '\n')
+        path.write_text(json.dumps(read_timings(plan) | found, indent=1) + '\n')
     return found
 
 
@@ -104,17 +104,21 @@ def read_timings(plan: StudyPlan) -> dict[str, dict[str, float]]:
     return json.loads(path.read_text()) if path.is_file() else {}
 
 
-def estimate(plan: StudyPlan, jobs: int, timings: dict[str, dict[str, float]]) -> str:
+def estimate(plan: StudyPlan, jobs: int, timings: dict[str, dict[str, float]],
+             parts: Collection[str] | None = None) -> str:
     """Returns how long each part takes, as Markdown.
 
     Args:
         plan: The plan of the runs.
         jobs: How many runs are carried out at once, each on a core of its own.
         timings: As :func:`measure` returns them.
+        parts: Only these; None for all.
     """
     val, test = (len(list_file(plan.lists, split).read_text().splitlines()) for split in ('val', 'test'))
     spent: dict[str, tuple[int, float]] = {}
     for batch in batches(plan):
+        if parts and batch.part not in parts:
+            continue
         time = timings[batch.variant.name]
         training = START + plan.iterations(batch.variant) * time['iteration'] + val * time['image']
         seconds = (batch.searches + batch.results) * training + batch.results * (START + test * time['image'])

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...checks.missing import is_there, told
-from ...checks.published import LINK
 from ...datasets.photographs import FLOWERS, FLOWERS_TEST, PHOTOGRAPHS, SPLITS, TEXTURES, differences, images_of
 from ...files import replacing
 from ..rates import MIOU
@@ -57,7 +56,8 @@ def missing(name: str, root: Path) -> list[str]:
     """Says what a copy of a set lacks, or in what it differs from the set, with the address to get it from."""
     known = PHOTOGRAPHS[name]
     absent = [folder for folder in known.folders if not is_there(root / folder)]
-    how = f'        get:        {known.address}\n        put:        into ROOT: {known.how}{LINK}'
+    how = (f'        get:        {known.address}\n        put:        into ROOT: {known.how}\n'
+           '        or:         --data DIR names the folder that has it')
     if absent:
         return [told(f'{known.title}: not there, or empty:', how, {str(root): absent})]
     try:

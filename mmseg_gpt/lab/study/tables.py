@@ -33,6 +33,18 @@ def parts_of(plan: StudyPlan) -> tuple[str, ...]:
     return SEGMENTATION if plan.is_segmentation else CLASSIFICATION
 
 
+def asked_parts(plan: StudyPlan, parts: Collection[str] | None = None) -> tuple[str, ...]:
+    """Returns the parts of a study that were asked for, or all, in the order in which they are carried out.
+
+    Raises:
+        SystemExit: the study of this set has no such part.
+    """
+    known = parts_of(plan)
+    if absent := [part for part in parts or () if part not in known]:
+        raise SystemExit(f'--parts {absent[0]}: the study of {plan.name} has the parts {", ".join(known)}')
+    return tuple(part for part in known if not parts or part in parts)
+
+
 def tables_of(plan: StudyPlan, choices: StudyChoices, parts: Collection[str]) -> dict[str, Table]:
     """Returns the tables of some parts, as far as their runs are chosen."""
     made = dict(methods=[methods], labels=[few_labels], gates=[gate_variants], figures=[start_blocks, prompt_counts],

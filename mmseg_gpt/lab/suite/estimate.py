@@ -83,8 +83,10 @@ def rates_of_benchmark(path: Path, variant: str = 'ours') -> OperationRates:
         variant: Which model of it.
 
     Raises:
-        ValueError: it has not measured training, evaluation and operations of that model.
+        ValueError: it is not there, or has not measured training, evaluation and operations of that model.
     """
+    if not path.is_file():
+        raise ValueError(f'there is no file {path}; mmseg-gpt benchmark --what train,eval,costs --json FILE writes one')
     try:
         known = json.loads(path.read_text())
         way, times = next(iter(known['times'].items()))
