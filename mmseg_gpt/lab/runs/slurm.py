@@ -73,7 +73,7 @@ class Slurm:
             raise SystemExit('--on slurm: sbatch finds no cluster from this machine, neither a slurm.conf nor a '
                              'controller; start this where jobs are submitted')
         if said.returncode:
-            raise SystemExit(f'--slurm {" ".join(theirs)}: {said.stderr.strip().splitlines()[0]}')
+            raise SystemExit(f'--on slurm: {"".join(said.stderr.splitlines()[:1])}')
 
     def submit(self, jobs: Sequence[Job], folder: Path, title: str) -> Iterator[str]:
         """Queues jobs as arrays, and yields their numbers as soon as they have some; see :class:`~.jobs.Cluster`.
