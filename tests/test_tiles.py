@@ -1,7 +1,6 @@
 """Large images: tiles give the labels of the whole image, in memory that does not grow; GeoTIFFs keep their place."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, environment_of
 from made_tasks import CLASSES, PALETTE, drawn, made_task, write_geotiff
 from PIL import Image
 
@@ -117,8 +116,7 @@ def predict(folder: Path, *arguments: str | Path) -> dict:
     out = folder / 'out'
     done = subprocess.run([sys.executable, ROOT / 'tools/predict.py', '--task', 'tiny', folder / 'config.py',
                            folder / 'model.pth', '--out', out, '--json', folder / 'answers.json', '--device', 'cpu',
-                           *arguments], capture_output=True, text=True, cwd=folder, env={
-                               **os.environ, 'PYTHONPATH': str(ROOT)})
+                           *arguments], capture_output=True, text=True, cwd=folder, env=environment_of())
     assert done.returncode == 0, done.stdout + done.stderr
     (answer, ) = json.loads((folder / 'answers.json').read_text())
     return answer
