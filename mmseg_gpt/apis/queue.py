@@ -3,7 +3,8 @@
 import math
 import time
 from collections import deque
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
 from pathlib import Path
 from threading import Condition, Thread
 
@@ -12,6 +13,7 @@ from .pool import AdapterPool
 from .task import Image
 
 FIRST_GUESS = 1.  # seconds for a request, before any was measured
+FAILED = 'the thread that answers has ended by an error, and nothing is answered any more: start the service again'
 MEMORY = 0.8  # share of earlier batches in the mean of the seconds
 
 
@@ -60,7 +62,7 @@ class RequestQueue:
         self._changed = Condition()
         self._waiting: deque[tuple[float, Prepared, Future]] = deque()
         self._taken = 0  # places of the requests that wait, or are read and prepared
-        self._is_closed = False
+        self._is_closed = self._has_failed = False
         self._seconds: float | None = None  # for a request
         self._thread = Thread(target=self._work, name='requests', daemon=True)
         self._thread.start()
@@ -81,6 +83,23 @@ class RequestQueue:
         """Whether no more requests are taken."""
         return self._is_closed
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether the thread that answers has ended by an error, after which nothing is answered."""
+        return self._has_failed
+
+    def check(self) -> None:
+        """Refuses, before an image is fetched, what :meth:`submit` would refuse now.
+
+        Raises:
+            TooBusy: too many requests wait.
+            QueueClosed: the queue is closed, or has failed.
+        """
+        with self._changed:
+            self._refuse_if_closed()
+            if self._taken >= self.capacity:
+                raise TooBusy(self._taken, (self._seconds or FIRST_GUESS) * self._taken)
+
     def submit(self, name: str, image: Image, probabilities: bool | Path | None = False, confidence: bool = False,
                small: bool = False) -> Future:
         """Reads and prepares an image, and lets it wait for its turn.
@@ -97,14 +116,12 @@ class RequestQueue:
 
         Raises:
             TooBusy: too many requests wait.
-            QueueClosed: the queue is closed.
+            QueueClosed: the queue is closed, or has failed.
             ValueError: there is no such task, or an array is not an image.
             SampleError: the image cannot be read.
         """
         with self._changed:
-            self._refuse_if_closed()
-            if self._taken >= self.capacity:
-                raise TooBusy(self._taken, (self._seconds or FIRST_GUESS) * self._taken)
+            self.check()
             self._taken += 1
         future: Future = Future()
         try:
@@ -134,6 +151,8 @@ class RequestQueue:
         self._thread.join()
 
     def _refuse_if_closed(self) -> None:
+        if self._has_failed:
+            raise QueueClosed(FAILED)
         if self._is_closed:
             raise QueueClosed('the queue is closed and takes no more requests')
 
@@ -153,9 +172,25 @@ class RequestQueue:
 
     def _work(self) -> None:
         """Answers batches until the queue is closed and empty."""
-        while (batch := self._next()) is not None:
-            self._answer([(prepared, future) for _, prepared, future in batch
-                          if future.set_running_or_notify_cancel()])
+        batch = None
+        try:
+            while (batch := self._next()) is not None:
+                self._answer([(prepared, future) for _, prepared, future in batch
+                              if future.set_running_or_notify_cancel()])
+                batch = None  # or images and answers would stay in memory until the next request
+        except BaseException:
+            self._fail(batch or [])
+            raise
+
+    def _fail(self, batch: list[tuple[float, Prepared, Future]]) -> None:
+        """Takes no more requests, and fails those of a batch and those that wait: nobody would answer them."""
+        with self._changed:
+            self._is_closed = self._has_failed = True
+            left, self._waiting = [*batch, *self._waiting], deque()
+            self._free(len(left) - len(batch))
+        for _, _, future in left:
+            with suppress(InvalidStateError):  # it is answered or cancelled
+                future.set_exception(QueueClosed(FAILED))
 
     def _next(self) -> list[tuple[float, Prepared, Future]] | None:
         """Waits for a batch; returns None at the end."""
@@ -173,14 +208,16 @@ class RequestQueue:
         start = time.monotonic()
         try:
             answers = self.pool.answer([prepared for prepared, _ in batch])
-        except Exception as error:
+            answered = list(zip(batch, answers, strict=True))
+        except BaseException as error:  # SystemExit too, which would end this thread and not the program
             if len(batch) == 1:
-                batch[0][1].set_exception(error)
+                batch[0][1].set_exception(error if isinstance(error, Exception) else RuntimeError(
+                    f'the model raised {type(error).__name__}: {error}'))
             for entry in batch if len(batch) > 1 else ():
                 self._answer([entry])
             return
         if batch:
             seconds = (time.monotonic() - start) / len(batch)
             self._seconds = MEMORY * (self._seconds or seconds) + (1 - MEMORY) * seconds
-        for (_, future), answer in zip(batch, answers, strict=True):
+        for (_, future), answer in answered:
             future.set_result(answer)
