@@ -34,44 +34,28 @@ class QueueClosed(RuntimeError):
     """The queue takes no more requests."""
 
 
-class RequestQueue:
-    """Queue of requests to the tasks of a pool, which one thread answers in batches.
-
-    An image is read and prepared in the thread that asks, so that a file that cannot be used fails at once and alone.
-    If a batch fails, its requests are tried one by one. A future that is cancelled before its turn frees its place::
-
-        with RequestQueue(pool) as queue:
-            futures = [queue.submit('birds', image) for image in images]
-            samples = [future.result() for future in futures]
+class WaitingRoom:
+    """Requests that wait for their turn, of which there is a most.
 
     Args:
-        pool: The pool.
         capacity: Most requests that may be read, prepared or waiting.
-        batch: Most requests that are computed together.
-        wait: Seconds that the first request of a batch waits for others.
+        batch: Most requests that are taken out together.
+        wait: Seconds that the first of them waits for others.
 
     Raises:
         ValueError: a number is out of its range.
     """
 
-    def __init__(self, pool: AdapterPool, capacity: int = 64, batch: int = 8, wait: float = 0.01) -> None:
+    def __init__(self, capacity: int, batch: int, wait: float) -> None:
         if capacity < 1 or batch < 1 or not 0 <= wait < math.inf:
             raise ValueError(f'capacity and batch must be at least 1 and wait at least 0, got {capacity}, {batch} and '
                              f'{wait}')
-        self.pool, self.capacity, self.batch, self.wait = pool, capacity, batch, wait
+        self.capacity, self.batch, self.wait = capacity, batch, wait
         self._changed = Condition()
         self._waiting: deque[tuple[float, Prepared, Future]] = deque()
         self._taken = 0  # places of the requests that wait, or are read and prepared
         self._is_closed = self._has_failed = False
         self._seconds: float | None = None  # for a request
-        self._thread = Thread(target=self._work, name='requests', daemon=True)
-        self._thread.start()
-
-    def __enter__(self) -> 'RequestQueue':
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     @property
     def waiting(self) -> int:
@@ -99,6 +83,81 @@ class RequestQueue:
             self._refuse_if_closed()
             if self._taken >= self.capacity:
                 raise TooBusy(self._taken, (self._seconds or FIRST_GUESS) * self._taken)
+
+    def _refuse_if_closed(self) -> None:
+        if self._has_failed:
+            raise QueueClosed(FAILED)
+        if self._is_closed:
+            raise QueueClosed('the queue is closed and takes no more requests')
+
+    def _free(self, places: int) -> None:
+        with self._changed:
+            self._taken -= places
+            self._changed.notify_all()
+
+    def _forget(self, future: Future) -> None:
+        """Removes a cancelled request."""
+        with self._changed:
+            kept = deque(entry for entry in self._waiting if entry[2] is not future)
+            found, self._waiting = len(self._waiting) - len(kept), kept
+            self._free(found)
+        if found:
+            future.set_running_or_notify_cancel()  # or who waits for it would not notice
+
+    def _fail(self, batch: list[tuple[float, Prepared, Future]]) -> None:
+        """Takes no more requests, and fails those of a batch and those that wait: nobody would answer them."""
+        with self._changed:
+            self._is_closed = self._has_failed = True
+            left, self._waiting = [*batch, *self._waiting], deque()
+            self._free(len(left) - len(batch))
+        for _, _, future in left:
+            with suppress(InvalidStateError):  # it is answered or cancelled
+                future.set_exception(QueueClosed(FAILED))
+
+    def _next(self) -> list[tuple[float, Prepared, Future]] | None:
+        """Waits for a batch; returns None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._is_closed)
+            if not self._waiting:
+                return None
+            left = self._waiting[0][0] + self.wait - time.monotonic()
+            self._changed.wait_for(lambda: len(self._waiting) >= self.batch or self._is_closed, max(0., left))
+            batch = [self._waiting.popleft() for _ in range(min(self.batch, len(self._waiting)))]
+            self._free(len(batch))
+            return batch
+
+
+class RequestQueue(WaitingRoom):
+    """Queue of requests to the tasks of a pool, which one thread answers in batches.
+
+    An image is read and prepared in the thread that asks, so that a file that cannot be used fails at once and alone.
+    If a batch fails, its requests are tried one by one. A future that is cancelled before its turn frees its place::
+
+        with RequestQueue(pool) as queue:
+            futures = [queue.submit('birds', image) for image in images]
+            samples = [future.result() for future in futures]
+
+    Args:
+        pool: The pool.
+        capacity: Most requests that may be read, prepared or waiting.
+        batch: Most requests that are computed together.
+        wait: Seconds that the first request of a batch waits for others.
+
+    Raises:
+        ValueError: a number is out of its range.
+    """
+
+    def __init__(self, pool: AdapterPool, capacity: int = 64, batch: int = 8, wait: float = 0.01) -> None:
+        super().__init__(capacity, batch, wait)
+        self.pool = pool
+        self._thread = Thread(target=self._work, name='requests', daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> 'RequestQueue':
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def submit(self, name: str, image: Image, probabilities: bool | Path | None = False, confidence: bool = False,
                small: bool = False) -> Future:
@@ -150,26 +209,6 @@ class RequestQueue:
             future.cancel()
         self._thread.join()
 
-    def _refuse_if_closed(self) -> None:
-        if self._has_failed:
-            raise QueueClosed(FAILED)
-        if self._is_closed:
-            raise QueueClosed('the queue is closed and takes no more requests')
-
-    def _free(self, places: int) -> None:
-        with self._changed:
-            self._taken -= places
-            self._changed.notify_all()
-
-    def _forget(self, future: Future) -> None:
-        """Removes a cancelled request."""
-        with self._changed:
-            kept = deque(entry for entry in self._waiting if entry[2] is not future)
-            found, self._waiting = len(self._waiting) - len(kept), kept
-            self._free(found)
-        if found:
-            future.set_running_or_notify_cancel()  # or who waits for it would not notice
-
     def _work(self) -> None:
         """Answers batches until the queue is closed and empty."""
         batch = None
@@ -181,28 +220,6 @@ class RequestQueue:
         except BaseException:
             self._fail(batch or [])
             raise
-
-    def _fail(self, batch: list[tuple[float, Prepared, Future]]) -> None:
-        """Takes no more requests, and fails those of a batch and those that wait: nobody would answer them."""
-        with self._changed:
-            self._is_closed = self._has_failed = True
-            left, self._waiting = [*batch, *self._waiting], deque()
-            self._free(len(left) - len(batch))
-        for _, _, future in left:
-            with suppress(InvalidStateError):  # it is answered or cancelled
-                future.set_exception(QueueClosed(FAILED))
-
-    def _next(self) -> list[tuple[float, Prepared, Future]] | None:
-        """Waits for a batch; returns None at the end."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._is_closed)
-            if not self._waiting:
-                return None
-            left = self._waiting[0][0] + self.wait - time.monotonic()
-            self._changed.wait_for(lambda: len(self._waiting) >= self.batch or self._is_closed, max(0., left))
-            batch = [self._waiting.popleft() for _ in range(min(self.batch, len(self._waiting)))]
-            self._free(len(batch))
-            return batch
 
     def _answer(self, batch: list[tuple[Prepared, Future]]) -> None:
         start = time.monotonic()
