@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import inspect
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, environment_of
 from made_tasks import CLASSES, PALETTE, drawn, made_task, write_geotiff
 from mmcv.transforms import CenterCrop, RandomFlip, Resize
 from mmengine.dataset import Compose
@@ -284,8 +283,8 @@ def page(folder, tmp_path) -> Iterator[tuple[str, Path]]:
                  '--port', str(port), '--folder', tmp_path / 'own', '--password', tmp_path / 'password', '--device',
                  'cpu', '--max-megabytes', '1']
     log = (tmp_path / 'log').open('w+')
-    process = subprocess.Popen(arguments, cwd=tmp_path / 'here', stdout=log, stderr=log, env={
-        **os.environ, 'HOME': str(tmp_path / 'home'), 'PYTHONPATH': str(ROOT), 'PYTHONDONTWRITEBYTECODE': '1'})
+    process = subprocess.Popen(arguments, cwd=tmp_path / 'here', stdout=log, stderr=log, env=environment_of(
+        HOME=str(tmp_path / 'home'), PYTHONDONTWRITEBYTECODE='1'))
     try:
         for _ in range(600):
             if 'open http' in (tmp_path / 'log').read_text():
@@ -366,6 +365,6 @@ def test_in_a_browser_the_mask_is_that_of_predict(page, folder):
         playwright.stop()
     subprocess.run([sys.executable, ROOT / 'tools/predict.py', '--task', 'street', folder / 'config.py',
                     folder / 'model.pth', '--images', folder / 'street.png', '--out', place / 'out', '--device', 'cpu'],
-                   check=True, capture_output=True, env={**os.environ, 'PYTHONPATH': str(ROOT)})
+                   check=True, capture_output=True, env=environment_of())
     assert (place / 'mask.png').read_bytes() == (place / 'out/street/labels/street.png').read_bytes()
     assert not [*(place / 'home').rglob('*'), *(place / 'here').rglob('*')] and [*(place / 'own').iterdir()]

@@ -524,12 +524,14 @@ def test_speedups_are_of_rounds():
 
 def test_floor_is_work_over_rates():
     costs = dict(train=dict(flops=300, traffic=50), eval=dict(flops=30, traffic=5), checkpoint=dict(whole=20))
-    results = dict(rates=dict(float32=100, bfloat16=200, bandwidth=10), images=2,
+    results = dict(rates=dict(float32=100, bfloat16=200, bandwidth=10), images=2, sizes=dict(batch=2), counted=2,
                    costs={'ours': costs, 'ours-bf16': costs}, times=dict(default=dict(train=dict(ours=dict(median=6)))))
     found = benchmark.floor(results, 'train')
     assert found['ours'] == dict(flops=3, traffic=5, weights=2, share=dict(default=0.5))
     assert found['ours-bf16'] == dict(flops=1.5, traffic=5, weights=2, share={})
     assert benchmark.floor(results, 'eval')['ours'] == dict(flops=0.6, traffic=1, weights=2, share={})
+    results.update(sizes=dict(batch=16))  # of which two images were counted
+    assert benchmark.floor(results, 'train')['ours'] == dict(flops=24, traffic=40, weights=2, share=dict(default=4))
 
 
 def test_rates_are_positive():

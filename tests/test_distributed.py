@@ -84,7 +84,7 @@ def all_hooks(monkeypatch, of_others: list[int]) -> tuple[SimpleNamespace, list]
     """A runner with the hooks that vote, beside another process whose votes are ``of_others``; and all exchanges."""
     exchanges = []
 
-    def highest(numbers: torch.Tensor, operation: str) -> None:
+    def highest(numbers: torch.Tensor, operation: str, processes: None) -> None:
         assert operation == 'max'
         exchanges.append(numbers.tolist())
         numbers.copy_(torch.maximum(numbers, torch.tensor(of_others)))

@@ -93,7 +93,7 @@ def test_all_parts_on_a_cpu(tmp_path):
     assert set(found) == {*NEEDED, 'seconds'}
     failed = {name for name, each in found.items() if isinstance(each, dict) and 'not_run' in each}
     assert failed <= {'cuda_graph', 'deterministic_graph'}
-    assert found['sample_training']['same_weights'] and found['sample_training']['same_with_graph']
+    assert found['sample_training']['same_weights'] and 'same_with_graph' not in found['sample_training']
     assert found['deterministic']['weights after two steps']
     assert all(row['images_per_second'] > 0 for row in found['images_per_second']['rows'])
     page = (tmp_path / 'gpu_check.md').read_text()

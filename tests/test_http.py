@@ -23,6 +23,7 @@ from test_passes import served
 from tiny import ROOT, small_config, write_run
 
 from mmseg_gpt.apis import AdapterPool, RequestQueue
+from mmseg_gpt.apis.queue import FAILED
 from mmseg_gpt.apis.task import build_model
 from mmseg_gpt.recipes.methods import options
 
@@ -177,6 +178,20 @@ def test_under_load_it_says_when_to_come_again(service, pool, monkeypatch):
     for thread in threads:
         thread.join()
     assert [status for status, _, _ in found] == [200] * 6
+
+
+def test_a_full_or_dead_queue_refuses_before_the_file_is_received(service, monkeypatch):
+    address, queue = service
+    received = []
+    monkeypatch.setattr('mmseg_gpt.apis.http.receive', lambda *_: received.append(1))
+    with monkeypatch.context() as patch:
+        patch.setattr(queue, '_taken', queue.capacity)
+        status, _, headers = ask(f'{address}/tasks/bird', as_file(PICTURE))
+        assert status == 503 and int(headers['retry-after']) >= 1
+    monkeypatch.setattr(queue, '_has_failed', True)
+    status, body, _ = ask(f'{address}/health')
+    assert status == 503 and json.loads(body)['status'] == 'failed'
+    assert error_of(ask(f'{address}/tasks/bird', as_file(PICTURE))) == (503, FAILED) and not received
 
 
 def test_a_model_that_fails_is_said(service, pool, monkeypatch):

@@ -98,3 +98,20 @@ def test_a_class_that_nobody_knows_here_goes_alone():
     vit.prompt.__class__ = OtherPrompt
     assert program(vit) is None
     assert program(LoRAViT(arch=ARCH, img_size=32, patch_size=8)) is not None
+
+
+def test_a_backbone_can_be_used_while_a_pass_runs():
+    """As by another thread, which labels an image in tiles."""
+    vits, images = backbones(2, prompt=dict(type='GatedPrompt', num_tokens=4), temperature=True, lora=dict(rank=2)), (
+        torch.randn(2, 3, 32, 32, dtype=torch.float64))
+    with torch.no_grad():
+        expected = torch.cat([vit(image[None])[0] for vit, image in zip(vits, images)])
+    seen = []
+
+    def use(*_: object) -> None:
+        handle.remove()
+        seen.append(vits[0](images[:1])[0])
+
+    handle = vits[0].blocks[1].register_forward_hook(use)
+    torch.testing.assert_close(one_pass(vits, images)[0], expected, rtol=1e-12, atol=1e-12)
+    assert torch.equal(seen[0], expected[:1])

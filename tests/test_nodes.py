@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import environment_of
 from slurm_nodes import Nodes, free_port, slurm  # noqa: F401
 from tiny_run import differing, tiny_config
 
@@ -42,7 +43,7 @@ def folder(tmp_path_factory) -> Path:
 
 def environment(**variables: str) -> dict[str, str]:
     paths = os.pathsep.join(map(str, (ROOT, ROOT / 'tools')))
-    return {**os.environ, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': '1', **variables}
+    return environment_of(paths, OMP_NUM_THREADS='1', **variables)
 
 
 def torchrun(folder: Path, work_dir: str, hide: str = '', script: str = TRAIN) -> tuple[int, str]:

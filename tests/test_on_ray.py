@@ -27,7 +27,8 @@ def cluster(tmp_path_factory) -> Iterator[Ray]:
     """A cluster of two places, with a connection to it."""
     ray = pytest.importorskip('ray')
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('PYTHONPATH', os.pathsep.join(map(str, (ROOT, ROOT / 'tools', ROOT / 'tests'))))
+        patch.setenv('PYTHONPATH', os.pathsep.join(map(str, (ROOT, ROOT / 'tools', ROOT / 'tests'))),
+                     prepend=os.pathsep)
         patch.setenv('RAY_USAGE_STATS_ENABLED', '0')
         tool = [sys.executable, '-m', 'ray.scripts.scripts']
         subprocess.run([*tool, 'start', '--head', '--num-cpus', '2', '--num-gpus', '1', '--port', '6391',

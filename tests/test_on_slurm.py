@@ -33,7 +33,8 @@ ITERATIONS = 100
 def importable() -> Iterator[None]:
     """Lets jobs import this package and the stubs."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv('PYTHONPATH', os.pathsep.join(map(str, (ROOT, ROOT / 'tools', ROOT / 'tests'))))
+        patch.setenv('PYTHONPATH', os.pathsep.join(map(str, (ROOT, ROOT / 'tools', ROOT / 'tests'))),
+                     prepend=os.pathsep)
         yield
 
 

@@ -207,3 +207,19 @@ def test_a_model_that_asks_for_other_images_gets_their_own_features():
     for ours, theirs in zip(found, pool.predict(requests), strict=True):
         torch.testing.assert_close(ours.pred_score, theirs.pred_score, rtol=1e-12, atol=1e-12)
     assert 'forward' not in vars(tasks['a'].vit)
+
+
+@pytest.mark.parametrize('one_pass', [True, False])
+def test_an_image_is_answered_by_the_task_it_was_prepared_for(one_pass):
+    """A task may be removed, and another one added under its name, while images wait."""
+    gpt = options('gpt', 4, 0.)
+    pool = pool_of(one_pass, a=served('mmpretrain', gpt, 0))
+    waits = pool.prepare('a', IMAGE[0])
+    expected = pool.predict([('a', IMAGE[0])])
+    pool.remove('a')
+    pool._take_in('a', served('mmpretrain', gpt, 1))
+    expected += pool.predict([('a', IMAGE[0])])
+    found = pool.answer([waits, pool.prepare('a', IMAGE[0])])
+    assert not torch.allclose(expected[0].pred_score, expected[1].pred_score)
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours.pred_score, theirs.pred_score, rtol=1e-12, atol=1e-12)

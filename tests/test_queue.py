@@ -4,12 +4,14 @@ import runpy
 import sys
 import threading
 import time
+import weakref
 from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 from tiny import ROOT
 
 from mmseg_gpt.apis import QueueClosed, RequestQueue, TooBusy
+from mmseg_gpt.apis.queue import FAILED
 
 PATIENCE = 10  # seconds after which something hangs
 
@@ -135,6 +137,59 @@ def test_many_threads_get_their_own_answers(pool):
         futures = list(threads.map(lambda i: queue.submit('a', str(i)), range(300)))
         assert [future.result(PATIENCE) for future in futures] == [f'A:{i}' for i in range(300)]
     assert max(map(len, pool.batches)) <= 7 and queue.waiting == 0
+
+
+def test_nothing_of_a_request_stays_in_memory_once_it_is_answered(pool, monkeypatch):
+
+    class Picture:
+        def upper(self) -> 'Picture':
+            return Picture()
+
+        def __contains__(self, _: str) -> bool:
+            return False
+
+    pictures = []
+
+    def prepare(*_: object) -> Picture:
+        pictures.append(weakref.ref(picture := Picture()))
+        return picture
+
+    monkeypatch.setattr(pool, 'prepare', prepare)
+    pool.gate.set()
+    with RequestQueue(pool, wait=0) as queue:
+        pictures.append(weakref.ref(queue.submit('a', 'picture').result(PATIENCE)))
+        pool.batches.clear()
+        end = time.monotonic() + 2
+        while any(picture() is not None for picture in pictures) and time.monotonic() < end:
+            time.sleep(0.01)
+        assert [picture() for picture in pictures] == [None, None]
+
+
+@pytest.mark.parametrize('wrong, raised, said', [
+    (sys.exit, RuntimeError, 'the model raised SystemExit'), (lambda _: [], ValueError, 'shorter')])
+def test_whatever_a_model_does_the_queue_goes_on(pool, wrong, raised, said, monkeypatch):
+    pool.gate.set()
+    with RequestQueue(pool, wait=0) as queue:
+        with monkeypatch.context() as patch:
+            patch.setattr(pool, 'answer', wrong)
+            with pytest.raises(raised, match=said):
+                queue.submit('a', '1').result(PATIENCE)
+        assert queue.submit('a', '2').result(PATIENCE) == 'A:2' and not queue.has_failed
+
+
+def test_if_the_thread_ends_nobody_waits_for_ever(pool):
+    queue = RequestQueue(pool, batch=2, wait=0, capacity=5)
+    first = queue.submit('a', 'first')
+    assert pool.begun.wait(PATIENCE)
+    futures = [queue.submit('a', str(i)) for i in range(4)]
+    first.add_done_callback(sys.exit)  # is called in the thread
+    pool.gate.set()
+    assert wait(futures, PATIENCE).not_done == set()
+    assert {str(future.exception(0)) for future in futures} == {FAILED} and first.result(0) == 'A:FIRST'
+    assert queue.has_failed and queue.is_closed and queue.waiting == 0
+    with pytest.raises(QueueClosed, match='start the service again'):
+        queue.submit('a', 'late')
+    queue.close()
 
 
 @pytest.mark.parametrize('options', [dict(capacity=0), dict(batch=0), dict(wait=-1), dict(wait=float('inf'))], ids=str)

@@ -1,15 +1,15 @@
 """Large images: tiles give the labels of the whole image, in memory that does not grow; GeoTIFFs keep their place."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, environment_of
 from made_tasks import CLASSES, PALETTE, drawn, made_task, write_geotiff
 from PIL import Image
 
@@ -17,6 +17,8 @@ from mmseg_gpt.apis import ServedTask
 from mmseg_gpt.apis.rasters import is_georeferenced
 from mmseg_gpt.apis.tiles import Pixels, TaskLabeller, Tiling, logits_in_tiles, predict_in_tiles
 from mmseg_gpt.datasets import check_headers
+from mmseg_gpt.export import Choices, FileLabeller, Program, onnx_file
+from mmseg_gpt.export.write import describe
 from mmseg_gpt.segmentation import segmentor
 
 
@@ -55,6 +57,60 @@ def test_own_windows_give_the_labels_of_the_whole_image(size, which, strip, requ
     assert (covered == 1).all() and torch.equal(found, expected) and len(expected.unique()) > 2
 
 
+RULES = [dict(size_divisor=8), dict(size_divisor=48), dict(size=(64, 64)), dict(size_divisor=16, crop=24)]
+
+
+@pytest.fixture(params=RULES, ids=str)
+def odd_task(padding_task, request, monkeypatch) -> ServedTask:
+    """A task whose windows lie in the padding of images, some of them as a whole, or reach beyond it."""
+    rule = dict(request.param)
+    crop = rule.pop('crop', 32)
+    monkeypatch.setitem(padding_task.model.test_cfg, 'crop_size', (crop, crop))
+    monkeypatch.setattr(padding_task.model.data_preprocessor, 'test_cfg', rule)
+    return padding_task
+
+
+def test_windows_in_the_padding_give_the_labels_of_the_whole_image(odd_task):
+    for size in ((20, 57), (33, 39)):
+        image = drawn(*size)
+        assert torch.equal(predict_in_tiles(TaskLabeller(odd_task), image).pred_sem_seg.data[0], whole(odd_task, image))
+
+
+@pytest.mark.parametrize('odd_task', [RULES[1], RULES[3]], ids=str, indirect=True)
+@pytest.mark.parametrize('choices', [Choices(), Choices(preprocess=True, layout='nhwc')], ids=['floats', 'bytes'])
+def test_a_file_pads_as_the_model_does(odd_task, choices, monkeypatch):
+    program = Program(odd_task.model, 'logits', choices.preprocess, choices.layout, fold=False)
+
+    def run(_: object, images: np.ndarray) -> dict[str, np.ndarray]:
+        with torch.no_grad():
+            return dict(logits=program(torch.from_numpy(images)).numpy())
+
+    session = SimpleNamespace(
+        get_inputs=lambda: [SimpleNamespace(type='tensor(uint8)' if choices.preprocess else 'tensor(float)',
+                                            shape=['batch', 'height', 'width', 'channels'])],
+        get_outputs=lambda: [SimpleNamespace(name='logits', shape=['batch', 9, 'height', 'width'])],
+        get_modelmeta=lambda: SimpleNamespace(custom_metadata_map=describe(odd_task, choices, None)))
+    monkeypatch.setattr(onnx_file, 'session_of', lambda *_, **__: session)
+    monkeypatch.setattr(onnx_file, 'run', run)
+    for mode, size in (('slide', (20, 57)), ('slide', (33, 39)), ('whole', (20, 39))):
+        monkeypatch.setitem(odd_task.model.test_cfg, 'mode', mode)
+        image = drawn(*size)
+        labeller, model = FileLabeller('file.onnx'), TaskLabeller(odd_task)
+        assert labeller.windows(size) == model.windows(size)
+        found = [dict(((rows.start, columns.start), logits) for rows, columns, logits in logits_in_tiles(
+            each, Pixels(image), 2**28)) for each in (labeller, model)]
+        ours, theirs = (torch.cat([each[place].clone() for place in sorted(each)]) for each in found)
+        bound = 0.05 if choices.preprocess else 1e-4  # in bytes the padding is rounded
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=bound * theirs.std().item())
+
+
+def test_bands_are_as_large_as_the_device_likes(task, monkeypatch):
+    asked = []
+    monkeypatch.setattr('mmseg_gpt.apis.tiles.band_bytes', lambda device: asked.append(device) or 8 * 97 * 9 * 4)
+    parts = [len(logits) for _, _, logits in logits_in_tiles(TaskLabeller(task), Pixels(drawn(75, 97)))]
+    assert max(parts) == 8 and set(asked) == {task.model.data_preprocessor.device}
+
+
 def test_a_tile_goes_through_the_pipeline_as_an_image_of_its_own(tmp_path, monkeypatch):
     task, image = made_task(tmp_path, resize=True, mode='whole'), drawn(40, 100)
     assert torch.equal(predict_in_tiles(TaskLabeller(task), image).pred_sem_seg.data[0], whole(task, image))
@@ -86,7 +142,7 @@ def test_memory_follows_the_strip_and_not_the_image(task):
 def test_an_onnx_file_labels_in_the_same_windows(task, tmp_path):
     pytest.importorskip('onnxruntime')
     pytest.importorskip('onnxscript')
-    from mmseg_gpt.export import Choices, FileLabeller, export_task
+    from mmseg_gpt.export import export_task
     image = drawn(75, 97)
     for name, choices in dict(a=Choices(), b=Choices(preprocess=True, layout='nhwc', size=(32, 32))).items():
         export_task(task, tmp_path / f'{name}.onnx', choices)
@@ -117,8 +173,7 @@ def predict(folder: Path, *arguments: str | Path) -> dict:
     out = folder / 'out'
     done = subprocess.run([sys.executable, ROOT / 'tools/predict.py', '--task', 'tiny', folder / 'config.py',
                            folder / 'model.pth', '--out', out, '--json', folder / 'answers.json', '--device', 'cpu',
-                           *arguments], capture_output=True, text=True, cwd=folder, env={
-                               **os.environ, 'PYTHONPATH': str(ROOT)})
+                           *arguments], capture_output=True, text=True, cwd=folder, env=environment_of())
     assert done.returncode == 0, done.stdout + done.stderr
     (answer, ) = json.loads((folder / 'answers.json').read_text())
     return answer

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ..datasets.predicted import as_picture, write_label_map
+from ..models.labels import confidence_of
 from .task import ServedTask
 
 SHOWN = 3  # classes in the line of an image
@@ -226,6 +227,4 @@ def confidence(probabilities: Tensor) -> np.ndarray:
     highest = probabilities[0].clone()
     for channel in probabilities[1:]:  # one by one, as all may be in a file and larger than memory
         highest = torch.maximum(highest, channel)
-    if len(probabilities) == 1:
-        highest = torch.maximum(highest, 1 - highest)
-    return (255 * highest.float()).round().byte().numpy()
+    return confidence_of(highest, len(probabilities)).numpy()

@@ -3,7 +3,9 @@
 import asyncio
 import math
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from pathlib import Path
 
 from fastapi import FastAPI, Request
@@ -33,7 +35,7 @@ class Refused(Exception):
 def make_app(queue: RequestQueue, most_bytes: int = 32 * 2**20, most_pixels: int = 2**26) -> FastAPI:
     """Makes the service.
 
-    * ``GET /health`` says how many requests wait.
+    * ``GET /health`` says how many requests wait, and with status 503 that the queue is closed or has failed.
     * ``GET /tasks`` lists the tasks: their kind and their classes.
     * ``POST /tasks/NAME``, with an image file as its body, answers as :func:`as_numbers`; ``?answer=png`` gives the
       label map of a segmentation, ``?probabilities=true`` those of all classes of a classification.
@@ -54,8 +56,9 @@ def make_app(queue: RequestQueue, most_bytes: int = 32 * 2**20, most_pixels: int
 
     @app.get('/health')
     async def health() -> Response:
-        state = dict(status='closed' if queue.is_closed else 'ok', waiting=queue.waiting, capacity=queue.capacity)
-        return JSONResponse(state, 503 if queue.is_closed else 200)
+        status = 'failed' if queue.has_failed else 'closed' if queue.is_closed else 'ok'
+        state = dict(status=status, waiting=queue.waiting, capacity=queue.capacity)
+        return JSONResponse(state, 200 if status == 'ok' else 503)
 
     @app.get('/tasks')
     async def tasks() -> dict:
@@ -71,6 +74,8 @@ def make_app(queue: RequestQueue, most_bytes: int = 32 * 2**20, most_pixels: int
             raise Refused(400, f'answer must be json or png, not "{answer}"')
         if answer == 'png' and not is_segmentation(task):
             raise Refused(400, f'task "{name}" classifies images, so that there is no label map')
+        with refusing():
+            queue.check()  # before the file is received
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, SENT)
             await receive(request, path, most_bytes)
@@ -120,13 +125,21 @@ def submit(queue: RequestQueue, name: str, path: Path, most_pixels: int) -> Futu
     if width * height > most_pixels:
         raise Refused(413, f'the image has {width * height:,} pixels, and may have {most_pixels:,}')
     try:
-        return queue.submit(name, path, small=True)
+        with refusing():
+            return queue.submit(name, path, small=True)
+    except (SampleError, ValueError) as error:
+        raise Refused(400, str(error).replace(str(path), SENT)) from error
+
+
+@contextmanager
+def refusing() -> Iterator[None]:
+    """Turns what a queue raises when it takes no request into :class:`Refused`."""
+    try:
+        yield
     except TooBusy as error:
         raise Refused(503, str(error), **{'Retry-After': str(math.ceil(error.retry_after))}) from error
     except QueueClosed as error:
         raise Refused(503, str(error)) from error
-    except (SampleError, ValueError) as error:
-        raise Refused(400, str(error).replace(str(path), SENT)) from error
 
 
 def is_segmentation(task: ServedTask) -> bool:

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import cv2
 import numpy as np
-import torch
 from PIL import Image
-from torch import Tensor
 
 from ..datasets.predicted import as_picture
+from ..models.labels import confidence_of, labels_of, scores_of
 from ..segmentation.segmentor import probabilities
 from .answers import LARGEST_PICTURE, LabelWriter, overlay
 from .rasters import RasterSource, has_mask, missing, opened_source, write_part, writing
 from .task import ServedTask
-from .tiles import Labeller, Source, TaskLabeller, labels_of, logits_in_tiles
+from .tiles import Labeller, Source, TaskLabeller, logits_in_tiles
 
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
@@ -64,14 +63,15 @@ def write_labels(labeller: Labeller, source: Source, dataset: 'DatasetReader', p
         sure_file = confidence and files.enter_context(writing(confidence, dataset, 'uint8'))
         kept = scores and np.lib.format.open_memmap(scores, 'w+', np.float16, (labeller.channels, height, width))
         for rows, columns, logits in logits_in_tiles(labeller, source):
-            labels = labels_of(logits, labeller.threshold).numpy()
+            labels = labels_of(scores_of(logits), labeller.threshold).long().cpu().numpy()
             overview.add(rows, columns, labels)
             empty = missing(dataset, rows, columns) if masked else np.zeros(labels.shape, bool)
             counts += np.bincount(labels[~empty], minlength=classes)
             if labels_file:
                 write_part(labels_file, rows, columns, np.where(empty, nothing or 0, values[labels]).astype(dtype))
             if sure_file:
-                write_part(sure_file, rows, columns, sureness(logits))
+                sure = confidence_of(probabilities(logits).amax(2), labeller.channels)
+                write_part(sure_file, rows, columns, sure.numpy())
             if scores:
                 kept[:, rows, columns] = probabilities(logits).permute(2, 0, 1).half().cpu().numpy()
             done += labels.size
@@ -149,13 +149,6 @@ class Overview:
         y, x = (slice(*np.searchsorted(places, (part.start, part.stop))) for places, part in zip(
             self.places, (rows, columns)))
         self.labels[y, x] = labels[np.ix_(self.places[0][y] - rows.start, self.places[1][x] - columns.start)]
-
-
-def sureness(logits: Tensor) -> np.ndarray:
-    """Returns the probability of the predicted class of logits (h, w, C), as uint8 (h, w): 255 is certain."""
-    found = probabilities(logits)
-    highest = torch.maximum(found, 1 - found)[..., 0] if found.shape[2] == 1 else found.amax(2)
-    return (255 * highest).round().byte().cpu().numpy()
 
 
 def by_value(colours: list | None, values: np.ndarray) -> list | None:

@@ -97,7 +97,8 @@ class Pass:
 
     Attributes:
         places: Their numbers in the list of requests.
-        tasks: The tasks that they are of.
+        tasks: Names of the tasks that they are of. A name is there twice if its task was removed and another one added
+            under it while images waited.
         together: Whether the ViT is run once for images of all these tasks. Else there is one task, whose model runs
             as it does alone.
         reason: Why it is so, in words.
@@ -126,10 +127,10 @@ def make_plan(requests: Sequence[Prepared], device: torch.device, wanted: bool |
     reasons, groups = {}, defaultdict(list)
     programs = defaultdict(set)
     for request in requests:
-        programs[key_of(request.task)].add(request.name)
+        programs[program_of(request.task)].add(request.task)
     for place, request in enumerate(requests):
         reason = 'passes of several tasks are switched off' if wanted is False else request.obstacle
-        if not reason and len(programs[key_of(request.task)]) == 1:
+        if not reason and len(programs[program_of(request.task)]) == 1:
             reason = what_differs(request, requests)
         if not reason and wanted is None and device.type == 'cpu' and request.tokens > CPU_TOKENS:
             reason = (f'an image has {request.tokens} tokens, and above {CPU_TOKENS} a CPU is no faster with images of '
@@ -137,18 +138,18 @@ def make_plan(requests: Sequence[Prepared], device: torch.device, wanted: bool |
         if reason:
             reasons[place] = reason
         else:
-            groups[key_of(request.task), request.crops[1:]].append(place)
+            groups[program_of(request.task), request.crops[1:]].append(place)
     plan = []
     for (_, shape), places in groups.items():
-        names = tuple(dict.fromkeys(requests[place].name for place in places))
+        tasks = list(dict.fromkeys(requests[place].task for place in places))
         size = f'images of {shape[1]}x{shape[2]} pixels'
-        if len(names) == 1:
+        if len(tasks) == 1:
             reasons.update(dict.fromkeys(places, f'no other task has {size} here'))
             continue
-        places.sort(key=lambda place: names.index(requests[place].name))
+        places.sort(key=lambda place: tasks.index(requests[place].task))
         for part in divided(places, [requests[place].tokens * requests[place].crops[0] for place in places]):
-            plan.append(Pass(part, tuple(dict.fromkeys(requests[place].name for place in part)), True,
-                             f'one pass of {size}'))
+            names = {requests[place].task: requests[place].name for place in part}
+            plan.append(Pass(part, tuple(names.values()), True, f'one pass of {size}'))
     return plan + list(task_by_task(reasons, requests))
 
 
@@ -168,12 +169,12 @@ def task_by_task(reasons: dict[int, str], requests: Sequence[Prepared]) -> Itera
     """Yields a pass for the images of each task that have the same size; several views of an image are a pass."""
     batches = defaultdict(list)
     for place in sorted(reasons):
-        batches[requests[place].name, requests[place].size].append(place)
-    for (name, _), places in batches.items():
-        yield Pass(tuple(places), (name, ), False, reasons[places[0]])
+        batches[requests[place].task, requests[place].size].append(place)
+    for places in batches.values():
+        yield Pass(tuple(places), (requests[places[0]].name, ), False, reasons[places[0]])
 
 
-def key_of(task: ServedTask) -> tuple | None:
+def program_of(task: ServedTask) -> tuple | None:
     """Returns the program of a task as something that can be looked up."""
     return None if task.program is None else tuple(task.program.items())
 
@@ -181,7 +182,7 @@ def key_of(task: ServedTask) -> tuple | None:
 def what_differs(request: Prepared, requests: Sequence[Prepared]) -> str:
     """Says in what a task differs from the one that is most like it, of those that an image is for."""
     others = {other.name: other.task.program for other in requests
-              if other.name != request.name and other.task.program is not None}
+              if other.task is not request.task and other.task.program is not None}
     if not others:
         return 'there is no image for another task'
     own = request.task.program
@@ -196,7 +197,7 @@ def run_together(requests: Sequence[Prepared]) -> list[BaseDataElement]:
     Args:
         requests: Images of one program and with crops of one size, those of a task next to each other.
     """
-    batches = [list(batch) for _, batch in groupby(requests, lambda request: (request.name, request.size))]
+    batches = [list(batch) for _, batch in groupby(requests, lambda request: (request.task, request.size))]
     data = [batch[0].task.normalise([request.prepared for request in batch]) for batch in batches]
     crops = [batch[0].task.crops(each) for batch, each in zip(batches, data)]
     outputs = one_pass([batch[0].task.vit for batch, each in zip(batches, crops) for _ in each], torch.cat(crops))

@@ -25,6 +25,7 @@ from ..datasets.introspect import known_reader
 from ..datasets.pairs import error_line
 from ..engine.config import load_config
 from ..models import GatedPromptViT
+from ..models.labels import confidence_of
 from ..models.mixed import program
 from ..settings import unwrapped_datasets
 
@@ -253,8 +254,7 @@ def keep_probabilities(sample: BaseDataElement) -> None:
     logits, asked = sample.seg_logits.data, sample.get('probabilities')
     kept = logits if len(logits) == 1 else logits.softmax(0)
     if sample.get('confidence'):
-        highest = torch.maximum(kept, 1 - kept)[0] if len(kept) == 1 else kept.amax(0)
-        sample.set_data(dict(seg_confidence=PixelData(data=(255 * highest).round().byte().cpu()[None])))
+        sample.set_data(dict(seg_confidence=PixelData(data=confidence_of(kept.amax(0), len(kept))[None])))
     if asked:
         kept = kept.half().cpu()
         if asked is not True:

@@ -4,17 +4,19 @@ Tiles overlap. Where they do, the mean of their logits decides, as in mmsegmenta
 grow with the image: a row of tiles is kept at most, and of a wide image a part of such a row.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import groupby, islice
 from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
+from ..models.labels import scores_of
 from ..segmentation.bands import Windows, merge, placed
-from ..segmentation.segmentor import CPU_BAND, STRIP, LeanEncoderDecoder, Room, probabilities
+from ..segmentation.segmentor import STRIP, LeanEncoderDecoder, Room, band_bytes, probabilities
 from .task import Image, ServedTask
 
 SMALLEST = 2  # side of a tile in pixels
@@ -87,9 +89,11 @@ class Labeller(Protocol):
     Attributes:
         channels: Number of classes, or 1 where a single channel tells foreground from background.
         threshold: Probability above which a single channel is foreground.
+        device: The device of the logits.
     """
     channels: int
     threshold: float
+    device: torch.device
 
     def windows(self, size: tuple[int, int]) -> Windows:
         """Lays out the tiles of an image, which may be one of larger size with the image at the top left.
@@ -98,11 +102,12 @@ class Labeller(Protocol):
             size: Height and width of the image.
         """
 
-    def logits(self, tiles: Iterable[np.ndarray]) -> Iterator[Tensor]:
-        """Yields the logits (h, w, C) of each tile, at the size of the tiles of :meth:`windows`.
+    def logits(self, tiles: Iterable[np.ndarray], size: tuple[int, int]) -> Iterator[Tensor]:
+        """Yields the logits (h, w, C) of each tile.
 
         Args:
-            tiles: Pixels (h, w, bands); those at the end of the image may be smaller.
+            tiles: Pixels, of which (h, w, bands) are there; those at the end of the image may be smaller, or empty.
+            size: Height and width of the logits, those of the tiles of :meth:`windows`.
         """
 
     def parts(self, tile: np.ndarray) -> Iterator[tuple[slice, slice, Tensor]]:
@@ -135,6 +140,12 @@ class TaskLabeller:
         self.task, self.model, self.tiling, self.dtype = task, task.model, tiling, dtype
         self.channels = self.model.out_channels
         self.threshold = self.model.decode_head.threshold if self.channels == 1 else 0.5
+        self.rule = self.model.data_preprocessor.test_cfg or {}
+
+    @property
+    def device(self) -> torch.device:
+        """The device of the model."""
+        return self.model.data_preprocessor.device
 
     @property
     def slides(self) -> bool:
@@ -149,23 +160,18 @@ class TaskLabeller:
         """
         if self.tiling:
             return self.tiling.windows(size)
-        return self.model.windows(self.padded(size)) if self.slides else Windows.whole(size)
-
-    def padded(self, size: tuple[int, int]) -> tuple[int, int]:
-        """Returns the size that the model's preprocessor makes of an image of ``size``."""
-        rule = self.model.data_preprocessor.test_cfg or {}
-        least, divisor = rule.get('size') or size, rule.get('size_divisor') or 1
-        return tuple(-(-max(side, other) // divisor) * divisor for side, other in zip(size, least))
+        return self.model.windows(padded_size(size, self.rule)) if self.slides else Windows.whole(size)
 
     @torch.no_grad()
-    def logits(self, tiles: Iterable[np.ndarray]) -> Iterator[Tensor]:
+    def logits(self, tiles: Iterable[np.ndarray], size: tuple[int, int]) -> Iterator[Tensor]:
         """Yields the logits (h, w, C) of each tile.
 
         Args:
             tiles: Pixels (h, w, bands), as the reader of the pipeline gives them.
+            size: Height and width of the model's own windows, to which their tiles are padded. Other tiles have them.
         """
         if self.slides:
-            yield from self.logits_of_windows(iter(tiles))
+            yield from self.logits_of_windows(iter(tiles), size)
             return
         for tile in tiles:
             found = None
@@ -194,17 +200,23 @@ class TaskLabeller:
 
     def computing(self) -> torch.autocast:
         """Returns the context in which the model computes in ``dtype``."""
-        return torch.autocast(self.model.data_preprocessor.device.type, self.dtype,
-                              enabled=self.dtype != torch.float32)
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
-    def logits_of_windows(self, tiles: Iterator[np.ndarray]) -> Iterator[Tensor]:
-        """As :meth:`logits`, for the model's own windows, several at a time as it takes them."""
-        crop = self.model.test_cfg['crop_size']
-        number = self.model.test_cfg.get('window_batch', 1 if self.model.data_preprocessor.device.type == 'cpu' else 8)
+    def logits_of_windows(self, tiles: Iterator[np.ndarray], size: tuple[int, int]) -> Iterator[Tensor]:
+        """Does what :meth:`logits` does, for the model's own windows, several at a time as it takes them.
+
+        Windows that lie in the padding of the image get zeros, as nothing of them is used.
+        """
+        number = self.model.test_cfg.get('window_batch', 1 if self.device.type == 'cpu' else 8)
         for same in in_batches(tiles, number):
+            if not same[0].size:
+                yield from torch.zeros((len(same), *size, self.channels), device=self.device)
+                continue
             data = [self.task.transform(as_sample(tile)) for tile in same]
             batch = self.model.data_preprocessor({key: [each[key] for each in data] for key in data[0]})
-            inputs = batch['inputs'][..., :crop[0], :crop[1]]
+            inputs = batch['inputs'][..., :size[0], :size[1]]
+            inputs = F.pad(inputs, (0, size[1] - inputs.shape[3], 0, size[0] - inputs.shape[2]),
+                           value=self.model.data_preprocessor.pad_val)
             meta = dict(batch['data_samples'][0].metainfo, img_shape=torch.Size(inputs.shape[2:]))
             with self.computing():
                 logits = self.model.encode_decode(inputs, [meta] * len(inputs))
@@ -228,15 +240,28 @@ def logits_in_tiles(labeller: Labeller, source: Source,
         return
     most = strip // (4 * labeller.channels * windows.size[0])
     for columns, offset, panel in windows.panels(max(1, most)):
-        tiles = (source.read(slice(top, min(top + panel.size[0], height)),
-                             slice(offset + left, min(offset + left + panel.size[1], width)))
-                 for top, left in panel.places)
-        band = max(1, CPU_BAND // (panel.image[1] * labeller.channels * 4))
+        band = max(1, band_bytes(labeller.device) // (panel.image[1] * labeller.channels * 4))
         columns = slice(columns.start, min(columns.stop, width))
-        for rows, logits in placed(merge(labeller.logits(tiles), panel, torch.float32, band)):
+        found = labeller.logits(tiles_of(source, panel, offset), panel.size)
+        for rows, logits in placed(merge(found, panel, torch.float32, band)):
             logits = logits[:max(0, height - rows.start), columns.start - offset:columns.stop - offset]
             if logits.numel():
                 yield slice(rows.start, rows.start + len(logits)), columns, logits
+
+
+def tiles_of(source: Source, windows: Windows, offset: int) -> Iterator[np.ndarray]:
+    """Yields the pixels of windows, as far as the image goes; an empty array where it does not.
+
+    Args:
+        source: The image.
+        windows: The windows.
+        offset: The column of the image where those with ``left`` 0 begin.
+    """
+    for top, left in windows.places:
+        rows = slice(top, min(top + windows.size[0], source.size[0]))
+        columns = slice(offset + left, min(offset + left + windows.size[1], source.size[1]))
+        is_empty = rows.start >= rows.stop or columns.start >= columns.stop
+        yield np.empty((0, 0, 0)) if is_empty else source.read(rows, columns)
 
 
 def predict_in_tiles(labeller: TaskLabeller, image: Image, meta: dict | None = None,
@@ -256,19 +281,22 @@ def predict_in_tiles(labeller: TaskLabeller, image: Image, meta: dict | None = N
     sample = SegDataSample(metainfo=dict(meta or {}, ori_shape=source.size, img_shape=source.size))
     room = Room(labeller.model, sample, torch.device('cpu'))
     for rows, columns, logits in logits_in_tiles(labeller, source):
-        room.fill(rows, columns, logits.sigmoid() if labeller.channels == 1 else logits,
-                  lambda logits=logits: probabilities(logits))
+        room.fill(rows, columns, scores_of(logits), lambda logits=logits: probabilities(logits))
         if report:
             report(room.done / room.labels.numel())
     room.give(sample)
     return sample
 
 
-def labels_of(logits: Tensor, threshold: float) -> Tensor:
-    """Returns the classes (h, w) of logits (h, w, C), on the CPU: the highest, or whether one channel is foreground."""
-    if logits.shape[2] == 1:
-        return (logits.sigmoid()[..., 0] > threshold).long().cpu()
-    return logits.max(2).indices.cpu()
+def padded_size(size: tuple[int, int], rule: Mapping) -> tuple[int, int]:
+    """Returns the height and width that a preprocessor makes of an image of ``size``, at its bottom and right.
+
+    Args:
+        size: Height and width of the image.
+        rule: ``test_cfg`` of the preprocessor: the least ``size``, or the ``size_divisor``, or neither.
+    """
+    least, divisor = rule.get('size') or size, rule.get('size_divisor') or 1
+    return tuple(-(-max(side, other) // divisor) * divisor for side, other in zip(size, least))
 
 
 def keeps_pixels(task: ServedTask) -> bool:

@@ -263,6 +263,8 @@ def describe(task: ServedTask, choices: Choices, size: tuple[int, int] | None) -
     rule = (f'uint8 {shape}, {"red first" if channels == 3 else order}; normalised and padded inside'
             if choices.preprocess else f'float32 {shape}, {order}, (pixel - mean) / std')
     test_cfg = dict(getattr(task.model, 'test_cfg', None) or {})
+    preprocessor = task.model.data_preprocessor
+    padding = dict(getattr(preprocessor, 'test_cfg', None) or {}, pad_val=getattr(preprocessor, 'pad_val', 0))
     pipeline = next(unwrapped_datasets(task.cfg.test_dataloader.dataset)).get('pipeline')
     return {
         'classes': json.dumps(list(task.classes or ())), 'palette': json.dumps([list(c) for c in task.palette or ()]),
@@ -270,8 +272,8 @@ def describe(task: ServedTask, choices: Choices, size: tuple[int, int] | None) -
         'layout': choices.layout, 'channels': str(getattr(task.model, 'out_channels', len(task.classes or ()))),
         'threshold': str(getattr(getattr(task.model, 'decode_head', None), 'threshold', None) or 0.5),
         'output': choices.output, 'precision': choices.precision, 'patch_size': str(program.patch),
-        'test_cfg': json.dumps(test_cfg, default=str), 'test_pipeline': json.dumps(pipeline, default=str),
-        'vit': task.origin,
+        'test_cfg': json.dumps(test_cfg, default=str), 'padding': json.dumps(padding),
+        'test_pipeline': json.dumps(pipeline, default=str), 'vit': task.origin,
         'versions': json.dumps({'mmseg_gpt': mmseg_gpt.__version__,
                                 **installed_versions('torch', 'onnx', 'onnxscript', 'onnxruntime')}),
         'licence': 'The weights are made from a pretrained ViT and from training data: the licences of both hold for '

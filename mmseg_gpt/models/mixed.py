@@ -5,11 +5,12 @@ where a task alone has one value for all of them. The low-rank products of LoRA 
 2311.03285) and Punica (arXiv 2310.18547).
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from .gated_prompt_vit import GatedPromptViT
@@ -79,6 +80,17 @@ def stacked(vits: Sequence[GatedPromptViT]) -> dict[str, Tensor]:
     return found
 
 
+def twin(module: nn.Module) -> nn.Module:
+    """Returns a copy of a module and all that is in it, with the same parameters and buffers and no memory for more.
+
+    Other tensors can be put in the place of its own while the module itself is used by another thread.
+    """
+    copied = copy.copy(module)
+    copied._parameters, copied._buffers = dict(module._parameters), dict(module._buffers)
+    copied._modules = {name: child and twin(child) for name, child in module._modules.items()}
+    return copied
+
+
 @torch.no_grad()
 def one_pass(vits: Sequence[GatedPromptViT], images: Tensor) -> tuple[Tensor, ...]:
     """Runs each image through the ViT with the adapters of its own task, all in one pass, without gradients.
@@ -90,7 +102,7 @@ def one_pass(vits: Sequence[GatedPromptViT], images: Tensor) -> tuple[Tensor, ..
     Returns:
         tuple: The outputs, as of :meth:`GatedPromptViT.forward`.
     """
-    return functional_call(vits[0], stacked(vits), (images, ))
+    return functional_call(twin(vits[0]), stacked(vits), (images, ))
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from ..models.complete import complete
+from ..models.labels import confidence_of, labels_of, scores_of
 from ..settings import type_name, unwrapped_datasets
 from .bands import Windows, merge, placed, resize, restore, size_on
 from .preprocessor import LeanSegDataPreProcessor
@@ -91,8 +92,7 @@ class Room:
         if self.probabilities is not None:
             self.probabilities[:, rows, columns] = found.permute(2, 0, 1).half().cpu()
         if self.confidence is not None:
-            highest = torch.maximum(found, 1 - found)[..., 0] if found.shape[2] == 1 else found.amax(2)
-            self.confidence[0, rows, columns] = (255 * highest).round().byte().cpu()
+            self.confidence[0, rows, columns] = confidence_of(found.amax(2), found.shape[2])
 
     def give(self, sample: SegDataSample) -> None:
         """Puts all of it into the sample."""
@@ -193,8 +193,7 @@ class LeanEncoderDecoder(EncoderDecoder):
         for image, sample in zip(inputs, data_samples):
             room = Room(self, sample, torch.device('cpu') if raw else image.device)
             for rows, columns, logits in self.patches(image, sample.metainfo, raw):
-                room.fill(rows, columns, logits.sigmoid() if self.out_channels == 1 else logits,
-                          lambda logits=logits: probabilities(logits))
+                room.fill(rows, columns, scores_of(logits), lambda logits=logits: probabilities(logits))
             room.give(sample)
         return data_samples
 
@@ -288,12 +287,8 @@ class LeanEncoderDecoder(EncoderDecoder):
             del logits  # before the next ones are computed
 
     def labels(self, scores: Tensor) -> Tensor:
-        """Scores (n, W, C) -> labels (n, W): the class with the highest score; or, of a single channel, whether its
-        probability is above the threshold.
-        """
-        if self.out_channels == 1:
-            return scores.squeeze(2) > self.decode_head.threshold
-        return scores.max(2).indices  # faster than argmax on a CPU, and also the first of equal ones
+        """Returns the labels (n, W) of scores (n, W, C), by the threshold of the head; see :func:`labels_of`."""
+        return labels_of(scores, self.decode_head.threshold if self.out_channels == 1 else None)
 
 
 def cut(image: Tensor, windows: Windows, places: list[tuple[int, int]]) -> Tensor:

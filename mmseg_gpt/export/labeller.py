@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..apis.tiles import Pixels, Source, Tiling, labels_of, logits_in_tiles
+from ..apis.tiles import Pixels, Source, Tiling, logits_in_tiles, padded_size
+from ..models.labels import labels_of, scores_of
 from ..segmentation.bands import Windows
 from . import onnx_file
 
@@ -16,8 +17,9 @@ from . import onnx_file
 class FileLabeller:
     """An ONNX file of a segmentor that labels images of any size, in memory that does not grow with them.
 
-    It takes the logits of the file, whatever the file gives, and merges those of overlapping tiles. Images are not
-    resized: where the pipeline of the config does so (``test_pipeline`` in the file's metadata), do it before.
+    It takes the logits of the file, whatever the file gives, and merges those of overlapping tiles. Images are padded
+    as the model's preprocessor does (``padding`` in the file's metadata), but not resized: where the pipeline of the
+    config does so (``test_pipeline``), do it before.
 
     Args:
         path: A file of :func:`export_task`.
@@ -36,6 +38,9 @@ class FileLabeller:
         if 'test_cfg' not in self.about or len(shapes[onnx_file.LOGITS] or shapes.get('labels', ()) or ()) == 2:
             raise ValueError(f'{path} is not a segmentor that mmseg-gpt export wrote')
         self.rule, self.tiling = json.loads(self.about['test_cfg']), tiling
+        self.padding = json.loads(self.about.get('padding', '{}'))  # files of earlier versions do not say it
+        self.mean, self.std = (np.array(json.loads(self.about[name]), np.float32) for name in ('mean', 'std'))
+        self.device = torch.device('cpu')
         self.takes_bytes, self.last = images.type == 'tensor(uint8)', self.about.get('layout') == 'nhwc'
         self.classes = json.loads(self.about['classes'])
         self.channels = int(self.about['channels'])
@@ -55,26 +60,36 @@ class FileLabeller:
         """
         if self.tiling:
             return self.tiling.windows(size)
-        if self.rule.get('mode') == 'slide':
-            return Windows.sliding(size, tuple(self.rule['crop_size']), tuple(self.rule['stride']))
+        if self.slides:
+            return Windows.sliding(padded_size(size, self.padding), tuple(self.rule['crop_size']),
+                                   tuple(self.rule['stride']))
         return Windows.whole(size)
 
-    def logits(self, tiles: Iterable[np.ndarray]) -> Iterator[Tensor]:
-        """Yields the logits (h, w, C) of each tile.
+    @property
+    def slides(self) -> bool:
+        """Whether tiles are the windows that the model slides."""
+        return self.tiling is None and self.rule.get('mode') == 'slide'
+
+    def logits(self, tiles: Iterable[np.ndarray], size: tuple[int, int]) -> Iterator[Tensor]:
+        """Yields the logits (h, w, C) of each tile, which is padded to the model's windows, or else as an image.
 
         Args:
             tiles: Pixels (h, w, C) of 0 to 255; of three, blue first.
+            size: Height and width of the logits.
 
         Raises:
             ValueError: the file takes images of another size only.
         """
+        wanted = size if self.slides else padded_size(size, self.padding)
         for tile in tiles:
-            height, width = tile.shape[:2]
-            if self.size and (height, width) != self.size:
+            if not tile.size:  # it lies in the padding, where nothing of it is used
+                yield torch.zeros(*size, self.channels)
+                continue
+            if self.size and wanted != self.size:
                 raise ValueError(f'the file takes images of {self.size[0]} x {self.size[1]} pixels only, and the image '
-                                 f'has {height} x {width}')
-            found = onnx_file.run(self.session, self.prepared(tile))[onnx_file.LOGITS]
-            yield torch.from_numpy(found)[0].permute(1, 2, 0)[:height, :width]
+                                 f'has {wanted[0]} x {wanted[1]}')
+            found = onnx_file.run(self.session, self.prepared(tile, wanted))[onnx_file.LOGITS]
+            yield torch.from_numpy(found)[0].permute(1, 2, 0)[:size[0], :size[1]]
 
     def parts(self, tile: np.ndarray) -> Iterator[tuple[slice, slice, Tensor]]:
         """Yields the logits (h, w, C) of an image of one tile, with its rows and columns.
@@ -82,18 +97,27 @@ class FileLabeller:
         Args:
             tile: Pixels (h, w, C) of 0 to 255; of three, blue first.
         """
-        for logits in self.logits([tile]):
+        for logits in self.logits([tile], tile.shape[:2]):
             yield slice(0, len(logits)), slice(0, logits.shape[1]), logits
 
-    def prepared(self, tile: np.ndarray) -> np.ndarray:
-        """Makes what the file takes of pixels (h, w, C): a batch of one."""
+    def prepared(self, tile: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+        """Makes what the file takes of pixels (h, w, C): a batch of one, padded at the bottom and right.
+
+        The model pads what is normalised. Where the file normalises, the padding is the nearest whole numbers.
+
+        Args:
+            tile: The pixels.
+            size: Height and width with the padding.
+        """
         red_first = tile.shape[2] == 3 and (self.takes_bytes or self.about['channel_order'] == 'red first')
         tile = tile[..., ::-1] if red_first else tile
+        value = self.padding.get('pad_val', 0)
         if self.takes_bytes:
-            tile = tile.round().clip(0, 255).astype(np.uint8) if tile.dtype != np.uint8 else tile
+            fill = self.mean + value * self.std
+            fill = fill[::-1] if self.about['channel_order'] == 'blue first' else fill  # as the model takes them
+            tile = pad(tile, size, fill).round().clip(0, 255).astype(np.uint8)
             return np.ascontiguousarray(tile if self.last else tile.transpose(2, 0, 1))[None]
-        mean, std = (np.array(json.loads(self.about[name]), np.float32) for name in ('mean', 'std'))
-        normalised = (tile.astype(np.float32) - mean) / std
+        normalised = pad((tile.astype(np.float32) - self.mean) / self.std, size, value)
         return np.ascontiguousarray(normalised.transpose(2, 0, 1))[None]
 
     def label(self, image: np.ndarray | Source) -> np.ndarray:
@@ -107,5 +131,15 @@ class FileLabeller:
         source = Pixels(image) if isinstance(image, np.ndarray) else image
         labels = np.empty(source.size, np.uint8 if self.channels <= 256 else np.int64)
         for rows, columns, logits in logits_in_tiles(self, source):
-            labels[rows, columns] = labels_of(logits, self.threshold).numpy()
+            labels[rows, columns] = labels_of(scores_of(logits), self.threshold).numpy()
         return labels
+
+
+def pad(pixels: np.ndarray, size: tuple[int, int], value: float | np.ndarray) -> np.ndarray:
+    """Returns pixels (h, w, C) with ``value``, one or one for each channel, at the bottom and right up to ``size``."""
+    if pixels.shape[:2] == size:
+        return pixels
+    found = np.empty((*size, pixels.shape[2]), np.float32)
+    found[:] = value
+    found[:pixels.shape[0], :pixels.shape[1]] = pixels
+    return found

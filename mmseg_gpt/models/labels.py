@@ -1,0 +1,33 @@
+"""What the scores of the classes of pixels say: the class, and how sure it is."""
+
+import torch
+from torch import Tensor
+
+
+def scores_of(logits: Tensor) -> Tensor:
+    """Returns what :func:`labels_of` takes, for logits (n, W, C): the same, or of a single channel its probability."""
+    return logits.sigmoid() if logits.shape[2] == 1 else logits
+
+
+def labels_of(scores: Tensor, threshold: float | None = None) -> Tensor:
+    """Returns the labels (n, W) of scores (n, W, C): the class with the highest one, the first of equal ones.
+
+    Args:
+        scores: Logits or probabilities; of a single channel, its probability.
+        threshold: The probability above which a single channel is labelled, then with True.
+    """
+    if scores.shape[2] == 1:
+        return scores.squeeze(2) > threshold
+    return scores.max(2).indices  # faster than argmax on a CPU, and also the first of equal ones
+
+
+def confidence_of(highest: Tensor, channels: int) -> Tensor:
+    """Returns the probability of the class that a pixel was given, as uint8 on the CPU, of which 255 is 1.
+
+    Args:
+        highest: The highest probability of each pixel, of any shape.
+        channels: The number of channels it is of. A single one holds that of the foreground, and the surer of the two
+            counts.
+    """
+    highest = torch.maximum(highest, 1 - highest) if channels == 1 else highest
+    return (255 * highest.float()).round().byte().cpu()
