@@ -296,6 +296,15 @@ def test_what_is_asked_for_goes_before_what_follows():
     assert (plan.crop, plan.batch, plan.size, plan.iterations) == (96, 3, 200, 7)
 
 
+def test_crops_of_a_classification_fit_into_its_images():
+    machine, data = Machine('cpu', 'it', 8), data_of('classification', 50, (640, 480))
+    plan = make_plan(data, 14, machine, Request.of(folder='.', size=60))
+    assert (plan.crop, plan.size) == (56, 60) and '56x56' in plan.reasons['crop']
+    for given in dict(size=60, crop=70), dict(crop=448), dict(size=8):
+        with pytest.raises(OwnDataError, match='do not fit'):
+            make_plan(data, 14, machine, Request.of(folder='.', **given))
+
+
 def test_settings_are_written_as_python_that_gives_them_back():
     settings = dict(a=[dict(type='X', values=(1, )), *range(60)], b={'prompt.tokens': dict(lr=1e-3)}, c=None, d='it\'s',
                     e=[[i, i, i] for i in range(30)], f=dict(g=('some words', ) * 20), h=())

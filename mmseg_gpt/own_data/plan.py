@@ -11,7 +11,7 @@ import torch
 from ..environment import available_cpus, cpu_name
 from ..wording import duration
 from .look import OwnData
-from .options import Request
+from .options import OwnDataError, Request
 
 GPU_SIDE, CPU_PATCHES = 512, 26  # what the short side of an image is brought to: pixels on a GPU, patches on a CPU
 CROP_PATCHES = 18  # side of a crop on a CPU
@@ -90,6 +90,9 @@ def make_plan(data: OwnData, patch: int, machine: Machine, options: Request) -> 
         patch: Side of the ViT's patches in pixels.
         machine: Where it is trained.
         options: What was asked for, which goes before.
+
+    Raises:
+        OwnDataError: crops for a classification are larger than the images.
     """
     plan = plan_segmentation(data, patch, machine, options) if data.task == 'segmentation' else plan_classification(
         data, patch, machine, options)
@@ -100,6 +103,12 @@ def make_plan(data: OwnData, patch: int, machine: Machine, options: Request) -> 
         plan.crop = max(options.crop // patch, 1) * patch
         plan.reasons['crop'] = f'crops of {plan.crop}x{plan.crop} pixels, as asked for' + (
             f' ({options.crop} made whole patches of {patch})' if plan.crop != options.crop else '')
+    elif data.task == 'classification' and plan.size < plan.crop:
+        plan.crop = max(plan.size // patch, 1) * patch
+        plan.reasons['crop'] = f'crops of {plan.crop}x{plan.crop} pixels, which fit into the scaled images'
+    if data.task == 'classification' and plan.size < plan.crop:  # nothing fills up what a crop lacks
+        raise OwnDataError(f'crops of {plan.crop}x{plan.crop} pixels do not fit into images of {plan.size} (short '
+                           f'side): give --size {plan.crop} or more')
     if options.batch:
         plan.batch = options.batch
         plan.reasons['batch'] = f'batches of {plan.batch}, as asked for'
