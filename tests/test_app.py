@@ -267,6 +267,48 @@ def test_a_password_comes_from_a_file_or_the_environment(tmp_path, monkeypatch):
     for said in file, tmp_path / 'none':
         with pytest.raises(SystemExit, match='--password'):
             app.read_password(str(said))
+    monkeypatch.delenv(app.VARIABLE)
+
+    def nobody(_: str) -> str:
+        raise EOFError
+    monkeypatch.setattr(app.getpass, 'getpass', nobody)
+    with pytest.raises(SystemExit, match=f'--password.*{app.VARIABLE}'):
+        app.read_password('-')
+
+
+def test_what_cannot_work_is_refused_before_anything_is_loaded(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / 'tools')
+    monkeypatch.delitem(sys.modules, 'app', raising=False)
+    import app
+    with socket.socket() as taken:
+        taken.bind(('127.0.0.1', 0))
+        taken.listen()
+        for host, port in ('127.0.0.1', taken.getsockname()[1]), ('no.such.host.invalid', 7860):
+            with pytest.raises(SystemExit, match=f'--host {host} --port {port}: .'):
+                app.check_address(host, port)
+    (tmp_path / 'file').touch()
+    with pytest.raises(SystemExit, match=r'--folder .*file: .'), app.own_folder(tmp_path / 'file'):
+        pass
+    for option, value in ('--port', 99999), ('--tile', 0):
+        monkeypatch.setattr(sys, 'argv', ['app', '--task', 'street', 'c.py', str(folder / 'model.pth'), option,
+                                          str(value)])
+        with pytest.raises(SystemExit, match='2'):
+            app.parse_args()
+        assert f'{option} must be' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('given', [{}, dict(HF_HOME='h'), dict(HF_HOME='h', HF_HUB_CACHE='c'),
+                                   dict(XDG_CACHE_HOME='x')], ids=str)
+def test_models_pulled_before_are_found(given, tmp_path):
+    pytest.importorskip('huggingface_hub')
+    read = 'from huggingface_hub import constants; print(constants.HF_HUB_CACHE)'
+    own = f'import app\nfrom pathlib import Path\nwith app.own_folder(Path("own")): {read}'
+    names = ('HF_HOME', 'HF_HUB_CACHE', 'HUGGINGFACE_HUB_CACHE', 'XDG_CACHE_HOME')
+    rest = {name: value for name, value in os.environ.items() if name not in names}
+    env = {**rest, **given, 'PYTHONPATH': f'{ROOT / "tools"}:{ROOT}'}
+    usual, ours = (subprocess.run([sys.executable, '-c', text], capture_output=True, text=True, check=True, env=env,
+                                  cwd=tmp_path).stdout for text in (read, own))
+    assert ours == usual
 
 
 @pytest.fixture
@@ -295,6 +337,7 @@ def page(folder, tmp_path) -> Iterator[tuple[str, Path]]:
     finally:
         process.terminate()
         process.wait(30)
+    assert process.returncode == 0  # so that the folder is cleared
 
 
 def open_browser():

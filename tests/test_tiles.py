@@ -11,12 +11,15 @@ import pytest
 import torch
 from conftest import ROOT, environment_of
 from made_tasks import CLASSES, PALETTE, drawn, made_task, write_geotiff
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
 from PIL import Image
 
 from mmseg_gpt.apis import ServedTask
+from mmseg_gpt.apis.answers import LabelWriter, as_line
 from mmseg_gpt.apis.rasters import is_georeferenced
 from mmseg_gpt.apis.tiles import Pixels, TaskLabeller, Tiling, logits_in_tiles, predict_in_tiles
-from mmseg_gpt.datasets import check_headers
+from mmseg_gpt.datasets import SampleError, check_headers
 from mmseg_gpt.export import Choices, FileLabeller, Program, onnx_file
 from mmseg_gpt.export.write import describe
 from mmseg_gpt.segmentation import segmentor
@@ -182,7 +185,6 @@ def predict(folder: Path, *arguments: str | Path) -> dict:
 @pytest.mark.parametrize('nodata', [None, 0])
 def test_labels_of_a_geotiff_keep_its_place(nodata, task, tmp_path):
     rasterio = pytest.importorskip('rasterio')
-    from mmseg_gpt.apis.answers import LabelWriter
     from mmseg_gpt.apis.label_files import write_raster
     image, file = np.maximum(drawn(75, 97), 1), tmp_path / 'scene.tif'
     image[5:20, 60:] = 0
@@ -203,6 +205,27 @@ def test_labels_of_a_geotiff_keep_its_place(nodata, task, tmp_path):
     assert found['shares'] == {CLASSES[i]: round(counts[i] / counts.sum(), 6) for i in np.argsort(
         -counts, kind='stable') if counts[i]}
     assert Image.open(found['overlay']).size == (97, 75)
+
+
+def test_a_geotiff_that_holds_nothing_or_is_cut_off_is_told_so(task, tmp_path):
+    pytest.importorskip('rasterio')
+    from mmseg_gpt.apis.label_files import write_raster
+    file = tmp_path / 'scene.tif'
+    write_geotiff(file, drawn(75, 97) * 0, nodata=0, photometric='rgb')
+    assert as_line(write_raster(None, TaskLabeller(task), file, 'scene')) == 'no pixel holds anything'
+    write_geotiff(file, drawn(75, 97), photometric='rgb')
+    file.write_bytes(file.read_bytes()[:-9000])
+    with pytest.raises(SampleError, match='truncated or damaged') as raised:
+        write_raster(None, TaskLabeller(task), file, 'scene')
+    assert 'previous exception' not in str(raised.value)
+
+
+def test_a_picture_may_have_one_pixel(task, tmp_path):
+    file = tmp_path / 'one.png'
+    Image.fromarray(drawn(1, 1)).save(file)
+    sample = SegDataSample(pred_sem_seg=PixelData(data=torch.ones(1, 1, 1, dtype=torch.uint8)))
+    found = LabelWriter(task, tmp_path / 'out').write(str(file), sample)
+    assert Image.open(found['overlay']).size == (1, 1)
 
 
 @pytest.mark.slow

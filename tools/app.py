@@ -7,6 +7,8 @@ leaves this computer, and nothing is written outside of one folder.
 import argparse
 import getpass
 import os
+import signal
+import socket
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -31,7 +33,8 @@ def make_parser() -> argparse.ArgumentParser:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--task', nargs=3, action='append', required=True, dest='tasks', metavar=(
         'NAME', 'CONFIG', 'CHECKPOINT'), help='a task: a name of your choice, its config (a file or a name, '
-        f'which {configs_command()} lists) and its checkpoint; give --task again for each further one')
+        f'which {configs_command()} lists) and its checkpoint, or hf://OWNER/NAME for both, which was pulled '
+        'before; give --task again for each further one')
     parser.add_argument('--host', default='127.0.0.1', help='address to listen on; others than the default let other '
                         'computers in (default: %(default)s)')
     parser.add_argument('--port', type=int, default=7860, help='default: %(default)s')
@@ -57,7 +60,7 @@ def read_password(said: str | None) -> str | None:
     """Returns the password, which is never on the command line; None if none is asked for.
 
     Raises:
-        SystemExit: it is empty, or the file cannot be read.
+        SystemExit: it is empty, the file cannot be read, or nobody is there to type.
     """
     if said is None:
         return None
@@ -67,7 +70,10 @@ def read_password(said: str | None) -> str | None:
         except OSError as error:
             raise SystemExit(f'--password {said}: {error.strerror}') from error
     else:
-        password = os.environ.get(VARIABLE) or getpass.getpass('password of the page: ')
+        try:
+            password = os.environ.get(VARIABLE) or getpass.getpass('password of the page: ')
+        except EOFError as error:
+            raise SystemExit(f'--password: nothing can be typed here; give a FILE or set ${VARIABLE}') from error
     if not password:
         raise SystemExit('--password: it is empty')
     return password
@@ -79,13 +85,20 @@ def own_folder(folder: Path | None) -> Iterator[Path]:
 
     Args:
         folder: The folder; by default a temporary one, which is removed at the end.
+
+    Raises:
+        SystemExit: the folder cannot be made.
     """
     with tempfile.TemporaryDirectory(prefix='mmseg-gpt-app-') as temporary:
         place = Path(folder or temporary).resolve()
-        place.mkdir(parents=True, exist_ok=True)
+        try:
+            place.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SystemExit(f'--folder {folder}: {error.strerror}') from error
+        pulled = hub_cache()  # before HF_HOME is another
         caches = {'GRADIO_TEMP_DIR': 'gradio', 'HF_HOME': 'huggingface', 'XDG_CACHE_HOME': 'cache',
                   'MPLCONFIGDIR': 'matplotlib', 'TORCH_HOME': 'torch'}
-        os.environ.update(QUIET, **{name: str(place / part) for name, part in caches.items()})
+        os.environ.update(QUIET, HF_HUB_CACHE=pulled, **{name: str(place / part) for name, part in caches.items()})
         tempfile.tempdir = str(place)
         try:
             yield place
@@ -93,12 +106,45 @@ def own_folder(folder: Path | None) -> Iterator[Path]:
             tempfile.tempdir = None
 
 
-def main() -> None:
-    from predict import check_tasks
+def hub_cache() -> str:
+    """Returns the folder of models that were pulled from the hub, by the variables that huggingface_hub reads."""
+    home = os.environ.get('HF_HOME') or os.path.join(os.environ.get('XDG_CACHE_HOME') or '~/.cache', 'huggingface')
+    own = os.environ.get('HF_HUB_CACHE') or os.environ.get('HUGGINGFACE_HUB_CACHE')
+    return os.path.expanduser(own or os.path.join(home, 'hub'))
+
+
+def check_address(host: str, port: int) -> None:
+    """Checks that an address can be listened on.
+
+    Raises:
+        SystemExit: it cannot.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as tried:
+            if os.name == 'posix':  # elsewhere this would take a port from its owner
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(address)
+    except (OSError, UnicodeError) as error:
+        raise SystemExit(f'--host {host} --port {port}: {getattr(error, "strerror", None) or error}') from error
+
+
+def parse_args() -> argparse.Namespace:
+    from predict import check_tasks, check_tiles
     parser = make_parser()
     args = parser.parse_args()
-    args.batch, args.tta = 1, False
+    args.batch, args.tta, args.overlap = 1, False, None
     check_tasks(args, parser)
+    check_tiles(args, parser)
+    if not 0 < args.port < 2**16:
+        parser.error(f'--port must be from 1 to 65535, got {args.port}')
+    return args
+
+
+def main() -> None:
+    args = parse_args()
+    check_address(args.host, args.port)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # as Ctrl-C, so that the temporary folder is removed
     password = read_password(args.password)
     with own_folder(args.folder) as folder:
         open_page(args, folder, password)

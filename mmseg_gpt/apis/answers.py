@@ -62,6 +62,8 @@ def as_line(found: dict) -> str:
     """Writes the numbers of :func:`as_numbers` as a line to read."""
     if 'shares' not in found:
         return f'{found["class"]} {found["score"]:.3f}'
+    if not found['shares']:
+        return 'no pixel holds anything'
     shown = [f'{name} {share:.1%}' for name, share in list(found['shares'].items())[:SHOWN]]
     return ', '.join(shown + ['...'] * (len(found['shares']) > SHOWN))
 
@@ -152,9 +154,8 @@ class LabelWriter:
             pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
             labels = cv2.resize(labels.astype(np.uint16 if labels.max() > 255 else np.uint8, copy=False), size,
                                 interpolation=cv2.INTER_NEAREST)
-            sample = SegDataSample(pred_sem_seg=PixelData(data=torch.from_numpy(labels.astype(np.int64))[None]))
-        elif sample.pred_sem_seg.data.dtype == torch.uint8:
-            sample = SegDataSample(pred_sem_seg=PixelData(data=sample.pred_sem_seg.data.long()))
+        # No tensor: NumPy would take that of a single pixel for a number.
+        sample = SegDataSample(pred_sem_seg=PixelData(data=labels.astype(np.int64, copy=False)[None]))
         self.visualizer.dataset_meta = self.colours(int(labels.max()) + 1)
         self.visualizer.add_datasample('image', pixels, sample, draw_gt=False, out_file=str(path))
 

@@ -117,8 +117,8 @@ class RasterSource:
         try:
             values = self.dataset.read(window=((rows.start, rows.stop), (columns.start, columns.stop)))
         except rasterio.errors.RasterioError as error:
-            raise SampleError(f'the image {self.dataset.name} cannot be decoded, it is truncated or damaged: {error}'
-                              ) from error
+            raise SampleError(f'the image {self.dataset.name} cannot be decoded, it is truncated or damaged: '
+                              f'{error.__cause__ or error}') from error  # the cause has the words of GDAL
         return np.moveaxis(values, 0, 2)
 
     def as_image(self, values: np.ndarray) -> np.ndarray:

@@ -157,7 +157,8 @@ def sentence(error: Exception, name: HubName, endpoint: str) -> str:
     if status == 412 or status == 409:
         return f'{name} was changed by somebody else meanwhile: push again'
     if 'OfflineModeIsEnabled' in kinds:
-        return f'{name}: HF_HUB_OFFLINE forbids to ask the hub; only what was pulled before can be used'
+        return (f'{name}: HF_HUB_OFFLINE forbids to ask the hub; only what was pulled before can be used '
+                f'(mmseg-gpt pull {str(name).removeprefix(HF)})')
     if status is not None:
         return f'{name}: {endpoint} answered with the error {status}: {first_line(error)}'
     if kinds & {'ConnectError', 'ConnectionError', 'TimeoutException', 'Timeout', 'LocalEntryNotFoundError',
