@@ -304,8 +304,8 @@ def test_models_pulled_before_are_found(given, tmp_path):
     read = 'from huggingface_hub import constants; print(constants.HF_HUB_CACHE)'
     own = f'import app\nfrom pathlib import Path\nwith app.own_folder(Path("own")): {read}'
     names = ('HF_HOME', 'HF_HUB_CACHE', 'HUGGINGFACE_HUB_CACHE', 'XDG_CACHE_HOME')
-    rest = {name: value for name, value in os.environ.items() if name not in names}
-    env = {**rest, **given, 'PYTHONPATH': f'{ROOT / "tools"}:{ROOT}'}
+    env = environment_of(f'{ROOT / "tools"}:{ROOT}')
+    env = {name: value for name, value in env.items() if name not in names} | given
     usual, ours = (subprocess.run([sys.executable, '-c', text], capture_output=True, text=True, check=True, env=env,
                                   cwd=tmp_path).stdout for text in (read, own))
     assert ours == usual
