@@ -168,6 +168,7 @@ def test_a_task_is_served_from_a_config_of_the_new_style(folder):
 # --- a test without the data of the training -----------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_test_with_pictures_needs_no_training_data(folder):
     done = tool('train', 'small.py', '--work-dir', 'run', '--auto-scale-lr')
     assert done.returncode and 'auto_scale_lr.base_batch_size=N' in done.stderr
