@@ -20,6 +20,11 @@ class LeanSegDataPreProcessor(SegDataPreProcessor):
 
     takes_gathered = True  # is asked by the runner
 
+    def __init__(self, **options: object) -> None:
+        super().__init__(**options)
+        if not hasattr(self, 'channel_conversion'):  # onedl-mmsegmentation has MMEngine's name, with an underscore
+            self.channel_conversion = self._channel_conversion
+
     def forward(self, data: dict, training: bool = False) -> dict:
         """Sends, normalises and pads a batch.
 
