@@ -6,8 +6,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from socketserver import TCPServer
 
 import pytest
 import torch
@@ -52,6 +55,19 @@ def environment_of(root: Path = ROOT, **more: str) -> dict[str, str]:
     """
     path = os.pathsep.join(filter(None, [str(root), os.environ.get('PYTHONPATH')]))
     return {**os.environ, 'PYTHONPATH': path, **more}
+
+
+@contextmanager
+def serving(server: TCPServer) -> Iterator[TCPServer]:
+    """Lets a server answer in a thread, as long as the block runs."""
+    with server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01, ), daemon=True)
+        thread.start()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 @pytest.fixture(scope='module', autouse=True)

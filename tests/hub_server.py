@@ -8,9 +8,6 @@ import base64
 import hashlib
 import json
 import re
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote, urlsplit
 
@@ -216,16 +213,3 @@ ROUTES = [
     *((method, f'/{REPO}/resolve/(?P<revision>[^/]+)/(?P<file>.+)', False, Handler.resolve)
       for method in ('GET', 'HEAD')),
 ]
-
-
-@contextmanager
-def running() -> Iterator[HubServer]:
-    """Runs a server on the loopback address."""
-    with HubServer() as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01, ), daemon=True)
-        thread.start()
-        try:
-            yield server
-        finally:
-            server.shutdown()
-            thread.join()

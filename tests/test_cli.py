@@ -118,7 +118,7 @@ def test_everyday_tools_do_not_need_the_laboratory(tool):
 def test_an_installed_package_has_no_documentation_to_publish_in(monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(resources.TOOLS))
     replicate = importlib.import_module('replicate')
-    monkeypatch.setattr(replicate, 'CLONE', Path('site-packages/mmseg_gpt/.mim'))
+    monkeypatch.setattr(importlib.import_module('arguments'), 'CLONE', Path('site-packages/mmseg_gpt/.mim'))
     monkeypatch.setattr(sys, 'argv', ['mmseg-gpt replicate', '--publish'])
     with pytest.raises(SystemExit):
         replicate.parse_args()

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import zipfile
 from collections.abc import Iterator
 from http.server import HTTPServer, SimpleHTTPRequestHandler
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import BESIDE, ROOT
+from conftest import BESIDE, ROOT, serving
 from PIL import Image
 
 from mmseg_gpt.checkpoints import CheckpointError
@@ -88,12 +87,8 @@ def server(tmp_path) -> Iterator[tuple[str, Path]]:
 
         def log_message(self, *args) -> None:
             pass
-    with HTTPServer(('127.0.0.1', 0), Quiet) as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01, ))
-        thread.start()
+    with serving(HTTPServer(('127.0.0.1', 0), Quiet)) as running:
         yield f'http://127.0.0.1:{running.server_port}', folder
-        running.shutdown()
-        thread.join()
 
 
 def zipped(folder: Path, top: str, more: dict[str, bytes]) -> bytes:

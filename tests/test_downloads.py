@@ -3,13 +3,13 @@
 import hashlib
 import io
 import re
-import threading
 import zipfile
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path, PurePosixPath
 
 import pytest
+from conftest import serving
 
 from mmseg_gpt import downloads
 from mmseg_gpt.downloads import DownloadError, download, unpack
@@ -61,12 +61,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01, ))
-        thread.start()
+    with serving(Server()) as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

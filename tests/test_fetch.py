@@ -5,13 +5,13 @@ import hashlib
 import multiprocessing
 import os
 import pickle
-import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import serving
 from vit_files import assert_filled, build, random_vit, save
 
 from mmseg_gpt.checkpoints import CheckpointError, PretrainedViT, fetch, is_remote, locate
@@ -47,12 +47,8 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01, ))
-        thread.start()
+    with serving(Server()) as running:
         yield running
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)

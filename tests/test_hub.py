@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hub_server import TOKEN, HubServer, Repo, running
+from conftest import serving
+from hub_server import TOKEN, HubServer, Repo
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from tiny import small_config
@@ -113,7 +114,7 @@ def set_endpoint(address: str, monkeypatch) -> None:
 @pytest.fixture
 def server(tmp_path, monkeypatch) -> Iterator[HubServer]:
     """A server that huggingface_hub takes for the hub, an empty cache, and a token."""
-    with running() as server:
+    with serving(HubServer()) as server:
         set_endpoint(server.endpoint, monkeypatch)
         monkeypatch.setattr(hub.constants, 'HF_HUB_CACHE', str(tmp_path / 'cache'))
         monkeypatch.setattr(hub.constants, 'HF_HUB_DISABLE_XET', True)
@@ -330,7 +331,7 @@ def test_without_a_network_what_was_pulled_works_and_the_rest_says_so(published,
     monkeypatch.chdir(folder)
     pushed(published())
     pull(read_name(NAME))
-    with running() as gone:
+    with serving(HubServer()) as gone:
         nowhere = gone.endpoint
     set_endpoint(nowhere, monkeypatch)
     load_task('it', f'hf://{NAME}', f'hf://{NAME}')

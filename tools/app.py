@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from arguments import check_device, configs_command, positive
+from arguments import add_shared_vit_arguments, check_device, configs_command, positive
 
 # What gradio, and what it is made of, must not do; they read it as they are imported.
 QUIET = {'GRADIO_ANALYTICS_ENABLED': 'False', 'HF_HUB_DISABLE_TELEMETRY': '1', 'HF_HUB_OFFLINE': '1',
@@ -48,11 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
                         '(default: %(default)s)')
     parser.add_argument('--tile', type=int, metavar='PIXELS', help='cut images of segmentations into tiles of this '
                         'side, as predict does')
-    parser.add_argument('--vit', metavar='FILE', help='the pretrained ViT of all tasks (default: the one that each '
-                        'config names)')
-    parser.add_argument('--device', choices=('cpu', 'cuda'), help='default: cuda if there is a GPU')
-    parser.add_argument('--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32',
-                        help='as of predict (default: %(default)s)')
+    add_shared_vit_arguments(parser)
     return parser
 
 

@@ -1,11 +1,14 @@
 """Arguments that several tools share. Nothing here may import slow packages, because tools parse before they do."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 LAUNCHERS = ('none', 'pytorch', 'slurm', 'mpi')
+CLONE = Path(__file__).resolve().parents[1]
+ROOT = Path.cwd() if CLONE.name == '.mim' else CLONE  # .mim is in an installed package, where nothing is written
 TRACKERS = ('tensorboard', 'wandb', 'mlflow', 'clearml', 'aim')
 
 
@@ -47,6 +50,16 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
                         '(default: auto, which then goes on with the CPU)')
     # Old launchers pass this option; torchrun sets an environment variable instead.
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def add_shared_vit_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the ViT that all tasks of a pool share."""
+    parser.add_argument('--vit', metavar='FILE', help='the pretrained ViT of all tasks (default: the one that each '
+                        'config names)')
+    parser.add_argument('--device', choices=('cpu', 'cuda'), help='default: cuda if there is a GPU')
+    parser.add_argument('--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32', help='type of the '
+                        'ViT in memory; bfloat16 and float16 (on a GPU only) compute in mixed precision (default: '
+                        '%(default)s)')
 
 
 def add_suite_arguments(parser: argparse.ArgumentParser, out: str) -> None:
@@ -136,6 +149,23 @@ def add_run_figure_arguments(parser: argparse.ArgumentParser, out: str) -> None:
     add_figure_arguments(parser, out)
 
 
+def from_root(path: Path) -> Path:
+    """Returns an absolute path as it is named from ``ROOT``, where it lies below that."""
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+
+def python(tool: str, *arguments: str | Path) -> tuple[str, ...]:
+    """Returns the command that runs one of our tools, as it is given in ``ROOT``."""
+    return ('python', os.path.relpath(CLONE / f'tools/{tool}.py', ROOT), *map(str, arguments))
+
+
+def check_publishing(asked: bool, parser: argparse.ArgumentParser) -> None:
+    """Refuses ``--publish`` where there is no documentation to write into."""
+    if asked and CLONE.name == '.mim':
+        parser.error('--publish writes into the documentation of a clone of the repository, and this is an installed '
+                     'package')
+
+
 def figure(text: str) -> Path:
     """Reads the file of a figure.
 
@@ -145,6 +175,15 @@ def figure(text: str) -> Path:
     if Path(text).suffix not in ('.png', '.svg', '.pdf'):
         raise argparse.ArgumentTypeError(f'{text} must end in .png, .svg or .pdf')
     return Path(text)
+
+
+def runs_at_once(jobs: int | None) -> int:
+    """Returns how many runs are carried out at once: as asked for, or one for each CPU, and at most 8 on a GPU."""
+    import torch
+
+    from mmseg_gpt.environment import available_cpus
+    cpus = available_cpus()
+    return jobs or (min(cpus, 8) if torch.cuda.is_available() else cpus)
 
 
 def checkpoint_is_there(checkpoint: str) -> bool:

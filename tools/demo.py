@@ -13,11 +13,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from arguments import CLONE, ROOT, from_root, python
+
 if TYPE_CHECKING:  # importing mmseg_gpt takes seconds, in which the user should have read what is going to happen
     from mmseg_gpt.lab.demo.steps import Step
 
-CLONE = Path(__file__).resolve().parents[1]
-ROOT = Path.cwd() if CLONE.name == '.mim' else CLONE  # .mim is in an installed package, where nothing is written
 MAE, GPT, VIT, SHAPES = (os.path.relpath(CLONE / f'configs/demo/{name}.py', ROOT) for name in (
     'mae_pretrain_sample', 'setr_pup_gpt_mae_sample', 'vit_pretrain_shapes', 'cls_gpt_shapes'))
 HOME, SHAPES_HOME = 'work_dirs/demo', 'work_dirs/demo_classification'  # as in the configs; others need options
@@ -71,13 +71,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     home = SHAPES_HOME if args.classification else HOME
     work_dir = (args.work_dir or ROOT / (f'{home}_quick' if args.quick else home)).resolve()
-    args.work_dir = work_dir.relative_to(ROOT) if work_dir.is_relative_to(ROOT) else work_dir
+    args.work_dir = from_root(work_dir)
     return args
-
-
-def python(tool: str, *arguments: str | Path) -> tuple[str, ...]:
-    """Returns the command that runs one of our tools."""
-    return ('python', os.path.relpath(CLONE / f'tools/{tool}.py', ROOT), *map(str, arguments))
 
 
 def options(*settings: str) -> list[str]:

@@ -12,11 +12,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from arguments import CLONE, ROOT, from_root, python
+
 if TYPE_CHECKING:  # importing mmseg_gpt takes seconds, in which the user should have read what is going to happen
     from mmseg_gpt.lab.demo.steps import Step
 
-CLONE = Path(__file__).resolve().parents[1]
-ROOT = Path.cwd() if CLONE.name == '.mim' else CLONE  # .mim is in an installed package, where nothing is written
 CONFIG = os.path.relpath(CLONE / 'configs/demo/linear_dinov2-s_camvid.py', ROOT)
 HOME = 'work_dirs/demo_photographs'
 SEED = 0
@@ -36,14 +36,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--fresh', action='store_true', help='run finished steps again')
     args = parser.parse_args()
     work_dir = (args.work_dir or ROOT / (f'{HOME}_quick' if args.quick else HOME)).resolve()
-    args.work_dir = work_dir.relative_to(ROOT) if work_dir.is_relative_to(ROOT) else work_dir
+    args.work_dir = from_root(work_dir)
     args.checkpoint, args.data = (path and path.resolve() for path in (args.checkpoint, args.data))
     return args
-
-
-def python(tool: str, *arguments: str | Path) -> tuple[str, ...]:
-    """Returns the command that runs one of our tools."""
-    return ('python', os.path.relpath(CLONE / f'tools/{tool}.py', ROOT), *map(str, arguments))
 
 
 def make_steps(work_dir: Path, data: Path, weights: Path, half: bool, quick: bool) -> list['Step']:

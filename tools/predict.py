@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arguments import check_device, checkpoint_is_there, configs_command
+from arguments import add_shared_vit_arguments, check_device, checkpoint_is_there, configs_command
 
 if TYPE_CHECKING:
     from mmseg_gpt.apis import AdapterPool
@@ -61,14 +61,9 @@ def parse_args() -> argparse.Namespace:
                         'side, each of which is answered like an image of its own, in bounded memory')
     parser.add_argument('--overlap', type=float, metavar='SHARE', help='share of a tile that the next one covers too '
                         '(default: 0.25)')
-    parser.add_argument('--vit', metavar='FILE', help='the pretrained ViT of all tasks (default: the one that each '
-                        'config names)')
     parser.add_argument('--batch', type=int, default=8, metavar='N', help='answers computed together (default: '
                         '%(default)s)')
-    parser.add_argument('--device', choices=('cpu', 'cuda'), help='default: cuda if there is a GPU')
-    parser.add_argument('--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32', help='type of the '
-                        'ViT in memory; bfloat16 and float16 (on a GPU only) compute in mixed precision (default: '
-                        '%(default)s)')
+    add_shared_vit_arguments(parser)
     args = parser.parse_args()
     check_tasks(args, parser)
     check_tiles(args, parser)

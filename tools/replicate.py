@@ -14,10 +14,16 @@ import signal
 import sys
 from pathlib import Path
 
-from arguments import add_cluster_arguments, positive, where_to_work
+from arguments import (
+    ROOT,
+    add_cluster_arguments,
+    check_publishing,
+    from_root,
+    positive,
+    runs_at_once,
+    where_to_work,
+)
 
-CLONE = Path(__file__).resolve().parents[1]
-ROOT = Path.cwd() if CLONE.name == '.mim' else CLONE  # .mim is in an installed package, where nothing is written
 HOME = 'work_dirs/replicate'
 
 
@@ -38,11 +44,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--publish', action='store_true', help='write the results into docs/replication and '
                         'docs/miniature.md, for those who keep this repository')
     args = parser.parse_args()
-    if args.publish and CLONE.name == '.mim':
-        parser.error('--publish writes into the documentation of a clone of the repository, and this is an installed '
-                     'package')
-    home = Path(os.path.abspath(args.out or ROOT / (f'{HOME}_quick' if args.quick else HOME)))
-    args.out = home.relative_to(ROOT) if home.is_relative_to(ROOT) else home
+    check_publishing(args.publish, parser)
+    args.out = from_root(Path(os.path.abspath(args.out or ROOT / (f'{HOME}_quick' if args.quick else HOME))))
     return args
 
 
@@ -51,20 +54,17 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: takes the runs along
     os.environ['OMP_NUM_THREADS'] = '1'  # of each run, as there is one for every CPU
     os.chdir(ROOT)  # the configs name their data from there
-    import torch
-
-    from mmseg_gpt.environment import available_cpus
     from mmseg_gpt.lab.miniature.carry_out import known_runs, replicate
     from mmseg_gpt.lab.miniature.plan import FULL, QUICK
     from mmseg_gpt.lab.miniature.report import publish
     from mmseg_gpt.lab.runs import look_after
-    cpus, preset, where = available_cpus(), QUICK if args.quick else FULL, where_to_work(args)
+    preset, where = QUICK if args.quick else FULL, where_to_work(args)
     if args.watch or args.cancel:
         look_after(*known_runs(preset, args.out), args.cancel)
         return
     results = replicate(
         preset, args.out, report_only=args.report_only, retry_failed=args.retry_failed, overwrite=args.overwrite,
-        cluster=where['cluster'], jobs=args.jobs or (min(cpus, 8) if torch.cuda.is_available() else cpus))
+        cluster=where['cluster'], jobs=runs_at_once(args.jobs))
     if args.publish:
         publish(results)
 

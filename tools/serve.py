@@ -6,7 +6,7 @@ through a proxy that has.
 
 import argparse
 
-from arguments import configs_command, positive
+from arguments import add_shared_vit_arguments, configs_command, positive
 from predict import build_pool, check_tasks
 
 EXAMPLE = """\
@@ -39,12 +39,7 @@ def parse_args() -> argparse.Namespace:
                         'of an image (default: %(default)s)')
     parser.add_argument('--tta', action='store_true', help="answer by the mean of several views of an image, by the "
                         "config's tta_pipeline")
-    parser.add_argument('--vit', metavar='FILE', help='the pretrained ViT of all tasks (default: the one that each '
-                        'config names)')
-    parser.add_argument('--device', choices=('cpu', 'cuda'), help='default: cuda if there is a GPU')
-    parser.add_argument('--dtype', choices=('float32', 'bfloat16', 'float16'), default='float32', help='type of the '
-                        'ViT in memory; bfloat16 and float16 (on a GPU only) compute in mixed precision (default: '
-                        '%(default)s)')
+    add_shared_vit_arguments(parser)
     args = parser.parse_args()
     check_tasks(args, parser)
     if args.wait < 0:

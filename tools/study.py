@@ -11,10 +11,16 @@ import signal
 import sys
 from pathlib import Path
 
-from arguments import add_cluster_arguments, positive, where_to_work
+from arguments import (
+    ROOT,
+    add_cluster_arguments,
+    check_publishing,
+    from_root,
+    positive,
+    runs_at_once,
+    where_to_work,
+)
 
-CLONE = Path(__file__).resolve().parents[1]
-ROOT = Path.cwd() if CLONE.name == '.mim' else CLONE  # .mim is in an installed package, where nothing is written
 SETS = ('flowers17', 'dtd10', 'camvid')
 PARTS = ('methods', 'labels', 'gates', 'figures', 'heads', 'aim')
 
@@ -49,12 +55,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--publish', action='store_true', help='write the results into docs/photographs and '
                         'docs/photographs.md, for those who keep this repository')
     args = parser.parse_args()
-    if args.publish and CLONE.name == '.mim':
-        parser.error('--publish writes into the documentation of a clone of the repository, and this is an installed '
-                     'package')
+    check_publishing(args.publish, parser)
     place = args.out or ROOT / 'work_dirs/study' / f'{args.set}{"_quick" if args.quick else ""}'
-    home = Path(os.path.abspath(place))
-    args.out = home.relative_to(ROOT) if home.is_relative_to(ROOT) else home
+    args.out = from_root(Path(os.path.abspath(place)))
     args.data = args.data.absolute() if args.data else Path('data') / args.set
     args.checkpoint = args.checkpoint and args.checkpoint.absolute()
     return args
@@ -67,20 +70,17 @@ def main() -> None:
     os.chdir(ROOT)  # the configs name their data from there
     import torch
 
-    from mmseg_gpt.environment import available_cpus
     from mmseg_gpt.lab.runs import look_after
     from mmseg_gpt.lab.study.carry_out import Execution, known_runs, study
     from mmseg_gpt.lab.study.page import publish
     from mmseg_gpt.lab.study.plan import FULL, QUICK, StudyPlan
-    cpus = available_cpus()
     plan = StudyPlan(args.set, QUICK if args.quick else FULL, args.out, args.data, args.vit, args.checkpoint,
-                ('--device', 'cuda') if torch.cuda.is_available() else ())
-    jobs = args.jobs or (min(cpus, 8) if torch.cuda.is_available() else cpus)
+                     ('--device', 'cuda') if torch.cuda.is_available() else ())
     where = where_to_work(args)
     if args.watch or args.cancel:
         look_after(known_runs(plan, args.parts), plan.runs, args.cancel)
         return
-    work = Execution(plan, jobs, args.retry_failed, args.overwrite, where['cluster'])
+    work = Execution(plan, runs_at_once(args.jobs), args.retry_failed, args.overwrite, where['cluster'])
     if args.estimate:
         print(work.estimate(args.parts))
         return
