@@ -12,7 +12,7 @@ from pathlib import Path
 from .claim import claim
 from .execute import Attempt
 from .jobs import Cluster, run_jobs
-from .processes import Start, start_fork, start_process, start_server, visible_gpus
+from .processes import Start, gpus_of_this_process, start_fork, start_process, start_server
 from .progress import RunsDisplay
 from .record import FINISHED, is_done, outcomes, read_record
 from .run import Runnable
@@ -82,7 +82,7 @@ def run_all(runs: Sequence[Runnable], home: Path, *, title: str = 'runs', jobs: 
 
 def least_used_gpu(attempts: Sequence[Attempt]) -> str | None:
     """Returns the GPU that the fewest attempts have; None where there are not several."""
-    gpus = visible_gpus()
+    gpus = gpus_of_this_process()
     return min(gpus, key=[attempt.gpu for attempt in attempts].count) if len(gpus) > 1 else None
 
 

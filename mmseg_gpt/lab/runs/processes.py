@@ -29,6 +29,7 @@ from typing import BinaryIO, Protocol
 import torch
 
 from ... import events
+from ...checks.machine import visible_gpus
 from ...environment import available_cpus
 from .claim import FolderClaim
 
@@ -64,9 +65,9 @@ def environment(jobs: int) -> dict[str, str]:
             'PYTHONWARNINGS': 'ignore', **{key: value for key, value in os.environ.items() if key not in RANKS}}
 
 
-def visible_gpus() -> list[str]:
-    """Returns the GPUs of this process, as CUDA_VISIBLE_DEVICES names them."""
-    named = os.environ.get('CUDA_VISIBLE_DEVICES')
+def gpus_of_this_process() -> list[str]:
+    """Returns the GPUs that this process sees, as CUDA_VISIBLE_DEVICES names them."""
+    named = visible_gpus()
     if named is None:
         return [str(number) for number in range(torch.cuda.device_count())]
     return [name for name in named.split(',') if name]
