@@ -1,6 +1,6 @@
 """Real streets: trains a head on a frozen DINOv2 (ViT-S/14) for CamVid, measures it and draws what it sees.
 
-What is not there is fetched: the ViT (88 MB) and CamVid (about 190 MB). With both on the disk it takes some 7 minutes
+What is not there is fetched: the ViT (88 MB) and CamVid (about 190 MB). With both on the disk it takes some 8 minutes
 on two CPU cores. Every step is an ordinary command and is printed before it runs. A finished step is not run again, so
 an interrupted demonstration, or download, goes on where it stopped. The last line printed is the score, "mIoU: 60.00".
 """
@@ -60,7 +60,7 @@ def make_steps(work_dir: Path, data: Path, weights: Path, half: bool, quick: boo
     test = python('test', CONFIG, adapted, *amp, '--work-dir', work_dir / 'test', '--out', work_dir / 'predictions',
                   '--cfg-options', *settings('test'))
     return [Step('train', 'freeze the ViT; keep its features, and train a linear head on them', train, (adapted, ),
-                 40 if quick else 260),
+                 40 if quick else 400),
             Step('test', 'segment the test images, and measure', test, (work_dir / 'test/metrics.json', ),
                  15 if quick else 90)]
 

@@ -71,7 +71,7 @@ def draw_streets(work_dir: Path, data: Path, results: dict) -> None:
         predicted = gray(work_dir / 'predictions' / f'{image.stem}.png')
         triples.append((photo, in_colours(gray(mask)), in_colours(predicted)))
     colours = {f'{name} {show_iou(results, name)}': colour for name, colour in zip(CAMVID.classes, CAMVID.palette)}
-    draw_triples(triples, colours | {'no class': VOID}, work_dir / 'streets.png', across=1, width=4.1, height=3.,
+    draw_triples(triples, colours | {'no class': VOID}, work_dir / 'streets.png', across=2, width=2.6, height=1.95,
                  lines=2)
 
 
