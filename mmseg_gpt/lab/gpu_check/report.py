@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable, Sequence
 
-Row = Sequence[object]
+from ...wording import markdown_table
+
 TITLES = dict(
     machine='The machine', float64='The same numbers in float64', shorter_types='float32, bfloat16 and float16',
     deterministic='The same twice', rate='Measured rates', images_per_second='Images per second',
@@ -28,10 +29,9 @@ def report(results: dict) -> str:
     return '\n'.join([*lines, '', f'All of it took {sum(seconds.values()):.0f} s.', ''])
 
 
-def table(header: Row, rows: Iterable[Row]) -> list[str]:
+def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
     """Writes a table, with words to the left and numbers to the right."""
-    return [f'| {" | ".join(map(str, header))} |', f'|---|{"---:|" * (len(header) - 1)}',
-            *(f'| {" | ".join(map(cell, row))} |' for row in rows)]
+    return markdown_table(header, [[cell(value) for value in row] for row in rows]).split('\n')
 
 
 def cell(value: object) -> str:
