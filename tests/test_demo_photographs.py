@@ -21,6 +21,7 @@ from PIL import Image
 from mmseg_gpt.checkpoints import CheckpointError
 from mmseg_gpt.datasets.photographs import PHOTOGRAPHS, SPLITS, digest_of_labels, digest_of_names
 from mmseg_gpt.downloads import DownloadError
+from mmseg_gpt.segmentation.camvid import CamVid
 from mmseg_gpt.engine.config import find_config
 from mmseg_gpt.lab.demo import streets
 from mmseg_gpt.models import GatedPromptViT
@@ -148,11 +149,13 @@ def test_a_file_that_is_no_such_vit_is_refused_before_the_training(tmp_path):
             streets.check_weights(ROOT / name)
 
 
-def test_the_config_has_the_classes_of_the_table():
-    cfg, camvid = find_config('linear_dinov2-s_camvid'), PHOTOGRAPHS['camvid']
+def test_the_dataset_has_the_classes_of_the_table():
+    camvid = PHOTOGRAPHS['camvid']
+    assert CamVid.METAINFO['classes'] == camvid.classes and CamVid.UNLABELLED == camvid.ignored
+    assert tuple(map(tuple, CamVid.METAINFO['palette'])) == camvid.palette
+    cfg = find_config('linear_dinov2-s_camvid')  # which takes them from the table, for other copies of CamVid
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         assert tuple(loader.dataset.metainfo.classes) == camvid.classes
-        assert tuple(map(tuple, loader.dataset.metainfo.palette)) == camvid.palette
         assert loader.dataset.ignore_index == cfg.model.decode_head.ignore_index == camvid.ignored
 
 

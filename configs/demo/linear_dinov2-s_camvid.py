@@ -1,24 +1,22 @@
 # A linear head on four blocks of DINOv2's ViT-S/14, for the streets of CamVid: what tools/demo_photographs.py trains.
 # No image is changed at random, so that features can be kept (--keep-features) and the ViT sees each image once.
 _base_ = ['../_base_/backbones/dinov2_s.py', '../_base_/heads/linear_4.py', '../_base_/runtime_seg.py']
+from mmseg_gpt.datasets.photographs import PHOTOGRAPHS  # noqa: E402
+
+camvid = PHOTOGRAPHS['camvid']
 home = 'work_dirs/demo_photographs'
 max_iters = 600
 # Images have 360 x 480 pixels. Enlarged, the patches of 14 pixels are finer: 30 x 40 of them.
 size = (420, 560)
-ignored = 11  # the value of pixels without a class
 model = dict(
-    num_classes=11,
+    num_classes=len(camvid.classes),
     crop_size=size,
-    data_preprocessor=dict(seg_pad_val=ignored),
+    data_preprocessor=dict(seg_pad_val=camvid.ignored),
     backbone=dict(**_base_.vit, out_indices=(2, 5, 8, 11)),
-    decode_head=dict(norm_cfg=dict(type='BN', requires_grad=True), ignore_index=ignored),
+    decode_head=dict(norm_cfg=dict(type='BN', requires_grad=True), ignore_index=camvid.ignored),
     test_cfg=dict(_delete_=True, mode='whole'))
-metainfo = dict(
-    classes=('sky', 'building', 'pole', 'road', 'pavement', 'tree', 'sign symbol', 'fence', 'car', 'pedestrian',
-             'bicyclist'),
-    palette=[(128, 128, 128), (128, 0, 0), (192, 192, 128), (128, 64, 128), (60, 40, 222), (128, 128, 0),
-             (192, 128, 128), (64, 64, 128), (64, 0, 128), (64, 64, 0), (0, 128, 192)])
-dataset = dict(type='ListedPairs', data_root=f'{home}/lists', metainfo=metainfo, ignore_index=ignored)
+metainfo = dict(classes=camvid.classes, palette=camvid.palette)
+dataset = dict(type='ListedPairs', data_root=f'{home}/lists', metainfo=metainfo, ignore_index=camvid.ignored)
 resize = dict(type='Resize', scale=size[::-1], keep_ratio=False)
 train_dataloader = dict(
     batch_size=8,
@@ -40,7 +38,7 @@ val_dataloader = dict(
         # Labels come after Resize, because the score is computed at the original size.
         pipeline=[dict(type='LoadImageFromFile'), resize, dict(type='LoadAnnotations'), dict(type='PackSegInputs')]))
 test_dataloader = dict(val_dataloader, dataset=dict(val_dataloader['dataset'], ann_file='test.csv'))
-val_evaluator = dict(type='PerClassIoUMetric', iou_metrics=['mIoU'], ignore_index=ignored)
+val_evaluator = dict(type='PerClassIoUMetric', iou_metrics=['mIoU'], ignore_index=camvid.ignored)
 test_evaluator = val_evaluator
 optim_wrapper = dict(
     type='OptimWrapper',
@@ -58,4 +56,4 @@ default_hooks = dict(
     # One checkpoint, at the end.
     checkpoint=dict(interval=10**6, save_optimizer=False, max_keep_ckpts=-1, filename_tmpl='adapted.pth'))
 # Not settings: changing them from the command line would change nothing.
-del home, max_iters, size, ignored, metainfo, dataset, resize
+del PHOTOGRAPHS, camvid, home, max_iters, size, metainfo, dataset, resize
