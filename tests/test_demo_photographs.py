@@ -21,10 +21,10 @@ from PIL import Image
 from mmseg_gpt.checkpoints import CheckpointError
 from mmseg_gpt.datasets.photographs import PHOTOGRAPHS, SPLITS, digest_of_labels, digest_of_names
 from mmseg_gpt.downloads import DownloadError
-from mmseg_gpt.segmentation.camvid import CamVid
 from mmseg_gpt.engine.config import find_config
 from mmseg_gpt.lab.demo import streets
 from mmseg_gpt.models import GatedPromptViT
+from mmseg_gpt.segmentation.camvid import CamVid
 
 CAMVID = BESIDE / 'real/camvid'
 WEIGHTS = os.environ.get('MMSEG_GPT_VIT_S14', '')  # a file of a DINOv2 ViT-S/14
@@ -151,7 +151,7 @@ def test_a_file_that_is_no_such_vit_is_refused_before_the_training(tmp_path):
 
 def test_the_dataset_has_the_classes_of_the_table():
     camvid = PHOTOGRAPHS['camvid']
-    assert CamVid.METAINFO['classes'] == camvid.classes and CamVid.UNLABELLED == camvid.ignored
+    assert CamVid.METAINFO['classes'] == camvid.classes and camvid.ignored == CamVid.UNLABELLED
     assert tuple(map(tuple, CamVid.METAINFO['palette'])) == camvid.palette
     cfg = find_config('linear_dinov2-s_camvid')  # which takes them from the table, for other copies of CamVid
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
