@@ -131,7 +131,9 @@ def test_what_cannot_be_answered_is_refused_in_a_sentence(service):
     assert error_of(ask(f'{address}/tasks/scene?answer=gif', image)) == (400, 'answer must be json or png, not "gif"')
     assert error_of(ask(f'{address}/tasks/bird', b'')) == (
         400, 'there is no image: send the file as the body of the request')
-    for body, words in ((b'no image at all', 'the file that was sent is no image that can be read: '),
+    assert error_of(ask(f'{address}/tasks/bird', b'no image at all')) == (
+        400, 'the file that was sent is no image of a known kind')
+    for body, words in ((image[:20], 'the file that was sent is no image that can be read: '),
                         (half, 'the image that was sent cannot be read: '), (b'II*\0' * 40, 'that was sent'),
                         (image[:60], 'that was sent')):
         status, why = error_of(ask(f'{address}/tasks/bird', body))
@@ -140,6 +142,20 @@ def test_what_cannot_be_answered_is_refused_in_a_sentence(service):
     large = as_file(np.zeros((200, 200, 3), np.uint8))
     assert error_of(ask(f'{address}/tasks/bird', large)) == (413, 'the image has 40,000 pixels, and may have 10,000')
     assert queue.waiting == 0
+
+
+def test_what_the_framework_refuses_is_said_in_a_sentence_too(service, pool, monkeypatch):
+    address, _ = service
+    assert error_of(ask(f'{address}/tasks/bird?probabilities=maybe', as_file(PICTURE))) == (
+        400, 'probabilities must be true or false, not "maybe"')
+    answer = ask(f'{address}/tasks/bird')
+    assert error_of(answer) == (405, '/tasks/bird does not take GET: ask for POST /tasks/bird')
+    assert answer[2]['allow'] == 'POST'
+    for path in '/', '/tasks/a%2Fb':
+        status, why = error_of(ask(address + path, as_file(PICTURE)))
+        assert status == 404 and why.startswith(f'there is nothing at {path.replace("%2F", "/")}: ask for GET /health')
+    monkeypatch.setattr('mmseg_gpt.apis.http.as_numbers', lambda *_: {}['class'])
+    assert error_of(ask(f'{address}/tasks/bird', as_file(PICTURE))) == (500, "the service failed: KeyError: 'class'")
 
 
 def test_a_body_without_a_length_is_limited_too(service):
