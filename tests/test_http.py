@@ -4,6 +4,7 @@ import io
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -215,6 +216,23 @@ def test_a_model_that_fails_is_said(service, pool, monkeypatch):
     monkeypatch.setattr(pool, 'answer', lambda _: torch.zeros(2) @ torch.zeros(3))
     status, why = error_of(ask(f'{address}/tasks/bird', as_file(PICTURE)))
     assert status == 500 and why.startswith('the model failed: inconsistent tensor size')
+
+
+def test_an_address_that_cannot_be_is_refused_before_anything_is_loaded(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / 'tools')
+    import serve
+    command = ['serve', '--task', 'a', 'no config', str(ROOT / 'README.md'), '--port']
+    with socket.socket() as taken:
+        taken.bind(('127.0.0.1', 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(sys, 'argv', [*command, str(port)])
+        with pytest.raises(SystemExit, match=f'--host 127.0.0.1 --port {port}: .'):
+            serve.main()
+    monkeypatch.setattr(sys, 'argv', [*command, '99999'])
+    with pytest.raises(SystemExit, match='2'):
+        serve.main()
+    assert '--port must be from 0 to 65535, got 99999' in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -8,14 +8,13 @@ import argparse
 import getpass
 import os
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from arguments import add_shared_vit_arguments, check_device, configs_command, positive
+from arguments import add_shared_vit_arguments, check_address, check_device, check_port, configs_command, positive
 
 # What gradio, and what it is made of, must not do; they read it as they are imported.
 QUIET = {'GRADIO_ANALYTICS_ENABLED': 'False', 'HF_HUB_DISABLE_TELEMETRY': '1', 'HF_HUB_OFFLINE': '1',
@@ -109,22 +108,6 @@ def hub_cache() -> str:
     return os.path.expanduser(own or os.path.join(home, 'hub'))
 
 
-def check_address(host: str, port: int) -> None:
-    """Checks that an address can be listened on.
-
-    Raises:
-        SystemExit: it cannot.
-    """
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as tried:
-            if os.name == 'posix':  # elsewhere this would take a port from its owner
-                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tried.bind(address)
-    except (OSError, UnicodeError) as error:
-        raise SystemExit(f'--host {host} --port {port}: {getattr(error, "strerror", None) or error}') from error
-
-
 def parse_args() -> argparse.Namespace:
     from predict import check_tasks, check_tiles
     parser = make_parser()
@@ -132,8 +115,7 @@ def parse_args() -> argparse.Namespace:
     args.batch, args.tta, args.overlap = 1, False, None
     check_tasks(args, parser)
     check_tiles(args, parser)
-    if not 0 < args.port < 2**16:
-        parser.error(f'--port must be from 1 to 65535, got {args.port}')
+    check_port(args.port, parser, least=1)
     return args
 
 
