@@ -88,8 +88,12 @@ def nearest_configs(config: str) -> list[str]:
 
 
 def command_of(tool: str) -> str:
-    """Returns what a user types to run a tool of ``TOOLS``: ``mmseg-gpt NAME`` or, in a clone, ``python tools/...``."""
-    if HOME == CLONE:
+    """Returns what a user types to run a tool of ``TOOLS``.
+
+    That is ``mmseg-gpt NAME`` where the package is installed, or this process was started so, and else
+    ``python tools/...``.
+    """
+    if HOME == CLONE and not sys.argv[0].startswith(f'{PROGRAM} '):
         return f'python tools/{tool}.py'
     return next(f'{PROGRAM} {name}' for group in COMMANDS.values() for name, file in group.items() if file == tool)
 

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import inspect
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -309,6 +310,17 @@ def test_models_pulled_before_are_found(given, tmp_path):
     usual, ours = (subprocess.run([sys.executable, '-c', text], capture_output=True, text=True, check=True, env=env,
                                   cwd=tmp_path).stdout for text in (read, own))
     assert ours == usual
+
+
+@pytest.mark.parametrize('given', [{}, dict(TORCH_HOME='t'), dict(XDG_CACHE_HOME='x')], ids=str)
+def test_vits_fetched_before_are_found(given, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / 'tools')
+    import app
+    rest = {name: value for name, value in os.environ.items() if name not in ('TORCH_HOME', 'XDG_CACHE_HOME')}
+    monkeypatch.setattr(os, 'environ', {**rest, **given})
+    usual = torch.hub.get_dir()
+    with app.own_folder(tmp_path / 'own'):
+        assert torch.hub.get_dir() == usual
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from mmengine.registry import MODELS, DefaultScope
 from mmengine.structures import BaseDataElement
 from mmseg.registry import DATASETS
 from tiny import small_config, write_data
-from torch import nn
+from torch import Tensor, nn
 
 from mmseg_gpt.apis import ServedTask, load_task
 from mmseg_gpt.apis.task import build_model
@@ -119,14 +120,35 @@ def test_probabilities_and_a_fixed_size(task, tmp_path):
         session(found.path).run(None, {'images': torch.randn(1, 3, 32, 32).numpy()})
 
 
+@pytest.mark.parametrize('layout', ['nchw', 'nhwc'])
+def test_a_program_of_pytorch_pads_images_of_any_size(layout, task):
+    class Small(Program):
+        """A program that pads and crops as others do, with a model that is exported in no time."""
+
+        def logits(self, images: Tensor) -> Tensor:
+            return nn.functional.interpolate(nn.functional.avg_pool2d(images, self.patch), scale_factor=self.patch)
+
+    choices = Choices('labels', True, layout)
+    program = Small(task.model, *astuple(choices)[:3])
+    images = {size: write.draw(task, choices, 2, *size) for size in ((16, 24), (16, 21), (19, 24), (9, 30), (8, 8))}
+    exported = write.exported_program(program, images.pop((16, 24)), choices, None).module()
+    with pytest.raises(ValueError, match=r'does not take images .* give --size'):  # of a single patch
+        write.answers_of(exported, images.pop((8, 8)))
+    for size, batch in images.items():
+        (labels, ), (wanted, ) = write.answers_of(exported, batch), write.answers_of(program, batch)
+        assert labels.shape == (2, *size) and (labels == wanted).all() and len(np.unique(labels)) == 3
+
+
 @pytest.mark.slow
-def test_a_program_of_pytorch(task, tmp_path):
-    found = export_task(task, tmp_path / 'model.pt2', Choices('logits'))
+@pytest.mark.parametrize('preprocess', [False, True])
+def test_a_program_of_pytorch(preprocess, task, tmp_path):
+    choices = Choices('logits', preprocess)
+    found = export_task(task, tmp_path / 'model.pt2', choices)
     extra = {'about.json': ''}
-    program, images = torch.export.load(found.path, extra_files=extra).module(), torch.randn(1, 3, 37, 50)
+    program, images = torch.export.load(found.path, extra_files=extra).module(), write.draw(task, choices, 1, 37, 50)
     with torch.no_grad():
-        torch.testing.assert_close(program(images), Program(task.model, 'logits', fold=False)(images), rtol=1e-3,
-                                   atol=1e-4)
+        torch.testing.assert_close(program(images), Program(task.model, 'logits', preprocess, fold=False)(images),
+                                   rtol=1e-3, atol=1e-4)
     assert json.loads(extra['about.json'])['output'] == 'logits'
     assert not [name for name in program.state_dict() if 'auxiliary' in name]
 

@@ -4,6 +4,7 @@ import io
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -131,7 +132,9 @@ def test_what_cannot_be_answered_is_refused_in_a_sentence(service):
     assert error_of(ask(f'{address}/tasks/scene?answer=gif', image)) == (400, 'answer must be json or png, not "gif"')
     assert error_of(ask(f'{address}/tasks/bird', b'')) == (
         400, 'there is no image: send the file as the body of the request')
-    for body, words in ((b'no image at all', 'the file that was sent is no image that can be read: '),
+    assert error_of(ask(f'{address}/tasks/bird', b'no image at all')) == (
+        400, 'the file that was sent is no image of a known kind')
+    for body, words in ((image[:20], 'the file that was sent is no image that can be read: '),
                         (half, 'the image that was sent cannot be read: '), (b'II*\0' * 40, 'that was sent'),
                         (image[:60], 'that was sent')):
         status, why = error_of(ask(f'{address}/tasks/bird', body))
@@ -140,6 +143,20 @@ def test_what_cannot_be_answered_is_refused_in_a_sentence(service):
     large = as_file(np.zeros((200, 200, 3), np.uint8))
     assert error_of(ask(f'{address}/tasks/bird', large)) == (413, 'the image has 40,000 pixels, and may have 10,000')
     assert queue.waiting == 0
+
+
+def test_what_the_framework_refuses_is_said_in_a_sentence_too(service, pool, monkeypatch):
+    address, _ = service
+    assert error_of(ask(f'{address}/tasks/bird?probabilities=maybe', as_file(PICTURE))) == (
+        400, 'probabilities must be true or false, not "maybe"')
+    answer = ask(f'{address}/tasks/bird')
+    assert error_of(answer) == (405, '/tasks/bird does not take GET: ask for POST /tasks/bird')
+    assert answer[2]['allow'] == 'POST'
+    for path in '/', '/tasks/a%2Fb':
+        status, why = error_of(ask(address + path, as_file(PICTURE)))
+        assert status == 404 and why.startswith(f'there is nothing at {path.replace("%2F", "/")}: ask for GET /health')
+    monkeypatch.setattr('mmseg_gpt.apis.http.as_numbers', lambda *_: {}['class'])
+    assert error_of(ask(f'{address}/tasks/bird', as_file(PICTURE))) == (500, "the service failed: KeyError: 'class'")
 
 
 def test_a_body_without_a_length_is_limited_too(service):
@@ -199,6 +216,23 @@ def test_a_model_that_fails_is_said(service, pool, monkeypatch):
     monkeypatch.setattr(pool, 'answer', lambda _: torch.zeros(2) @ torch.zeros(3))
     status, why = error_of(ask(f'{address}/tasks/bird', as_file(PICTURE)))
     assert status == 500 and why.startswith('the model failed: inconsistent tensor size')
+
+
+def test_an_address_that_cannot_be_is_refused_before_anything_is_loaded(tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(ROOT / 'tools')
+    import serve
+    command = ['serve', '--task', 'a', 'no config', str(ROOT / 'README.md'), '--port']
+    with socket.socket() as taken:
+        taken.bind(('127.0.0.1', 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        monkeypatch.setattr(sys, 'argv', [*command, str(port)])
+        with pytest.raises(SystemExit, match=f'--host 127.0.0.1 --port {port}: .'):
+            serve.main()
+    monkeypatch.setattr(sys, 'argv', [*command, '99999'])
+    with pytest.raises(SystemExit, match='2'):
+        serve.main()
+    assert '--port must be from 0 to 65535, got 99999' in capsys.readouterr().err
 
 
 @pytest.mark.slow

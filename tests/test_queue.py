@@ -201,7 +201,7 @@ def test_numbers_out_of_range_are_refused(pool, options):
 def test_without_the_framework_one_sentence_says_what_to_install(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, 'uvicorn', None)
     (tmp_path / 'a.pth').touch()
-    monkeypatch.setattr(sys, 'argv', ['serve', '--task', 'a', 'a.py', str(tmp_path / 'a.pth')])
+    monkeypatch.setattr(sys, 'argv', ['serve', '--task', 'a', 'a.py', str(tmp_path / 'a.pth'), '--port', '0'])
     monkeypatch.syspath_prepend(str(ROOT / 'tools'))
     with pytest.raises(SystemExit, match=r'uvicorn is missing: pip install "mmseg_gpt\[serve\]"'):
         runpy.run_path(str(ROOT / 'tools/serve.py'), run_name='__main__')

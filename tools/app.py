@@ -8,14 +8,13 @@ import argparse
 import getpass
 import os
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from arguments import add_shared_vit_arguments, check_device, configs_command, positive
+from arguments import add_shared_vit_arguments, check_address, check_device, check_port, configs_command, positive
 
 # What gradio, and what it is made of, must not do; they read it as they are imported.
 QUIET = {'GRADIO_ANALYTICS_ENABLED': 'False', 'HF_HUB_DISABLE_TELEMETRY': '1', 'HF_HUB_OFFLINE': '1',
@@ -79,6 +78,9 @@ def read_password(said: str | None) -> str | None:
 def own_folder(folder: Path | None) -> Iterator[Path]:
     """Yields the folder in which all is written, uploads and caches too, by this process and the packages it imports.
 
+    Only what was fetched before, models and ViTs, is read elsewhere; a ViT that a config names by its address, and that
+    was not fetched yet, is fetched to there.
+
     Args:
         folder: The folder; by default a temporary one, which is removed at the end.
 
@@ -91,10 +93,10 @@ def own_folder(folder: Path | None) -> Iterator[Path]:
             place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SystemExit(f'--folder {folder}: {error.strerror}') from error
-        pulled = hub_cache()  # before HF_HOME is another
+        there = fetched()  # before HF_HOME is another
         caches = {'GRADIO_TEMP_DIR': 'gradio', 'HF_HOME': 'huggingface', 'XDG_CACHE_HOME': 'cache',
-                  'MPLCONFIGDIR': 'matplotlib', 'TORCH_HOME': 'torch'}
-        os.environ.update(QUIET, HF_HUB_CACHE=pulled, **{name: str(place / part) for name, part in caches.items()})
+                  'MPLCONFIGDIR': 'matplotlib'}
+        os.environ.update(QUIET, **there, **{name: str(place / part) for name, part in caches.items()})
         tempfile.tempdir = str(place)
         try:
             yield place
@@ -102,27 +104,13 @@ def own_folder(folder: Path | None) -> Iterator[Path]:
             tempfile.tempdir = None
 
 
-def hub_cache() -> str:
-    """Returns the folder of models that were pulled from the hub, by the variables that huggingface_hub reads."""
-    home = os.environ.get('HF_HOME') or os.path.join(os.environ.get('XDG_CACHE_HOME') or '~/.cache', 'huggingface')
-    own = os.environ.get('HF_HUB_CACHE') or os.environ.get('HUGGINGFACE_HUB_CACHE')
-    return os.path.expanduser(own or os.path.join(home, 'hub'))
-
-
-def check_address(host: str, port: int) -> None:
-    """Checks that an address can be listened on.
-
-    Raises:
-        SystemExit: it cannot.
-    """
-    try:
-        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind) as tried:
-            if os.name == 'posix':  # elsewhere this would take a port from its owner
-                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tried.bind(address)
-    except (OSError, UnicodeError) as error:
-        raise SystemExit(f'--host {host} --port {port}: {getattr(error, "strerror", None) or error}') from error
+def fetched() -> dict[str, str]:
+    """Returns where models of the hub and pretrained ViTs that were fetched before lie, as variables for own_folder."""
+    caches = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+    home = os.environ.get('HF_HOME') or os.path.join(caches, 'huggingface')
+    models = os.environ.get('HF_HUB_CACHE') or os.environ.get('HUGGINGFACE_HUB_CACHE') or os.path.join(home, 'hub')
+    vits = os.environ.get('TORCH_HOME') or os.path.join(caches, 'torch')
+    return dict(HF_HUB_CACHE=os.path.expanduser(models), TORCH_HOME=os.path.expanduser(vits))
 
 
 def parse_args() -> argparse.Namespace:
@@ -132,8 +120,7 @@ def parse_args() -> argparse.Namespace:
     args.batch, args.tta, args.overlap = 1, False, None
     check_tasks(args, parser)
     check_tiles(args, parser)
-    if not 0 < args.port < 2**16:
-        parser.error(f'--port must be from 1 to 65535, got {args.port}')
+    check_port(args.port, parser, least=1)
     return args
 
 

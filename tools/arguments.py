@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import socket
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -189,6 +190,28 @@ def runs_at_once(jobs: int | None) -> int:
 def checkpoint_is_there(checkpoint: str) -> bool:
     """Says whether a checkpoint is a file, or one of the hub, which is looked for later."""
     return checkpoint.startswith('hf://') or Path(checkpoint).is_file()
+
+
+def check_port(port: int, parser: argparse.ArgumentParser, least: int = 0) -> None:
+    """Refuses a ``--port`` that cannot be; 0 takes a free one, where that is allowed."""
+    if not least <= port < 2**16:
+        parser.error(f'--port must be from {least} to 65535, got {port}')
+
+
+def check_address(host: str, port: int) -> None:
+    """Checks that an address can be listened on.
+
+    Raises:
+        SystemExit: it cannot.
+    """
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as tried:
+            if os.name == 'posix':  # elsewhere this would take a port from its owner
+                tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            tried.bind(address)
+    except (OSError, UnicodeError) as error:
+        raise SystemExit(f'--host {host} --port {port}: {getattr(error, "strerror", None) or error}') from error
 
 
 def check_device(device: str | None) -> None:

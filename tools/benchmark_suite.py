@@ -21,8 +21,8 @@ the GPUs that are visible; several processes with the same --out, on one machine
 
 On a cluster, each run is a job; and --estimate says before that how long all will take:
 
-    python tools/benchmark_suite.py all --seeds 0 1 2 --estimate --benchmark MEASURED.json
-    python tools/benchmark_suite.py all --seeds 0 1 2 --on slurm --slurm time=24:00:00 gpus=1 cpus=8
+    mmseg-gpt suite all --seeds 0 1 2 --estimate --benchmark MEASURED.json
+    mmseg-gpt suite all --seeds 0 1 2 --on slurm --slurm time=24:00:00 gpus=1 cpus=8
 """
 
 import argparse

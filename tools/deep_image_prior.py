@@ -120,7 +120,7 @@ def read_encoders(args: argparse.Namespace) -> dict[str, 'Encoder']:
         if checkpoint:
             cfg.model.setdefault('backbone', {})['init_cfg'] = dict(type='PretrainedViT', checkpoint=checkpoint)
     refuse([problem for cfg in configs.values() for problem in missing_checkpoint(cfg.model.get('backbone', {}).get(
-        'init_cfg'))], [])
+        'init_cfg'), '--vits NAME=CONFIG:FILE')], [])
     return {name: read_encoder(cfg, args.size).to(device) for name, cfg in configs.items()}
 
 

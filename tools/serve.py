@@ -6,7 +6,7 @@ through a proxy that has.
 
 import argparse
 
-from arguments import add_shared_vit_arguments, configs_command, positive
+from arguments import add_shared_vit_arguments, check_address, check_port, configs_command, positive
 from predict import build_pool, check_tasks
 
 EXAMPLE = """\
@@ -44,11 +44,13 @@ def parse_args() -> argparse.Namespace:
     check_tasks(args, parser)
     if args.wait < 0:
         parser.error(f'--wait must be at least 0, got {args.wait}')
+    check_port(args.port, parser)
     return args
 
 
 def main() -> None:
     args = parse_args()
+    check_address(args.host, args.port)  # before minutes of loading
     try:
         import uvicorn
 

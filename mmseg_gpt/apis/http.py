@@ -10,8 +10,11 @@ from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from mmengine.structures import BaseDataElement
+from PIL import UnidentifiedImageError
+from starlette.exceptions import HTTPException
 
 from ..datasets import SampleError
 from ..datasets.headers import read_header
@@ -40,8 +43,9 @@ def make_app(queue: RequestQueue, most_bytes: int = 32 * 2**20, most_pixels: int
     * ``POST /tasks/NAME``, with an image file as its body, answers as :func:`as_numbers`; ``?answer=png`` gives the
       label map of a segmentation, ``?probabilities=true`` those of all classes of a classification.
 
-    What cannot be answered gets a status and ``{"error": SENTENCE}``: 400 for what is no image, 404 for no such task,
-    413 for a file or an image that is too large, 503 with ``Retry-After`` if too many requests wait.
+    What cannot be answered gets a status and ``{"error": SENTENCE}``: 400 for what is no image and for a wrong option,
+    404 for no such task or address, 405 for another method, 413 for a file or an image that is too large, 503 with
+    ``Retry-After`` if too many requests wait, 500 if the model or the service fails.
 
     Args:
         queue: The queue. It is closed by who made it.
@@ -49,10 +53,8 @@ def make_app(queue: RequestQueue, most_bytes: int = 32 * 2**20, most_pixels: int
         most_pixels: Most pixels of an image, by its header.
     """
     app = FastAPI(title='mmseg_gpt', docs_url=None, redoc_url=None, openapi_url=None)
-
-    @app.exception_handler(Refused)
-    async def refuse(_: Request, error: Refused) -> JSONResponse:
-        return JSONResponse({'error': str(error)}, error.status, error.headers)
+    for kind in (Refused, HTTPException, RequestValidationError, Exception):
+        app.add_exception_handler(kind, refuse)
 
     @app.get('/health')
     async def health() -> Response:
@@ -91,6 +93,25 @@ def make_app(queue: RequestQueue, most_bytes: int = 32 * 2**20, most_pixels: int
     return app
 
 
+async def refuse(request: Request, error: Exception) -> JSONResponse:
+    """Answers what ended a request: a status and a sentence."""
+    refused = error if isinstance(error, Refused) else as_refused(request, error)
+    return JSONResponse({'error': str(refused)}, refused.status, refused.headers)
+
+
+def as_refused(request: Request, error: Exception) -> Refused:
+    """Says in a sentence what FastAPI refuses itself, or what failed."""
+    if isinstance(error, RequestValidationError):
+        wrong = error.errors()[0]  # of an option, which is true or false
+        return Refused(400, f'{wrong["loc"][-1]} must be true or false, not "{wrong["input"]}"')
+    if not isinstance(error, HTTPException):
+        return Refused(500, f'the service failed: {error_line(error)}')
+    path = request.url.path
+    said = {404: f'there is nothing at {path}: ask for GET /health, GET /tasks or POST /tasks/NAME',
+            405: f'{path} does not take {request.method}: ask for {(error.headers or {}).get("Allow")} {path}'}
+    return Refused(error.status_code, said.get(error.status_code, error.detail), **(error.headers or {}))
+
+
 async def receive(request: Request, path: Path, most_bytes: int) -> None:
     """Writes the body of a request to a file.
 
@@ -119,6 +140,8 @@ def submit(queue: RequestQueue, name: str, path: Path, most_pixels: int) -> Futu
     """
     try:
         width, height = read_header(path).size
+    except UnidentifiedImageError as error:
+        raise Refused(400, f'the file {SENT} is no image of a known kind') from error
     except Exception as error:  # of many types where a header is broken
         raise Refused(400, f'the file {SENT} is no image that can be read: '
                            f'{error_line(error).replace(str(path), SENT)}') from error

@@ -85,21 +85,26 @@ class Program(nn.Module):
         Args:
             images: A batch, as ``preprocess`` and ``layout`` say.
         """
-        height, width = images.shape[1:3] if self.layout == 'nhwc' else images.shape[2:]
         logits = self.logits(self.prepared(images) if self.preprocess else images)
         if self.is_segmentor and self.preprocess:
-            logits = logits[:, :, :height, :width]
+            right, bottom = self.missing(images)
+            # No slice: of that, torch.export would ask that images of all sizes are padded, or none.
+            logits = F.pad(logits, (0, -right, 0, -bottom))
         answer = self.answer(logits)
         return (logits, answer) if self.with_logits and self.output != 'logits' else answer
 
+    def missing(self, images: Tensor) -> tuple[int, int]:
+        """Returns how many columns and rows images of uint8 lack to be of whole patches."""
+        height, width = images.shape[1:3] if self.layout == 'nhwc' else images.shape[2:]
+        return -width % self.patch, -height % self.patch
+
     def prepared(self, images: Tensor) -> Tensor:
         """Turns images of uint8 into normalised ones (B, C, H', W') of whole patches, padded below and right."""
-        images = images.permute(0, 3, 1, 2) if self.layout == 'nhwc' else images
-        images = images.float()
+        right, bottom = self.missing(images)
+        images = (images.permute(0, 3, 1, 2) if self.layout == 'nhwc' else images).float()
         if self.flips:
             images = images.flip(1)
-        images = (images - self.mean) / self.std
-        return F.pad(images, (0, -images.shape[3] % self.patch, 0, -images.shape[2] % self.patch))
+        return F.pad((images - self.mean) / self.std, (0, right, 0, bottom))
 
     def logits(self, images: Tensor) -> Tensor:
         """Returns the logits (B, C, H, W) or (B, C) of normalised images."""

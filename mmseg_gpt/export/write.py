@@ -210,9 +210,17 @@ def write_onnx(exported: ExportedProgram, path: Path, choices: Choices, size: tu
 
 
 def answers_of(program: nn.Module, images: Tensor) -> list[np.ndarray]:
-    """Returns all outputs of a program for images."""
-    with torch.no_grad():
-        found = program(images)
+    """Returns all outputs of a program for images.
+
+    Raises:
+        ValueError: torch.export recorded the program for images of other sizes only.
+    """
+    try:
+        with torch.no_grad():
+            found = program(images)
+    except AssertionError as error:
+        raise ValueError(f'the program does not take images {tuple(images.shape)}: {error}: nothing is kept. Images of '
+                         'one size may be possible: give --size HEIGHT WIDTH') from error
     return [output.numpy() for output in (found if isinstance(found, tuple) else (found, ))]
 
 
