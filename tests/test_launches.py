@@ -21,6 +21,7 @@ from tiny_run import At, run, tiny_config
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from mmseg_gpt.engine.batch import gathered
+from mmseg_gpt.engine.confusion import ConfusionMetric
 from mmseg_gpt.engine.fetching import fetch
 from mmseg_gpt.lab.benchmark import work
 from mmseg_gpt.lab.benchmark.variants import Sizes, build, read_config
@@ -172,8 +173,11 @@ def test_predictions_leave_the_device_in_one_copy(monkeypatch):
 
     metric = PerClassIoUMetric()
     metric.dataset_meta = dict(classes=('a', 'b', 'c'))
-    metric.process({}, [dict(pred_sem_seg=dict(data=OnDevice()), gt_sem_seg=dict(data=labels))])
-    assert kinds == [torch.uint8] and metric.results[0][0].sum() == 16
+    sample = dict(pred_sem_seg=dict(data=OnDevice()), gt_sem_seg=dict(data=labels))
+    confusion = ConfusionMetric()
+    for each in (metric, confusion):  # as MMEngine's evaluator does, and tools/test.py has both
+        each.process({}, [sample])
+    assert kinds == [torch.uint8] and metric.results[0][0].sum() == confusion.results[0][1].sum() == 16
 
 
 # --- batches ---------------------------------------------------------------------------------------
