@@ -4,6 +4,7 @@ They are counted without a GPU, on the device ``meta``, whose tensors have no va
 docs/performance.md has the launches that were counted with CUDA.
 """
 
+import copy
 from collections import Counter
 from types import SimpleNamespace
 
@@ -18,13 +19,17 @@ from mmseg.evaluation import IoUMetric
 from mmseg.models import SegDataPreProcessor
 from mmseg.structures import SegDataSample
 from tiny_run import At, run, tiny_config
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mmseg_gpt.checkpoints.periods import rotary_periods
 from mmseg_gpt.engine.batch import gathered
 from mmseg_gpt.engine.confusion import ConfusionMetric
 from mmseg_gpt.engine.fetching import fetch
 from mmseg_gpt.lab.benchmark import work
 from mmseg_gpt.lab.benchmark.variants import Sizes, build, read_config
+from mmseg_gpt.models import GatedPromptViT
+from mmseg_gpt.models.rotary import rotation_of
 from mmseg_gpt.segmentation import LeanSegDataPreProcessor, PerClassIoUMetric, bands, cross_entropy
 
 CONFIG = 'configs/setr_pup_gpt_mae_ade20k.py'
@@ -32,19 +37,22 @@ FREE = ('empty', 'promote_types', 'new_empty')  # need no kernel; nor do views
 
 
 class Operations(TorchDispatchMode):
-    """Counts operations that compute something, and those that read a number from a device."""
+    """Counts operations that compute something, those that read a number from a device, and copies from the host."""
 
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter = Counter()
-        self.reads = 0
+        self.reads = self.sent = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.overloadpacket.__name__
         self.reads += name == '_local_scalar_dense'
         if not function.is_view and not name.startswith(FREE):
             self.counts[name] += 1
-        return function(*args, **(kwargs or {}))
+        found = function(*args, **(kwargs or {}))
+        self.sent += name in ('_to_copy', 'copy_') and found.is_meta and any(
+            isinstance(value, torch.Tensor) and not value.is_meta for value in args)
+        return found
 
 
 @pytest.fixture(scope='module')
@@ -67,7 +75,7 @@ def test_a_training_step_asks_a_gpu_for_few_operations(model, fused, batch, most
     step.optimizer = SimpleNamespace(zero_grad=model.zero_grad, step=lambda: None)  # on a GPU 3 launches for all
     with Operations() as seen:
         step()
-    assert seen.reads == 0 and 500 < seen.counts.total() <= most, seen.counts.most_common(12)
+    assert seen.reads == seen.sent == 0 and 500 < seen.counts.total() <= most, seen.counts.most_common(12)
 
 
 @pytest.mark.parametrize('original', [(512, 683), (1200, 1600)])
@@ -77,8 +85,32 @@ def test_an_evaluated_image_asks_for_few_operations_and_waits_for_nothing(model,
     with Operations() as seen, torch.no_grad():
         model.eval().predict(image, [sample])
     copies = [name for name in seen.counts if name == '_to_copy']
-    assert seen.reads == 0 and seen.counts.total() < 400 and len(copies) <= 1
+    assert seen.reads == seen.sent == 0 and seen.counts.total() < 400 and len(copies) <= 1
     assert sample.pred_sem_seg.data.shape == (1, *original) and sample.pred_sem_seg.data.is_meta
+
+
+def test_rotary_periods_are_sent_once():
+    """A copy from the host waits for a GPU; before, each forward made one."""
+    options = dict(arch=dict(embed_dims=48, num_layers=1, num_heads=2), rotary='float32', temperature=True)
+    vit, images = GatedPromptViT(**options), torch.zeros(1, 3, 32, 48)
+    far = copy.deepcopy(vit).to('meta')
+    for i in range(2):
+        with Operations() as seen:
+            far(images.to('meta'))
+        assert i == 0 or seen.sent == 1  # the images
+    with torch.inference_mode():
+        before = vit(images)
+    assert torch.equal(vit(images)[0], before[0]) and not vit.rotation((2, 3)).cos.is_inference()
+    assert torch.equal(vit.double().rotation((2, 3)).cos, rotation_of(
+        (2, 3), rotary_periods(24, 'float32').double(), 1).cos)
+
+
+def test_rotary_periods_without_values_are_not_kept():
+    arch = dict(embed_dims=40, num_layers=1, num_heads=2)  # heads as wide as those of no other test
+    vit = GatedPromptViT(arch=arch, rotary='float32')
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert isinstance(vit.rotation((2, 3)).cos, FakeTensor)
+    assert type(vit.rotation((2, 3)).cos) is torch.Tensor
 
 
 # --- sizes of what is computed at a time -----------------------------------------------------------

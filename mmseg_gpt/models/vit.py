@@ -10,8 +10,8 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..checkpoints.periods import ROUNDINGS, rotary_periods
-from .rotary import Rotation, rotation_of
+from ..checkpoints.periods import ROUNDINGS
+from .rotary import Rotation, periods_on, rotation_of
 
 ARCHS = {
     'small': dict(embed_dims=384, num_layers=12, num_heads=6, mlp_ratio=4),
@@ -327,9 +327,10 @@ class VisionTransformer(BaseModule):
         """Returns the rotary positions of a grid (h, w) of patches, for all blocks; None if the ViT has none."""
         if self.rotary is None:
             return None
-        periods = rotary_periods(self.arch['embed_dims'] // self.arch['num_heads'], self.rotary)
-        dtype = torch.promote_types(self.cls_token.dtype, torch.float32)
-        return rotation_of(grid, periods.to(self.cls_token.device, dtype), self.first_patch)
+        width, dtype = self.arch['embed_dims'] // self.arch['num_heads'], self.cls_token.dtype
+        kept = not is_traced() and type(self.cls_token.data) is Tensor  # a program that is written down computes them
+        periods = periods_on(self.cls_token.device, torch.promote_types(dtype, torch.float32), width, self.rotary, kept)
+        return rotation_of(grid, periods, self.first_patch)
 
     def fit_pos_embed(self, pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
         """Resizes a position embedding to the grid of this ViT, in float32 at least.
