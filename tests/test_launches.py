@@ -265,7 +265,17 @@ def test_a_gathered_batch_is_one_tensor_of_bytes_for_images_and_one_for_labels()
     assert seen.counts.total() <= 5  # to int64; flip, to float32, minus, divided by
     far = drawn()
     far[0]['data_samples'].gt_sem_seg.data[0, 0, 0] = 300
-    assert 'labels' not in gathered(far) and 'labels' not in gathered([*drawn((8, 9)), *drawn()])
+    assert 'labels' not in gathered(far)
+
+
+def test_labels_of_other_sizes_travel_as_bytes_in_pinned_memory_too(monkeypatch):
+    """A batch of the paper's random scales nearly always has some."""
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, 'pin_memory', lambda tensor: pinned.append(tensor.dtype) or tensor.clone())
+    batch = gathered([*drawn((8, 9)), *drawn()]).pin_memory()
+    assert pinned == [torch.uint8] * 12
+    for sample, label in zip(batch['data_samples'], batch['labels'], strict=True):
+        assert sample.gt_sem_seg.data.data_ptr() == label.data_ptr() and label.dtype == torch.uint8
 
 
 def test_what_a_hook_has_done_to_a_label_is_trained_with():
@@ -310,7 +320,7 @@ def test_an_iteration_reads_from_the_device_once(tmp_path, monkeypatch):
                       default_hooks__logger__interval=4, model__decode_head__dropout_ratio=0.)
     counting = Counting(reads)
     run(cfg, counting)
-    assert reads[:3] == [1, 1, 2] and any(counting.gathered)  # an epoch of 3 ends with a log; sizes may differ
+    assert reads[:3] == [1, 1, 2] and all(counting.gathered)  # an epoch of 3 ends with a log
 
 
 class NoDouble(TorchDispatchMode):
