@@ -6,6 +6,7 @@ docs/performance.md has the launches that were counted with CUDA.
 
 import copy
 from collections import Counter
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -29,6 +30,7 @@ from mmseg_gpt.engine.fetching import fetch
 from mmseg_gpt.lab.benchmark import work
 from mmseg_gpt.lab.benchmark.variants import Sizes, build, read_config
 from mmseg_gpt.models import GatedPromptViT
+from mmseg_gpt.models.interpolation import Bicubic, slope_by_products
 from mmseg_gpt.models.rotary import rotation_of
 from mmseg_gpt.segmentation import LeanSegDataPreProcessor, PerClassIoUMetric, bands, cross_entropy
 
@@ -157,7 +159,7 @@ def test_slopes_by_products_are_those_of_torch():
     for small in ((6, 10), (4, 5), (12, 20)):
         shape = (3, 7, *small)
         theirs = torch.ops.aten.upsample_bilinear2d_backward(slope, [12, 20], shape, False)
-        assert torch.allclose(cross_entropy.slope_by_products(slope, (12, 20), shape, False), theirs, atol=1e-13)
+        assert torch.allclose(slope_by_products(slope, (12, 20), shape, False), theirs, atol=1e-13)
 
 
 def test_slopes_by_products_are_as_exact_under_autocast_and_where_tf32_is_allowed(tf32):
@@ -173,9 +175,32 @@ def test_slopes_by_products_are_as_exact_under_autocast_and_where_tf32_is_allowe
     slope = torch.randn(2, 12, 20, 7).permute(0, 3, 1, 2)
     theirs = torch.ops.aten.upsample_bilinear2d_backward(slope, [12, 20], (2, 7, 6, 10), False)
     with torch.autocast('cpu', torch.bfloat16), Products():
-        mine = cross_entropy.slope_by_products(slope, (12, 20), (2, 7, 6, 10), False)
+        mine = slope_by_products(slope, (12, 20), (2, 7, 6, 10), False)
     assert mine.dtype == torch.float32 and torch.allclose(mine, theirs, rtol=0, atol=1e-5)
     assert allowed and not any(allowed) and torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.parametrize('size', [(9, 4), (3, 11), (6, 5), (2, 2)])
+def test_bicubic_slopes_by_products_are_those_of_torch(size):
+    """Those of a trained position embedding for images of another size."""
+    x = torch.randn(1, 7, 6, 5, dtype=torch.double, requires_grad=True)
+    mine, theirs = Bicubic.apply(x, size), F.interpolate(x, size, mode='bicubic')
+    slope = torch.randn_like(theirs)
+    assert torch.equal(mine, theirs)
+    assert torch.allclose(*(torch.autograd.grad(out, x, slope)[0] for out in (mine, theirs)), rtol=0, atol=1e-12)
+
+
+def test_a_resized_position_embedding_trains_in_the_deterministic_mode(monkeypatch):
+    """CUDA refuses the backward that torch would call."""
+    monkeypatch.setattr(torch, 'autocast', lambda *_, **__: nullcontext())  # there is none for ``meta``
+    vit = GatedPromptViT(arch=dict(embed_dims=8, num_layers=1, num_heads=2), img_size=32, frozen=False).to('meta')
+    torch.use_deterministic_algorithms(True)
+    try:
+        with Operations() as seen:
+            vit(torch.zeros(1, 3, 48, 32, device='meta'))[0].sum().backward()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert vit.pos_embed.grad.is_meta and 'upsample_bicubic2d_backward' not in seen.counts
 
 
 @pytest.mark.parametrize('classes', [150, 2])

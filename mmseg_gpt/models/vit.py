@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..checkpoints.periods import ROUNDINGS
+from .interpolation import resize_bicubic
 from .rotary import Rotation, periods_on, rotation_of
 
 ARCHS = {
@@ -398,7 +399,7 @@ def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], new_grid: tuple[i
         return pos_embed
     cls, patches = pos_embed[:, :1], pos_embed[:, 1:]
     patches = patches.unflatten(1, grid).permute(0, 3, 1, 2)  # (1, D, h, w)
-    patches = F.interpolate(patches, new_grid, mode='bicubic', align_corners=False)
+    patches = resize_bicubic(patches, new_grid)
     return torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1)
 
 
