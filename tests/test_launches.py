@@ -301,6 +301,9 @@ def test_labels_of_other_sizes_travel_as_bytes_in_pinned_memory_too(monkeypatch)
     assert pinned == [torch.uint8] * 12
     for sample, label in zip(batch['data_samples'], batch['labels'], strict=True):
         assert sample.gt_sem_seg.data.data_ptr() == label.data_ptr() and label.dtype == torch.uint8
+    with Operations() as seen:
+        LeanSegDataPreProcessor(**PREPROCESSING, size=(16, 24)).normalised(batch['inputs'])
+    assert seen.counts.total() == 5  # one after the other; flip, to float32, minus, divided by
 
 
 def test_what_a_hook_has_done_to_a_label_is_trained_with():

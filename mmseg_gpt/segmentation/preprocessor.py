@@ -60,8 +60,10 @@ class LeanSegDataPreProcessor(SegDataPreProcessor):
             inputs: The images, as they come out of the pipeline; a list remains one where sizes differ.
         """
         if not isinstance(inputs, Tensor):
-            if len({image.shape for image in inputs}) > 1:
-                return [self.normalised(image[None])[0] for image in inputs]
+            if len({image.shape for image in inputs}) > 1:  # their pixels in one row, for few operations
+                rows = self.normalised(torch.cat([self.send(image).flatten(1) for image in inputs], 1)[None, :, None])
+                each = rows[0, :, 0].split([image[0].numel() for image in inputs], 1)
+                return [pixels.unflatten(1, image.shape[1:]) for pixels, image in zip(each, inputs)]
             inputs = [self.send(image) for image in inputs]
             inputs = torch.stack(inputs) if len(inputs) > 1 else inputs[0][None]
         images = self.send(inputs)
