@@ -3,11 +3,15 @@
 import json
 import runpy
 import time
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from mmseg_gpt.lab.gpu_check import speed
+from mmseg_gpt.lab.gpu_check.numbers import SIZES, Setting
 from mmseg_gpt.lab.gpu_check.parts import Parts
 from mmseg_gpt.lab.gpu_check.report import SECTIONS, TITLES, report
 from mmseg_gpt.lab.gpu_check.run import NEEDED, check
@@ -64,6 +68,13 @@ def test_parity_of_a_cpu_with_itself(tmp_path):
     assert 'The tolerance of 1e-12 holds.' in page and '| matrix products, bfloat16, TFLOP/s |' in page
 
 
+def test_a_profiler_that_sees_nothing_is_said_to(tmp_path, monkeypatch):
+    """As without CUPTI, where the report had 0 launches."""
+    monkeypatch.setattr(speed, 'profile', lambda **_: nullcontext(SimpleNamespace(key_averages=list)))
+    check(CONFIG, tmp_path, torch.device('cpu'), 60, quick=True, only=['kernels'])
+    assert 'Not measured: the profiler has seen no kernel' in (tmp_path / 'gpu_check.md').read_text()
+
+
 def test_other_numbers_are_said_to_be_other(tmp_path):
     parts = Parts(tmp_path, 100)
     parts.run('float64', 0, lambda: dict(compared=dict(paper=dict(loss=(float('nan'), 'total'))), tolerance=1e-12,
@@ -73,10 +84,6 @@ def test_other_numbers_are_said_to_be_other(tmp_path):
 
 @pytest.mark.parametrize('room', [1, 2, 5, 7, 8])
 def test_the_largest_batch_is_found_to_an_eighth(room, monkeypatch):
-    from types import SimpleNamespace
-
-    from mmseg_gpt.lab.gpu_check import speed
-    from mmseg_gpt.lab.gpu_check.numbers import SIZES, Setting
     monkeypatch.setattr(speed, 'fits_in_memory', lambda make, batch: batch <= room)
     setting = Setting(None, torch.device('cpu'), SIZES, quick=True)  # begins with 2 images
     step = SimpleNamespace(batch=None)

@@ -4,7 +4,9 @@ They are counted without a GPU, on the device ``meta``, whose tensors have no va
 docs/performance.md has the launches that were counted with CUDA.
 """
 
+import copy
 from collections import Counter
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,12 +20,18 @@ from mmseg.evaluation import IoUMetric
 from mmseg.models import SegDataPreProcessor
 from mmseg.structures import SegDataSample
 from tiny_run import At, run, tiny_config
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from mmseg_gpt.checkpoints.periods import rotary_periods
 from mmseg_gpt.engine.batch import gathered
+from mmseg_gpt.engine.confusion import ConfusionMetric
 from mmseg_gpt.engine.fetching import fetch
 from mmseg_gpt.lab.benchmark import work
 from mmseg_gpt.lab.benchmark.variants import Sizes, build, read_config
+from mmseg_gpt.models import GatedPromptViT
+from mmseg_gpt.models.interpolation import Bicubic, slope_by_products
+from mmseg_gpt.models.rotary import rotation_of
 from mmseg_gpt.segmentation import LeanSegDataPreProcessor, PerClassIoUMetric, bands, cross_entropy
 
 CONFIG = 'configs/setr_pup_gpt_mae_ade20k.py'
@@ -31,19 +39,22 @@ FREE = ('empty', 'promote_types', 'new_empty')  # need no kernel; nor do views
 
 
 class Operations(TorchDispatchMode):
-    """Counts operations that compute something, and those that read a number from a device."""
+    """Counts operations that compute something, those that read a number from a device, and copies from the host."""
 
     def __init__(self) -> None:
         super().__init__()
         self.counts: Counter = Counter()
-        self.reads = 0
+        self.reads = self.sent = 0
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         name = function.overloadpacket.__name__
         self.reads += name == '_local_scalar_dense'
         if not function.is_view and not name.startswith(FREE):
             self.counts[name] += 1
-        return function(*args, **(kwargs or {}))
+        found = function(*args, **(kwargs or {}))
+        self.sent += name in ('_to_copy', 'copy_') and found.is_meta and any(
+            isinstance(value, torch.Tensor) and not value.is_meta for value in args)
+        return found
 
 
 @pytest.fixture(scope='module')
@@ -66,7 +77,7 @@ def test_a_training_step_asks_a_gpu_for_few_operations(model, fused, batch, most
     step.optimizer = SimpleNamespace(zero_grad=model.zero_grad, step=lambda: None)  # on a GPU 3 launches for all
     with Operations() as seen:
         step()
-    assert seen.reads == 0 and 500 < seen.counts.total() <= most, seen.counts.most_common(12)
+    assert seen.reads == seen.sent == 0 and 500 < seen.counts.total() <= most, seen.counts.most_common(12)
 
 
 @pytest.mark.parametrize('original', [(512, 683), (1200, 1600)])
@@ -76,8 +87,32 @@ def test_an_evaluated_image_asks_for_few_operations_and_waits_for_nothing(model,
     with Operations() as seen, torch.no_grad():
         model.eval().predict(image, [sample])
     copies = [name for name in seen.counts if name == '_to_copy']
-    assert seen.reads == 0 and seen.counts.total() < 400 and len(copies) <= 1
+    assert seen.reads == seen.sent == 0 and seen.counts.total() < 400 and len(copies) <= 1
     assert sample.pred_sem_seg.data.shape == (1, *original) and sample.pred_sem_seg.data.is_meta
+
+
+def test_rotary_periods_are_sent_once():
+    """A copy from the host waits for a GPU; before, each forward made one."""
+    options = dict(arch=dict(embed_dims=48, num_layers=1, num_heads=2), rotary='float32', temperature=True)
+    vit, images = GatedPromptViT(**options), torch.zeros(1, 3, 32, 48)
+    far = copy.deepcopy(vit).to('meta')
+    for i in range(2):
+        with Operations() as seen:
+            far(images.to('meta'))
+        assert i == 0 or seen.sent == 1  # the images
+    with torch.inference_mode():
+        before = vit(images)
+    assert torch.equal(vit(images)[0], before[0]) and not vit.rotation((2, 3)).cos.is_inference()
+    assert torch.equal(vit.double().rotation((2, 3)).cos, rotation_of(
+        (2, 3), rotary_periods(24, 'float32').double(), 1).cos)
+
+
+def test_rotary_periods_without_values_are_not_kept():
+    arch = dict(embed_dims=40, num_layers=1, num_heads=2)  # heads as wide as those of no other test
+    vit = GatedPromptViT(arch=arch, rotary='float32')
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert isinstance(vit.rotation((2, 3)).cos, FakeTensor)
+    assert type(vit.rotation((2, 3)).cos) is torch.Tensor
 
 
 # --- sizes of what is computed at a time -----------------------------------------------------------
@@ -124,7 +159,7 @@ def test_slopes_by_products_are_those_of_torch():
     for small in ((6, 10), (4, 5), (12, 20)):
         shape = (3, 7, *small)
         theirs = torch.ops.aten.upsample_bilinear2d_backward(slope, [12, 20], shape, False)
-        assert torch.allclose(cross_entropy.slope_by_products(slope, (12, 20), shape, False), theirs, atol=1e-13)
+        assert torch.allclose(slope_by_products(slope, (12, 20), shape, False), theirs, atol=1e-13)
 
 
 def test_slopes_by_products_are_as_exact_under_autocast_and_where_tf32_is_allowed(tf32):
@@ -140,9 +175,32 @@ def test_slopes_by_products_are_as_exact_under_autocast_and_where_tf32_is_allowe
     slope = torch.randn(2, 12, 20, 7).permute(0, 3, 1, 2)
     theirs = torch.ops.aten.upsample_bilinear2d_backward(slope, [12, 20], (2, 7, 6, 10), False)
     with torch.autocast('cpu', torch.bfloat16), Products():
-        mine = cross_entropy.slope_by_products(slope, (12, 20), (2, 7, 6, 10), False)
+        mine = slope_by_products(slope, (12, 20), (2, 7, 6, 10), False)
     assert mine.dtype == torch.float32 and torch.allclose(mine, theirs, rtol=0, atol=1e-5)
     assert allowed and not any(allowed) and torch.backends.cuda.matmul.allow_tf32
+
+
+@pytest.mark.parametrize('size', [(9, 4), (3, 11), (6, 5), (2, 2)])
+def test_bicubic_slopes_by_products_are_those_of_torch(size):
+    """Those of a trained position embedding for images of another size."""
+    x = torch.randn(1, 7, 6, 5, dtype=torch.double, requires_grad=True)
+    mine, theirs = Bicubic.apply(x, size), F.interpolate(x, size, mode='bicubic')
+    slope = torch.randn_like(theirs)
+    assert torch.equal(mine, theirs)
+    assert torch.allclose(*(torch.autograd.grad(out, x, slope)[0] for out in (mine, theirs)), rtol=0, atol=1e-12)
+
+
+def test_a_resized_position_embedding_trains_in_the_deterministic_mode(monkeypatch):
+    """CUDA refuses the backward that torch would call."""
+    monkeypatch.setattr(torch, 'autocast', lambda *_, **__: nullcontext())  # there is none for ``meta``
+    vit = GatedPromptViT(arch=dict(embed_dims=8, num_layers=1, num_heads=2), img_size=32, frozen=False).to('meta')
+    torch.use_deterministic_algorithms(True)
+    try:
+        with Operations() as seen:
+            vit(torch.zeros(1, 3, 48, 32, device='meta'))[0].sum().backward()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert vit.pos_embed.grad.is_meta and 'upsample_bicubic2d_backward' not in seen.counts
 
 
 @pytest.mark.parametrize('classes', [150, 2])
@@ -172,8 +230,11 @@ def test_predictions_leave_the_device_in_one_copy(monkeypatch):
 
     metric = PerClassIoUMetric()
     metric.dataset_meta = dict(classes=('a', 'b', 'c'))
-    metric.process({}, [dict(pred_sem_seg=dict(data=OnDevice()), gt_sem_seg=dict(data=labels))])
-    assert kinds == [torch.uint8] and metric.results[0][0].sum() == 16
+    sample = dict(pred_sem_seg=dict(data=OnDevice()), gt_sem_seg=dict(data=labels))
+    confusion = ConfusionMetric()
+    for each in (metric, confusion):  # as MMEngine's evaluator does, and tools/test.py has both
+        each.process({}, [sample])
+    assert kinds == [torch.uint8] and metric.results[0][0].sum() == confusion.results[0][1].sum() == 16
 
 
 # --- batches ---------------------------------------------------------------------------------------
@@ -229,7 +290,20 @@ def test_a_gathered_batch_is_one_tensor_of_bytes_for_images_and_one_for_labels()
     assert seen.counts.total() <= 5  # to int64; flip, to float32, minus, divided by
     far = drawn()
     far[0]['data_samples'].gt_sem_seg.data[0, 0, 0] = 300
-    assert 'labels' not in gathered(far) and 'labels' not in gathered([*drawn((8, 9)), *drawn()])
+    assert 'labels' not in gathered(far)
+
+
+def test_labels_of_other_sizes_travel_as_bytes_in_pinned_memory_too(monkeypatch):
+    """A batch of the paper's random scales nearly always has some."""
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, 'pin_memory', lambda tensor: pinned.append(tensor.dtype) or tensor.clone())
+    batch = gathered([*drawn((8, 9)), *drawn()]).pin_memory()
+    assert pinned == [torch.uint8] * 12
+    for sample, label in zip(batch['data_samples'], batch['labels'], strict=True):
+        assert sample.gt_sem_seg.data.data_ptr() == label.data_ptr() and label.dtype == torch.uint8
+    with Operations() as seen:
+        LeanSegDataPreProcessor(**PREPROCESSING, size=(16, 24)).normalised(batch['inputs'])
+    assert seen.counts.total() == 5  # one after the other; flip, to float32, minus, divided by
 
 
 def test_what_a_hook_has_done_to_a_label_is_trained_with():
@@ -274,7 +348,7 @@ def test_an_iteration_reads_from_the_device_once(tmp_path, monkeypatch):
                       default_hooks__logger__interval=4, model__decode_head__dropout_ratio=0.)
     counting = Counting(reads)
     run(cfg, counting)
-    assert reads[:3] == [1, 1, 2] and any(counting.gathered)  # an epoch of 3 ends with a log; sizes may differ
+    assert reads[:3] == [1, 1, 2] and all(counting.gathered)  # an epoch of 3 ends with a log
 
 
 class NoDouble(TorchDispatchMode):

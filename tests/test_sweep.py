@@ -29,7 +29,7 @@ from mmseg_gpt.engine import Runner, RunStopped, SweepHook
 from mmseg_gpt.engine.config import find_config
 from mmseg_gpt.engine.sweep import combinations, config_of, swept
 from mmseg_gpt.models import GatedPromptViT
-from mmseg_gpt.models.sweep import SharedViT, made_step
+from mmseg_gpt.models.sweep import SharedViT, not_finite
 
 GRID = ['lr=0.01,0.1', 'weight_decay=0.01']
 NAMES = list(combinations(GRID))
@@ -179,13 +179,38 @@ class NotFinite(Hook):
             runner.model.members[i].decode_head.conv_seg.bias.register_hook(lambda gradient: gradient * float('nan'))
 
 
-@pytest.mark.parametrize('scaled', [False, True])
-def test_a_scaler_decides_itself_about_a_loss_that_is_not_finite(scaled):
-    made = []
-    wrapper = SimpleNamespace(update_params=made.append)
+def after_backward(loss: torch.Tensor, due: bool = True, scaled: bool = False) -> SimpleNamespace:
+    """What an optimizer's wrapper has after a backward, in which all gradients become the loss."""
+    weight = torch.zeros(2, requires_grad=True)
+    weight.grad = loss.detach().expand(2)
+    wrapper = SimpleNamespace(optimizer=torch.optim.SGD([weight]), should_update=lambda: due)
     if scaled:
-        wrapper.loss_scaler = torch.amp.GradScaler('cpu')
-    assert made_step(wrapper, torch.tensor(float('inf'))) == scaled == bool(made)
+        wrapper.loss_scaler = torch.amp.GradScaler(loss.device.type)
+    return wrapper
+
+
+def test_a_scaler_decides_itself_about_a_loss_that_is_not_finite():
+    for scaled in (False, True):
+        loss = torch.tensor(float('inf'))
+        assert not_finite(dict(one=loss), dict(one=after_backward(loss, scaled=scaled))) == ([] if scaled else ['one'])
+
+
+def test_all_heads_are_looked_at_with_one_wait(monkeypatch):
+    """A GPU was waited for twice a head."""
+    values = dict(one=1., two=float('nan'), three=2., four=3., five=3.)
+    losses = {name: torch.tensor(value) for name, value in values.items()}
+    wrappers = {name: after_backward(loss, due=name != 'three') for name, loss in losses.items()}
+    for name in ('three', 'four'):  # that of three is not due
+        wrappers[name].optimizer.param_groups[0]['params'][0].grad = torch.tensor([1., float('inf')])
+    wrappers['five'].optimizer.param_groups[0]['params'][0].grad = torch.full((2, ), 3e38)  # whose norm is infinite
+    assert not_finite(losses, wrappers) == ['two', 'four']
+    reads = []
+    for name in ('item', 'tolist', '__bool__', '__float__'):
+        original = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name,
+                            lambda tensor, original=original: reads.append(tensor.shape) or original(tensor))
+    fine = {name: loss for name, loss in losses.items() if name in ('one', 'three')}
+    assert not_finite(fine, wrappers) == [] and reads == [(2, 2)]
 
 
 def test_the_best_head_of_an_earlier_validation_is_kept(tmp_path, monkeypatch):

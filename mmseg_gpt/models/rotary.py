@@ -9,6 +9,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..checkpoints.periods import rotary_periods
+
+KEPT: dict[tuple, Tensor] = {}  # see periods_on
+
 
 class Rotation(NamedTuple):
     """The angles by which queries and keys of one grid of patches are turned, the same in every head and block.
@@ -51,3 +55,25 @@ def rotation_of(grid: tuple[int, int], periods: Tensor, first: int) -> Rotation:
     places = torch.cartesian_prod(rows, columns).to(periods.dtype)  # (h*w, 2)
     angles = (2 * math.pi * places[:, :, None] / periods).flatten(1)  # (h*w, d/2), first of rows, then of columns
     return Rotation(angles.cos(), angles.sin(), first)
+
+
+def periods_on(device: torch.device, dtype: torch.dtype, width: int, rounding: str, kept: bool) -> Tensor:
+    """Returns :func:`.checkpoints.periods.rotary_periods` on a device.
+
+    They are computed on the host, as the last bits of a GPU's powers are others.
+
+    Args:
+        device: The device.
+        dtype: The type that they get.
+        width: As of ``rotary_periods``.
+        rounding: As of ``rotary_periods``.
+        kept: Whether they go to the device once and are kept there, as each copy waits for it.
+    """
+    key = (device, dtype, width, rounding)
+    if kept and key in KEPT:
+        return KEPT[key]
+    with torch.inference_mode(False):  # what is made within can be used nowhere else
+        periods = rotary_periods(width, rounding).to(device, dtype)
+    if kept and type(periods) is Tensor:  # no FakeTensor
+        KEPT[key] = periods
+    return periods

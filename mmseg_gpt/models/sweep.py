@@ -4,7 +4,9 @@ Source: the linear evaluations of DINOv2 and DINOv3 (arXiv 2304.07193, 2508.1010
 """
 
 import copy
+import math
 import random
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -44,6 +46,8 @@ class SweepModel(BaseModel):
         ValueError: the backbone trains something, or is none that can be shared.
     """
 
+    checks_gradients = True  # is asked by NonFiniteHook
+
     def __init__(self, model: dict, heads: dict[str, dict], data_preprocessor: dict | None = None) -> None:
         super().__init__()
         self.names = list(heads)
@@ -78,7 +82,7 @@ class SweepModel(BaseModel):
             member.init_weights()
 
     def train_step(self, data: dict, optim_wrapper: OptimWrapperDict) -> dict[str, Tensor]:
-        """Makes a step with each member.
+        """Makes a step with each member, after the backward of all, so that the device is waited for once.
 
         Args:
             data: A batch.
@@ -88,7 +92,7 @@ class SweepModel(BaseModel):
             dict: ``loss``, the sum of all; and what each member reports, as ``NAME/loss``.
         """
         alive = [name for name in self.names if name not in self.diverged]
-        logs, total = {}, 0.
+        losses, logs = {}, {}
         with optim_wrapper[self.names[0]].optim_context(self):
             data = self.data_preprocessor(data, True)
         self.shared.forget()
@@ -98,16 +102,21 @@ class SweepModel(BaseModel):
             drawn.put_back()
             self.shared.rewind()
             with wrapper.optim_context(member):
-                losses = member._run_forward(data, mode='loss')
-            loss, log = member.parse_losses(losses)
-            if not made_step(wrapper, loss):
-                self.diverged[name] = MessageHub.get_current_instance().get_info('iter', 0) + 1
-                make_finite(member)  # so that the others can be saved
-                continue
-            logs.update({f'{name}/{key}': value for key, value in log.items()})
-            total = total + loss.detach()
+                found = member._run_forward(data, mode='loss')
+            losses[name], logs[name] = member.parse_losses(found)
+            wrapper.backward(wrapper.scale_loss(losses[name]))
+        for name in not_finite(losses, optim_wrapper):
+            self.diverged[name] = MessageHub.get_current_instance().get_info('iter', 0) + 1
+            optim_wrapper[name].zero_grad()
+            make_finite(self.member(name))  # so that the others can be saved
+            del losses[name], logs[name]
+        for name in losses:
+            if optim_wrapper[name].should_update():
+                optim_wrapper[name].step()
+                optim_wrapper[name].zero_grad()
         self.shared.forget()
-        return dict(loss=torch.as_tensor(total), **logs)
+        total = torch.as_tensor(sum((loss.detach() for loss in losses.values()), 0.))
+        return dict(loss=total, **{f'{name}/{key}': value for name, log in logs.items() for key, value in log.items()})
 
     def val_step(self, data: dict) -> 'SweptSamples':
         """Lets each member predict a batch; returns the predictions of the first, with those of all beside them."""
@@ -154,21 +163,30 @@ def sharable(backbone: nn.Module) -> GatedPromptViT:
     return backbone
 
 
-def made_step(wrapper: OptimWrapper, loss: Tensor) -> bool:
-    """Makes an optimizer's step, and returns whether it could: not with a loss or a gradient that is not finite.
+@torch.no_grad()
+def not_finite(losses: dict[str, Tensor], wrappers: Mapping[str, OptimWrapper]) -> list[str]:
+    """Returns the names of losses that are not finite, or whose gradients are not where a step is due.
 
-    Where losses are scaled, as in float16, such steps now and then are normal, and the scaler skips them.
+    The device is waited for once. Where losses are scaled, as in float16, such steps now and then are normal, and the
+    scaler skips them.
+
+    Args:
+        losses: The losses, after their backward.
+        wrappers: The optimizers that are to make the steps, by the same names.
     """
-    scaler = getattr(wrapper, 'loss_scaler', None)
-    if not (scaler is not None and scaler.is_enabled()) and not loss.isfinite():
-        return False
-    try:
-        wrapper.update_params(loss)
-    except RuntimeError as error:
-        if getattr(error, 'code', None) != 'not-finite':  # with which NonFiniteHook stops before the step
-            raise
-        return False
-    return True
+    gradients = {}
+    for name in losses:
+        scaler = getattr(wrappers[name], 'loss_scaler', None)
+        if scaler is None or not scaler.is_enabled():
+            groups = wrappers[name].optimizer.param_groups if wrappers[name].should_update() else []
+            gradients[name] = [p.grad for group in groups for p in group['params'] if p.grad is not None]
+    if not gradients:
+        return []
+    norms = [nn.utils.get_total_norm(each) if each else losses[name].new_zeros(()) for name, each in gradients.items()]
+    together = torch.stack([*(losses[name].float() for name in gradients), *(norm.float() for norm in norms)])
+    numbers = zip(*torch.unflatten(together, 0, (2, -1)).tolist())
+    return [name for (name, each), (loss, norm) in zip(gradients.items(), numbers) if not math.isfinite(loss) or (
+        not math.isfinite(norm) and not all(gradient.isfinite().all() for gradient in each))]
 
 
 @torch.no_grad()

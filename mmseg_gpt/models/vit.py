@@ -10,8 +10,9 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..checkpoints.periods import ROUNDINGS, rotary_periods
-from .rotary import Rotation, rotation_of
+from ..checkpoints.periods import ROUNDINGS
+from .interpolation import resize_bicubic
+from .rotary import Rotation, periods_on, rotation_of
 
 ARCHS = {
     'small': dict(embed_dims=384, num_layers=12, num_heads=6, mlp_ratio=4),
@@ -327,9 +328,10 @@ class VisionTransformer(BaseModule):
         """Returns the rotary positions of a grid (h, w) of patches, for all blocks; None if the ViT has none."""
         if self.rotary is None:
             return None
-        periods = rotary_periods(self.arch['embed_dims'] // self.arch['num_heads'], self.rotary)
-        dtype = torch.promote_types(self.cls_token.dtype, torch.float32)
-        return rotation_of(grid, periods.to(self.cls_token.device, dtype), self.first_patch)
+        width, dtype = self.arch['embed_dims'] // self.arch['num_heads'], self.cls_token.dtype
+        kept = not is_traced() and type(self.cls_token.data) is Tensor  # a program that is written down computes them
+        periods = periods_on(self.cls_token.device, torch.promote_types(dtype, torch.float32), width, self.rotary, kept)
+        return rotation_of(grid, periods, self.first_patch)
 
     def fit_pos_embed(self, pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
         """Resizes a position embedding to the grid of this ViT, in float32 at least.
@@ -397,7 +399,7 @@ def resize_pos_embed(pos_embed: Tensor, grid: tuple[int, int], new_grid: tuple[i
         return pos_embed
     cls, patches = pos_embed[:, :1], pos_embed[:, 1:]
     patches = patches.unflatten(1, grid).permute(0, 3, 1, 2)  # (1, D, h, w)
-    patches = F.interpolate(patches, new_grid, mode='bicubic', align_corners=False)
+    patches = resize_bicubic(patches, new_grid)
     return torch.cat([cls, patches.flatten(2).transpose(1, 2)], dim=1)
 
 

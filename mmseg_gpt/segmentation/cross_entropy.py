@@ -8,7 +8,6 @@ in the same pass. The loss is a scalar, so its backward only has to scale that g
 import math
 import operator
 from collections.abc import Iterator
-from contextlib import contextmanager
 from fractions import Fraction
 from functools import reduce
 from typing import NamedTuple
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ..models.interpolation import slope_by_products
 from ..models.vit import at_least_float32
 from .bands import size_on
 
@@ -115,38 +115,6 @@ def add_slope(gradient: Tensor, band: Band, slope: Tensor) -> None:
     slope = slope.permute(0, 3, 1, 2)
     place += (slope_by_products if slope.is_cuda and torch.are_deterministic_algorithms_enabled() else
               torch.ops.aten.upsample_bilinear2d_backward)(slope, slope.shape[2:], place.shape, False)
-
-
-def slope_by_products(slope: Tensor, size: tuple[int, int], small: tuple[int, ...], align_corners: bool) -> Tensor:
-    """Computes ``upsample_bilinear2d_backward`` by two products of matrices, as torch's own kernel adds in any order.
-
-    Args:
-        slope: Gradient (b, C, H, W) of the upsampled logits.
-        size: Their height and width (H, W).
-        small: Shape (b, C, h, w) of the logits.
-        align_corners: As in ``F.interpolate``.
-
-    Returns:
-        Tensor: What (b, C, h, w) the logits get, as exact as ``slope``: whatever autocast says, and without TF32.
-    """
-    rows, columns = (
-        torch.ops.aten.upsample_bilinear2d(torch.eye(old, dtype=slope.dtype, device=slope.device)[None, None],
-                                           [new, old], align_corners)[0, 0] for old, new in zip(small[2:], size))
-    with torch.autocast(slope.device.type, enabled=False), without_tf32():
-        by_rows = rows.t() @ slope.permute(0, 2, 3, 1).flatten(2)  # (b, h, W * C)
-        by_rows = by_rows.unflatten(2, (size[1], small[1]))
-        return (columns.t() @ by_rows).permute(0, 3, 1, 2)
-
-
-@contextmanager
-def without_tf32() -> Iterator[None]:
-    """Lets matrix products of float32 be exact on a GPU."""
-    allowed = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def bands(logits: Tensor, scale: int | Fraction) -> Iterator[tuple[slice, slice, int, slice]]:

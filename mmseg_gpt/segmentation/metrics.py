@@ -112,15 +112,20 @@ class PerClassIoUMetric(IoUMetric):
                     raise ValueError(f'{other} and {sample["img_path"]} would both be {name}.png in {self.output_dir}: '
                                      f'leave output_dir out, and use {command_of("test")} --out, which keeps '
                                      'subfolders')
-        super().process(data_batch, [self.on_host(sample) for sample in data_samples])
+        for sample in data_samples:
+            self.fetch(sample)
+        super().process(data_batch, data_samples)
 
-    def on_host(self, sample: dict) -> dict:
-        """Returns a sample whose predictions have left the device, in one copy of 1 byte a pixel if that suffices."""
-        labels = sample['pred_sem_seg']['data']
+    def fetch(self, sample: dict) -> None:
+        """Brings the predictions of a sample to the host, in one copy of 1 byte a pixel if that suffices.
+
+        The sample keeps them, so that further metrics, which get the same one, wait for no copy of their own.
+        """
+        predicted = sample['pred_sem_seg']
+        labels = predicted['data']
         if labels.device.type != 'cpu':
             small = torch.uint8 if len(self.dataset_meta['classes']) <= 256 else labels.dtype
-            labels = labels.to(small).cpu().to(labels.dtype)
-        return dict(sample, pred_sem_seg=dict(data=labels))
+            predicted['data'] = labels.to(small).cpu().to(labels.dtype)
 
     def compute_metrics(self, results: list) -> OrderedDict:
         """Computes the summary as mmsegmentation does, and keeps the IoU of each class."""

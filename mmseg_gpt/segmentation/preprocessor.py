@@ -11,11 +11,11 @@ from torch import Tensor
 
 @MODELS.register_module()
 class LeanSegDataPreProcessor(SegDataPreProcessor):
-    """SegDataPreProcessor with the same options and results, and one copy to the device for each kind of data.
+    """SegDataPreProcessor with the same options and results, which copies to the device as little as it can.
 
     Images and label maps travel as they are stored, 1 byte a value, and become float32 and int64 on the device. From
     pinned memory a GPU fetches them while the host goes on. Where :func:`mmseg_gpt.engine.batch.gathered` has put a
-    batch together they are one copy each. Labels of a test stay on the host, where they are compared.
+    batch of one size together they are one copy each. Labels of a test stay on the host, where they are compared.
     """
 
     takes_gathered = True  # is asked by the runner
@@ -30,7 +30,7 @@ class LeanSegDataPreProcessor(SegDataPreProcessor):
 
         Args:
             data: ``inputs``, (B, C, H, W) or a list of (C, H, W); ``data_samples``, one for each image; and ``labels``,
-                all label maps (B, 1, H, W), if they have been gathered.
+                all label maps, (B, 1, H, W) or a list of (1, H, W), if they have been gathered.
             training: Whether images and label maps are padded to ``size`` or ``size_divisor``, and labels are sent.
 
         Raises:
@@ -60,8 +60,10 @@ class LeanSegDataPreProcessor(SegDataPreProcessor):
             inputs: The images, as they come out of the pipeline; a list remains one where sizes differ.
         """
         if not isinstance(inputs, Tensor):
-            if len({image.shape for image in inputs}) > 1:
-                return [self.normalised(image[None])[0] for image in inputs]
+            if len({image.shape for image in inputs}) > 1:  # their pixels in one row, for few operations
+                rows = self.normalised(torch.cat([self.send(image).flatten(1) for image in inputs], 1)[None, :, None])
+                each = rows[0, :, 0].split([image[0].numel() for image in inputs], 1)
+                return [pixels.unflatten(1, image.shape[1:]) for pixels, image in zip(each, inputs)]
             inputs = [self.send(image) for image in inputs]
             inputs = torch.stack(inputs) if len(inputs) > 1 else inputs[0][None]
         images = self.send(inputs)
@@ -74,20 +76,21 @@ class LeanSegDataPreProcessor(SegDataPreProcessor):
         """Returns a tensor on the device. From pinned memory nothing waits for a GPU."""
         return tensor.to(self.device, non_blocking=self.device.type == 'cuda')
 
-    def labelled(self, samples: list[SegDataSample], labels: Tensor | None) -> list[SegDataSample]:
+    def labelled(self, samples: list[SegDataSample], labels: Tensor | list[Tensor] | None) -> list[SegDataSample]:
         """Returns copies of samples that have their label maps on the device, as int64.
 
         Args:
             samples: The samples.
-            labels: Their label maps (B, 1, H, W), gathered. Where there are none, or a hook has given samples other
-                maps, what each sample has is sent.
+            labels: Their label maps, (B, 1, H, W) or a list of (1, H, W), gathered. Where there are none, or a hook has
+                given samples other maps, what each sample has is sent.
         """
         if labels is None or any(sample.gt_sem_seg.data.data_ptr() != label.data_ptr()
                                  for sample, label in zip(samples, labels)):
             copies = [sample.to(self.device, non_blocking=self.device.type == 'cuda') for sample in samples]
             maps = [sample.gt_sem_seg.data if 'gt_sem_seg' in sample else None for sample in copies]
         else:
-            copies, maps = [sample.new() for sample in samples], self.send(labels).long()
+            copies = [sample.new() for sample in samples]
+            maps = self.send(labels).long() if isinstance(labels, Tensor) else map(self.send, labels)
         for sample, label in zip(copies, maps):
             if label is not None:
                 sample.gt_sem_seg = PixelData(data=label.long())

@@ -49,7 +49,9 @@ class NonFiniteHook(Hook):
         self.images = deque(maxlen=self.accumulated)  # files of the iterations accumulated into the next step
         self.names = {id(p): name for name, p in unwrap(runner.model).named_parameters()}
         self.remember_losses(unwrap(runner.model))
-        for w in wrappers:
+        # A SweepModel looks at the gradients of all heads itself; what scales losses skips steps that are not finite.
+        checked = getattr(unwrap(runner.model), 'checks_gradients', False) and not self.scaled
+        for w in [] if checked else wrappers:
             self.handles.append(w.optimizer.register_step_pre_hook(
                 lambda optimizer, args, kwargs: self.check_gradients(runner, optimizer)))
 

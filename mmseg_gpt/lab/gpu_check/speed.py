@@ -249,7 +249,11 @@ def gradients(model: nn.Module, step: TrainingStep) -> dict[str, torch.Tensor]:
 
 
 def kernels(setting: Setting) -> dict:
-    """Lists the kernels of a training step by time, those of attention, and what waits for the device."""
+    """Lists the kernels of a training step by time, those of attention, and what waits for the device.
+
+    Returns:
+        dict: By variant; or ``not_run``.
+    """
     found = {}
     for name in ('ours', 'ours-half-bf16'):
         variant = parse_variant(name)
@@ -263,6 +267,8 @@ def kernels(setting: Setting) -> dict:
         rows, key = seen.key_averages(), 'self_device_time_total' if setting.on_gpu else 'self_cpu_time_total'
         ran = [row for row in rows if getattr(row, key) and (
             not setting.on_gpu or row.device_type == torch.autograd.DeviceType.CUDA)]
+        if not ran:
+            return dict(not_run='the profiler has seen no kernel: it needs CUPTI, and the right to profile')
         ran.sort(key=lambda row: -getattr(row, key))
         found[name] = dict(
             attention=attention, launches=sum(row.count for row in ran),
