@@ -87,13 +87,17 @@ def nearest_configs(config: str) -> list[str]:
     return difflib.get_close_matches(Path(config).stem, [file.stem for file in config_names().values()])
 
 
+def names_program() -> bool:
+    """Returns whether users type ``mmseg-gpt``: it is installed without a clone, or this process was started so."""
+    return HOME != CLONE or sys.argv[0].startswith(f'{PROGRAM} ')
+
+
 def command_of(tool: str) -> str:
     """Returns what a user types to run a tool of ``TOOLS``.
 
-    That is ``mmseg-gpt NAME`` where the package is installed, or this process was started so, and else
-    ``python tools/...``.
+    That is ``mmseg-gpt NAME`` where :func:`names_program`, and else ``python tools/...``.
     """
-    if HOME == CLONE and not sys.argv[0].startswith(f'{PROGRAM} '):
+    if not names_program():
         return f'python tools/{tool}.py'
     return next(f'{PROGRAM} {name}' for group in COMMANDS.values() for name, file in group.items() if file == tool)
 
@@ -105,7 +109,7 @@ def as_typed(command: Sequence[str]) -> str:
         command: ``python``, a script and its arguments.
     """
     script = Path(command[1]).resolve()
-    if HOME == CLONE or script.parent != TOOLS.resolve():
+    if not names_program() or script.parent != TOOLS.resolve():
         return shlex.join(command)
     named = {file.resolve(): file.stem for file in config_names().values()}
     return shlex.join([*command_of(script.stem).split(), *(named.get(Path(word).resolve(), word) if word.endswith('.py')

@@ -129,13 +129,14 @@ def test_a_program_of_pytorch_pads_images_of_any_size(layout, task):
             return nn.functional.interpolate(nn.functional.avg_pool2d(images, self.patch), scale_factor=self.patch)
 
     choices = Choices('labels', True, layout)
-    program = Small(task.model, *astuple(choices)[:3])
+    program = Small(task.model, *astuple(choices)[:3], without_slices=True)
+    sliced = Small(task.model, *astuple(choices)[:3])  # as in ONNX files
     images = {size: write.draw(task, choices, 2, *size) for size in ((16, 24), (16, 21), (19, 24), (9, 30), (8, 8))}
     exported = write.exported_program(program, images.pop((16, 24)), choices, None).module()
     with pytest.raises(ValueError, match=r'does not take images .* give --size'):  # of a single patch
-        write.answers_of(exported, images.pop((8, 8)))
+        write.answers_of_file(exported, images.pop((8, 8)))
     for size, batch in images.items():
-        (labels, ), (wanted, ) = write.answers_of(exported, batch), write.answers_of(program, batch)
+        (labels, ), (wanted, ) = write.answers_of_file(exported, batch), write.answers_of(sliced, batch)
         assert labels.shape == (2, *size) and (labels == wanted).all() and len(np.unique(labels)) == 3
 
 

@@ -27,6 +27,7 @@ from mmseg_gpt.checkpoints.periods import rotary_periods
 from mmseg_gpt.engine.batch import gathered
 from mmseg_gpt.engine.confusion import ConfusionMetric
 from mmseg_gpt.engine.fetching import fetch
+from mmseg_gpt.engine.sweep import swept
 from mmseg_gpt.lab.benchmark import work
 from mmseg_gpt.lab.benchmark.variants import Sizes, build, read_config
 from mmseg_gpt.models import GatedPromptViT
@@ -312,6 +313,9 @@ def test_what_a_hook_has_done_to_a_label_is_trained_with():
     batch['data_samples'][2].gt_sem_seg.data.fill_(9)
     prepared = LeanSegDataPreProcessor(**PREPROCESSING, size=(16, 24))(batch, True)['data_samples']
     assert (prepared[1].gt_sem_seg.data == 7).all() and (prepared[2].gt_sem_seg.data == 9).all()
+    batch['data_samples'][1].gt_sem_seg = PixelData(data=batch['labels'][1][:, :8])  # which begins where the map does
+    padded = LeanSegDataPreProcessor(**PREPROCESSING, size=(16, 24))(batch, True)['data_samples'][1].gt_sem_seg.data
+    assert (padded[:, 8:] == PREPROCESSING.get('seg_pad_val', 255)).all()
 
 
 # --- the runner ------------------------------------------------------------------------------------
@@ -328,8 +332,9 @@ class Counting(Hook):
         self.reads.append(0)
 
 
-def test_an_iteration_reads_from_the_device_once(tmp_path, monkeypatch):
-    """The losses and the norm of the gradients together, before the step; once more where gates are logged."""
+@pytest.fixture
+def reads(monkeypatch) -> list[int]:
+    """How often each iteration has read numbers from tensors; counted from the first entry on."""
     reads: list[int] = []
 
     def counted(name: str) -> None:
@@ -344,11 +349,25 @@ def test_an_iteration_reads_from_the_device_once(tmp_path, monkeypatch):
 
     for name in ('item', 'tolist', '__bool__', '__float__', '__int__', 'numpy'):
         counted(name)
+    return reads
+
+
+def test_an_iteration_reads_from_the_device_once(tmp_path, reads):
+    """The losses and the norm of the gradients together, before the step; once more where gates are logged."""
     cfg = tiny_config(tmp_path, train_cfg__max_iters=4, default_hooks__checkpoint__interval=100,
                       default_hooks__logger__interval=4, model__decode_head__dropout_ratio=0.)
     counting = Counting(reads)
     run(cfg, counting)
     assert reads[:3] == [1, 1, 2] and all(counting.gathered)  # an epoch of 3 ends with a log
+
+
+def test_an_iteration_of_a_sweep_reads_from_the_device_twice_however_many_heads(tmp_path, reads):
+    """Losses and norms of gradients of all heads, before their steps; and the losses, for the log."""
+    cfg = tiny_config(tmp_path, train_cfg__max_iters=3, default_hooks__logger__interval=100, custom_hooks=[],
+                      model__backbone__prompt=None, model__backbone__temperature=False,
+                      model__decode_head__dropout_ratio=0., default_hooks__checkpoint__interval=100)
+    run(swept(cfg, ['lr=0.01,0.02,0.03,0.04'], 'tiny'), Counting(reads))
+    assert reads[:2] == [2, 2]
 
 
 class NoDouble(TorchDispatchMode):

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse, Response
 from mmengine.structures import BaseDataElement
 from PIL import UnidentifiedImageError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from ..datasets import SampleError
 from ..datasets.headers import read_header
@@ -105,7 +106,7 @@ def as_refused(request: Request, error: Exception) -> Refused:
         wrong = error.errors()[0]  # of an option, which is true or false
         return Refused(400, f'{wrong["loc"][-1]} must be true or false, not "{wrong["input"]}"')
     if not isinstance(error, HTTPException):
-        return Refused(500, f'the service failed: {error_line(error)}')
+        return Refused(500, 'the service failed; its log says why')
     path = request.url.path
     said = {404: f'there is nothing at {path}: ask for GET /health, GET /tasks or POST /tasks/NAME',
             405: f'{path} does not take {request.method}: ask for {(error.headers or {}).get("Allow")} {path}'}
@@ -116,18 +117,21 @@ async def receive(request: Request, path: Path, most_bytes: int) -> None:
     """Writes the body of a request to a file.
 
     Raises:
-        Refused: it is empty or too large.
+        Refused: it is empty or too large, or the connection ended within it.
     """
     too_large = Refused(413, f'the file has more than {most_bytes:,} bytes')
     length, received = request.headers.get('content-length', ''), 0
     if length.isdigit() and int(length) > most_bytes:
         raise too_large
     with path.open('wb') as file:
-        async for part in request.stream():
-            received += len(part)
-            if received > most_bytes:
-                raise too_large
-            file.write(part)
+        try:
+            async for part in request.stream():
+                received += len(part)
+                if received > most_bytes:
+                    raise too_large
+                file.write(part)
+        except ClientDisconnect as error:
+            raise Refused(400, 'the connection ended before the whole file was there') from error
     if not received:
         raise Refused(400, 'there is no image: send the file as the body of the request')
 

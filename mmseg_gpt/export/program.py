@@ -60,10 +60,12 @@ class Program(nn.Module):
         layout: With ``preprocess``, 'nchw' for images (B, C, H, W), 'nhwc' for (B, H, W, C).
         fold: Whether the ViT is :func:`folded`. The model stays as it is.
         with_logits: Whether the logits are returned before the output.
+        without_slices: Whether answers are cropped by padding of negative width. From a slice torch.export concludes
+            that images of all sizes are padded, or none; but other tools may not take such a padding.
     """
 
     def __init__(self, model: BaseModel, output: str = 'labels', preprocess: bool = False, layout: str = 'nchw',
-                 fold: bool = True, with_logits: bool = False) -> None:
+                 fold: bool = True, with_logits: bool = False, without_slices: bool = False) -> None:
         super().__init__()
         if output not in OUTPUTS:
             raise ValueError(f'output must be one of {", ".join(OUTPUTS)}, got {output!r}')
@@ -73,6 +75,7 @@ class Program(nn.Module):
             raise ValueError("layout 'nhwc' is for images of uint8: it needs preprocess")
         self.model = evaluated(model) if fold else model
         self.output, self.preprocess, self.layout, self.with_logits = output, preprocess, layout, with_logits
+        self.without_slices = without_slices
         self.is_segmentor = hasattr(model, 'encode_decode')
         self.patch = model.backbone.patch_embed.patch_size
         normalised, self.flips = normalisation(model)
@@ -87,15 +90,25 @@ class Program(nn.Module):
         """
         logits = self.logits(self.prepared(images) if self.preprocess else images)
         if self.is_segmentor and self.preprocess:
-            right, bottom = self.missing(images)
-            # No slice: of that, torch.export would ask that images of all sizes are padded, or none.
-            logits = F.pad(logits, (0, -right, 0, -bottom))
+            logits = self.cropped(logits, images)
         answer = self.answer(logits)
         return (logits, answer) if self.with_logits and self.output != 'logits' else answer
 
+    def cropped(self, logits: Tensor, images: Tensor) -> Tensor:
+        """Returns logits (B, C, H', W') of whole patches without those of the padding: (B, C, H, W)."""
+        if self.without_slices:
+            right, bottom = self.missing(images)
+            return F.pad(logits, (0, -right, 0, -bottom))
+        height, width = self.size_of(images)
+        return logits[:, :, :height, :width]
+
+    def size_of(self, images: Tensor) -> tuple[int, int]:
+        """Returns height and width of images of uint8."""
+        return images.shape[1:3] if self.layout == 'nhwc' else images.shape[2:]
+
     def missing(self, images: Tensor) -> tuple[int, int]:
         """Returns how many columns and rows images of uint8 lack to be of whole patches."""
-        height, width = images.shape[1:3] if self.layout == 'nhwc' else images.shape[2:]
+        height, width = self.size_of(images)
         return -width % self.patch, -height % self.patch
 
     def prepared(self, images: Tensor) -> Tensor:

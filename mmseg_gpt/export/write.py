@@ -96,7 +96,8 @@ def export_task(task: ServedTask, path: str | Path, choices: Choices | None = No
     path, choices = Path(path), choices or Choices()
     check(path, choices)
     is_onnx = path.suffix == '.onnx'
-    options = dict(output=choices.output, preprocess=choices.preprocess, layout=choices.layout, with_logits=is_onnx)
+    options = dict(output=choices.output, preprocess=choices.preprocess, layout=choices.layout, with_logits=is_onnx,
+                   without_slices=not is_onnx)
     program, original = Program(task.model, **options), Program(task.model, fold=False, **options)
     size, why_fixed = fixed_size(task, choices)
     batches = [draw(task, choices, *shape) for shape in three_shapes(task, size)]
@@ -107,7 +108,7 @@ def export_task(task: ServedTask, path: str | Path, choices: Choices | None = No
             answer = write_onnx(exported, unfinished, choices, size, notes)
         else:
             torch.export.save(exported, unfinished, extra_files={'about.json': json.dumps(notes, indent=1)})
-            answer = partial(answers_of, torch.export.load(unfinished).module())
+            answer = partial(answers_of_file, torch.export.load(unfinished).module())
         found = compare(original, answer, batches, BOUNDS[choices.precision])
     return Exported(path, size, why_fixed, tuple(tuple(images.shape) for images in batches), *found)
 
@@ -210,18 +211,23 @@ def write_onnx(exported: ExportedProgram, path: Path, choices: Choices, size: tu
 
 
 def answers_of(program: nn.Module, images: Tensor) -> list[np.ndarray]:
-    """Returns all outputs of a program for images.
+    """Returns all outputs of a program for images."""
+    with torch.no_grad():
+        found = program(images)
+    return [output.numpy() for output in (found if isinstance(found, tuple) else (found, ))]
+
+
+def answers_of_file(program: nn.Module, images: Tensor) -> list[np.ndarray]:
+    """Returns all outputs of a program that torch.export recorded.
 
     Raises:
-        ValueError: torch.export recorded the program for images of other sizes only.
+        ValueError: it was recorded for images of other sizes only.
     """
     try:
-        with torch.no_grad():
-            found = program(images)
-    except AssertionError as error:
+        return answers_of(program, images)
+    except (AssertionError, RuntimeError) as error:  # as its versions differ
         raise ValueError(f'the program does not take images {tuple(images.shape)}: {error}: nothing is kept. Images of '
                          'one size may be possible: give --size HEIGHT WIDTH') from error
-    return [output.numpy() for output in (found if isinstance(found, tuple) else (found, ))]
 
 
 def compare(original: Program, answer: Callable[[Tensor], list[np.ndarray]], batches: list[Tensor],

@@ -72,8 +72,7 @@ def periods_on(device: torch.device, dtype: torch.dtype, width: int, rounding: s
     key = (device, dtype, width, rounding)
     if kept and key in KEPT:
         return KEPT[key]
-    with torch.inference_mode(False):  # what is made within can be used nowhere else
-        periods = rotary_periods(width, rounding).to(device, dtype)
+    periods = rotary_periods(width, rounding).to(device, dtype)
     if kept and type(periods) is Tensor:  # no FakeTensor
         KEPT[key] = periods
     return periods

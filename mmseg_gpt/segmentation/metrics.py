@@ -119,7 +119,8 @@ class PerClassIoUMetric(IoUMetric):
     def fetch(self, sample: dict) -> None:
         """Brings the predictions of a sample to the host, in one copy of 1 byte a pixel if that suffices.
 
-        The sample keeps them, so that further metrics, which get the same one, wait for no copy of their own.
+        The sample keeps them, so that further metrics, which get the same one, wait for no copy of their own. Those
+        must take predictions on the host, as those of this package and mmsegmentation's do.
         """
         predicted = sample['pred_sem_seg']
         labels = predicted['data']

@@ -84,8 +84,7 @@ class LeanSegDataPreProcessor(SegDataPreProcessor):
             labels: Their label maps, (B, 1, H, W) or a list of (1, H, W), gathered. Where there are none, or a hook has
                 given samples other maps, what each sample has is sent.
         """
-        if labels is None or any(sample.gt_sem_seg.data.data_ptr() != label.data_ptr()
-                                 for sample, label in zip(samples, labels)):
+        if labels is None or not all(is_same(sample.gt_sem_seg.data, label) for sample, label in zip(samples, labels)):
             copies = [sample.to(self.device, non_blocking=self.device.type == 'cuda') for sample in samples]
             maps = [sample.gt_sem_seg.data if 'gt_sem_seg' in sample else None for sample in copies]
         else:
@@ -105,3 +104,8 @@ class LeanSegDataPreProcessor(SegDataPreProcessor):
                 sample.set_metainfo(dict(img_shape=images.shape[2:], pad_shape=shape, padding_size=(0, 0, 0, 0)))
             return images, samples
         return stack_batch(list(images), samples, self.size, self.size_divisor, self.pad_val, self.seg_pad_val)
+
+
+def is_same(one: Tensor, other: Tensor) -> bool:
+    """Returns whether two tensors are the same numbers in memory, in the same order."""
+    return one.data_ptr() == other.data_ptr() and one.shape == other.shape and one.stride() == other.stride()
