@@ -18,7 +18,7 @@ from mmseg_gpt.lab.study.carry_out import Execution, do_what_is_left, study
 from mmseg_gpt.lab.study.choices import beside, choose, search
 from mmseg_gpt.lab.study.estimate import batches, estimate
 from mmseg_gpt.lab.study.plan import FULL, GATES, GateSetting, StudyPlan, StudySize, StudyVariant
-from mmseg_gpt.lab.study.report import crossing_sentences, edges, gate_note, markdown
+from mmseg_gpt.lab.study.report import adapting, crossing_sentences, edges, gate_note, markdown
 from mmseg_gpt.lab.study.results import by_class, gather, named_vit, tried_rates
 from mmseg_gpt.lab.study.tables import SeededRun, parts_of, runs_in, tables_of
 
@@ -444,6 +444,12 @@ def test_a_rate_at_an_end_of_its_grid_is_named():
     about = dict(rates=[1e-4, 1e-3, 1e-2], heads=[0.003, 0.01], chosen=dict(
         linear=dict(head=0.01, backbone=None), lora=dict(head=0.01, backbone=1e-4), gpt=dict(head=0.01, backbone=1e-3)))
     assert edges(dict(about=about)) == 'At an end of the grid: LoRA (0.0001), the head (0.01).'
+
+
+@pytest.mark.parametrize(('trained', 'said'), [
+    (0, '0'), (4_608, '4,608 (0.021 %)'), (73_728, '73,728 (0.34 %)'), (21_628_800, '21,628,800 (100 %)')])
+def test_what_is_trained_is_given_as_a_share_too(trained, said):
+    assert adapting([dict(parameters=dict(gpt=dict(adapting=trained, total=21_637_643)))], 'gpt') == said
 
 
 def test_the_score_of_each_class_is_kept(tmp_path):

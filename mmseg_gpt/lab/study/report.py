@@ -128,7 +128,8 @@ def adapting(found: Sequence[dict], method: str) -> str:
     for results in found:
         if counted := results['parameters'].get(method):
             number = counted['adapting']
-            return f'{number:,} ({100 * number / counted["total"]:.2g} %)' if number else '0'
+            share = 100 * number / counted['total']
+            return f'{number:,} ({share:.{"2g" if share < 10 else "0f"}} %)' if number else '0'
     return ''
 
 
