@@ -1,15 +1,13 @@
 """A survey of every image and label map of a dataset: their problems, and how classes and sizes are distributed."""
 
-import signal
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from ..files import file_sha256
+from ..processes import in_processes
 from .folders import check_folders, overlooked_images, present_pairs
 from .introspect import class_numbers, highest_class, label_rule, reader_of, rotates, sample_files, source_datasets
 from .judging import Reader
@@ -116,12 +114,9 @@ def survey(dataset: object, workers: int, progress: Progress = lambda done, tota
         found.notes += not_taken(source)
         found.count(source)
         pairs += pairs_to_inspect(source)
-    pool = ProcessPoolExecutor(workers, initializer=start_worker)
-    try:
-        for result, pair in zip(progress(pool.map(inspect_and_hash, pairs, chunksize=8), len(pairs)), pairs):
+    with in_processes(inspect_and_hash, pairs, workers) as results:
+        for result, pair in zip(progress(results, len(pairs)), pairs):
             found.add(pair, *result)
-    finally:  # so that an interrupt too leaves no process behind
-        pool.shutdown(cancel_futures=True)
     return found
 
 
@@ -136,12 +131,6 @@ def pairs_to_inspect(source: object) -> list[PairToInspect]:
     """Lists the pairs of an unwrapped dataset, each once; samples that are not files are left out."""
     rule, turned, reader = label_rule(source), rotates(source), reader_of(source)
     return [PairToInspect(*pair, rule, turned, reader) for pair in present_pairs(source, range(len(source)))]
-
-
-def start_worker() -> None:
-    """Leaves Ctrl-C to the main process and the other CPUs to the other workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    cv2.setNumThreads(0)
 
 
 def inspect_and_hash(pair: PairToInspect) -> tuple[Inspection, str | None]:

@@ -1,8 +1,7 @@
 """What a worker reports of one mask: its sizes, and how many pixels have which value or colour."""
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -10,9 +9,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ...processes import in_processes
 from ..headers import read_header
 from ..pairs import UPRIGHT, orientation_of, unreadable
-from ..survey import Progress, start_worker
+from ..survey import Progress
 from .masks import MaskError, read_mask
 
 VERSION = 1  # of what is reported; a cache of another version is not used
@@ -181,7 +181,7 @@ def gather(pairs: Sequence[tuple[str, str]], workers: int, progress: Progress, c
     if cache and missing:
         cache.parent.mkdir(parents=True, exist_ok=True)
     with open(cache, 'a', encoding='utf-8') if cache and missing else nullcontext() as file:
-        read = in_processes(facts_of, list(missing.values()), workers)
+        read = results_of(facts_of, list(missing.values()), workers)
         for key, facts in zip(missing, progress(read, len(missing)) if missing else ()):
             known[key] = facts
             if file and not facts.problem and not facts.image_problem:
@@ -189,16 +189,13 @@ def gather(pairs: Sequence[tuple[str, str]], workers: int, progress: Progress, c
     return [known[key] for key in stamps]
 
 
-def in_processes(function, arguments: Sequence, workers: int) -> Iterator:
+def results_of(function: Callable, arguments: Sequence, workers: int) -> Iterator:
     """Yields a function's results in the order of its arguments, computed in several processes if there are many."""
     if workers <= 1 or len(arguments) <= FEW:
         yield from map(function, arguments)
         return
-    pool = ProcessPoolExecutor(workers, initializer=start_worker)
-    try:
-        yield from pool.map(function, arguments, chunksize=8)
-    finally:  # so that an interrupt too leaves no process behind
-        pool.shutdown(cancel_futures=True)
+    with in_processes(function, arguments, workers) as results:
+        yield from results
 
 
 def stamp(files: Iterable[str]) -> str:

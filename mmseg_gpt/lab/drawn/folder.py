@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
 from itertools import count
 from pathlib import Path
 
 from ...environment import available_cpus
+from ...processes import in_processes
 
 MANIFEST = 'manifest.json'
 Progress = Callable[[int, int], None]
@@ -35,8 +35,7 @@ def draw_files(root: Path, settings: dict, jobs: Mapping[Hashable, list[Path]], 
         return False
     clear(root, {(file.parent, file.suffix): None for file in files})
     (root / MANIFEST).write_text(json.dumps(dict(complete=False)))  # marks the files as ours, should this be stopped
-    with ProcessPoolExecutor(processes or available_cpus()) as pool:
-        done: Iterable = pool.map(write, jobs, chunksize=16)
+    with in_processes(write, jobs, processes or available_cpus(), chunk=16) as done:
         for number, _ in zip(count(1), done):
             progress(number, len(jobs))
     (root / MANIFEST).write_text(json.dumps(dict(complete=True, **settings), indent=2) + '\n')
