@@ -191,6 +191,14 @@ def test_what_a_killed_process_left_is_cleared_away(server, content, cache):
     assert kept(cache) == [path.name]
 
 
+def test_a_cache_that_cannot_be_written_is_named(server, content, cache):
+    server.files['vit.pth'] = content
+    cache.parent.mkdir(parents=True)
+    cache.write_text('a file in its place')
+    with pytest.raises(CheckpointError, match=rf'vit\.pth cannot be kept in {cache}: .*\. The variable TORCH_HOME'):
+        fetch(server.address('vit.pth'))
+
+
 def test_of_several_processes_one_downloads_and_all_get_the_file(server, content):
     server.files['vit.pth'] = content
     context = multiprocessing.get_context('spawn')

@@ -81,10 +81,14 @@ def fetch(checkpoint: str | Path, sha256: str | None = None) -> Path:
     path = from_hub(str(checkpoint)) if is_hub_name(checkpoint) else locate(checkpoint)
     if is_remote(checkpoint):
         if not path.is_file():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f'{path}.lock'):
-                if not path.is_file():  # Another process may have fetched it meanwhile.
-                    download(str(checkpoint), path, sha256)
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with FileLock(f'{path}.lock'):
+                    if not path.is_file():  # Another process may have fetched it meanwhile.
+                        download(str(checkpoint), path, sha256)
+            except OSError as error:
+                raise CheckpointError(f'{checkpoint} cannot be kept in {path.parent}: {error.strerror}. The variable '
+                                      'TORCH_HOME names another folder') from error
     elif not path.is_file():
         raise FileNotFoundError(f'checkpoint {path} does not exist')
     if sha256 and (actual := file_sha256(path)) != sha256.lower():
