@@ -13,7 +13,7 @@ from PIL import Image, PngImagePlugin
 from ...files import names_below, replacing
 from ...wording import listed
 from ..survey import Progress
-from .facts import in_processes, size_of, stamp
+from .facts import results_of, size_of, stamp
 from .masks import MaskError, read_mask
 from .rule import MaskRule
 
@@ -71,7 +71,7 @@ def write_masks(splits: 'Mapping[str, Sequence[Pair]]', rule: MaskRule, folder: 
                 tasks.append(MaskToWrite(str(pair.mask), str(pair.image), str(folder / target)))
     write = partial(write_mask, rule.as_json())
     tasks = list(dict.fromkeys(tasks))  # a list of pairs may name one twice
-    problems = [problem for problem in progress(in_processes(write, tasks, workers), len(tasks)) if problem]
+    problems = [problem for problem in progress(results_of(write, tasks, workers), len(tasks)) if problem]
     if problems:
         raise MaskError(f'{len(problems)} masks cannot be written: {listed(problems, 3)}')
     return {split: write_list(folder / f'{split}.csv', own) for split, own in rows.items()}
