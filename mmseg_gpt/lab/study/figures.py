@@ -26,6 +26,11 @@ def is_measured(table: dict | None) -> bool:
     return bool(table) and any(row['values'] for row in table['rows'])
 
 
+def is_drawn(name: str, table: dict) -> bool:
+    """Returns whether a table is one of ``LINES``, and has numbers of two places on the axis at least."""
+    return name in LINES and len({each.x for each in points(table)}) > 1
+
+
 def unit(name: str) -> str:
     """Returns what is measured on a set."""
     return 'mIoU (%)' if SETS[name].score == MIOU else 'accuracy (%)'
@@ -35,7 +40,8 @@ def figures(results: dict) -> Iterator[tuple[str, 'Figure']]:
     """Yields the figures for which there are numbers, with their names."""
     for name in LINES:
         which, table = shown(results, name)
-        if drawn := points(table):
+        if is_drawn(name, table):
+            drawn = points(table)
             what = f'{unit(results["about"]["set"])}, {which} images'
             yield name, draw_lines(drawn, table['title'], table['x'], what, logarithmic=name == 'prompt_counts')
 

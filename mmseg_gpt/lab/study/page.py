@@ -10,7 +10,7 @@ from ...recipes.titles import title
 from ...resources import CLONE
 from ...wording import markdown_table
 from ..written import BOLD, cell, put_between
-from .figures import LINES, figures, is_measured, selection_figure, shown, unit
+from .figures import figures, is_drawn, is_measured, selection_figure, shown, unit
 from .plan import GATES, LOWEST
 from .report import by_method, conditions, gate_note, table_of
 from .sets import SETS
@@ -54,7 +54,8 @@ def few_labels(name: str, results: dict | None) -> str:
 def picture(results: dict, name: str) -> str:
     """Returns the Markdown of a published figure, if it is one."""
     file = f'{PUBLISHED.name}/{results["about"]["set"]}_{name}.png'
-    return f'![{shown(results, name)[1]["title"]}]({file})' if name in LINES else ''
+    table = shown(results, name)[1]
+    return f'![{table["title"]}]({file})' if is_drawn(name, table) else ''
 
 
 def aims(by_set: Mapping[str, dict | None]) -> str:

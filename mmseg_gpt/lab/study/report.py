@@ -10,7 +10,7 @@ from ...wording import listed, markdown_table
 from ..gates import PRIOR, SGD_HEAD
 from ..suite.tables import to_csv
 from ..written import BOLD, cell, number_tried, plain, write_results
-from .figures import LINES, figures, is_measured, shown, unit
+from .figures import figures, is_drawn, is_measured, shown, unit
 from .plan import COMPARED
 from .sets import SETS
 from .verdicts import BETTER, NOISE, WORSE, crossings
@@ -26,7 +26,7 @@ def markdown(results: dict) -> str:
     parts = [f'# {SETS[results["about"]["set"]].title}: all results', conditions(results)]
     for name, table in results['validation'].items():
         if is_measured(table):
-            picture = f'![{table["title"]}]({name}.png)' if name in LINES else ''
+            picture = f'![{table["title"]}]({name}.png)' if is_drawn(name, table) else ''
             parts += [f'## {table["title"]}', table_of(results, name), picture]
     parts += ['## Learning rates', rates(results)]
     return '\n\n'.join(part for part in parts if part) + '\n'
