@@ -11,9 +11,10 @@ from mmseg_gpt.processes import in_processes
 
 
 def test_results_come_in_order_and_no_process_is_left():
+    before = {child.pid for child in multiprocessing.active_children()}  # of other tests
     with in_processes(abs, range(-9, 0), 2, chunk=2) as results:
         assert list(results) == list(range(9, 0, -1))
-    assert not multiprocessing.active_children()
+    assert {child.pid for child in multiprocessing.active_children()} <= before
 
 
 def test_an_interrupt_while_processes_start_leaves_none_behind(monkeypatch):
