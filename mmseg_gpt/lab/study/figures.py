@@ -41,9 +41,8 @@ def figures(results: dict) -> Iterator[tuple[str, 'Figure']]:
     for name in LINES:
         which, table = shown(results, name)
         if is_drawn(name, table):
-            drawn = points(table)
             what = f'{unit(results["about"]["set"])}, {which} images'
-            yield name, draw_lines(drawn, table['title'], table['x'], what, logarithmic=name == 'prompt_counts')
+            yield name, draw_lines(points(table), table['title'], table['x'], what, logarithmic=name == 'prompt_counts')
 
 
 def selection_figure(found: Sequence[dict]) -> 'Figure | None':
