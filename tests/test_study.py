@@ -17,7 +17,7 @@ from mmseg_gpt.lab.study import carry_out, choices, look, page, sets, verdicts
 from mmseg_gpt.lab.study.carry_out import Execution, do_what_is_left, study
 from mmseg_gpt.lab.study.choices import beside, choose, search
 from mmseg_gpt.lab.study.estimate import batches, estimate
-from mmseg_gpt.lab.study.plan import FULL, GATES, GateSetting, StudyPlan, StudySize, StudyVariant
+from mmseg_gpt.lab.study.plan import FULL, GATES, LINEAR, GateSetting, StudyPlan, StudySize, StudyVariant
 from mmseg_gpt.lab.study.report import adapting, crossing_sentences, edges, gate_note, markdown
 from mmseg_gpt.lab.study.results import by_class, gather, named_vit, tried_rates
 from mmseg_gpt.lab.study.tables import SeededRun, parts_of, runs_in, tables_of
@@ -189,6 +189,20 @@ def test_what_a_method_trains_and_with_which_rates(plan):
     assert settings['gpt']['test_dataloader.dataset.ann_file'].endswith('lists/val.txt')
     budget = ('train_cfg.max_iters', 'train_dataloader.batch_size', 'model.backbone.img_size')
     assert len({tuple(each[key] for key in budget) for each in settings.values()}) == 1
+
+
+def test_streets_are_searched_in_shorter_trainings_and_the_estimate_counts_these(tmp_path):
+    plan = StudyPlan('camvid', FULL, tmp_path / 'out', tmp_path / 'data')
+    rates, length = Rates(0.01), 'train_cfg.max_iters'
+    searched, result = search(plan, LINEAR, rates), plan.run(LINEAR, rates)
+    assert decisive_settings(searched)[length] == 120 < decisive_settings(result)[length] == 400
+    plan.lists.mkdir(parents=True)
+    for split in ('val', 'test'):
+        (plan.lists / f'{split}.txt').write_text('')
+    timings = {each.variant.name: dict(iteration=36., image=0.) for each in batches(plan) if each.part == 'methods'}
+    runs = [each for each in batches(plan) if each.part == 'methods']
+    trained = sum(120 * each.searches + 400 * each.results for each in runs) / 100  # in hours, beside the starts
+    assert f'| {trained:.0f}.' in estimate(plan, 1, timings, ['methods']).splitlines()[-1]
 
 
 def test_streets_are_larger_where_they_aim_high(tmp_path):

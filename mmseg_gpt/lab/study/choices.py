@@ -18,7 +18,7 @@ OTHER_HEAD = 'setr_pup'
 OTHER_HEAD_RATES = (3e-4, 1e-3)  # of convolutions, which take smaller steps than a linear layer
 FEW_BEST = 3  # so many methods get the other head
 AIM_SCALE = 2
-AIM_HEADS = {'linear': None, 'segmenter': 1e-3}  # with rates; None is that of the linear head
+AIM_HEADS = {'linear': None, 'linear_4': None, 'segmenter': 1e-3}  # with rates; None is that of the linear head
 Do = Callable[[Sequence[Run], str], None]
 
 
@@ -99,7 +99,7 @@ def beside(grid: Sequence[float], best: Rates) -> list[Rates]:
 
 def search(plan: StudyPlan, variant: StudyVariant, rates: Rates) -> Run:
     """Returns a run of a search."""
-    run = plan.run(variant, rates)
+    run = plan.run(variant, rates, searching=True)
     return run._replace(name=f'search_{run.name}').with_seed(SEARCH_SEED)
 
 

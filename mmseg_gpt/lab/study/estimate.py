@@ -120,8 +120,10 @@ def estimate(plan: StudyPlan, jobs: int, timings: dict[str, dict[str, float]],
         if parts and batch.part not in parts:
             continue
         time = timings[batch.variant.name]
-        training = START + plan.iterations(batch.variant) * time['iteration'] + val * time['image']
-        seconds = (batch.searches + batch.results) * training + batch.results * (START + test * time['image'])
+        iterations = (batch.searches * plan.iterations(batch.variant, searching=True)
+                      + batch.results * plan.iterations(batch.variant))
+        seconds = ((batch.searches + batch.results) * (START + val * time['image']) + iterations * time['iteration']
+                   + batch.results * (START + test * time['image']))
         runs, before = spent.get(batch.part, (0, 0.))
         spent[batch.part] = (runs + batch.searches + batch.results, before + seconds)
     total = tuple(sum(values) for values in zip(*spent.values()))

@@ -189,22 +189,28 @@ class StudyPlan:
                                       f'_base_ = [{base!r}]\n{text}\n', encoding='utf-8')
         return path
 
-    def run(self, variant: StudyVariant, rates: Rates) -> Run:
-        """Returns a training of a variant with its test on the validation images; its config is written."""
+    def run(self, variant: StudyVariant, rates: Rates, searching: bool = False) -> Run:
+        """Returns a training of a variant with its test on the validation images; its config is written.
+
+        Args:
+            variant: What is trained.
+            rates: Its learning rates.
+            searching: Whether something is chosen by it, and it may be shorter than a result.
+        """
         gates = GATES.get(variant.method, GateSetting(PRIOR))
-        settings = (*self.listed('train', 'train'), *self.listed('test', 'val'), *self.budget(variant),
+        settings = (*self.listed('train', 'train'), *self.listed('test', 'val'), *self.budget(variant, searching),
                     *self.size(variant), *(('optim_wrapper.optimizer.weight_decay=0', ) if gates.sgd else ()))
         run = Run(variant.name, str(self.write_config(variant)), settings, self.options)
         return with_rates(run, rates, 1. if gates.trained else 0., gates.sgd)
 
-    def budget(self, variant: StudyVariant) -> tuple[str, ...]:
+    def budget(self, variant: StudyVariant, searching: bool) -> tuple[str, ...]:
         """Returns the settings of batch and iterations."""
-        return f'train_dataloader.batch_size={self.photographs.batch}', *iterations(self.iterations(variant))
+        return f'train_dataloader.batch_size={self.photographs.batch}', *iterations(self.iterations(variant, searching))
 
-    def iterations(self, variant: StudyVariant) -> int:
+    def iterations(self, variant: StudyVariant, searching: bool = False) -> int:
         """Returns how many iterations a training has."""
         usual = self.photographs.iterations if variant.scale == 1 else self.photographs.longer
-        return self.preset.iterations or usual
+        return self.preset.iterations or (self.photographs.searching if searching else usual)
 
     def size(self, variant: StudyVariant) -> tuple[str, ...]:
         """Returns the settings of the size of images, where they are not those of the config."""

@@ -71,9 +71,10 @@ def conditions(results: dict) -> str:
         f'have {about["iterations"]} iterations of {about["batch"]} images at {about["size"]} pixels (training, '
         f'validation and test images: {images}), AdamW, a tenth of the iterations to warm up, a cosine to 0, and '
         f'{about["prompts"]} prompts in all where there are prompts. Gates start at a prior of {PRIOR:g}, hard gates '
-        f'at 0. Learning rates were chosen on the validation images with seed {about["search_seed"]}: that of the head '
-        f'with the head alone ({listed([f"{rate:g}" for rate in about["heads"]])}), then for each method that of what '
-        f'it trains in the ViT, from one grid ({listed([f"{rate:g}" for rate in about["rates"]], 9)}), of which every '
+        f'at 0. Learning rates were chosen on the validation images with seed {about["search_seed"]}, in trainings '
+        f'of {about["searching"]} iterations: that of the head with the head alone '
+        f'({listed([f"{rate:g}" for rate in about["heads"]])}), then for each method that of what it trains in the '
+        f'ViT, from one grid ({listed([f"{rate:g}" for rate in about["rates"]], 9)}), of which every '
         'other one was tried and then the two beside the best. Of equal ones, the one that was tried first is '
         'taken.', edges(results), seen(about)]
     if about['preset'] == 'quick':

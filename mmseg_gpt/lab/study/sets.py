@@ -29,6 +29,7 @@ class StudySet(NamedTuple):
         size: Side of what the ViT sees of an image in training, in pixels.
         batch: Images of an iteration.
         iterations: Of every training in the comparison of methods.
+        searching: Of the trainings by which learning rates and heads are chosen.
         longer: Of the trainings that aim high, on larger images.
         sgd: A learning rate of the paper for SGD, of Table 5 or of its ADE20K. It is not searched.
         split: Returns the lines of each split, of the set in a folder.
@@ -40,6 +41,7 @@ class StudySet(NamedTuple):
     size: int
     batch: int
     iterations: int
+    searching: int
     longer: int
     sgd: float
     split: Callable[[Path], Lines]
@@ -131,9 +133,9 @@ def split_streets(root: Path) -> Lines:
 
 # Sizes and iterations are what ten hours on two cores allow; see `mmseg-gpt study SET --estimate`.
 SETS = {
-    'flowers17': StudySet('Flowers-17', ACCURACY, 17, 112, 16, 120, 240, 0.1, split_flowers, label),
-    'dtd10': StudySet('Ten textures', ACCURACY, 10, 112, 16, 120, 240, 0.25, split_textures, label),
-    'camvid': StudySet('CamVid', MIOU, 11, 224, 4, 120, 400, 0.001, split_streets,
+    'flowers17': StudySet('Flowers-17', ACCURACY, 17, 112, 16, 120, 120, 240, 0.1, split_flowers, label),
+    'dtd10': StudySet('Ten textures', ACCURACY, 10, 112, 16, 120, 120, 240, 0.25, split_textures, label),
+    'camvid': StudySet('CamVid', MIOU, 11, 224, 4, 400, 120, 800, 0.001, split_streets,
                           lambda name: name.partition('_')[0]),
 }
 
