@@ -60,7 +60,8 @@ def about(plan: StudyPlan, choices: StudyChoices, reported: Sequence[Run], recor
         score=photographs.score, seeds=list(preset.seeds), search_seed=SEARCH_SEED, prompts=preset.prompts,
         images={split: len(path.read_text().splitlines()) for split, path in lists.items() if path.is_file()},
         size=photographs.size, batch=photographs.batch, iterations=preset.iterations or photographs.iterations,
-        searching=preset.iterations or photographs.searching, longer=preset.iterations or photographs.longer, heads=list(preset.heads), rates=list(preset.rates),
+        searching=preset.iterations or photographs.searching, longer=preset.iterations or photographs.longer,
+        heads=list(preset.heads), rates=list(preset.rates),
         chosen={variant.name: rates._asdict() for variant, rates in choices.rates.items()})
 
 
