@@ -163,7 +163,8 @@ def plan_segmentation(data: OwnData, patch: int, machine: Machine, options: Requ
         f'images are tested in windows of {crop}x{crop}, because whole ones have {patches:,.0f} patches')
     head = options.head or ('setr_pup' if gpu else CPU_HEAD)
     reasons['head'] = f'the head is {head}, ' + (
-        'as asked for' if options.head else 'which a GPU has time for' if gpu else 'which sees four blocks and is quick on a CPU')
+        'as asked for' if options.head else 'which a GPU has time for' if gpu else
+        'which sees four blocks and is quick on a CPU')
     return Setup(size, crop, batch, whole, head, workers_for(machine), reasons=reasons)
 
 
