@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..checkpoints.periods import ROUNDINGS
+from .cpu_attention import attend
 from .interpolation import resize_bicubic
 from .rotary import Rotation, periods_on, rotation_of
 
@@ -166,7 +167,7 @@ class Attention(nn.Module):
                 q, k = rotation.turned(q), rotation.turned(k)
             q = q[:, :, wanted]
             q = q if temperature is None else divided(q, temperature)
-        x = F.scaled_dot_product_attention(q, k, v)
+        x = attend(q, k, v, fused=is_traced())
         return self.proj(x.transpose(1, 2).flatten(2))
 
 
