@@ -69,8 +69,8 @@ def check_backbone(model: nn.Module, checkpoint: dict, path: str | Path) -> None
     """Refuses weights of a backbone that computes something else than that of ``model``.
 
     Pooling, blocks to be read, the first block with prompts, soft or hard gates, the number of attention heads, the
-    range of temperatures and the factors of updates leave no trace in the names and shapes of weights. If they
-    differed, the answers would be wrong, and nobody would be told.
+    range of temperatures, the factors of updates, and which side of a grid of positions is the longer, leave no trace
+    in the names and shapes of weights. If they differed, the answers would be wrong, and nobody would be told.
 
     Args:
         model: The model that has been filled, possibly wrapped.
@@ -98,6 +98,7 @@ def check_backbone(model: nn.Module, checkpoint: dict, path: str | Path) -> None
 def without_trace(backbone: GatedPromptViT) -> dict[str, object]:
     """Returns what decides a backbone's answers, but cannot be seen in the names and shapes of its weights."""
     return dict(
+        grid=None if backbone.pos_embed is None else backbone.grid,  # 30 x 40 positions look like 40 x 30
         out_type=backbone.out_type, out_indices=backbone.out_indices, start_block=backbone.start_block,
         prompt=type(backbone.prompt).__name__, num_heads=backbone.arch['num_heads'],
         in_channels=backbone.in_channels,  # adapter-only files do not hold the patch embedding
