@@ -116,7 +116,7 @@ class LeanEncoderDecoder(EncoderDecoder):
     out; if a row of its windows would take more than 1 GiB of logits, they are computed in panels of columns, and
     windows on a border of two panels twice.
 
-    ``test_cfg`` has two more options:
+    ``test_cfg`` has three more options:
 
     * ``window_batch``: How many windows of an image go through the model together; 8 on a GPU, which one window does
       not fill, and 1 on a CPU, where more take as long and need more memory.
