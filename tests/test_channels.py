@@ -13,7 +13,7 @@ from mmseg_gpt.adapters import frozen_source, load_model_state, with_frozen_stat
 from mmseg_gpt.apis.task import ServedTask
 from mmseg_gpt.checkpoints import CheckpointError
 from mmseg_gpt.checkpoints.load import adapt_channels, load_vit
-from mmseg_gpt.checks.checkpoint import check_backbone
+from mmseg_gpt.checks.checkpoint import check_backbone, check_pixels
 from mmseg_gpt.convert import convert, describe, read_vit
 from mmseg_gpt.models import GatedPromptViT
 from mmseg_gpt.models.complete import check_channels, complete, explicit
@@ -128,6 +128,16 @@ def test_adapters_of_another_number_of_channels_are_refused(channels, file):
 
 
 NORMAL = dict(mean=[0.] * 4, std=[1.] * 4)
+
+
+@pytest.mark.parametrize('outside', [False, True], ids=['mmseg', 'mmpretrain'])
+@pytest.mark.parametrize('changes, is_warned', [
+    ({}, False), (dict(mean=(0., ) * 4), False), (dict(std=[2.] * 4), True), (dict(bgr_to_rgb=True), True)])
+def test_other_pixels_than_in_training_are_warned_of(changes, is_warned, outside, log):
+    old, new = (dict(model={}, data_preprocessor=each) if outside else dict(model=dict(data_preprocessor=each))
+                for each in (NORMAL, NORMAL | changes))
+    check_pixels(Config(new), dict(meta=dict(settings=json.dumps(old))), 'x.pth')
+    assert ['x.pth was trained with data_preprocessor' in record.getMessage() for record in log] == [True] * is_warned
 
 
 @pytest.mark.parametrize('preprocessor, message', [

@@ -63,6 +63,9 @@ def test_windows_are_whole_patches(patch, window):
         dict(test_cfg=dict(size_divisor=patch)) if window > 512 else {})
     assert model.backbone.img_size == window
     assert model.test_cfg == dict(mode='slide', crop_size=(window, window), stride=(2 * window // 3, ) * 2)
+    model = complete(settings(backbone=dict(type='GatedPromptViT', patch_size=patch), crop_size=(512, 512),
+                              data_preprocessor=dict(), test_cfg=dict(mode='whole')))
+    assert model.data_preprocessor.test_cfg == dict(size_divisor=patch)  # else maps would be stretched over the images
     oblong = complete(settings(backbone=dict(type='GatedPromptViT', patch_size=14), crop_size=(512, 1024),
                                data_preprocessor=dict(pad_val=0)))
     assert oblong.backbone.img_size == oblong.data_preprocessor.size == (518, 1036) and 'test_cfg' not in oblong

@@ -31,7 +31,7 @@ from mmseg_gpt.engine.sweep import swept
 from mmseg_gpt.lab.benchmark import work
 from mmseg_gpt.lab.benchmark.variants import Sizes, build, read_config
 from mmseg_gpt.models import GatedPromptViT
-from mmseg_gpt.models.interpolation import Bicubic, slope_by_products
+from mmseg_gpt.models.interpolation import Bicubic, grad_by_products
 from mmseg_gpt.models.rotary import rotation_of
 from mmseg_gpt.segmentation import LeanSegDataPreProcessor, PerClassIoUMetric, bands, cross_entropy
 
@@ -160,7 +160,7 @@ def test_slopes_by_products_are_those_of_torch():
     for small in ((6, 10), (4, 5), (12, 20)):
         shape = (3, 7, *small)
         theirs = torch.ops.aten.upsample_bilinear2d_backward(slope, [12, 20], shape, False)
-        assert torch.allclose(slope_by_products(slope, (12, 20), shape, False), theirs, atol=1e-13)
+        assert torch.allclose(grad_by_products(slope, (12, 20), shape, False), theirs, atol=1e-13)
 
 
 def test_slopes_by_products_are_as_exact_under_autocast_and_where_tf32_is_allowed(tf32):
@@ -176,7 +176,7 @@ def test_slopes_by_products_are_as_exact_under_autocast_and_where_tf32_is_allowe
     slope = torch.randn(2, 12, 20, 7).permute(0, 3, 1, 2)
     theirs = torch.ops.aten.upsample_bilinear2d_backward(slope, [12, 20], (2, 7, 6, 10), False)
     with torch.autocast('cpu', torch.bfloat16), Products():
-        mine = slope_by_products(slope, (12, 20), (2, 7, 6, 10), False)
+        mine = grad_by_products(slope, (12, 20), (2, 7, 6, 10), False)
     assert mine.dtype == torch.float32 and torch.allclose(mine, theirs, rtol=0, atol=1e-5)
     assert allowed and not any(allowed) and torch.backends.cuda.matmul.allow_tf32
 

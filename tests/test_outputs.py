@@ -319,6 +319,11 @@ def test_confusions_of_images_are_counted_by_hand(classes, names):
     assert metric.classes == names
 
 
+def test_of_images_no_class_is_ignored():
+    samples = [dict(gt_label=torch.tensor([c]), pred_label=torch.tensor([c])) for c in (254, 255, 256)]
+    assert confusion_of(samples, [str(c) for c in range(300)]).matrix.diagonal()[254:257].tolist() == [1, 1, 1]
+
+
 def test_without_labels_there_is_no_matrix():
     assert confusion_of([dict(pred_sem_seg=dict(data=torch.zeros(1, 2, 2).long()))], ['a']).matrix is None
     assert confusion_of([dict(gt_label=torch.tensor([0, 1]), pred_label=torch.tensor([1]))], ['a']).matrix is None

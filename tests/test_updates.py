@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -342,6 +343,16 @@ def test_factors_that_leave_no_trace_are_compared(old, new, message, file):
     load_model_state(other, checkpoint, 'adapters.pth')
     with pytest.raises(CheckpointError, match=message):
         check_backbone(other, checkpoint, 'adapters.pth')
+
+
+def test_positions_of_a_turned_grid_leave_no_trace_and_are_compared():
+    options = dict(arch=dict(embed_dims=8, num_layers=1, num_heads=1), patch_size=8)
+    trained, model = dict(options, type='GatedPromptViT', img_size=(16, 32)), torch.nn.Module()
+    checkpoint = dict(meta=dict(settings=json.dumps(dict(model=dict(backbone=trained)))))
+    for size in ((16, 32), (32, 16)):
+        model.backbone = GatedPromptViT(**options, img_size=size)
+        with nullcontext() if size == (16, 32) else pytest.raises(CheckpointError, match=r'\(2, 4\) and is \(4, 2\)'):
+            check_backbone(model, checkpoint, 'turned.pth')
 
 
 @pytest.mark.parametrize('changes', [dict(rank=2), dict(targets=('attn.qkv', ))])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..models.labels import scores_of
 from ..segmentation.bands import Windows, merge, placed
-from ..segmentation.segmentor import STRIP, LeanEncoderDecoder, Room, band_bytes, probabilities
+from ..segmentation.segmentor import STRIP, LeanEncoderDecoder, PredictionBuffer, band_bytes, probabilities
 from .task import Image, ServedTask
 
 SMALLEST = 2  # side of a tile in pixels
@@ -279,12 +279,12 @@ def predict_in_tiles(labeller: TaskLabeller, image: Image, meta: dict | None = N
     """
     source = Pixels(labeller.task.read(image)['img'])
     sample = SegDataSample(metainfo=dict(meta or {}, ori_shape=source.size, img_shape=source.size))
-    room = Room(labeller.model, sample, torch.device('cpu'))
+    buffer = PredictionBuffer(labeller.model, sample, torch.device('cpu'))
     for rows, columns, logits in logits_in_tiles(labeller, source):
-        room.fill(rows, columns, scores_of(logits), lambda logits=logits: probabilities(logits))
+        buffer.fill(rows, columns, scores_of(logits), lambda logits=logits: probabilities(logits))
         if report:
-            report(room.done / room.labels.numel())
-    room.give(sample)
+            report(buffer.done / buffer.labels.numel())
+    buffer.put_into(sample)
     return sample
 
 

@@ -58,8 +58,8 @@ def from_huggingface(state: State) -> State:
     return join_qkv(with_key_bias(state), ('q', 'k', 'v'))
 
 
-def is_timms(state: State) -> bool:
-    """Says whether a ViT with timm's ``gamma_1`` is a DINOv3: it has registers, but no ``pos_embed``."""
+def is_dinov3(state: State) -> bool:
+    """Says whether a ViT by our names or timm's is a DINOv3: it has registers, but no ``pos_embed``."""
     return 'reg_token' in state and 'pos_embed' not in state
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 
+from .dinov3 import is_dinov3
 from .periods import rotary_periods
 from .renaming import State, rename
 
@@ -85,11 +86,6 @@ def as_huggingface(state: State) -> State:
         (rf'{layer}ls([12])\.gamma$', r'\1.layer_scale\2.lambda1'), (rf'{layer}mlp\.fc1(_g)?\.', rf'\1.mlp.{up}.'),
         (rf'{layer}mlp\.fc1_x\.', r'\1.mlp.up_proj.'), (rf'{layer}mlp\.fc2\.', r'\1.mlp.down_proj.'))
     return {**state, 'embeddings.mask_token': torch.zeros(1, 1, state['norm.weight'].shape[0])}
-
-
-def is_dinov3(state: State) -> bool:
-    """Says whether the weights of a ViT by our names are those of a DINOv3: it has registers, but no ``pos_embed``."""
-    return 'pos_embed' not in state and 'reg_token' in state
 
 
 def split(state: State, kind: str, queries: str, keys: str | None, values: str) -> State:

@@ -242,7 +242,7 @@ LAYOUTS = (
     Layout('JAX ViT (.npz)', 'embedding/kernel', from_jax, ('pre_logits.', 'head.'), jax_heads),
     Layout('DINOv3', r'storage_tokens|rope_embed\.periods|blocks\.\d+\.attn\.qkv\.bias_mask', dinov3.from_official,
            DINOV3_OTHERS, dinov3.num_heads),
-    Layout('DINOv3 of timm', r'blocks\.\d+\.gamma_[12]', dinov3.from_timm, TIMM_HEADS, fits=dinov3.is_timms),
+    Layout('DINOv3 of timm', r'blocks\.\d+\.gamma_[12]', dinov3.from_timm, TIMM_HEADS, fits=dinov3.is_dinov3),
     Layout('DINOv3 of Hugging Face', r'embeddings\.(cls_token|register_tokens)', dinov3.from_huggingface,
            ('mask_token', '/classifier.'), fits=lambda state: 'embeddings.position_embeddings' not in state),
     Layout('Hugging Face ViT or Dinov2', r'embeddings\.cls_token', from_huggingface,

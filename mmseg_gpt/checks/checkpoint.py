@@ -24,6 +24,8 @@ def check_evaluated(model: nn.Module, cfg: Config, checkpoint: dict, path: str |
                     classes: Sequence[str] | None = None) -> None:
     """Refuses a checkpoint that was trained with another backbone or other classes, or on what it is to be tested on.
 
+    It warns of images that are normalised otherwise than in training, and of other data.
+
     Args:
         model: The model that has been filled, possibly wrapped.
         cfg: The config of the evaluation.
@@ -36,6 +38,7 @@ def check_evaluated(model: nn.Module, cfg: Config, checkpoint: dict, path: str |
     """
     check_backbone(model, checkpoint, path)
     check_names(classes, checkpoint, path)
+    check_pixels(cfg, checkpoint, path)
     check_data(cfg, checkpoint, path)
 
 
@@ -69,8 +72,8 @@ def check_backbone(model: nn.Module, checkpoint: dict, path: str | Path) -> None
     """Refuses weights of a backbone that computes something else than that of ``model``.
 
     Pooling, blocks to be read, the first block with prompts, soft or hard gates, the number of attention heads, the
-    range of temperatures and the factors of updates leave no trace in the names and shapes of weights. If they
-    differed, the answers would be wrong, and nobody would be told.
+    range of temperatures, the factors of updates, and which side of a grid of positions is the longer, leave no trace
+    in the names and shapes of weights. If they differed, the answers would be wrong, and nobody would be told.
 
     Args:
         model: The model that has been filled, possibly wrapped.
@@ -98,11 +101,43 @@ def check_backbone(model: nn.Module, checkpoint: dict, path: str | Path) -> None
 def without_trace(backbone: GatedPromptViT) -> dict[str, object]:
     """Returns what decides a backbone's answers, but cannot be seen in the names and shapes of its weights."""
     return dict(
+        grid=None if backbone.pos_embed is None else backbone.grid,  # 30 x 40 positions look like 40 x 30
         out_type=backbone.out_type, out_indices=backbone.out_indices, start_block=backbone.start_block,
         prompt=type(backbone.prompt).__name__, num_heads=backbone.arch['num_heads'],
         in_channels=backbone.in_channels,  # adapter-only files do not hold the patch embedding
         temperature_range=backbone.temperature_range, rotary=backbone.rotary, norm_eps=backbone.blocks[0].norm1.eps,
         lora_alpha=(backbone.lora or {}).get('alpha'), adapter_scale=(backbone.adapter or {}).get('scale'))
+
+
+def check_pixels(cfg: Config, checkpoint: dict, path: str | Path) -> None:
+    """Warns where images are normalised by other numbers than in training, or have their channels in another order.
+
+    Args:
+        cfg: The config of the evaluation.
+        checkpoint: What the file holds.
+        path: The file's name, for messages.
+    """
+    old, new = (normalisation(settings) for settings in (settings_in(checkpoint), cfg))
+    if old and new and old != new:
+        print_log(f'{path} was trained with data_preprocessor {old}, and is evaluated with {new}: the scores may be '
+                  'wrong', logger='current', level=logging.WARNING)
+
+
+def normalisation(settings: Config | dict) -> dict[str, object]:
+    """Returns how a config's data preprocessor normalises pixels, and whether it swaps red and blue.
+
+    Args:
+        settings: The config.
+
+    Returns:
+        dict: ``mean``, ``std`` and ``swapped``; empty if the config has no settings of a preprocessor.
+    """
+    model = settings.get('model', {})
+    preprocessor = model.get('module', model).get('data_preprocessor') or settings.get('data_preprocessor')
+    if not isinstance(preprocessor, dict):
+        return {}
+    swapped = any(preprocessor.get(name) for name in ('bgr_to_rgb', 'rgb_to_bgr', 'to_rgb'))
+    return {name: list(preprocessor.get(name) or ()) for name in ('mean', 'std')} | dict(swapped=swapped)
 
 
 def check_data(cfg: Config, checkpoint: dict, path: str | Path) -> None:

@@ -14,7 +14,7 @@ class ConfusionMetric(BaseMetric):
     pairs of classes that occur, so that memory stays small, and several processes count as one does.
 
     Args:
-        ignore_index: Number of pixels in the labels that are not counted.
+        ignore_index: Number of pixels in label maps that are not counted; no class of images is left out.
 
     Attributes:
         matrix: Counts (C, C) of int64 after ``evaluate``: rows are the true classes, columns the predicted ones. None
@@ -32,7 +32,7 @@ class ConfusionMetric(BaseMetric):
 
     def process(self, data_batch: object, data_samples: Sequence[dict]) -> None:
         """Counts the pairs of classes in each sample."""
-        self.results += [pairs_of(*classes_of(sample), self.ignore_index) for sample in data_samples]
+        self.results += [pairs_of(*classes_of(sample, self.ignore_index)) for sample in data_samples]
 
     def compute_metrics(self, results: list[tuple[np.ndarray, np.ndarray]]) -> dict:
         """Adds up the pairs of all images; returns no score."""
@@ -47,23 +47,28 @@ class ConfusionMetric(BaseMetric):
         return {}
 
 
-def classes_of(sample: dict) -> tuple[torch.Tensor, torch.Tensor]:
-    """Returns the true and the predicted class numbers of a sample, of the same length; empty where it has none."""
+def classes_of(sample: dict, ignore_index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Returns the true and the predicted class numbers of a sample, of the same length; empty where it has none.
+
+    Args:
+        sample: A sample of a segmentation or of a classification.
+        ignore_index: True number of pixels that are left out.
+    """
     if 'gt_sem_seg' in sample and 'pred_sem_seg' in sample:
         true, predicted = (sample[key]['data'].cpu().reshape(-1).long() for key in ('gt_sem_seg', 'pred_sem_seg'))
-        return true, predicted
+        labelled = true != ignore_index
+        return true[labelled], predicted[labelled]
     true, predicted = (torch.as_tensor(sample.get(key, ())).reshape(-1).long().cpu() for key in (
         'gt_label', 'pred_label'))
     return (true, predicted) if len(true) == len(predicted) == 1 else (true[:0], predicted[:0])
 
 
-def pairs_of(true: torch.Tensor, predicted: torch.Tensor, ignore_index: int) -> tuple[np.ndarray, np.ndarray]:
+def pairs_of(true: torch.Tensor, predicted: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Counts the pairs of classes.
 
     Args:
         true: True class numbers (N,), from 0.
         predicted: Predicted class numbers (N,), from 0.
-        ignore_index: True number that is left out.
 
     Returns:
         tuple: The pairs (n, 2) of a true and a predicted class that occur, and how often each does (n,).
@@ -73,5 +78,4 @@ def pairs_of(true: torch.Tensor, predicted: torch.Tensor, ignore_index: int) -> 
     size = 1 + int(predicted.max())
     counts = torch.bincount(true * size + predicted)
     pairs = counts.nonzero()[:, 0]
-    pairs = pairs[pairs // size != ignore_index]
     return torch.stack([pairs // size, pairs % size], 1).cpu().numpy(), counts[pairs].cpu().numpy()

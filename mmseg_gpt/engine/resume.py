@@ -22,9 +22,9 @@ FIXED = ('model', 'optim_wrapper', 'param_scheduler', 'train_dataloader.batch_si
          'train_dataloader.batch_sampler', 'train_cfg.type', 'train_cfg.by_epoch', 'auto_scale_lr')
 # What may change all the same: where the weights came from, how the model is tested, precision, and clipping, which
 # helps a run that has become unstable.
-FREE = ('model.backbone.init_cfg', 'model.test_cfg', 'model.model.backbone.init_cfg', 'model.model.test_cfg',
-        'optim_wrapper.type', 'optim_wrapper.loss_scale',
-        'optim_wrapper.dtype', 'optim_wrapper.clip_grad')
+FREE = ('model.backbone.init_cfg', 'model.test_cfg', 'model.data_preprocessor.test_cfg',
+        'model.model.backbone.init_cfg', 'model.model.test_cfg', 'model.model.data_preprocessor.test_cfg',
+        'optim_wrapper.type', 'optim_wrapper.loss_scale', 'optim_wrapper.dtype', 'optim_wrapper.clip_grad')
 
 
 def find_resumed(cfg: Config, work_dir: str | Path, filename: str | None = None

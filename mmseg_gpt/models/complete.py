@@ -138,12 +138,13 @@ def fit_windows(backbone: dict, preprocessor: dict, test_cfg: dict, crop_size: t
     """Makes training, the position embedding and sliding windows use crops of ``crop_size``, padded to whole patches.
 
     Padding is the preprocessor's, whose labels are then padded with what is ignored: left to the backbone, a map of 518
-    pixels would be stretched over labels of 512. Windows move on by two thirds of their side, as in SETR.
+    pixels would be stretched over labels of 512. So are images that are tested as a whole. Windows move on by two
+    thirds of their side, as in SETR.
     """
     patch = backbone.get('patch_size', 16)
     window = tuple(-(-side // patch) * patch for side in crop_size)
     preprocessor.setdefault('size', window)
-    if window != tuple(crop_size):
+    if window != tuple(crop_size) or test_cfg.get('mode', 'whole') == 'whole':
         preprocessor.setdefault('test_cfg', dict(size_divisor=patch))
     backbone.setdefault('img_size', window[0] if window[0] == window[1] else window)
     if test_cfg.get('mode') == 'slide':

@@ -23,7 +23,7 @@ def resize_bicubic(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 class Bicubic(torch.autograd.Function):
-    """Bicubic interpolation with :func:`slope_by_products` as its backward: (b, C, h, w) -> (b, C, H, W)."""
+    """Bicubic interpolation with :func:`grad_by_products` as its backward: (b, C, h, w) -> (b, C, H, W)."""
 
     @staticmethod
     def forward(ctx, x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -32,29 +32,29 @@ class Bicubic(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, slope: Tensor) -> tuple[Tensor, None]:
-        return slope_by_products(slope, slope.shape[2:], ctx.shape, False, BICUBIC), None
+    def backward(ctx, grad: Tensor) -> tuple[Tensor, None]:
+        return grad_by_products(grad, grad.shape[2:], ctx.shape, False, BICUBIC), None
 
 
-def slope_by_products(slope: Tensor, size: tuple[int, int], small: tuple[int, ...], align_corners: bool,
+def grad_by_products(grad: Tensor, size: tuple[int, int], small: tuple[int, ...], align_corners: bool,
                       upsample: Callable[..., Tensor] = BILINEAR) -> Tensor:
     """Computes the backward of an interpolation by two products of matrices, as torch's own kernel adds in any order.
 
     Args:
-        slope: Gradient (b, C, H, W) of the result.
+        grad: Gradient (b, C, H, W) of the result.
         size: Its height and width (H, W).
         small: Shape (b, C, h, w) of what was interpolated.
         align_corners: As in ``F.interpolate``.
         upsample: torch's operation for the interpolation, of rows and columns apart.
 
     Returns:
-        Tensor: The gradient (b, C, h, w), as exact as ``slope``: whatever autocast says, and without TF32.
+        Tensor: The gradient (b, C, h, w), as exact as ``grad``: whatever autocast says, and without TF32.
     """
     rows, columns = (
-        upsample(torch.eye(old, dtype=slope.dtype, device=slope.device)[None, None], [new, old], align_corners)[0, 0]
+        upsample(torch.eye(old, dtype=grad.dtype, device=grad.device)[None, None], [new, old], align_corners)[0, 0]
         for old, new in zip(small[2:], size))
-    with torch.autocast(slope.device.type, enabled=False), without_tf32():
-        by_rows = rows.t() @ slope.permute(0, 2, 3, 1).flatten(2)  # (b, h, W * C)
+    with torch.autocast(grad.device.type, enabled=False), without_tf32():
+        by_rows = rows.t() @ grad.permute(0, 2, 3, 1).flatten(2)  # (b, h, W * C)
         by_rows = by_rows.unflatten(2, (size[1], small[1]))
         return (columns.t() @ by_rows).permute(0, 3, 1, 2)
 

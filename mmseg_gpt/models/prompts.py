@@ -25,9 +25,8 @@ import math
 import torch
 from mmengine.registry import MODELS
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
-from .vit import at_least_float32, is_traced
+from .vit import at_least_float32
 
 
 @MODELS.register_module()
@@ -148,36 +147,15 @@ class GatedPrompt(ShallowPrompt):
         Args:
             block: Number of the block, counted from 0; the last block has no gate.
         """
-        return at_least_float32(self.gate_prior[block]).sigmoid()  # equation 6
+        return at_least_float32(self.gate_prior[block]).sigmoid()
 
     def next(self, block: int, before: Tensor, after: Tensor) -> Tensor:
         """Mixes the prompts (B, N_p, D) before and after ``block`` by its gate (equation 7)."""
         if block == self.num_layers - 1:
             return after
-        g, before, after = self.gate(block), at_least_float32(before), at_least_float32(after)
-        return mixed(g, before, after) if is_traced() else Mix.apply(g, before, after)
-
-
-def mixed(gate: Tensor, before: Tensor, after: Tensor) -> Tensor:
-    """Mixes prompts (B, N_p, D) before and after a block (equation 7)."""
-    return gate * after + (1 - gate) * before
-
-
-class Mix(torch.autograd.Function):
-    """Autograd function of :func:`mixed`, whose backward needs fewer operations than that of its parts."""
-
-    @staticmethod
-    def forward(ctx, gate: Tensor, before: Tensor, after: Tensor) -> Tensor:
-        closed = 1 - gate
-        # Copied, because the block's whole output would otherwise be kept for the sake of its prompts.
-        ctx.save_for_backward(gate, closed, before, after.clone())
-        return gate * after + closed * before
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        gate, closed, before, after = ctx.saved_tensors
-        return (after - before).mul_(slope).sum(), closed * slope, gate * slope
+        before, after = at_least_float32(before), at_least_float32(after)
+        # g * after + (1 - g) * before. Of a view, autograd would keep all that the block has returned.
+        return before.lerp(after.clone(), self.gate(block))
 
 
 @MODELS.register_module()

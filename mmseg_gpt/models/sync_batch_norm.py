@@ -81,16 +81,16 @@ class Normalise(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, slope: Tensor, *_) -> tuple[Tensor | None, ...]:
+    def backward(ctx, grad: Tensor, *_) -> tuple[Tensor | None, ...]:
         x, weight, mean, invstd, count = ctx.saved_tensors
-        slope = slope.contiguous(memory_format=layout_of(x))
-        sums = slope_sums(slope, x, mean, invstd, weight)
+        grad = grad.contiguous(memory_format=layout_of(x))
+        sums = grad_sums(grad, x, mean, invstd, weight)
         of_weight, of_bias = (None, None) if weight is None else (
             (sums[1] * invstd).to(weight.dtype), sums[0].to(weight.dtype, copy=True))
         of_x = None
         if ctx.needs_input_grad[0]:
             dist.all_reduce(sums, group=ctx.group)
-            of_x = slope_of_x(slope, x, weight, mean, invstd, sums, count)
+            of_x = grad_of_x(grad, x, weight, mean, invstd, sums, count)
         return of_x, of_weight, of_bias, None, None
 
 
@@ -129,33 +129,33 @@ def own_statistics(x: Tensor, eps: float) -> tuple[Tensor, Tensor]:
     return mean, variance
 
 
-def slope_sums(slope: Tensor, x: Tensor, mean: Tensor, invstd: Tensor, weight: Tensor | None) -> Tensor:
-    """Returns the sums (2, C) of a slope (B, C, ...), and of the slope times ``x`` less its mean."""
+def grad_sums(grad: Tensor, x: Tensor, mean: Tensor, invstd: Tensor, weight: Tensor | None) -> Tensor:
+    """Returns the sums (2, C) of a gradient (B, C, ...), and of the gradient times ``x`` less its mean."""
     if x.is_cuda:
-        return torch.stack(torch.batch_norm_backward_reduce(slope, x, mean, invstd, weight, True, False, False)[:2])
+        return torch.stack(torch.batch_norm_backward_reduce(grad, x, mean, invstd, weight, True, False, False)[:2])
     dims = all_but_channels(x)
-    return torch.stack([slope.sum(dims, dtype=mean.dtype), (x - by_channel(mean, x)).mul_(slope).sum(dims)])
+    return torch.stack([grad.sum(dims, dtype=mean.dtype), (x - by_channel(mean, x)).mul_(grad).sum(dims)])
 
 
-def slope_of_x(slope: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, invstd: Tensor, sums: Tensor,
+def grad_of_x(grad: Tensor, x: Tensor, weight: Tensor | None, mean: Tensor, invstd: Tensor, sums: Tensor,
                count: Tensor) -> Tensor:
-    """Returns the slope of ``x`` (B, C, ...), given those of its normalised values and their sums in all processes.
+    """Returns the gradient of ``x`` (B, C, ...), given those of its normalised values and their sums in all processes.
 
     Args:
-        slope: That of the normalised values (B, C, ...).
+        grad: That of the normalised values (B, C, ...).
         x: What was normalised (B, C, ...).
         weight: (C,), or None for 1.
         mean: (C,), of all processes, as are the following.
         invstd: 1 / sqrt(variance + eps) (C,).
-        sums: Those of :func:`slope_sums` (2, C).
+        sums: Those of :func:`grad_sums` (2, C).
         count: The number of values a channel, a scalar.
     """
     if x.is_cuda:
         weight = None if weight is None else weight.to(mean.dtype)
-        return torch.batch_norm_backward_elemt(slope, x, mean, invstd, weight, *sums, count.view(1).int())
+        return torch.batch_norm_backward_elemt(grad, x, mean, invstd, weight, *sums, count.view(1).int())
     factor = invstd if weight is None else invstd * weight
     by_mean, by_x = sums / count
-    result = (x - by_channel(mean, x)).mul_(by_channel(-by_x * invstd**2, x)).add_(slope).sub_(by_channel(by_mean, x))
+    result = (x - by_channel(mean, x)).mul_(by_channel(-by_x * invstd**2, x)).add_(grad).sub_(by_channel(by_mean, x))
     return result.mul_(by_channel(factor, x)).to(x.dtype)
 
 

@@ -37,7 +37,7 @@ class ConfusionByImage(ConfusionMetric):
             if not len(pairs):
                 continue
             if 'pred_score' in sample:
-                score = float(sample['pred_score'][int(classes_of(sample)[0])])
+                score = float(sample['pred_score'][int(classes_of(sample, self.ignore_index)[0])])
             else:
                 score = mean_iou(pairs, counts)
             self.scores[sample['img_path']] = round(100 * score, 2)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ..models.interpolation import slope_by_products
+from ..models.interpolation import grad_by_products
 from ..models.vit import at_least_float32
 from .bands import size_on
 
@@ -54,11 +54,11 @@ class UpsampledCrossEntropy(torch.autograd.Function):
         gradient = torch.zeros_like(logits) if ctx.needs_input_grad[0] else None
         found = []
         for band in upsampled_bands(logits, scale):
-            slope = room_for_slope(band)
+            grad = room_for_grad(band)
             found.append(pixelwise(band.pixels[:, band.inner], labels[band.images, band.out], ignore_index,
-                                   slope[:, band.inner], class_weight))
+                                   grad[:, band.inner], class_weight))
             if gradient is not None:
-                add_slope(gradient, band, slope)
+                add_grad(gradient, band, grad)
         loss, correct = (reduce(operator.add, part) for part in zip(*found))
         ctx.gradient = gradient
         ctx.mark_non_differentiable(correct)
@@ -66,12 +66,12 @@ class UpsampledCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, slope: Tensor, _) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx, grad: Tensor, _) -> tuple[Tensor, None, None, None, None]:
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None:
             raise RuntimeError('the gradient of upsampled_cross_entropy was already used: it can be asked for once')
-        # The slope gets dimensions, so that torch does not round it to half precision before it multiplies.
-        return torch.mul(gradient, slope.view(1, 1, 1, 1), out=gradient), None, None, None, None
+        # The loss's gradient gets dimensions, so that torch does not round it to half precision before it multiplies.
+        return torch.mul(gradient, grad.view(1, 1, 1, 1), out=gradient), None, None, None, None
 
 
 class Band(NamedTuple):
@@ -102,19 +102,19 @@ def upsampled_bands(logits: Tensor, scale: int | Fraction) -> Iterator[Band]:
         yield Band(images, rows, out, inner, upsampled.permute(0, 2, 3, 1))
 
 
-def room_for_slope(band: Band) -> Tensor:
-    """Returns memory (b, n, W, C) for the slope of a band's pixels: 0 in the rows of the neighbouring bands."""
+def room_for_grad(band: Band) -> Tensor:
+    """Returns memory (b, n, W, C) for the gradient of a band's pixels: 0 in the rows of the neighbouring bands."""
     alone = band.inner == slice(0, band.pixels.shape[1])
     return torch.empty_like(band.pixels) if alone else torch.zeros_like(band.pixels)
 
 
-def add_slope(gradient: Tensor, band: Band, slope: Tensor) -> None:
-    """Adds to the gradient (B, C, h, w) of small logits what the slope (b, n, W, C) of a band's pixels gives."""
+def add_grad(gradient: Tensor, band: Band, grad: Tensor) -> None:
+    """Adds to the gradient (B, C, h, w) of small logits what the gradient (b, n, W, C) of a band's pixels gives."""
     place = gradient[band.images, :, band.rows]
     # Seen with its classes in front, it must look like channels_last, for which CUDA has a faster kernel.
-    slope = slope.permute(0, 3, 1, 2)
-    place += (slope_by_products if slope.is_cuda and torch.are_deterministic_algorithms_enabled() else
-              torch.ops.aten.upsample_bilinear2d_backward)(slope, slope.shape[2:], place.shape, False)
+    grad = grad.permute(0, 3, 1, 2)
+    place += (grad_by_products if grad.is_cuda and torch.are_deterministic_algorithms_enabled() else
+              torch.ops.aten.upsample_bilinear2d_backward)(grad, grad.shape[2:], place.shape, False)
 
 
 def bands(logits: Tensor, scale: int | Fraction) -> Iterator[tuple[slice, slice, int, slice]]:

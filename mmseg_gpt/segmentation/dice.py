@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..models.vit import at_least_float32
-from .cross_entropy import add_slope, room_for_slope, upsampled_bands
+from .cross_entropy import add_grad, room_for_grad, upsampled_bands
 
 
 @MODELS.register_module()
@@ -117,17 +117,17 @@ class UpsampledOverlaps(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, slopes: Tensor) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx, grads: Tensor) -> tuple[Tensor, None, None, None, None]:
         logits, labels = ctx.saved_tensors
         scale, ignore_index, power = ctx.options
         gradient = torch.zeros_like(logits)
         for band in upsampled_bands(logits, scale):
             p, hit = probabilities(band.pixels[:, band.inner], labels[band.images, band.out], ignore_index)
-            of_both, of_predicted, _ = slopes[band.images, :, None, None].unbind(1)
+            of_both, of_predicted, _ = grads[band.images, :, None, None].unbind(1)
             of_p = of_both * hit + of_predicted * power * p**(power - 1)
-            slope = room_for_slope(band)
-            slope[:, band.inner] = p * (of_p - (p * of_p).sum(-1, keepdim=True))
-            add_slope(gradient, band, slope)
+            grad = room_for_grad(band)
+            grad[:, band.inner] = p * (of_p - (p * of_p).sum(-1, keepdim=True))
+            add_grad(gradient, band, grad)
         return gradient, None, None, None, None
 
 

@@ -137,8 +137,8 @@ class ReLUAndLinear(torch.autograd.Function):
         of_weight = gradient.t() @ tokens
         matrix = weight.to(gradient.dtype)
         step = size_on(tokens.device, ROWS)
-        for rows, slope in zip(tokens.split(step), gradient.split(step)):
-            torch.ops.aten.threshold_backward(slope @ matrix, rows, 0, grad_input=rows)
+        for rows, grad in zip(tokens.split(step), gradient.split(step)):
+            torch.ops.aten.threshold_backward(grad @ matrix, rows, 0, grad_input=rows)
         of_y = tokens.view(batch, height, width, -1).permute(0, 3, 1, 2)
         return of_y, of_weight.to(weight.dtype), gradient.sum(0, dtype=weight.dtype), None
 

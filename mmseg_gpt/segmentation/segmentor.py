@@ -51,7 +51,7 @@ class LabelledSample(SegDataSample):
         del self._seg_logits
 
 
-class Room:
+class PredictionBuffer:
     """Memory for what is predicted for one image, filled a part at a time.
 
     Args:
@@ -94,7 +94,7 @@ class Room:
         if self.confidence is not None:
             self.confidence[0, rows, columns] = confidence_of(found.amax(2), found.shape[2])
 
-    def give(self, sample: SegDataSample) -> None:
+    def put_into(self, sample: SegDataSample) -> None:
         """Puts all of it into the sample."""
         if type(sample) is SegDataSample:
             object.__setattr__(sample, '__class__', LabelledSample)  # its own would make it a field
@@ -116,7 +116,7 @@ class LeanEncoderDecoder(EncoderDecoder):
     out; if a row of its windows would take more than 1 GiB of logits, they are computed in panels of columns, and
     windows on a border of two panels twice.
 
-    ``test_cfg`` has two more options:
+    ``test_cfg`` has three more options:
 
     * ``window_batch``: How many windows of an image go through the model together; 8 on a GPU, which one window does
       not fill, and 1 on a CPU, where more take as long and need more memory.
@@ -191,10 +191,10 @@ class LeanEncoderDecoder(EncoderDecoder):
             data_samples = [SegDataSample(metainfo=dict(ori_shape=inputs.shape[2:], img_shape=inputs.shape[2:]))
                             for _ in inputs]
         for image, sample in zip(inputs, data_samples):
-            room = Room(self, sample, torch.device('cpu') if raw else image.device)
+            buffer = PredictionBuffer(self, sample, torch.device('cpu') if raw else image.device)
             for rows, columns, logits in self.patches(image, sample.metainfo, raw):
-                room.fill(rows, columns, scores_of(logits), lambda logits=logits: probabilities(logits))
-            room.give(sample)
+                buffer.fill(rows, columns, scores_of(logits), lambda logits=logits: probabilities(logits))
+            buffer.put_into(sample)
         return data_samples
 
     def patches(self, image: Tensor, meta: dict, raw: bool = False) -> Iterator[tuple[slice, slice, Tensor]]:

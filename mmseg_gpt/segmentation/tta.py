@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from . import segmentor
 from .bands import placed, regrouped
-from .segmentor import LeanEncoderDecoder, Room, probabilities
+from .segmentor import LeanEncoderDecoder, PredictionBuffer, probabilities
 
 
 @MODELS.register_module()
@@ -57,11 +57,11 @@ class LeanSegTTAModel(SegTTAModel):
         height, width = samples[0].ori_shape[:2]
         large = height * width * self.module.out_channels * 4 > segmentor.STRIP
         device = torch.device('cpu') if large else self.module.data_preprocessor.device
-        means, room = self.side_by_side(inputs, samples) if large else self.one_by_one(inputs, samples), None
+        means, buffer = self.side_by_side(inputs, samples) if large else self.one_by_one(inputs, samples), None
         for rows, mean in placed(means):
-            room = room or Room(self.module, samples[0], device)  # not before the views are done
-            room.fill(rows, slice(0, width), mean, lambda mean=mean: mean)
-        room.give(samples[0])
+            buffer = buffer or PredictionBuffer(self.module, samples[0], device)  # not before the views are done
+            buffer.fill(rows, slice(0, width), mean, lambda mean=mean: mean)
+        buffer.put_into(samples[0])
         return samples[0]
 
     def one_by_one(self, inputs: tuple[Tensor, ...], samples: tuple[SegDataSample, ...]) -> Iterator[Tensor]:
