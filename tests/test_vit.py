@@ -8,6 +8,7 @@ import torch.nn.functional as F
 
 from mmseg_gpt.checkpoints import CheckpointError
 from mmseg_gpt.models import GatedPromptViT
+from mmseg_gpt.models.cpu_attention import attend
 from mmseg_gpt.models.vit import Attention, PatchEmbed, resize_pos_embed
 
 
@@ -141,9 +142,8 @@ def test_parameter_counts_are_those_of_timm(arch, patch_size, millions, depth):
 def test_temperature_divides_a_half_precision_query_in_float32(monkeypatch, device):
     """CUDA would otherwise round the temperature to bfloat16, 1.02 to 1.0234, before it divides."""
     queries = []
-    attend = torch.nn.functional.scaled_dot_product_attention
-    monkeypatch.setattr(torch.nn.functional, 'scaled_dot_product_attention',
-                        lambda q, k, v: queries.append(q) or attend(q, k, v))
+    monkeypatch.setattr('mmseg_gpt.models.vit.attend',
+                        lambda q, *others, fused: queries.append(q) or attend(q, *others, fused=fused))
     attention = Attention(16, 2).to(device, torch.bfloat16)
     x = torch.randn(1, 50, 16, device=device, dtype=torch.bfloat16)
     attention(x)
