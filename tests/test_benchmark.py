@@ -212,10 +212,11 @@ def test_compared_models_are_stock_but_for_ours(cfg):
         model = build(name, cfg, SIZES)
         for module in (model, model.decode_head, *model.auxiliary_head):
             assert type(module).__module__.startswith('mmseg.'), name
-    for name, with_cp in zip(MODELS_COMPARED[2:], (False, True, False), strict=True):
+    for name, with_cp in zip(MODELS_COMPARED[2:], (False, True, False, False), strict=True):
         backbone = build(name, cfg, SIZES).backbone
         assert type(backbone) is GatedPromptViT and backbone.with_cp is with_cp
         assert backbone.blocks[0].mlp.fc1.weight.dtype == (torch.bfloat16 if 'half' in name else torch.float32)
+        assert backbone.blocks[0].attn.fused == name.endswith('fused')
 
 
 def test_names_of_variants():

@@ -1,8 +1,9 @@
 """Measures the cost of a training step and of an evaluated image for mmsegmentation's own model, the paper's, and ours.
 
 Before anything is measured, the paper's formulation and ours are compared in float64: loss, all gradients, statistics
-and predictions. Variants are mmseg-full, paper, ours, ours-cp (gradient checkpointing) and ours-half (the frozen
-ViT in bfloat16, as --amp keeps it), each also with -bf16 (autocast) or -compiled or both; ours-half only with -bf16.
+and predictions. Variants are mmseg-full, paper, ours, ours-cp (gradient checkpointing), ours-half (the frozen
+ViT in bfloat16, as --amp keeps it) and ours-half-fused (that with torch's fused attention on a CPU too), each also with
+-bf16 (autocast) or -compiled or both; the last two only with -bf16.
 """
 
 import argparse

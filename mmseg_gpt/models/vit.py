@@ -138,7 +138,12 @@ class Attention(nn.Module):
         dim: Width D of the tokens.
         num_heads: Number of heads; each has the width d = D / num_heads.
         bias: Which of queries, keys and values have a bias: 'qkv', 'qv' or ''.
+
+    Attributes:
+        fused: Whether torch's fused kernel is taken even where :mod:`.cpu_attention` is faster.
     """
+
+    fused = False
 
     def __init__(self, dim: int, num_heads: int, bias: str = 'qkv') -> None:
         super().__init__()
@@ -167,7 +172,7 @@ class Attention(nn.Module):
                 q, k = rotation.turned(q), rotation.turned(k)
             q = q[:, :, wanted]
             q = q if temperature is None else divided(q, temperature)
-        x = attend(q, k, v, fused=is_traced())
+        x = attend(q, k, v, fused=self.fused or is_traced())
         return self.proj(x.transpose(1, 2).flatten(2))
 
 

@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from ...checkpoints.export import as_mmsegmentation
 from ...models.complete import explicit
 from ...models.half import round_weights
-from ...models.vit import ARCHS, read_arch
+from ...models.vit import ARCHS, Attention, read_arch
 from .plain_vit import PaperViT
 
 ARCHITECTURES = {'tiny': dict(embed_dims=32, num_layers=3, num_heads=2, mlp_ratio=4), **ARCHS}
-MODELS_COMPARED = ('mmseg-full', 'paper', 'ours', 'ours-cp', 'ours-half')
+MODELS_COMPARED = ('mmseg-full', 'paper', 'ours', 'ours-cp', 'ours-half', 'ours-half-fused')
 ADAPTERS = ('prompt.', 'temperature')
 
 
@@ -90,9 +90,9 @@ def parse_variant(name: str) -> Variant:
     if model not in MODELS_COMPARED:
         raise ValueError(f'variant "{name}" is unknown: one of {", ".join(MODELS_COMPARED)}, and then -bf16 or '
                          '-compiled or -bf16-compiled if wanted')
-    if model == 'ours-half' and not bf16:
+    if model.startswith('ours-half') and not bf16:
         raise ValueError(f'variant "{name}" cannot be computed: a ViT in half precision needs autocast, '
-                         'ours-half-bf16')
+                         f'{model}-bf16')
     return Variant(name, model, bf16, compiled)
 
 
@@ -172,13 +172,17 @@ def build(model: str, cfg: Config, sizes: Sizes, weights: dict[str, Tensor] | No
         sizes: Sizes of the model.
         weights: A state dict of our model to load; None leaves the weights random.
     """
-    makers = {'ours': ours, 'ours-cp': ours_checkpointed, 'ours-half': ours, 'paper': paper, 'mmseg-full': mmseg_full}
-    config = makers[model](cfg, sizes)
+    makers = {'ours-cp': ours_checkpointed, 'paper': paper, 'mmseg-full': mmseg_full}
+    config = makers.get(model, ours)(cfg, sizes)
     built = revert_sync_batchnorm(construct(config))
     if weights is not None:
         built.load_state_dict(weights if model != 'mmseg-full' else without_adapters(weights))
-    if model == 'ours-half':
+    if model.startswith('ours-half'):
         round_weights(built.backbone, torch.bfloat16)
+    if model == 'ours-half-fused':
+        for layer in built.modules():
+            if isinstance(layer, Attention):
+                layer.fused = True
     return built
 
 
