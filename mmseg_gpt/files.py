@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from glob import glob
 from pathlib import Path
 from typing import BinaryIO
+from unicodedata import normalize
 
 UNFINISHED = '.unfinished'
 
@@ -92,6 +93,11 @@ def listed_files(texts: Iterable[str], suffixes: Container[str], outside: Path |
             raise ValueError(f'there are no images in {text}' if path.exists() else f'there is no image {text}')
         found.update(dict.fromkeys(files))
     return [*found]
+
+
+def composed(name: str) -> str:
+    """Returns a name whose accents are one with their letters (NFC), as lists have it; some systems part them."""
+    return normalize('NFC', name)
 
 
 def hidden(path: Path) -> bool:

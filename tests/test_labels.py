@@ -414,6 +414,13 @@ def test_supervisely_has_bitmaps_and_holes(photo, tmp_path):
 # --- what is found -------------------------------------------------------------------------------------------
 
 
+def test_accents_are_the_same_whether_parted_from_their_letters_or_not(photo, tmp_path):
+    photo('e\u0301.jpg')
+    write(tmp_path / 'src/x.json', labelme(dict(label='x', points=TRIANGLE), image='\xe9.jpg'))
+    convert_labels(tmp_path / 'src', tmp_path / 'dst')
+    assert len(list((tmp_path / 'dst/images').iterdir())) == 1
+
+
 def test_several_tools_are_told_apart(photo, tmp_path):
     photo()
     write(tmp_path / 'src/photo.json', labelme(dict(label='x', points=TRIANGLE)))
