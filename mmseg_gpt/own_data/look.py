@@ -1,5 +1,6 @@
 """Looks at a folder of images: finds the files, understands the masks, and says what was found."""
 
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -120,7 +121,7 @@ def keep_earlier(file: Path, text: str, say: Say) -> None:
     if file.is_file() and file.read_text(encoding='utf-8') != text:
         earlier = file.with_stem(f'{file.stem}_earlier')
         file.replace(earlier)
-        say(f'{file} is written anew; what was there is now {earlier} (--classes {earlier} takes it)')
+        say(f'{file} is written anew; what was there is now {earlier} (--classes {shlex.quote(str(earlier))} takes it)')
 
 
 def look_at_classes(options: Request, folder: Path, say: Say) -> OwnData:

@@ -42,7 +42,7 @@ def judge_binary(evidence: Evidence, found: Understanding) -> bool:
     if blurred and not table and (place := third_level(evidence, kept, highest)) is not None:
         found.problems.append(
             f'{evidence.file(totals, place)} has the value {totals.values[place]} between 0 and {highest}, and '
-            f'{percent(totals.share(middle_of(evidence, kept, highest)))} of the pixels of the masks are about as gray: '
+            f'{percent(totals.share(middle_of(evidence, kept, highest)))} of the pixels are about as gray: '
             'is it a third class? Then save the masks as PNG, with the number of the class in each pixel. If it is an '
             'edge, name the two classes: --classes background,foreground')
         return True

@@ -4,6 +4,7 @@ import csv
 import difflib
 import json
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -418,7 +419,7 @@ def find_classes(root: Path) -> ClassTable | None:
     for other in tables[1:]:
         if other.rows != tables[0].rows:
             raise ClassTableError(f'{tables[0].source} and {other.source} name classes differently; say which holds, '
-                                  f'with --classes {tables[0].source}')
+                                  f'with --classes {shlex.quote(tables[0].source)}')
     return tables[0] if tables else None
 
 
