@@ -333,6 +333,8 @@ def test_classification_takes_or_refuses_each_option(tmp_path):
     data = found(classes='eel,dog,cat', ignore=['dog'])
     assert data.classes == ('eel', 'cat') and data.counts == dict(train=6, val=2)
     assert all(('/eel/' in line) == line.endswith(' 0') for line in data.lists['train'].read_text().splitlines())
+    merged = found(classes='eel,pet=cat+dog')
+    assert merged.classes == ('eel', 'pet') and merged.pixels['val'].tolist() == [1, 2]
     for given in (dict(classes='x,y'), dict(ignore=['horse']), dict(loss='ce'), dict(class_weights='auto'),
                   dict(head='linear'), dict(masks='*x*', task='classification')):
         with pytest.raises(OwnDataError, match=f'--{next(iter(given)).replace("_", "-")}'):

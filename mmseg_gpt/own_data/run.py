@@ -1,6 +1,5 @@
 """From a folder to a finished model, in steps that can be interrupted: look, plan, train, test, report."""
 
-import hashlib
 import json
 import signal
 import time
@@ -18,7 +17,7 @@ from ..checks import check_files, check_run
 from ..engine.config import find_launcher, read_config, set_resume
 from ..engine.outcome import add_confusion, write_metrics
 from ..engine.resume import POINTER
-from ..files import replacing
+from ..files import file_sha256, replacing
 from ..recipes.vits import settings_of_vit
 from .config import patch_of, write_config
 from .look import OwnData, Say, look
@@ -34,8 +33,9 @@ SCORES = dict(segmentation=('mIoU', 'mIoU', 'IoU'), classification=('accuracy/to
 
 def work_dir_of(options: Request) -> Path:
     """Returns where all is written: the folder that was asked for, or one named after that of the images."""
-    source = Path(options.folder or options.images)
-    return Path(options.work_dir or Path('work_dirs') / source.resolve().stem).absolute()
+    source = Path(options.folder or options.images).resolve()
+    name = source.name if source.is_dir() else source.stem
+    return Path(options.work_dir or Path('work_dirs') / name).absolute()
 
 
 def carry_out(options: Request, say: Say, command: str, dry_run: bool = False) -> dict | None:
@@ -78,7 +78,7 @@ def carry_out(options: Request, say: Say, command: str, dry_run: bool = False) -
         say(f'going on with {config}')
     else:
         state.update(config=None, told=plan_and_write(options, weights, data, config, command, tell))
-        state['config'] = sha256(config)
+        state['config'] = file_sha256(config)
         write_state(work, options, state)
     if dry_run:
         say(f'{config} is written; nothing was trained. Without --dry-run the same command trains with it')
@@ -110,7 +110,7 @@ def read_state(work: Path, options: Request) -> dict:
     changed = options.differences(earlier)
     if not changed:
         return state
-    edited = (work / CONFIG).is_file() and state.get('config') not in (None, sha256(work / CONFIG))
+    edited = (work / CONFIG).is_file() and state.get('config') not in (None, file_sha256(work / CONFIG))
     if edited or (work / POINTER).is_file() or (work / RESULT).is_file():
         why = 'its config was edited since' if edited else 'a model was trained there'
         raise OwnDataError('\n  '.join([
@@ -124,11 +124,6 @@ def write_state(work: Path, options: Request, state: dict) -> None:
     with replacing(work / STATE) as unfinished:
         unfinished.write_text(json.dumps(state | dict(options=asdict(options), ignored=list(options.ignore)), indent=2)
                               + '\n', encoding='utf-8')
-
-
-def sha256(file: Path) -> str:
-    """Returns the SHA-256 of a file in hexadecimal."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def find_weights(options: Request, say: Say) -> str:
