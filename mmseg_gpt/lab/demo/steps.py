@@ -1,11 +1,11 @@
 """The steps of a demo: commands that need what those before them have left."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from ... import __version__
+from ...files import file_sha256
 from ..runs import FAILED, FINISHED, command_line, read_record, run_all
 from ..runs.record import LOG, clear, difference
 from ..runs.run import RunFailed
@@ -55,7 +55,7 @@ class Step(NamedTuple):
 
 def file_hash(path: Path) -> str:
     """Returns a hash of a file; '' where it is absent, which is for the command to report."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ''
+    return file_sha256(path) if path.is_file() else ''
 
 
 def run_steps(steps: Sequence[Step], work_dir: Path, fresh: bool = False, forked: bool = False) -> dict[str, float]:
