@@ -132,6 +132,8 @@ def test_jpeg_is_told_by_its_content(tmp_path):
     assert read_mask(save(tmp_path / 'gray.jpg', binary)).kind == 'channels'  # although JPEG keeps colours apart
     assert read_mask(save(tmp_path / 'exact.webp', COLOURS[VALUES], lossless=True)).lossy is False
     assert read_mask(save(tmp_path / 'blurred.webp', COLOURS[VALUES])).lossy
+    assert read_mask(save(tmp_path / 'blurred.tif', VALUES, compression='jpeg')).lossy
+    assert not read_mask(save(tmp_path / 'exact.tif', VALUES, compression='tiff_lzw')).lossy
 
 
 def test_a_mask_is_turned_as_its_exif_says(tmp_path):

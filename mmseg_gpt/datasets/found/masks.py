@@ -8,10 +8,10 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..damage import damage
-from ..pairs import has_scaled_gray, orientation_of, png_byte, unreadable
+from ..pairs import has_scaled_gray, is_jpeg, orientation_of, png_byte, unreadable
 from .arrays import MaskError, array_in_file, is_array_file
 
-LOSSY = ('JPEG', 'MPO', 'JPEG2000')
+LOSSY = ('JPEG', 'MPO', 'JPEG2000', 'AVIF')
 JPEG_CHANNELS = 10  # gray that was stored as colour in a JPEG comes back with channels this far apart at most
 TIFF_BITS = 258  # the tag
 FARTHEST = 2**62  # stands for all values beyond, such as -3.4e38 for no data
@@ -64,7 +64,7 @@ def of_image(image: Image.Image, path: str | Path) -> RawMask:
         MaskError: it has several pages, or pixels of a kind that says nothing of classes.
     """
     note = only_page(image)
-    lossy = image.format in LOSSY or (image.format == 'WEBP' and not is_lossless_webp(path))
+    lossy = is_jpeg(image) or image.format in LOSSY or (image.format == 'WEBP' and not is_lossless_webp(path))
     if image.format in LOSSY and Path(path).suffix.lower() not in ('.jpg', '.jpeg', '.jpe', '.jp2', '.mpo'):
         note = note or f'is a {image.format} in spite of its suffix'
     if has_wide_channels(image, path):
