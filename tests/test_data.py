@@ -128,7 +128,8 @@ def test_modes_of_label_maps(mode, wrong, pair):
 def test_jpeg_in_a_tiff_is_refused_too(pair):
     path = pair[1].with_suffix('.tif')
     Image.open(pair[1]).save(path, compression='jpeg')
-    assert check_headers(pair[0], path) == [f'{path} is a JPEG inside, which blurs label values; save label maps as PNG']
+    assert check_headers(pair[0], path) == [
+        f'{path} is a JPEG inside, which blurs label values; save label maps as PNG']
 
 
 @pytest.mark.parametrize('dtype, name, value', [(np.uint16, 'x.png', 256), (np.uint16, 'x.tif', 65535),

@@ -41,6 +41,7 @@ def test_class_folders(tmp_path, name):
     files, expected, classes = CLASSES[name]
     found = find_labelled_images(make_files(tmp_path, files))
     assert (counts(found), found.classes) == (expected, classes), found
+    assert any('are taken for classes too' in note for note in found.notes) == ('train' in classes)
     assert all(name in image.split('/') for image, name in classes_of(found).items())
     assert task_of_folder(tmp_path)[0] == 'classification'
     for number in range(len(classes)):

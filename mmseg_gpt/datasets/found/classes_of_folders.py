@@ -128,6 +128,9 @@ def of_folders(tree: Tree) -> Labelled:
     notes += few([file for file in files if file.suffix in UNREAD], UNREADABLE)
     notes += empty_folders(paths, classes)
     names = sorted(set(classes.values()), key=natural)
+    if doubted := [name for name in names if meaning_of(name).split and meaning_of(name).whole]:
+        notes.append(f'WARNING: the folders {listed(doubted)} beside those of other classes are taken for classes too; '
+                     'if they are splits, put folders of classes into them')
     how = ', in folders of splits' if set(found) - {None} else ''
     return Labelled(dict(found), f'{len(names)} class folders{how}: {listed(names, 8)}', notes + apart)
 
