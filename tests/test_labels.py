@@ -344,6 +344,7 @@ def test_label_studio_has_per_cent_and_brushes(photo, tmp_path):
                       height=100 * 4 / HEIGHT, rotation=0),
                region('brushlabels', 'Car', format='rle', rle=packed(block(14, 9, 23, 17))),
                region('keypointlabels', 'Car', x=1, y=1)]
+    regions[1]['value']['rectanglelabels'].append('Car')
     old = dict(id=1, updated_at='2023-01-01', result=[region('polygonlabels', 'Road', points=per_cent)])
     tasks = [dict(id=4, file_upload='0a1b2c3d-holiday.jpg', data=dict(image='/data/upload/1/0a1b2c3d-holiday.jpg'),
                   annotations=[old, dict(id=2, updated_at='2024-01-01', result=regions),
@@ -358,6 +359,7 @@ def test_label_studio_has_per_cent_and_brushes(photo, tmp_path):
     assert (tmp_path / 'dst/images/holiday.jpg').is_file()
     said = str(converted.notes)
     assert 'else the newest (1)' in said and 'tasks without an annotation, which are left out (1)' in said
+    assert 'several labels, of which the first is taken (1)' in said
     assert 'keypointlabels (1)' in said and 'road' not in said
     assert 'Road,128,128,128' in (tmp_path / 'dst/palette.csv').read_text()
 
