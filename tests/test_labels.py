@@ -446,6 +446,17 @@ def test_the_new_folder_may_lie_in_that_of_the_annotations(photo, tmp_path):
     assert (tmp_path / 'src/dst/images/photo.jpg').resolve() == tmp_path / 'src/a/photo.jpg'
 
 
+def test_no_mask_is_written_over_another(photo, tmp_path):
+    for name in ('images/x.jpg', 'data/x.jpg', 'data/y.jpg', 'data/y.png', 'data/y_jpg.bmp'):
+        photo(name)
+        drawn = labelme(dict(label=name, points=TRIANGLE), image=Path(name).name)
+        write(tmp_path / f'src/{name}.json', drawn)
+    convert_labels(tmp_path / 'src', tmp_path / 'dst')
+    assert names(tmp_path / 'dst') == ['background', 'data/x.jpg', 'data/y.jpg', 'data/y.png', 'data/y_jpg.bmp',
+                                       'images/x.jpg']
+    assert sorted(mask.max() for mask in masks(tmp_path / 'dst').values()) == [1, 2, 3, 4, 5]
+
+
 def test_images_that_fit_alike_are_refused(photo, tmp_path):
     photo('a/photo.jpg')
     photo('b/photo.jpg')
