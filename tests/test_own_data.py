@@ -195,6 +195,14 @@ def test_a_dry_run_writes_an_ordinary_config_and_trains_nothing(tmp_path):
         adapt(folder, tmp_path / 'work', dry_run=True, **options)
     adapt(folder, tmp_path / 'work', dry_run=True, **options | dict(iterations=30))
     assert 'lr=1.' in file.read_text()
+    # Images may be added before a training begins, and not after.
+    draw(folder, train=5)
+    adapt(folder, tmp_path / 'work', dry_run=True, **options | dict(iterations=30))
+    (tmp_path / 'work/last_checkpoint').touch()
+    adapt(folder, tmp_path / 'work', dry_run=True, **options | dict(iterations=30))
+    draw(folder, train=7)
+    with pytest.raises(OwnDataError, match='the images have changed since the training'):
+        adapt(folder, tmp_path / 'work', dry_run=True, **options | dict(iterations=30))
 
 
 @pytest.mark.parametrize('task', ['segmentation', 'classification'])
