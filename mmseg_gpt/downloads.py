@@ -51,12 +51,12 @@ def download(address: str, path: Path, sha256: str = '', about: int = 0, remedy:
         if not attempts:
             raise DownloadError(f'{address}: the connection broke off {ATTEMPTS} times; what has come so far is kept '
                                 f'in {part}. Run it again to go on. {remedy}'.rstrip())
+    version_of(part).unlink(missing_ok=True)
     if sha256 and (found := file_sha256(part)) != sha256:
         part.unlink()
         raise DownloadError(f'{address} gave another file than is expected: its SHA-256 is {found}, and should be '
                             f'{sha256}. It was removed. Run it again to fetch it anew. {remedy}'.rstrip())
     part.replace(path)
-    version_of(part).unlink(missing_ok=True)
     return path
 
 
