@@ -14,6 +14,7 @@ from urllib.request import Request, urlopen
 from .files import file_sha256
 
 PART = '.part'  # the end of the name of a file that is not whole yet
+VERSION = '.version'  # the end of the name of what says which version of a file a part is of
 CHUNK = 1 << 18  # bytes
 TIMEOUT = 30  # seconds without an answer
 ATTEMPTS = 5  # after connections that broke off
@@ -28,8 +29,8 @@ class DownloadError(RuntimeError):
 def download(address: str, path: Path, sha256: str = '', about: int = 0, remedy: str = '') -> Path:
     """Fetches a file, unless it is there.
 
-    What an interrupted attempt has left in ``path`` + '.part' is gone on with, where the server can do that. The file
-    gets its name when it is whole and checked.
+    What an interrupted attempt has left in ``path`` + '.part' is gone on with, where the server can do that and still
+    has that version. The file gets its name when it is whole and checked.
 
     Args:
         address: An http or https address.
@@ -50,6 +51,7 @@ def download(address: str, path: Path, sha256: str = '', about: int = 0, remedy:
         if not attempts:
             raise DownloadError(f'{address}: the connection broke off {ATTEMPTS} times; what has come so far is kept '
                                 f'in {part}. Run it again to go on. {remedy}'.rstrip())
+    version_of(part).unlink(missing_ok=True)
     if sha256 and (found := file_sha256(part)) != sha256:
         part.unlink()
         raise DownloadError(f'{address} gave another file than is expected: its SHA-256 is {found}, and should be '
@@ -65,7 +67,9 @@ def attempt(address: str, part: Path, about: int, remedy: str) -> bool:
         DownloadError: the server refuses or cannot be reached, or the disk is full.
     """
     start = part.stat().st_size if part.is_file() else 0
-    headers = {'Range': f'bytes={start}-'} if start else {}
+    headers, version = {'Range': f'bytes={start}-'} if start else {}, version_of(part)
+    if start and version.is_file() and (known := version.read_text()):
+        headers['If-Range'] = known  # of another version, a server sends all
     try:
         with urlopen(Request(address, headers=headers), timeout=TIMEOUT) as answer:
             goes_on = answer.status == 206 and str(answer.headers.get('Content-Range')).startswith(f'bytes {start}-')
@@ -73,6 +77,9 @@ def attempt(address: str, part: Path, about: int, remedy: str) -> bool:
             length = answer.headers.get('Content-Length')
             total = start + int(length) if length else None
             check_room(part.parent, (total or about) - start, address)
+            if not goes_on:
+                tag = answer.headers.get('ETag', 'W/')  # a weak one may be that of several versions
+                version.write_text(answer.headers.get('Last-Modified', '') if tag.startswith('W/') else tag)
             done = receive(answer, part, start, total or about, name_of(address))
             return total is None or done == total
     except HTTPError as error:
@@ -89,6 +96,11 @@ def attempt(address: str, part: Path, about: int, remedy: str) -> bool:
         raise DownloadError(f'{address} cannot be reached: {reason}. {remedy}'.rstrip()) from error
     except OSError as error:
         raise DownloadError(f'{part} cannot be written: {error}') from error
+
+
+def version_of(part: Path) -> Path:
+    """Returns the file that says which version of a file a part is of, in the words of its server."""
+    return part.with_name(part.name + VERSION)
 
 
 def receive(answer: HTTPResponse, part: Path, start: int, total: int, name: str) -> int:

@@ -8,6 +8,7 @@ from contextlib import contextmanager, suppress
 from glob import glob
 from pathlib import Path
 from typing import BinaryIO
+from unicodedata import normalize
 
 UNFINISHED = '.unfinished'
 
@@ -79,8 +80,8 @@ def listed_files(texts: Iterable[str], suffixes: Container[str], outside: Path |
     for text in texts:
         path = Path(text)
         if path.is_dir():
-            files = [str(file) for file in sorted(path.rglob('*')) if file.is_file()
-                     and file.suffix.lower() in suffixes and not hidden(file.relative_to(path))]
+            files = [str(file) for file in files_below(path)
+                     if file.suffix.lower() in suffixes and not hidden(file.relative_to(path))]
             files = [file for file in files if outside is None or outside.resolve() not in Path(file).resolve().parents]
         elif path.is_file() and path.suffix.lower() == '.txt':
             lines = [line.strip() for line in path.read_text(encoding='utf-8').splitlines() if line.strip()]
@@ -92,6 +93,21 @@ def listed_files(texts: Iterable[str], suffixes: Container[str], outside: Path |
             raise ValueError(f'there are no images in {text}' if path.exists() else f'there is no image {text}')
         found.update(dict.fromkeys(files))
     return [*found]
+
+
+def files_below(folder: Path) -> list[Path]:
+    """Returns the files below a folder by their names; links to folders are followed, but not in circles."""
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        here = Path(place).resolve()
+        folders[:] = [name for name in folders if not here.is_relative_to(Path(place, name).resolve())]
+        found += (Path(place, name) for name in names)
+    return sorted(file for file in found if file.is_file())
+
+
+def composed(name: str) -> str:
+    """Returns a name whose accents are one with their letters (NFC), as lists have it; some systems part them."""
+    return normalize('NFC', name)
 
 
 def hidden(path: Path) -> bool:

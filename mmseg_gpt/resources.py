@@ -92,14 +92,14 @@ def names_program() -> bool:
     return HOME != CLONE or sys.argv[0].startswith(f'{PROGRAM} ')
 
 
-def command_of(tool: str) -> str:
-    """Returns what a user types to run a tool of ``TOOLS``.
+def command_of(tool: str, *arguments: object) -> str:
+    """Returns what a user types to run a tool of ``TOOLS``, with arguments that are quoted where a shell needs it.
 
     That is ``mmseg-gpt NAME`` where :func:`names_program`, and else ``python tools/...``.
     """
-    if not names_program():
-        return f'python tools/{tool}.py'
-    return next(f'{PROGRAM} {name}' for group in COMMANDS.values() for name, file in group.items() if file == tool)
+    command = ('python', f'tools/{tool}.py') if not names_program() else next(
+        (PROGRAM, name) for group in COMMANDS.values() for name, file in group.items() if file == tool)
+    return shlex.join([*command, *map(str, arguments)])
 
 
 def as_typed(command: Sequence[str]) -> str:
@@ -112,8 +112,8 @@ def as_typed(command: Sequence[str]) -> str:
     if not names_program() or script.parent != TOOLS.resolve():
         return shlex.join(command)
     named = {file.resolve(): file.stem for file in config_names().values()}
-    return shlex.join([*command_of(script.stem).split(), *(named.get(Path(word).resolve(), word) if word.endswith('.py')
-                                                           else word for word in command[2:])])
+    return command_of(script.stem, *(named.get(Path(word).resolve(), word) if word.endswith('.py') else word
+                                     for word in command[2:]))
 
 
 def this_command() -> str:

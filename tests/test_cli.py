@@ -88,7 +88,7 @@ def test_python_m_does_the_same(tmp_path):
 def test_commands_are_shown_as_they_are_typed(monkeypatch):
     command = ['python', str(resources.TOOLS / 'plot_gates.py'), 'a b.pth']
     assert resources.as_typed(command) == f"python {resources.TOOLS}/plot_gates.py 'a b.pth'"
-    assert resources.command_of('plot_gates') == 'python tools/plot_gates.py'
+    assert resources.command_of('plot_gates', 'a b.pth') == "python tools/plot_gates.py 'a b.pth'"
     with monkeypatch.context() as typed:
         typed.setattr(sys, 'argv', ['mmseg-gpt pull', 'me/camvid'])
         assert resources.command_of('plot_gates') == 'mmseg-gpt plot-gates'

@@ -125,6 +125,13 @@ def test_modes_of_label_maps(mode, wrong, pair):
     assert (problems == []) if wrong is None else (f'in {wrong} mode' in problems[0] and str(path) in problems[0])
 
 
+def test_jpeg_in_a_tiff_is_refused_too(pair):
+    path = pair[1].with_suffix('.tif')
+    Image.open(pair[1]).save(path, compression='jpeg')
+    assert check_headers(pair[0], path) == [
+        f'{path} is a JPEG inside, which blurs label values; save label maps as PNG']
+
+
 @pytest.mark.parametrize('dtype, name, value', [(np.uint16, 'x.png', 256), (np.uint16, 'x.tif', 65535),
                                                 (np.int32, 'x.tif', 70000), (np.int32, 'x.tif', -1)])
 def test_wide_labels_are_refused_only_if_their_values_would_wrap(dtype, name, value, pair):

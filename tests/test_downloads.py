@@ -24,11 +24,12 @@ class Server(HTTPServer):
         cuts: How many bytes of each of the next answers are sent; after these, all.
         ranges: Whether it can go on with a file.
         sized: Whether it says how long an answer is.
+        tag: Tells this version of the file from others.
         asked: The Range of each request.
     """
 
     def __init__(self) -> None:
-        self.cuts, self.ranges, self.sized, self.asked = [], True, True, []
+        self.cuts, self.ranges, self.sized, self.asked, self.tag = [], True, True, [], '"1"'
         super().__init__(('127.0.0.1', 0), Handler)
         self.address = f'http://127.0.0.1:{self.server_port}/file.bin'
 
@@ -41,7 +42,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.path != '/file.bin':
             self.send_error(404)
             return
-        start = int(asked[6:-1]) if asked and server.ranges else 0
+        same = self.headers.get('If-Range', server.tag) == server.tag
+        start = int(asked[6:-1]) if asked and server.ranges and same else 0
         if start >= len(CONTENT):
             self.send_response(416)
             self.send_header('Content-Range', f'bytes */{len(CONTENT)}')
@@ -50,6 +52,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(206 if start else 200)
         if start:
             self.send_header('Content-Range', f'bytes {start}-{len(CONTENT) - 1}/{len(CONTENT)}')
+        self.send_header('ETag', server.tag)
         if server.sized:
             self.send_header('Content-Length', str(len(CONTENT) - start))
         self.end_headers()
@@ -92,6 +95,17 @@ def test_a_later_start_goes_on_too(server, tmp_path, monkeypatch):
     assert not (tmp_path / 'file.bin').exists()
     download(server.address, tmp_path / 'file.bin', SHA256)
     assert server.asked == [None, 'bytes=300000-'] and (tmp_path / 'file.bin').read_bytes() == CONTENT
+
+
+def test_versions_of_a_file_are_not_mixed(server, tmp_path, monkeypatch):
+    monkeypatch.setattr(downloads, 'ATTEMPTS', 1)
+    server.cuts = [300_000]
+    with pytest.raises(DownloadError, match='broke off'):
+        download(server.address, tmp_path / 'file.bin')
+    (tmp_path / 'file.bin.part').write_bytes(b'x' * 300_000)  # as if CONTENT had been this then
+    server.tag = '"2"'
+    assert download(server.address, tmp_path / 'file.bin').read_bytes() == CONTENT
+    assert [file.name for file in tmp_path.iterdir()] == ['file.bin']
 
 
 def test_a_server_that_cannot_go_on_starts_over(server, tmp_path):

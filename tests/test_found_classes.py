@@ -41,6 +41,7 @@ def test_class_folders(tmp_path, name):
     files, expected, classes = CLASSES[name]
     found = find_labelled_images(make_files(tmp_path, files))
     assert (counts(found), found.classes) == (expected, classes), found
+    assert any('are taken for classes too' in note for note in found.notes) == ('train' in classes)
     assert all(name in image.split('/') for image, name in classes_of(found).items())
     assert task_of_folder(tmp_path)[0] == 'classification'
     for number in range(len(classes)):
@@ -67,6 +68,9 @@ LISTED = {
     'numbers from 1 and a list of names': (
         'im/{1..4}.png', {'train.txt': 'im/1.png 1\nim/2.png 2\n', 'val.txt': 'im/3.png 1\nim/4.png 2\n',
                           'classes.txt': 'rose\ntulip\n'}, dict(train=2, val=2), ('rose', 'tulip')),
+    'a list that is called as one of names': (
+        'im/{1..4}a.png', {'labels.txt': '4\n0 im/1a.png\n1 im/2a.png\n0 im/3a.png\n1 im/4a.png\n'},
+        dict(train=2, val=2), ('0', '1')),
     'a header and tabs': ('im/{1..4}.png', {'data.tsv': 'image\tlabel\nim/1.png\tx\nim/2.png\ty\n3\tx\n4\ty'},
                           dict(train=2, val=2), ('x', 'y')),
 }
@@ -104,6 +108,9 @@ WRONG = {
                                     'line 3: .* one class'),
     'columns that may be classes': ('{1..3}.jpg', {'a.csv': 'image,size,colour\n1,big,red\n2,small,red\n3,big,blue\n'},
                                     'which column is the class.*size, colour'),
+    'names that begin with 0 or with 1': (
+        '{1..3}a.jpg', {'a.txt': '1a.jpg 1\n2a.jpg 2\n3a.jpg 1\n', 'classes.txt': 'a\nb\nc\n'},
+        "classes.txt has 3 names, .* is 1 'a' or 'b'"),
     'an unknown split': ('{1..3}.jpg', {'a.csv': 'image,class,split\n1,a,train\n2,b,later\n'}, '"later"'),
     'two classes of an image': ('{1..3}.jpg', {'a.csv': 'image,class\n1,a\n2,b\n1,b\n'}, '1.jpg has two classes'),
     'nothing': ('a.pdf', {}, r'no class folders; it has: \.pdf \(1\)'),

@@ -116,6 +116,8 @@ LAYOUTS = {
     'Freiburg': ('train/rgb/b1-{1..4}_Clipped.jpg train/GT_color/b1-{1..4}_mask.png test/rgb/x1-1_Clipped.jpg '
                  'test/GT_color/x1-1_mask.png', dict(train=3, val=1, test=1), 'test/rgb/x1-1_Clipped.jpg',
                  'test/GT_color/x1-1_mask.png'),
+    'masks in arrays of numpy': ('images/{1..4}.jpg masks/{1..4}.npz', dict(train=3, val=1), 'images/4.jpg',
+                                 'masks/4.npz'),
     'masks in no splits': ('images/train/{1..3}.jpg images/val/4.jpg masks/{1..4}.png', dict(train=3, val=1),
                            'images/val/4.jpg', 'masks/4.png'),
 }
@@ -151,6 +153,9 @@ LISTS = {
         {'lists/train.csv': 'image,mask\nim/a 1.png,gt/a 1.png\nim/a 3.png,gt/a 3.png',
          'lists/valid.csv': 'image\na 2\n'},
         dict(train=2, val=1)),
+    'accents that are parted from their letters in names of files': (
+        'im/e\u0301{1..4}.jpg masks/e\u0301{1..4}.png', {'train.txt': '\xe91\n\xe92.jpg\n\xe93\n',
+                                                         'val.txt': '\xe94\n'}, dict(train=3, val=1)),
     'names that tell more than one split': (
         'images/{1..4}.png masks/{1..4}.png', {'train.txt': '1\n2\n', 'val.txt': '2\n3\n'}, dict(train=1, val=2)),
 }

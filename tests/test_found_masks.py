@@ -79,6 +79,16 @@ def test_numbers_are_read_as_they_are(tmp_path, name, content, kind):
         assert mask.palette[:4].tolist() == COLOURS.tolist() and mask.palette.shape == (256, 3)
 
 
+@pytest.mark.parametrize('dtype, value', [
+    (np.float32, -3.4028235e38), (np.float64, 1e300), (np.uint32, 2**32 - 1), (np.int64, 2**32 + 1),
+    (np.uint64, 2**64 - 1)])
+def test_no_data_does_not_wrap_into_a_class_number(tmp_path, dtype, value):
+    values = VALUES.astype(dtype)
+    values[0] = value
+    read = read_mask(save(tmp_path / 'mask.npy', values)).values
+    assert (np.abs(read[0]) >= 2**32 - 1).all() and read[1:].tolist() == VALUES[1:].tolist()
+
+
 def test_one_bit_and_bool_are_0_and_1(tmp_path):
     bits = VALUES > 1
     for name, content in (('bit.png', Image.fromarray(bits)), ('bit.tif', Image.fromarray(bits)), ('bool.npy', bits),
@@ -122,6 +132,8 @@ def test_jpeg_is_told_by_its_content(tmp_path):
     assert read_mask(save(tmp_path / 'gray.jpg', binary)).kind == 'channels'  # although JPEG keeps colours apart
     assert read_mask(save(tmp_path / 'exact.webp', COLOURS[VALUES], lossless=True)).lossy is False
     assert read_mask(save(tmp_path / 'blurred.webp', COLOURS[VALUES])).lossy
+    assert read_mask(save(tmp_path / 'blurred.tif', VALUES, compression='jpeg')).lossy
+    assert not read_mask(save(tmp_path / 'exact.tif', VALUES, compression='tiff_lzw')).lossy
 
 
 def test_a_mask_is_turned_as_its_exif_says(tmp_path):

@@ -201,6 +201,15 @@ def test_gray_edges_are_decided_by_a_threshold_that_is_said(tmp_path, suffix):
     assert np.abs(mask.astype(int) - (blurred() >= 128)).mean() < 0.001
 
 
+def test_a_border_of_a_third_gray_is_asked_about(tmp_path):
+    mask = np.zeros((128, 192), np.uint8)
+    mask[16:64, 16:80] = 128
+    mask[19:61, 19:77] = 255
+    splits = write_large(tmp_path, [mask] * 2, '.jpg')
+    assert said(understand(splits).problems, '0.jpg has the value 12', 'is it a third class? Then save')
+    assert understand(splits, 'background,crack').rule.kind == 'binary'
+
+
 def test_rare_classes_are_not_taken_for_gray_edges(tmp_path):
     masks = [np.zeros((128, 192), np.uint8) for _ in range(2)]
     for mask in masks:

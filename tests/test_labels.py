@@ -344,6 +344,7 @@ def test_label_studio_has_per_cent_and_brushes(photo, tmp_path):
                       height=100 * 4 / HEIGHT, rotation=0),
                region('brushlabels', 'Car', format='rle', rle=packed(block(14, 9, 23, 17))),
                region('keypointlabels', 'Car', x=1, y=1)]
+    regions[1]['value']['rectanglelabels'].append('Car')
     old = dict(id=1, updated_at='2023-01-01', result=[region('polygonlabels', 'Road', points=per_cent)])
     tasks = [dict(id=4, file_upload='0a1b2c3d-holiday.jpg', data=dict(image='/data/upload/1/0a1b2c3d-holiday.jpg'),
                   annotations=[old, dict(id=2, updated_at='2024-01-01', result=regions),
@@ -358,6 +359,7 @@ def test_label_studio_has_per_cent_and_brushes(photo, tmp_path):
     assert (tmp_path / 'dst/images/holiday.jpg').is_file()
     said = str(converted.notes)
     assert 'else the newest (1)' in said and 'tasks without an annotation, which are left out (1)' in said
+    assert 'several labels, of which the first is taken (1)' in said
     assert 'keypointlabels (1)' in said and 'road' not in said
     assert 'Road,128,128,128' in (tmp_path / 'dst/palette.csv').read_text()
 
@@ -414,6 +416,13 @@ def test_supervisely_has_bitmaps_and_holes(photo, tmp_path):
 # --- what is found -------------------------------------------------------------------------------------------
 
 
+def test_accents_are_the_same_whether_parted_from_their_letters_or_not(photo, tmp_path):
+    photo('e\u0301.jpg')
+    write(tmp_path / 'src/x.json', labelme(dict(label='x', points=TRIANGLE), image='\xe9.jpg'))
+    convert_labels(tmp_path / 'src', tmp_path / 'dst')
+    assert len(list((tmp_path / 'dst/images').iterdir())) == 1
+
+
 def test_several_tools_are_told_apart(photo, tmp_path):
     photo()
     write(tmp_path / 'src/photo.json', labelme(dict(label='x', points=TRIANGLE)))
@@ -435,6 +444,17 @@ def test_the_new_folder_may_lie_in_that_of_the_annotations(photo, tmp_path):
     for _ in range(2):
         assert convert_labels(tmp_path / 'src', tmp_path / 'src/dst').notes == []
     assert (tmp_path / 'src/dst/images/photo.jpg').resolve() == tmp_path / 'src/a/photo.jpg'
+
+
+def test_no_mask_is_written_over_another(photo, tmp_path):
+    for name in ('images/x.jpg', 'data/x.jpg', 'data/y.jpg', 'data/y.png', 'data/y_jpg.bmp'):
+        photo(name)
+        drawn = labelme(dict(label=name, points=TRIANGLE), image=Path(name).name)
+        write(tmp_path / f'src/{name}.json', drawn)
+    convert_labels(tmp_path / 'src', tmp_path / 'dst')
+    assert names(tmp_path / 'dst') == ['background', 'data/x.jpg', 'data/y.jpg', 'data/y.png', 'data/y_jpg.bmp',
+                                       'images/x.jpg']
+    assert sorted(mask.max() for mask in masks(tmp_path / 'dst').values()) == [1, 2, 3, 4, 5]
 
 
 def test_images_that_fit_alike_are_refused(photo, tmp_path):

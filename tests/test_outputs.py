@@ -19,7 +19,7 @@ from mmseg_gpt.analysis.confusion import most_confused, shares, write_confusion
 from mmseg_gpt.datasets import LabelRule
 from mmseg_gpt.datasets.predicted import write_label_map
 from mmseg_gpt.engine.confusion import ConfusionMetric
-from mmseg_gpt.files import names_below
+from mmseg_gpt.files import listed_files, names_below
 
 SIDES = ('left', 'right')
 CHECKPOINT = 'work_dirs/small/adapted.pth'
@@ -44,6 +44,16 @@ def test_no_two_images_have_one_name(files, folders, names):
     assert len(set(found.values())) == len({os.path.abspath(file) for file in files})
     assert names is None or list(found.values()) == names
     assert not any(name.startswith(('/', '..')) for name in found.values())
+
+
+def test_linked_folders_are_listed_but_not_in_circles(tmp_path):
+    for name in ('elsewhere/sub/a.jpg', 'photos/b.jpg', 'photos/.hidden/c.jpg', 'photos/d.txt'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / 'photos/linked').symlink_to('../elsewhere')
+    (tmp_path / 'elsewhere/sub/up').symlink_to('..')
+    found = listed_files([str(tmp_path / 'photos')], {'.jpg'})
+    assert [os.path.relpath(file, tmp_path) for file in found] == ['photos/b.jpg', 'photos/linked/sub/a.jpg']
 
 
 # --- the tools -------------------------------------------------------------------------------------

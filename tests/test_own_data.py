@@ -195,6 +195,14 @@ def test_a_dry_run_writes_an_ordinary_config_and_trains_nothing(tmp_path):
         adapt(folder, tmp_path / 'work', dry_run=True, **options)
     adapt(folder, tmp_path / 'work', dry_run=True, **options | dict(iterations=30))
     assert 'lr=1.' in file.read_text()
+    # Images may be added before a training begins, and not after.
+    draw(folder, train=5)
+    adapt(folder, tmp_path / 'work', dry_run=True, **options | dict(iterations=30))
+    (tmp_path / 'work/last_checkpoint').touch()
+    adapt(folder, tmp_path / 'work', dry_run=True, **options | dict(iterations=30))
+    draw(folder, train=7)
+    with pytest.raises(OwnDataError, match='the images have changed since the training'):
+        adapt(folder, tmp_path / 'work', dry_run=True, **options | dict(iterations=30))
 
 
 @pytest.mark.parametrize('task', ['segmentation', 'classification'])
@@ -333,6 +341,8 @@ def test_classification_takes_or_refuses_each_option(tmp_path):
     data = found(classes='eel,dog,cat', ignore=['dog'])
     assert data.classes == ('eel', 'cat') and data.counts == dict(train=6, val=2)
     assert all(('/eel/' in line) == line.endswith(' 0') for line in data.lists['train'].read_text().splitlines())
+    merged = found(classes='eel,pet=cat+dog')
+    assert merged.classes == ('eel', 'pet') and merged.pixels['val'].tolist() == [1, 2]
     for given in (dict(classes='x,y'), dict(ignore=['horse']), dict(loss='ce'), dict(class_weights='auto'),
                   dict(head='linear'), dict(masks='*x*', task='classification')):
         with pytest.raises(OwnDataError, match=f'--{next(iter(given)).replace("_", "-")}'):

@@ -195,8 +195,9 @@ def check_label_header(path: str | Path, problems: list[str]) -> tuple[int, int]
     """Returns the width and height of a label map, if its file can be opened; appends to ``problems``."""
     try:
         with open_image(path) as image:
-            if image.format in ('JPEG', 'MPO'):
-                problems.append(f'{path} is a JPEG, which blurs label values; save label maps as PNG')
+            if is_jpeg(image):
+                inside = ' inside' if image.format == 'TIFF' else ''
+                problems.append(f'{path} is a JPEG{inside}, which blurs label values; save label maps as PNG')
             elif image.mode.startswith('I'):  # 16 or 32 bits
                 if wide := wide_values(np.array(image)):
                     problems.append(f'{path} has {image.mode} pixels and values such as {listed(wide, VALUES)}, which '
@@ -255,6 +256,11 @@ def orientation_of(image: Image.Image) -> int:
         return 1  # asking a PNG further would decode it
     orientation = image.getexif().get(ORIENTATION, 1)
     return orientation if orientation in range(1, 9) else 1
+
+
+def is_jpeg(image: Image.Image) -> bool:
+    """Says whether an opened image is a JPEG, or a TIFF that is compressed as one."""
+    return image.format in ('JPEG', 'MPO') or (image.format == 'TIFF' and 'jpeg' in image.info.get('compression', ''))
 
 
 def has_scaled_gray(path: str | Path) -> bool:

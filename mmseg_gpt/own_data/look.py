@@ -1,5 +1,6 @@
 """Looks at a folder of images: finds the files, understands the masks, and says what was found."""
 
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ..datasets.found import Found, FoundClasses, FoundError, find_labelled_images, find_pairs, task_of_folder
-from ..datasets.found.class_table import ClassTable, ClassTableError, find_classes, read_classes
+from ..datasets.found.class_table import ClassTable, ClassTableError, Row, find_classes, read_classes
 from ..datasets.found.facts import size_of
 from ..datasets.found.masks import MaskError
 from ..datasets.found.pixels import describe_pixels, parse_bands, parse_scale
@@ -120,7 +121,7 @@ def keep_earlier(file: Path, text: str, say: Say) -> None:
     if file.is_file() and file.read_text(encoding='utf-8') != text:
         earlier = file.with_stem(f'{file.stem}_earlier')
         file.replace(earlier)
-        say(f'{file} is written anew; what was there is now {earlier} (--classes {earlier} takes it)')
+        say(f'{file} is written anew; what was there is now {earlier} (--classes {shlex.quote(str(earlier))} takes it)')
 
 
 def look_at_classes(options: Request, folder: Path, say: Say) -> OwnData:
@@ -156,26 +157,26 @@ def look_at_classes(options: Request, folder: Path, say: Say) -> OwnData:
     return data
 
 def chosen_classes(found: FoundClasses, options: Request) -> FoundClasses:
-    """Keeps the images of the classes that are asked for, in their order.
+    """Keeps the images of the classes that are asked for, in their order, and merges those that are to be one.
 
     Raises:
         OwnDataError: a name is not that of a class of the images.
     """
-    asked = [row.name for row in read_classes(options.classes).rows] if options.classes else list(found.classes)
-    for option, names in (('classes', asked), ('ignore', options.ignore)):
+    table = read_classes(options.classes) if options.classes else ClassTable(tuple(map(Row, found.classes)))
+    for option, names in (('classes', [row.name for row in table.rows]), ('ignore', options.ignore)):
         if unknown := [name for name in names if name not in found.classes]:
             raise OwnDataError(f'--{option}: there are no images of {listed(unknown)}; the classes are '
                                f'{listed(found.classes)}')
-    number = {found.classes.index(name): i for i, name in enumerate(
-        name for name in asked if name not in options.ignore)}
-    if len(number) == len(found.classes) and asked == list(found.classes):
+    rows = [row for row in table.rows if row.name not in options.ignore]
+    classes = tuple(dict.fromkeys(table.class_of(row) for row in rows))
+    number = {found.classes.index(row.name): classes.index(table.class_of(row)) for row in rows}
+    if classes == found.classes:
         return found
     splits = {split: [(image, number[label]) for image, label in images if label in number]
               for split, images in found.splits.items()}
     left_out = sum(map(len, found.splits.values())) - sum(map(len, splits.values()))
     notes = [f'images left out, because --classes or --ignore leaves their classes out: {left_out}'] if left_out else []
-    return replace(found, classes=tuple(found.classes[old] for old in number), splits=splits,
-                   notes=[*found.notes, *notes])
+    return replace(found, classes=classes, splits=splits, notes=[*found.notes, *notes])
 
 def introduce(found: Found | FoundClasses, say: Say) -> None:
     """Says what lies in a folder."""

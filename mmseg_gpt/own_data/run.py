@@ -33,8 +33,9 @@ SCORES = dict(segmentation=('mIoU', 'mIoU', 'IoU'), classification=('accuracy/to
 
 def work_dir_of(options: Request) -> Path:
     """Returns where all is written: the folder that was asked for, or one named after that of the images."""
-    source = Path(options.folder or options.images)
-    return Path(options.work_dir or Path('work_dirs') / source.resolve().stem).absolute()
+    source = Path(options.folder or options.images).resolve()
+    name = source.name if source.is_dir() else source.stem
+    return Path(options.work_dir or Path('work_dirs') / name).absolute()
 
 
 def carry_out(options: Request, say: Say, command: str, dry_run: bool = False) -> dict | None:
@@ -70,15 +71,19 @@ def carry_out(options: Request, say: Say, command: str, dry_run: bool = False) -
         say(sentence)
     weights = find_weights(options, say)
     data = look(options, work / 'data', tell)
-    config = work / CONFIG
+    config, lists = work / CONFIG, {split: file_sha256(file) for split, file in data.lists.items()}
     if state.get('config') and config.is_file():
         check_same_classes(config, data)
+        if (work / POINTER).is_file() and state.get('lists') not in (None, lists):
+            raise OwnDataError(f'the images have changed since the training in {work} began, so that some may have '
+                               'come from training into validation: give another --work-dir, or put them back')
         told += state['told']
         say(f'going on with {config}')
     else:
         state.update(config=None, told=plan_and_write(options, weights, data, config, command, tell))
         state['config'] = file_sha256(config)
-        write_state(work, options, state)
+    state['lists'] = lists
+    write_state(work, options, state)
     if dry_run:
         say(f'{config} is written; nothing was trained. Without --dry-run the same command trains with it')
         return None

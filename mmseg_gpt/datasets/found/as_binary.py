@@ -8,6 +8,9 @@ from .rule import IGNORED, MaskRule, full_palette
 
 ENDS = 1 / 8  # of the range of values, at its lower and upper end: what is nearly background and nearly foreground
 AT_ENDS, BETWEEN, SOLID = 0.9, 0.15, 0.1  # shares: at both ends at least; between at most; of that, in regions at most
+# A third class shows as a peak in the middle half of the range: PEAK of all pixels at least, and MOST of those in that
+# half within NEAR of the range on both sides. Edges are spread over the half.
+PEAK, MOST, NEAR = 0.01, 0.6, 1 / 16
 NAMES = ('background', 'foreground')
 
 
@@ -36,6 +39,13 @@ def judge_binary(evidence: Evidence, found: Understanding) -> bool:
     names = named(table.names if table else ())
     exceptions = {value: IGNORED for value in evidence.ignore.values}
     threshold = (highest + 1) // 2
+    if blurred and not table and (place := third_level(evidence, kept, highest)) is not None:
+        found.problems.append(
+            f'{evidence.file(totals, place)} has the value {totals.values[place]} between 0 and {highest}, and '
+            f'{percent(totals.share(middle_of(evidence, kept, highest)))} of the pixels are about as gray: '
+            'is it a third class? Then save the masks as PNG, with the number of the class in each pixel. If it is an '
+            'edge, name the two classes: --classes background,foreground')
+        return True
     colours = [row.colour for row in table.rows] if table and len(table.rows) == 2 else [None, None]
     found.rule = MaskRule('binary', names, full_palette(colours), exceptions, threshold)
     found.notes.append(f'The masks are binary: 0 is {names[0]!r}, {highest} is {names[1]!r}')
@@ -76,3 +86,24 @@ def is_blurred(evidence: Evidence, kept: np.ndarray, highest: int) -> bool:
     between[modes] = False
     return (between.sum() > 2 and totals.share(low | high) >= AT_ENDS * totals.share(kept)
             and totals.share(between) <= BETWEEN and totals.solid_share(between) <= SOLID)
+
+
+def third_level(evidence: Evidence, kept: np.ndarray, highest: int) -> int | None:
+    """Returns the place of the value in the middle of the range that stands out as that of a class; None without one.
+
+    Args:
+        evidence: What is known of the masks.
+        kept: Which values (V,) are not ignored.
+        highest: The highest of these.
+    """
+    totals, middle = evidence.values, middle_of(evidence, kept, highest)
+    if totals.share(middle) < PEAK:
+        return None
+    place = np.flatnonzero(middle)[totals.counts[middle].argmax()]
+    peak = middle & (np.abs(totals.values - totals.values[place]) <= highest * NEAR)
+    return int(place) if totals.share(peak) >= MOST * totals.share(middle) else None
+
+
+def middle_of(evidence: Evidence, kept: np.ndarray, highest: int) -> np.ndarray:
+    """Returns which values (V,) are in the middle half of the range."""
+    return kept & (np.abs(evidence.values.values - highest / 2) <= highest / 4)

@@ -1,6 +1,7 @@
 """Tells images from masks by the names of folders and files."""
 
 import os
+import shlex
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
@@ -213,7 +214,7 @@ def by_twin_folders(files: Sequence[File]) -> Candidates:
         if only_photos or named or all(file.suffix in ARRAYS for file in masks):
             return Candidates(images, masks, 'twin folders')
     raise FoundError(f'the folders {first} and {second} have files of the same names; say which has the images and '
-                     f'which the masks, as --images {first} --masks {second}')
+                     f'which the masks, as {shlex.join(["--images", first, "--masks", second])}')
 
 
 def twin_folders(files: Sequence[File]) -> tuple[tuple[str, list[File]], ...] | None:

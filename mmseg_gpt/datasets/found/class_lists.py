@@ -1,7 +1,7 @@
 """Lists that give the class of each image: CSV files, and text such as 'daisy/image_0001.jpg 3'."""
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...wording import listed
@@ -67,9 +67,8 @@ def read_list(file: File, finder: Finder) -> ClassList:
     if not counts or max(counts) == 0:
         return found
     column = max(range(width), key=lambda i: (counts[i], sum(not is_number(row, i) for row in rows[:LOOKED_AT]), -i))
-    header = None if finder.find(rows[0][column]) and len(rows) > 1 else [cell.strip() for cell in rows[0]]
-    if header and len(rows) == 1:
-        header = None
+    named = column < len(rows[0]) and finder.find(rows[0][column])
+    header = None if named or len(rows) == 1 else [cell.strip() for cell in rows[0]]
     body, texts = (rows[1:], lines[1:]) if header else (rows, lines)
     split_column = next((i for i, name in enumerate(header or ()) if plain(name) in SPLIT_COLUMNS), None)
     others = [i for i in range(width) if i not in (column, split_column) and not (header and header[i:i + 1] == [''])]
@@ -146,24 +145,32 @@ def plain(name: str) -> str:
     return ''.join(filter(str.isalpha, name.lower()))
 
 
-def names_of_numbers(tree: Tree, folders: Mapping[str, set[str]]) -> dict[str, str]:
+def names_of_numbers(files: Iterable[File], folders: Mapping[str, set[str]]) -> dict[str, str]:
     """Names classes that a list numbers: after the folders of their images, or by a list of names.
 
     Args:
-        tree: All files; one of them may be classes.txt, with a name on each line.
+        files: Files, one of which may be classes.txt, with a name on each line.
         folders: The names of the folders of the images of each number.
 
     Returns:
         dict: The name of each number, which may be the number itself.
+
+    Raises:
+        FoundError: the names may begin with that of 0 or of 1.
     """
     numbers = sorted(folders, key=int)
     if all(len(names) == 1 for names in folders.values()) and len(set.union(*folders.values())) == len(folders):
         return {number: next(iter(folders[number])) for number in numbers}
-    for file in tree.others:
+    for file in files:
         if file.suffix == '.txt' and set(words_of(file.stem)) <= {'class', 'classes', 'name', 'label', 'category',
                                                                   'categories', 'cls'}:
             names = [line.strip() for line in read_lines(file)]
-            first = 0 if int(numbers[0]) == 0 or len(names) > int(numbers[-1]) else 1
+            first = min(int(numbers[0]), 1)
+            if first and len(names) > int(numbers[-1]):
+                raise FoundError(f'{file.path} has {len(names)} names, and images have the numbers {numbers[0]} to '
+                                 f'{numbers[-1]}: is {numbers[0]} {names[int(numbers[0]) - 1]!r} or '
+                                 f'{names[int(numbers[0])]!r}? Write the names in the place of the numbers, or '
+                                 'rename that file')
             if int(numbers[-1]) - first < len(names):
                 return {number: names[int(number) - first] for number in numbers}
     return {number: number for number in numbers}

@@ -4,6 +4,7 @@ import csv
 import difflib
 import json
 import re
+import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -160,10 +161,6 @@ def of_items(items: Sequence[str]) -> ClassTable:
         else:
             rows += [Row(member) for member in members if member not in listed_alone]
             merges |= {member: name for member in members}
-    if any(row.value is not None for row in rows) and not all(row.value is not None for row in rows):
-        without = listed([row.name for row in rows if row.value is None])
-        raise ClassTableError(f'--classes gives the values of some classes, but not of {without}; write them for all: '
-                              '--classes road=0,car=1+2')
     return checked(ClassTable(tuple(rows), merges))
 
 
@@ -226,10 +223,15 @@ def checked(table: ClassTable) -> ClassTable:
     """Returns a table if it makes sense.
 
     Raises:
-        ClassTableError: it is empty, or one value or colour stands for two classes.
+        ClassTableError: it is empty, gives some classes a value and others none, or one value or colour stands for two
+            classes.
     """
     if not table.rows:
         raise ClassTableError(f'{table.source} names no class')
+    without = [row.name for row in table.rows if row.value is None]
+    if without and len(without) < len(table.rows):
+        raise ClassTableError(f'{table.source} gives the values of some classes, but not of {listed(without)}; write '
+                              'them for all, as in --classes road=0,car=1+2')
     for what in ('value', 'colour'):
         seen: dict[object, Row] = {}
         for row in table.rows:
@@ -257,6 +259,20 @@ def rows_of_text(text: str, path: Path) -> list[Row]:
         return rows
     if len(lines) == 1 and ',' in lines[0]:
         return [Row(name.strip()) for name in lines[0].split(',') if name.strip()]
+    if len(lines) > 1 and is_header(lines[0]) and any(row[1:] != (None, None) for row in rows_of_lines(lines[1:])):
+        return rows_of_lines(lines[1:])
+    return rows_of_lines(lines)
+
+
+def is_header(line: str) -> bool:
+    """Says whether a line has nothing but names of columns: ``id name`` or ``Name R G B``."""
+    known = {*NAME_KEYS, *VALUE_KEYS, *COLOUR_KEYS, *(key for keys in CHANNEL_KEYS for key in keys)}
+    words = {plain_key(word) for word in re.split(r'[\s,;:]+', line)}
+    return len(words) > 1 and words <= known
+
+
+def rows_of_lines(lines: Sequence[str]) -> list[Row]:
+    """Reads rows of lines that all look alike; returns none where they do not."""
     for form in LINES:
         matches = [form.fullmatch(line) for line in lines]
         if not all(matches):
@@ -283,7 +299,7 @@ def rows_of_csv(lines: Sequence[str], path: Path) -> list[Row]:
     dialect = max(',;\t', key=lines[0].count)
     header, *content = csv.reader(lines, delimiter=dialect, skipinitialspace=True)
     keys = [plain_key(key) for key in header]
-    if len(keys) < 2 or not set(keys) & set(NAME_KEYS):
+    if (len(keys) < 2 and path.suffix.lower() != '.csv') or not set(keys) & set(NAME_KEYS):
         return []
     rows = []
     for number, cells in enumerate(content, 2):
@@ -358,7 +374,7 @@ def row_of_pair(key: str, value: object) -> Row:
     """Returns the row in a key of a JSON object and what it has: a value, a colour, or the name of the value."""
     if isinstance(value, dict):
         return row_of({'name': key, **value})
-    if isinstance(value, int):
+    if isinstance(value, int) and not isinstance(value, bool):
         return Row(key, value)
     if isinstance(value, str) and re.fullmatch(r'-?\d+', key):
         return Row(value, int(key))
@@ -403,7 +419,7 @@ def find_classes(root: Path) -> ClassTable | None:
     for other in tables[1:]:
         if other.rows != tables[0].rows:
             raise ClassTableError(f'{tables[0].source} and {other.source} name classes differently; say which holds, '
-                                  f'with --classes {tables[0].source}')
+                                  f'with --classes {shlex.quote(tables[0].source)}')
     return tables[0] if tables else None
 
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
+from ...files import composed
 from ...wording import listed
 from ..left_out import UNREAD
+from .candidates import without
 from .class_lists import ClassList, class_lists, names_of_numbers
 from .copies import find_copies, first_copies, without_copies
 from .names import meaning_of
@@ -126,6 +128,9 @@ def of_folders(tree: Tree) -> Labelled:
     notes += few([file for file in files if file.suffix in UNREAD], UNREADABLE)
     notes += empty_folders(paths, classes)
     names = sorted(set(classes.values()), key=natural)
+    if doubted := [name for name in names if meaning_of(name).split and meaning_of(name).whole]:
+        notes.append(f'WARNING: the folders {listed(doubted)} beside those of other classes are taken for classes too; '
+                     'if they are splits, put folders of classes into them')
     how = ', in folders of splits' if set(found) - {None} else ''
     return Labelled(dict(found), f'{len(names)} class folders{how}: {listed(names, 8)}', notes + apart)
 
@@ -174,7 +179,7 @@ def empty_folders(paths: Mapping, classes: Mapping) -> list[str]:
     empty = []
     for place, names in beside.items():
         with os.scandir(place) as entries:
-            empty += sorted(entry.path for entry in entries if entry.is_dir() and entry.name not in names
+            empty += sorted(entry.path for entry in entries if entry.is_dir() and composed(entry.name) not in names
                             and not entry.name.startswith('.') and entry.name.lower() not in LITTER)
     return [f'folders beside those of classes, without images, which are no classes ({len(empty):,}): '
             f'{listed(empty, SHOWN)}'] if empty else []
@@ -223,7 +228,7 @@ def names_of_labels(tree: Tree, lists: Sequence[ClassList]) -> tuple[dict[str, s
                 folders[label].add(own_folder(image))
     if not folders or not all(label.isdecimal() for label in folders):
         return {label: label for label in folders}, None
-    names = names_of_numbers(tree, folders)
+    names = names_of_numbers(without(tree.others, [each.file for each in lists]), folders)
     return names, list(names.values())
 
 

@@ -15,7 +15,7 @@ from ..pairs import UPRIGHT, orientation_of, unreadable
 from ..survey import Progress
 from .masks import MaskError, read_mask
 
-VERSION = 1  # of what is reported; a cache of another version is not used
+VERSION = 2  # of what is reported; a cache of another version is not used
 MOST = 4096  # values that are reported of one mask, the most frequent ones
 BAND = 1 << 22  # pixels that are counted at once
 FEW = 32  # masks for which starting processes takes longer than it saves

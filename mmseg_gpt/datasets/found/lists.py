@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
+from ...files import composed
 from ...wording import listed
 from .names import core_of, meaning_of, words_of
 from .tree import LISTS, PICTURES, SHOWN, File, Tree
@@ -18,12 +19,12 @@ class Finder:
     def __init__(self, files: Iterable[File]) -> None:
         self._by_name: dict[str, list[File]] = defaultdict(list)
         for file in files:
-            for name in {file.name.lower(), file.stem.lower(), core_of(file.stem)[0] + '*'}:
+            for name in {composed(file.name).lower(), file.stem.lower(), core_of(file.stem)[0] + '*'}:
                 self._by_name[name].append(file)
 
     def find(self, text: str) -> File | None:
         """Returns the file that a text names, or None if there is none or more than one."""
-        parts = [part for part in text.strip().strip('"\'').replace('\\', '/').lower().split('/') if part]
+        parts = [part for part in composed(text).strip().strip('"\'').replace('\\', '/').lower().split('/') if part]
         if not parts:
             return None
         path = PurePosixPath(parts[-1])

@@ -8,12 +8,13 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..damage import damage
-from ..pairs import has_scaled_gray, orientation_of, png_byte, unreadable
+from ..pairs import has_scaled_gray, is_jpeg, orientation_of, png_byte, unreadable
 from .arrays import MaskError, array_in_file, is_array_file
 
-LOSSY = ('JPEG', 'MPO', 'JPEG2000')
+LOSSY = ('JPEG', 'MPO', 'JPEG2000', 'AVIF')
 JPEG_CHANNELS = 10  # gray that was stored as colour in a JPEG comes back with channels this far apart at most
 TIFF_BITS = 258  # the tag
+FARTHEST = 2**62  # stands for all values beyond, such as -3.4e38 for no data
 
 
 class RawMask(NamedTuple):
@@ -63,7 +64,7 @@ def of_image(image: Image.Image, path: str | Path) -> RawMask:
         MaskError: it has several pages, or pixels of a kind that says nothing of classes.
     """
     note = only_page(image)
-    lossy = image.format in LOSSY or (image.format == 'WEBP' and not is_lossless_webp(path))
+    lossy = is_jpeg(image) or image.format in LOSSY or (image.format == 'WEBP' and not is_lossless_webp(path))
     if image.format in LOSSY and Path(path).suffix.lower() not in ('.jpg', '.jpeg', '.jpe', '.jp2', '.mpo'):
         note = note or f'is a {image.format} in spite of its suffix'
     if has_wide_channels(image, path):
@@ -196,13 +197,21 @@ def of_array(values: np.ndarray, note: str = '') -> RawMask:
         if not (values == np.round(values)).all():  # also of NaN
             raise MaskError('has fractions, as probabilities or depth have, and a mask has whole numbers; save the '
                             'number of the class of each pixel')
-        values = values.astype(np.int64)
+        values = values.astype(np.float64).clip(-FARTHEST, FARTHEST).astype(np.int64)
     if values.dtype.kind not in 'iu' or not (values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (2, 3, 4))):
         raise MaskError(f'is an array {shape} of {values.dtype}, and a mask has one number or colour for each pixel. '
                         'Of one plane for each class, save which is the highest: `planes.argmax(0)`')
     if values.ndim == 2:
-        return RawMask(values if values.dtype == np.uint8 else values.astype(np.int32), 'gray', note)
+        return RawMask(as_numbers(values), 'gray', note)
     return of_channels(values, note)
+
+
+def as_numbers(values: np.ndarray) -> np.ndarray:
+    """Returns integers as uint8, int32 or, where they may be larger, int64: none may wrap into a class number."""
+    if values.dtype == np.uint64:
+        values = np.minimum(values, np.uint64(FARTHEST)).astype(np.int64)
+    kind = next(kind for kind in (np.uint8, np.int32, np.int64) if np.can_cast(values.dtype, kind))
+    return values.astype(kind, copy=False)
 
 
 def of_channels(pixels: np.ndarray, note: str) -> RawMask:
@@ -215,15 +224,14 @@ def of_channels(pixels: np.ndarray, note: str) -> RawMask:
         colours, alpha = pixels[..., :-1], pixels[..., -1]
         if alpha.min() != alpha.max():
             if (colours == colours[0, 0]).all():
-                return RawMask(alpha.astype(np.int32), 'gray', note or 'has its values in the transparency; all of it '
-                               'has one colour')
+                return RawMask(as_numbers(alpha.copy()), 'gray', note or 'has its values in the transparency; all of '
+                               'it has one colour')
             share = (alpha < alpha.max()).mean()
             note = note or f'has transparent pixels ({share:.1%}), which are read by their colour'
         pixels = colours
     if all((pixels[..., 0] == pixels[..., i]).all() for i in range(1, pixels.shape[2])):
         kind = 'channels' if pixels.shape[2] == 3 else 'gray'
-        values = pixels[..., 0]
-        return RawMask(values.copy() if values.dtype == np.uint8 else values.astype(np.int32), kind, note)
+        return RawMask(as_numbers(pixels[..., 0].copy()), kind, note)
     if pixels.max() > 255:
         if (pixels % 257).any():
             raise MaskError('has colours of 16 bits a channel; save it with 8 bits')

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -138,7 +139,7 @@ def several_images(mask: File, images: Sequence[File]) -> FoundError:
     """Makes the error of a mask that fits several images."""
     folders = sorted({image.folder.shown for image in images})
     remedy = ('rename or remove all but one' if len(folders) == 1 else
-              f'say which folder has the images, as --images {folders[0]}')
+              f'say which folder has the images, as --images {shlex.quote(folders[0])}')
     return FoundError(f'the mask {mask.shown} fits several images, {listed([image.shown for image in images], SHOWN)}: '
                       f'{remedy}')
 

@@ -1,5 +1,6 @@
 """What to say of a folder without masks."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ def no_masks(tree: Tree, images: Sequence[File], masks: Sequence[File]) -> Found
     if labels:
         return FoundError(f'{tree.root}: the labels are not masks but {listed(suffixes(labels))} files '
                           f'({len(labels):,}), such as {labels[0].shown}. Make masks of them first: {PROGRAM} labels '
-                          f'{tree.root} {Path(tree.root).name}_masks')
+                          f'{shlex.join([str(tree.root), f"{tree.root.name}_masks"])}')
     if images and masks:
         return FoundError(f'{tree.root}: none of {len(masks):,} masks belongs to one of {len(images):,} images by its '
                           f'name. Images: {shown(images)}. Masks: {shown(masks)}. Name each mask as its image, perhaps '

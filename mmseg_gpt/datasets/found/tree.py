@@ -9,6 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
+from ...files import composed
 from ...wording import listed
 from ..left_out import READ, UNREAD
 from .names import meanings_of
@@ -16,7 +17,7 @@ from .types import FoundError
 
 SHOWN = 3  # names in a message
 UNREADABLE = 'images of a suffix that OpenCV may not read, to be converted to .png'
-ARRAYS = frozenset(('.npy', '.mat'))
+ARRAYS = frozenset(('.npy', '.npz', '.mat'))
 PICTURES = READ | UNREAD | ARRAYS
 LISTS = frozenset(('.txt', '.csv', '.tsv', '.lst'))
 POLYGONS = frozenset(('.json', '.xml', '.txt'))
@@ -120,7 +121,7 @@ def read_tree(root: Path, deep: bool = True) -> Tree:
     with_pictures = [place for place, names in listed if any(map(is_picture, names))]
     for folder, (_, names) in zip(understood([place for place, _ in listed], with_pictures, str(root)), listed):
         for name in sorted(names):
-            stem, suffix = os.path.splitext(name)
+            stem, suffix = os.path.splitext(composed(name))
             (tree.pictures if is_picture(name) else tree.others).append(File(folder, name, stem, suffix.lower()))
     return tree
 
@@ -158,7 +159,7 @@ def walk(place: str, above: tuple[tuple[int, int], ...],
 def understood(places: list[str], with_pictures: list[str], root: str) -> list[Folder]:
     """Says what the names of folders tell of their files. What is common to all with pictures tells nothing."""
     def below_root(place: str) -> tuple[str, ...]:
-        return () if place == root else tuple(os.path.relpath(place, root).split(os.sep))
+        return () if place == root else tuple(composed(os.path.relpath(place, root)).split(os.sep))
 
     paths = [below_root(place) for place in places]
     pictured = [below_root(place) for place in with_pictures]

@@ -186,7 +186,8 @@ def check_counts(by_split: Mapping[str, Sequence[MaskFacts]], found: Understandi
         absent = [name for name, images in zip(found.classes, found.images[split]) if not images]
         none = f'{len(absent)} of {len(found.classes)} classes have no pixel in {split} ({listed(absent, 8)})'
         if absent and split == 'train':
-            remedy = f'To go on without them: --classes {found.template_file}, which lists those found'
+            file = shlex.quote(str(found.template_file))
+            remedy = f'To go on without them: --classes {file}, which lists those found'
             if elsewhere := [name for name in absent if any(images[found.classes.index(name)]
                                                             for images in found.images.values())]:
                 remedy += f', and --ignore {shlex.join(as_ignored(elsewhere))}, as other splits have them'

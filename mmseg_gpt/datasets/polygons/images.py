@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from ...files import composed
 from ..pairs import orientation_of
 from .shapes import Annotation, LabelsError
 
@@ -25,8 +26,8 @@ class ImageFinder:
         for place, folders, names in os.walk(folder, followlinks=True):
             folders[:] = [name for name in folders if Path(place, name).resolve() != without.resolve()]
             for path in (Path(place, name) for name in names if name.lower().endswith(SUFFIXES)):
-                for key in {path.name.lower(), path.stem.lower()}:
-                    self.by_name.setdefault(key, []).append(path)
+                for key in {path.name, path.stem}:
+                    self.by_name.setdefault(composed(key).lower(), []).append(path)
 
     def all(self) -> set[Path]:
         """Returns all images that are there."""
@@ -49,7 +50,7 @@ class ImageFinder:
         for name, key in [*((name, name.name) for name in names), *((name, name.stem) for name in names)]:
             # Of a name without an image's suffix, all behind a point belongs to the name.
             key = name.name if key == name.stem and name.suffix.lower() not in SUFFIXES else key
-            if candidates := self.by_name.get(key.lower()):
+            if candidates := self.by_name.get(composed(key).lower()):
                 return self.nearest(candidates, name, annotation)
         return None
 

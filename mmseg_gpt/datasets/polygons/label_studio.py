@@ -38,7 +38,7 @@ def read_label_studio(files: dict[Path, object], configs: dict[Path, Element]) -
     Raises:
         LabelsError: a region is of a turned image.
     """
-    found, several, open_tasks, predicted = Annotations('Label Studio'), 0, 0, 0
+    found, several, doubtful, open_tasks, predicted = Annotations('Label Studio'), 0, 0, 0, 0
     for config in configs.values():
         for label in config.iter('Label'):
             name = label.get('value')
@@ -53,12 +53,16 @@ def read_label_studio(files: dict[Path, object], configs: dict[Path, Element]) -
             if drawn:
                 chosen = max(drawn, key=lambda each: (bool(each.get('ground_truth')), each.get('updated_at') or '',
                                                       each.get('id') or 0))
-                found.images.append(annotation_of(task, chosen.get('result', []), file))
+                regions = chosen.get('result', [])
+                doubtful += sum(len(region.get('value', {}).get(region.get('type')) or ()) > 1 for region in regions)
+                found.images.append(annotation_of(task, regions, file))
             else:
                 open_tasks += 1
     if several:
         found.notes.append('images with several annotations, of which that marked as ground truth is taken, else the '
                            f'newest ({several})')
+    if doubtful:
+        found.notes.append(f'WARNING: regions with several labels, of which the first is taken ({doubtful})')
     if open_tasks:
         found.notes.append(f'tasks without an annotation, which are left out ({open_tasks})' + (
             f'; of these, with predictions, which are not taken for labels ({predicted})' if predicted else ''))

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
+from ...files import files_below
 from ...wording import listed
 from .coco import is_coco, read_coco
 from .cvat import read_cvat
@@ -71,8 +72,8 @@ def contents(source: Path) -> dict[str, dict[Path, object]]:
     if source.is_file() and source.suffix.lower() not in ('.json', '.xml'):
         raise LabelsError(f'{source} is no .json or .xml file' + (
             ': unpack it first, and give the folder' if source.suffix.lower() in ('.zip', '.gz', '.tar') else ''))
-    files = [source] if source.is_file() else sorted(
-        path for path in source.rglob('*') if path.suffix.lower() in ('.json', '.xml') and path.is_file())
+    files = [source] if source.is_file() else [
+        path for path in files_below(source) if path.suffix.lower() in ('.json', '.xml')]
     if source.is_file():  # what belongs to it may lie beside it, and above a folder of annotations
         files += [path for pattern in ('*.xml', 'meta.json', '../meta.json') for path in source.parent.glob(pattern)
                   if path != source]

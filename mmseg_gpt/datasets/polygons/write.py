@@ -170,22 +170,29 @@ def common_size(annotation: Annotation, image: Path | None) -> tuple[tuple[int, 
 
 
 def names_of(annotations: list[Annotation], images: list[Path | None]) -> list[str]:
-    """Names masks by their images: the path below the folder that all have in common, without plain folders."""
+    """Names masks by their images: the path below the folder that all have in common, without plain folders.
+
+    Where several would have one name, plain folders and suffixes are kept.
+    """
     paths = [image.absolute().parent if image else None for image in images]
     there = [str(path) for path in paths if path]
     root = os.path.commonpath(there) if there else ''
-    names = []
+    names, whole = [], []
     for annotation, image, path in zip(annotations, images, paths):
         if image is None:
             parts, stem = Path(annotation.image.lstrip('/')).parent.parts, Path(annotation.image).name
             stem = stem[:stem.rfind('.')] if '.' in stem else stem
         else:
             parts, stem = Path(os.path.relpath(path, root)).parts, image.stem
-        kept = [part for part in parts if part.lower() not in PLAIN_FOLDERS and part not in ('.', '..')]
-        names.append('/'.join([*kept, stem]))
-    twice = {name for name, count in Counter(names).items() if count > 1}
-    return [f'{name}{image.suffix.replace(".", "_")}' if name in twice and image else name
-            for name, image in zip(names, images)]
+        parts = [part for part in parts if part not in ('.', '..')]
+        names.append('/'.join([*(part for part in parts if part.lower() not in PLAIN_FOLDERS), stem]))
+        whole.append('/'.join([*parts, stem]) + (image.suffix.replace('.', '_') if image else ''))
+    while True:
+        count = Counter(names)
+        longer = [full if count[name] > 1 else name for name, full in zip(names, whole)]
+        if longer == names:
+            return names
+        names = longer
 
 
 def remarks(drawings: list[Drawing], finder: ImageFinder, classes: Classes) -> list[str]:

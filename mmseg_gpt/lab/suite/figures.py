@@ -59,9 +59,9 @@ def of_suite(name: str, home: Path) -> Filled:
     changed = differing_runs(runs, folder)
     said = f'{len(changed)} runs in {folder} have other settings than now, and are not counted'
     if not any(cell.values for cell in cells.values()):
-        raise ValueError(f'nothing of {name} has finished in {folder}. {command_of("benchmark_suite")} {name} '
-                         f'--out {home} makes its runs; folders of other runs can be given instead'
-                         + (f'. {said}' if changed else ''))
+        command = command_of('benchmark_suite', name, '--out', home)
+        raise ValueError(f'nothing of {name} has finished in {folder}. {command} makes its runs; folders of other runs '
+                         'can be given instead' + (f'. {said}' if changed else ''))
     return Filled(table, series(table, column_means(table, cells), printed(name)), [said] if changed else [])
 
 
