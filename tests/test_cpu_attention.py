@@ -25,11 +25,13 @@ def test_values_and_gradients_are_those_of_the_formula(monkeypatch, at_once):
     assert torch.autograd.gradcheck(HeadsAtOnce.apply, (q, k, v))
 
 
-def test_bfloat16_is_as_near_to_float64_as_its_roundings_allow(monkeypatch):
+@pytest.mark.parametrize('shared', [0, 20])  # what all keys share, which is large in pretrained ViTs
+def test_bfloat16_is_as_near_to_float64_as_its_roundings_allow(monkeypatch, shared):
     monkeypatch.setattr(cpu_attention, 'multiplies_bfloat16', lambda: True)
     found, exact = ({}, {})
     for values, dtype in ((found, torch.bfloat16), (exact, torch.float64)):
-        inputs = [x.detach().to(torch.bfloat16).to(dtype).requires_grad_() for x in heads(70, 70, torch.float32, 64)]
+        q, k, v = heads(70, 70, torch.float32, 64)
+        inputs = [x.detach().to(torch.bfloat16).to(dtype).requires_grad_() for x in (q, k + shared, v)]
         with torch.autocast('cpu', torch.bfloat16, enabled=dtype == torch.bfloat16):
             values['out'] = attend(*inputs, fused=False)
         values['out'].square().sum().backward()

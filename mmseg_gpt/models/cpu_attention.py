@@ -2,8 +2,8 @@
 
 torch's kernel (2.13) multiplies blocks of 32 queries, each by a call of its own, which costs more than what it computes
 where the CPU has instructions for bfloat16. Here whole heads are multiplied, as many at once as the cache holds, and
-attention is computed again in backward. Logits and attention are rounded to bfloat16, where the fused kernel keeps
-float32; that changes the features of a ViT less than the rounding of its queries and keys does (docs/performance.md).
+attention is computed again in backward. Logits are rounded to bfloat16, where the fused kernel keeps float32; as keys
+are centred first, features and gradients of a pretrained ViT are as exact as with that (docs/performance.md).
 """
 
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ class HeadsAtOnce(torch.autograd.Function):
         out = torch.empty(q.shape, dtype=q.dtype)
         with torch.autocast('cpu', enabled=False):
             for queries, keys, values, into in chunks(q, k, v, out):
-                torch.bmm(attention(scaled(queries), keys), values, out=into)
+                torch.bmm(attention(scaled(queries), centred(keys)), values, out=into)
         return out
 
     @staticmethod
@@ -53,7 +53,7 @@ class HeadsAtOnce(torch.autograd.Function):
         grads = [torch.empty(x.shape, dtype=x.dtype) for x in inputs]
         with torch.autocast('cpu', enabled=False):
             for q, k, v, grad, grad_q, grad_k, grad_v in chunks(*inputs, gradient, *grads):
-                q = scaled(q)
+                q, k = scaled(q), centred(k)  # nor do gradients change, as those of all logits of a query add up to 0
                 attending = attention(q, k)
                 torch.bmm(attending.transpose(1, 2), grad, out=grad_v)
                 grad_logits = torch._softmax_backward_data(
@@ -75,6 +75,14 @@ def chunks(q: Tensor, k: Tensor, *others: Tensor) -> Iterator[tuple[Tensor, ...]
 def scaled(x: Tensor) -> Tensor:
     """Returns queries (heads, n, d), or their gradients, over sqrt(d)."""
     return x * x.shape[-1]**-0.5
+
+
+def centred(k: Tensor) -> Tensor:
+    """Returns keys (heads, N, d) less their mean, which adds the same to all logits of a query, so attention stays.
+
+    What all keys share makes up most of the logits of pretrained ViTs, and would be rounded with them.
+    """
+    return k - k.mean(1, keepdim=True)
 
 
 def attention(q: Tensor, k: Tensor) -> Tensor:
