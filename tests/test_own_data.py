@@ -152,6 +152,11 @@ def test_an_interrupted_command_goes_on_to_the_same_numbers(tmp_path, monkeypatc
     with monkeypatch.context() as patch, pytest.raises(SystemExit):  # this time in the test
         patch.setattr(runs, 'write_metrics', lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         adapt(folder, tmp_path / 'work')
+    image = folder / 'images/train/train_0.png'
+    hidden = image.rename(tmp_path / 'hidden.png')
+    with pytest.raises(OwnDataError, match='begun with other images'):
+        adapt(folder, tmp_path / 'work')
+    hidden.rename(image)
     seconds = json.loads((tmp_path / 'work/adapt.json').read_text())['seconds']
     result, said = adapt(folder, tmp_path / 'work')
     assert any('going on with' in sentence for sentence in said)

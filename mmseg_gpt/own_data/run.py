@@ -72,14 +72,19 @@ def carry_out(options: Request, say: Say, command: str, dry_run: bool = False) -
     weights = find_weights(options, say)
     data = look(options, work / 'data', tell)
     config = work / CONFIG
+    lists = {split: sha256(file) for split, file in data.lists.items()}
     if state.get('config') and config.is_file():
         check_same_classes(config, data)
+        if (work / POINTER).is_file() and lists != state.get('lists', lists):
+            raise OwnDataError(f'{work} was begun with other images, of which some may be in another split now, and a '
+                               'model must not be measured on images that it was trained on: give another --work-dir')
         told += state['told']
         say(f'going on with {config}')
     else:
         state.update(config=None, told=plan_and_write(options, weights, data, config, command, tell))
         state['config'] = sha256(config)
-        write_state(work, options, state)
+    state['lists'] = lists
+    write_state(work, options, state)
     if dry_run:
         say(f'{config} is written; nothing was trained. Without --dry-run the same command trains with it')
         return None
