@@ -168,8 +168,9 @@ def build_pool(args: argparse.Namespace) -> 'AdapterPool':
     except ValueError as error:
         raise SystemExit(str(error)) from error
     separate = sum(storage_bytes([task.model]) for task in pool.tasks.values())
-    print(f'{len(pool.tasks)} tasks on {pool.device} in {pool.nbytes / 2**20:,.1f} MiB; as separate models they would '
-          f'take {separate / 2**20:,.1f}', flush=True)
+    number = f'{len(pool.tasks)} task{"s" * (len(pool.tasks) > 1)}'
+    print(f'{number} on {pool.device} in {pool.nbytes / 2**20:,.1f} MiB; as separate models '
+          f'{separate / 2**20:,.1f} MiB', flush=True)
     return pool
 
 
