@@ -149,7 +149,7 @@ def describe_adapters(path: Path, content: dict) -> str:
         'classes': f'{len(names)}: {listed(names)}' if names else 'not in the file',
         'ViT': f'{frozen.get("source")}, SHA-256 {frozen.get("sha256")}',
     }
-    return (f'{in_columns(rows)}\n\nTo use it: {command_of("test")} CONFIG {path}, with the config it was trained '
+    return (f'{in_columns(rows)}\n\nTo use it: {command_of("test", "CONFIG", path)}, with the config it was trained '
             'with, or\n'
             f'{how_to_make_whole(content)}')
 

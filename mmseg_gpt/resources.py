@@ -92,14 +92,14 @@ def names_program() -> bool:
     return HOME != CLONE or sys.argv[0].startswith(f'{PROGRAM} ')
 
 
-def command_of(tool: str) -> str:
-    """Returns what a user types to run a tool of ``TOOLS``.
+def command_of(tool: str, *arguments: object) -> str:
+    """Returns what a user types to run a tool of ``TOOLS``, with quotes where a shell needs them.
 
     That is ``mmseg-gpt NAME`` where :func:`names_program`, and else ``python tools/...``.
     """
-    if not names_program():
-        return f'python tools/{tool}.py'
-    return next(f'{PROGRAM} {name}' for group in COMMANDS.values() for name, file in group.items() if file == tool)
+    program = f'python tools/{tool}.py' if not names_program() else next(
+        f'{PROGRAM} {name}' for group in COMMANDS.values() for name, file in group.items() if file == tool)
+    return ' '.join([program, *(shlex.quote(str(each)) for each in arguments)])
 
 
 def as_typed(command: Sequence[str]) -> str:

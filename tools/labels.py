@@ -56,7 +56,7 @@ def describe(converted: 'Converted') -> str:
     lines += [f'ignored pixels: {survey.ignored_share or 0:.2%}',
               f'written: {survey.pairs} masks in {converted.folder / "masks"}, and {converted.folder / "classes.txt"}']
     if (converted.folder / 'images').is_dir():
-        lines.append(f'train on them with: {command_of("adapt")} {converted.folder}')
+        lines.append(f'train on them with: {command_of("adapt", converted.folder)}')
     return '\n'.join(lines)
 
 

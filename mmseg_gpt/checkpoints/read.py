@@ -122,7 +122,7 @@ def read_torch(path: Path, allowed: tuple) -> object:
             raise CheckpointError(
                 f'{path} is a checkpoint of stock MMEngine: beside the weights it holds Python objects '
                 '(HistoryBuffer), which are never loaded because they can run code. Take the weights out of it, once: '
-                f'{command_of("convert_checkpoint")} --layout as-is {path} NEW.pth') from error
+                f'{command_of("convert_checkpoint", "--layout", "as-is", path, "NEW.pth")}') from error
         raise CheckpointError(f'{path} cannot be loaded as weights. It is truncated, not a checkpoint (a web page '
                               'saved in its place?), or holds Python objects besides tensors, which are never '
                               f'loaded because they can run code. torch says: {torch_reason(error)}') from error

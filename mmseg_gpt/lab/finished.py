@@ -154,11 +154,11 @@ def how_to_test(folder: Path) -> str:
     """Says which command makes metrics.json; or, where nothing has been trained, which one trains."""
     named = any_checkpoint(folder)
     if named is None:
-        return f'Nor has it a checkpoint: {command_of("train")} CONFIG --work-dir {folder} trains'
+        return f'Nor has it a checkpoint: {command_of("train", "CONFIG", "--work-dir", folder)} trains'
     if not settings_in(read_file(named)).get('test_dataloader'):
         return 'Its config has no test_dataloader, as that of a pretraining'
     config = next(iter(sorted(folder.glob('*.py'))), 'CONFIG')  # MMEngine writes it there
-    return f'This makes it: {command_of("test")} {config} {named} --work-dir {folder}'
+    return f'This makes it: {command_of("test", config, named, "--work-dir", folder)}'
 
 
 def tested_checkpoint(folder: Path, metrics: Mapping[str, dict]) -> Path:

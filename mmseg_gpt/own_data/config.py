@@ -60,8 +60,8 @@ def heading(path: Path, data: OwnData, command: str) -> Iterator[str]:
     yield f'# {data.task.capitalize()} of {data.root}: {len(data.classes)} classes, {counts} images.'
     yield f'# Made by mmseg_gpt {__version__}: {command}'
     yield '# It is an ordinary config, to be changed: after a change, train it into another folder with'
-    yield f'#   {command_of("train")} {path} --work-dir DIR'
-    yield f'#   {command_of("test")} {path} CHECKPOINT'
+    yield f'#   {command_of("train", path, "--work-dir", "DIR")}'
+    yield f'#   {command_of("test", path, "CHECKPOINT")}'
 
 
 def segmentation(path: Path, data: OwnData, plan: Setup, asked: Request) -> Iterator[str]:

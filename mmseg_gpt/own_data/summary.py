@@ -34,4 +34,4 @@ def summary(result: dict, work_dir: Path) -> str:
 
 def how_to_share(work_dir: Path) -> list[str]:
     """Returns the line that says how to share a model, where the library for it is installed."""
-    return [f'To share it: {command_of("push")} OWNER/NAME {work_dir}'] if find_spec('huggingface_hub') else []
+    return [f'To share it: {command_of("push", "OWNER/NAME", work_dir)}'] if find_spec('huggingface_hub') else []
