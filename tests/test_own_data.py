@@ -355,3 +355,10 @@ def test_a_work_dir_among_the_images_is_refused(tmp_path):
     with pytest.raises(OwnDataError, match=r'--work-dir .* is inside'):
         Request.of(folder=str(tmp_path), work_dir=str(tmp_path / 'out'))
     assert Request.of(folder=str(tmp_path), work_dir=str(tmp_path / 'work_dirs/out')).work_dir
+
+
+@pytest.mark.parametrize('drawn', [lambda folder: draw(folder, train=2, val=1), draw_classes])
+def test_a_work_directory_that_cannot_be_is_refused(tmp_path, drawn):
+    (tmp_path / 'file').touch()
+    with pytest.raises(OwnDataError, match=r'nothing can be written to the folder .*file/work/data: Not a directory'):
+        adapt(drawn(tmp_path / 'data'), tmp_path / 'file/work', classes=None)

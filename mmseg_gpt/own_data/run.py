@@ -105,7 +105,7 @@ def read_state(work: Path, options: Request) -> dict:
     try:
         state = json.loads((work / STATE).read_text(encoding='utf-8'))
         earlier = Request(**state.pop('options') | dict(ignore=tuple(state['ignored'])))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if (work / POINTER).is_file():
             raise OwnDataError(f'{work} holds the checkpoints of another run; give another --work-dir') from None
         return dict(seconds=0., told=[])
