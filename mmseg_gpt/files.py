@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -31,6 +32,23 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     with suppress(OSError):  # some file systems cannot sync the names in a folder
         sync(path.parent)
+
+
+class FolderError(ValueError):
+    """Nothing can be written to a folder."""
+
+
+def make_folder(folder: Path) -> None:
+    """Makes a folder if it is not there, and tries whether files can be written to it.
+
+    Raises:
+        FolderError: they cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise FolderError(f'nothing can be written to the folder {folder}: {error.strerror}') from error
 
 
 def sync(path: Path) -> None:

@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
+from PIL import Image
 from tiny import HEIGHT, WIDTH, small_config
 
 from mmseg_gpt.analysis import attention_figures as figures
@@ -361,6 +362,10 @@ def test_a_segmentor_is_seen_through_a_window_in_the_middle(folder):
     assert picture.shape == (37, 24, 3) and inputs.shape == (1, 3, 37, 24)
     with pytest.raises(SampleError, match='cannot be read'):
         task.view(folder / 'seg.py')
+    with pytest.raises(SampleError, match=r'there is no image file nowhere\.png'):
+        task.view('nowhere.png')
+    with pytest.raises(TypeError, match='got Image: of an image of Pillow'):
+        task.view(Image.fromarray(whole))
 
 
 def test_a_full_fine_tuning_can_be_looked_at_but_not_shared(folder):

@@ -92,6 +92,7 @@ def test_commands_are_shown_as_they_are_typed(monkeypatch):
     with monkeypatch.context() as typed:
         typed.setattr(sys, 'argv', ['mmseg-gpt pull', 'me/camvid'])
         assert resources.command_of('plot_gates') == 'mmseg-gpt plot-gates'
+        assert resources.command_of('adapt', Path('my photos'), '--val', 0.1) == "mmseg-gpt adapt 'my photos' --val 0.1"
         assert resources.as_typed(command) == "mmseg-gpt plot-gates 'a b.pth'"
     monkeypatch.setattr(resources, 'HOME', resources.INSTALLED)
     assert resources.as_typed(command) == "mmseg-gpt plot-gates 'a b.pth'"

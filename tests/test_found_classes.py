@@ -155,10 +155,16 @@ def test_task_of_a_folder(tmp_path, files, task):
 
 @pytest.mark.parametrize('files, message', [
     ('foo/{1..3}.png bar/{1..3}.png', 'foo.*--task'), ('foo/{1..3}.jpg bar/{1..3}.png', '--task'),
-    ('map/{1..3}.jpg photo/{1..3}.jpg chart/{1..3}.jpg', '--task'), ('1.jpg', 'neither')])
+    ('map/{1..3}.jpg photo/{1..3}.jpg chart/{1..3}.jpg', '--task'),
+    ('1.jpg', r'neither.*\.jpg \(1\)\. For segmentation, put the masks into a folder masks')])
 def test_task_that_is_not_clear_is_asked_for(tmp_path, files, message):
     with pytest.raises(FoundError, match=message):
         print(task_of_folder(make_files(tmp_path, files)))
+
+
+def test_an_image_is_no_list_of_classes(tmp_path):
+    with pytest.raises(FoundError, match=r'1\.JPG is an image: give the folder'):
+        task_of_folder(make_files(tmp_path, '1.JPG') / '1.JPG')
 
 
 def pairs(*names: str) -> list[Pair]:
@@ -257,3 +263,9 @@ def test_an_image_in_two_classes_is_warned_of(tmp_path):
     make_files(tmp_path, 'cat/{1..4}.jpg dog/{1..4}.jpg')
     (tmp_path / 'dog/2.jpg').write_bytes((tmp_path / 'cat/2.jpg').read_bytes())
     assert 'WARNING: images in two classes, byte for byte (1)' in ' '.join(find_labelled_images(tmp_path).notes)
+
+
+def test_names_that_hardly_differ_are_warned_of(tmp_path):
+    notes = find_labelled_images(make_files(tmp_path, 'Wild_Cat/{1..4}.jpg wildcat/{5..8}.jpg dog/{1..4}.jpg')).notes
+    assert [note for note in notes if 'WARNING' in note] == [
+        "WARNING: 'Wild_Cat' and 'wildcat' are taken for two classes. If they are one, give them one name"]

@@ -365,6 +365,8 @@ def test_sizes_that_differ_are_named(tmp_path):
     assert said(found.problems, '1.png has 24x16 pixels', '1_image.jpg has 48x32', 'scaled', 'nearest neighbour')
     Image.new('RGB', (HEIGHT, WIDTH)).save(splits['train'][1].image)
     assert said(understand(splits).problems, '1.png has 24x16', 'one of the two was turned')
+    Image.new('RGB', (WIDTH, HEIGHT - 1)).save(splits['train'][1].image)
+    assert said(understand(splits).problems, '1.png has 24x16', 'differ by one row or column')
     Image.new('RGB', (WIDTH, HEIGHT - 3)).save(splits['train'][1].image)
     assert said(understand(splits).problems, '1.png has 24x16', 'cropped')
     exif = Image.Exif()

@@ -152,6 +152,11 @@ def test_an_interrupted_command_goes_on_to_the_same_numbers(tmp_path, monkeypatc
     with monkeypatch.context() as patch, pytest.raises(SystemExit):  # this time in the test
         patch.setattr(runs, 'write_metrics', lambda *_: os.kill(os.getpid(), signal.SIGTERM))
         adapt(folder, tmp_path / 'work')
+    image = folder / 'images/train/train_0.png'
+    hidden = image.rename(tmp_path / 'hidden.png')
+    with pytest.raises(OwnDataError, match='the images have changed since the training'):
+        adapt(folder, tmp_path / 'work')
+    hidden.rename(image)
     seconds = json.loads((tmp_path / 'work/adapt.json').read_text())['seconds']
     result, said = adapt(folder, tmp_path / 'work')
     assert any('going on with' in sentence for sentence in said)
@@ -360,3 +365,10 @@ def test_a_work_dir_among_the_images_is_refused(tmp_path):
     with pytest.raises(OwnDataError, match=r'--work-dir .* is inside'):
         Request.of(folder=str(tmp_path), work_dir=str(tmp_path / 'out'))
     assert Request.of(folder=str(tmp_path), work_dir=str(tmp_path / 'work_dirs/out')).work_dir
+
+
+@pytest.mark.parametrize('drawn', [lambda folder: draw(folder, train=2, val=1), draw_classes])
+def test_a_work_directory_that_cannot_be_is_refused(tmp_path, drawn):
+    (tmp_path / 'file').touch()
+    with pytest.raises(OwnDataError, match=r'nothing can be written to the folder .*file/work/data: Not a directory'):
+        adapt(drawn(tmp_path / 'data'), tmp_path / 'file/work', classes=None)

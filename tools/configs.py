@@ -53,7 +53,7 @@ def copy(name: str, folder: Path) -> list[Path]:
         cfg, new = find_config(name), folder / f'{Path(name).stem}.py'
         if new.exists():
             raise SystemExit(f'{new} is there already, and is left as it is')
-        folder.mkdir(parents=True, exist_ok=True)
+        made(folder)
         cfg.dump(new)
         return [new]
     if not file.resolve().is_relative_to(CONFIGS):
@@ -65,9 +65,22 @@ def copy(name: str, folder: Path) -> list[Path]:
             raise SystemExit(f'{new} is there already with other content, and is left as it is')
     for source, new in copies.items():
         if not new.exists():
-            new.parent.mkdir(parents=True, exist_ok=True)
+            made(new.parent)
             shutil.copyfile(source, new)
     return list(copies.values())
+
+
+def made(folder: Path) -> None:
+    """Makes a folder if it is not there.
+
+    Raises:
+        SystemExit: nothing can be written there.
+    """
+    from mmseg_gpt.files import FolderError, make_folder
+    try:
+        make_folder(folder)
+    except FolderError as error:
+        raise SystemExit(str(error)) from error
 
 
 def list_all() -> str:

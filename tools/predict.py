@@ -120,12 +120,14 @@ def list_requests(args: argparse.Namespace) -> None:
     """Lists pairs of a task and an image as ``args.requests``, and names what is written as ``args.names``.
 
     Raises:
-        SystemExit: a folder, pattern or list names no image.
+        SystemExit: a folder, pattern or list names no image; or nothing can be written to --out.
     """
     from mmseg_gpt.datasets.left_out import READ, UNREAD
-    from mmseg_gpt.files import listed_files, names_below
+    from mmseg_gpt.files import listed_files, make_folder, names_below
     try:
         files = [(tasks, listed_files([text], READ | UNREAD, args.out)) for tasks, text in args.asked]
+        if args.out:
+            make_folder(args.out)
     except ValueError as error:
         raise SystemExit(str(error)) from error
     args.requests = [*dict.fromkeys((name, file) for tasks, found in files for file in found for name in tasks)]
@@ -168,8 +170,9 @@ def build_pool(args: argparse.Namespace) -> 'AdapterPool':
     except ValueError as error:
         raise SystemExit(str(error)) from error
     separate = sum(storage_bytes([task.model]) for task in pool.tasks.values())
-    print(f'{len(pool.tasks)} tasks on {pool.device} in {pool.nbytes / 2**20:,.1f} MiB; as separate models they would '
-          f'take {separate / 2**20:,.1f}', flush=True)
+    number = f'{len(pool.tasks)} task{"s" * (len(pool.tasks) > 1)}'
+    print(f'{number} on {pool.device} in {pool.nbytes / 2**20:,.1f} MiB; as separate models '
+          f'{separate / 2**20:,.1f} MiB', flush=True)
     return pool
 
 

@@ -51,10 +51,9 @@ def report(args: argparse.Namespace) -> None:
     if record['vit'] is None:
         print(f"next, in Python: from mmseg_gpt.own_data import load; load('{pulled.name}').predict('photo.jpg')")
         return
-    short, vit = pulled.name.repo.rpartition('/')[2], ['--vit', args.vit] if args.vit else []
-    predict = command_of('predict', '--task', short, pulled.name, pulled.name, *vit, '--images', 'photo.jpg', '--out',
-                         'predictions')
-    print(f'next: {predict}')
+    task = ('--task', pulled.name.repo.rpartition('/')[2], pulled.name, pulled.name)
+    vit = ('--vit', args.vit) if args.vit else ()
+    print('next:', command_of('predict', *task, *vit, '--images', 'photo.jpg', '--out', 'predictions'))
 
 
 def main() -> None:

@@ -81,6 +81,7 @@ def draw(matrix: np.ndarray, classes: Sequence[str], path: Path) -> Path:
                   color='white' if share > 0.6 else 'black')
     axis.set_xticks(range(len(classes)), classes, rotation=90, fontsize=8)
     axis.set_yticks(range(len(classes)), classes, fontsize=8)
+    axis.grid(False)  # lines would strike through the numbers
     axis.set(xlabel='predicted', ylabel='true')
     figure.colorbar(image, ax=axis, label='share of the true class', shrink=0.7)
     with writing(path), replacing(path) as unfinished:

@@ -1,6 +1,8 @@
 """A task that is ready to answer: the model of a config, loaded from a checkpoint, and the config's preprocessing."""
 
 import copy
+import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -68,10 +70,17 @@ class ServedTask:
                 reads with LoadBands: all bands of a file, (H, W, bands), in the order and the type of the files.
 
         Raises:
-            SampleError: the file cannot be read, or is another kind of image than the config's reader is for.
+            SampleError: the file is not there or cannot be read, or is another kind of image than the config's reader
+                is for.
+            TypeError: it is neither a file nor an array.
             ValueError: the array has another shape or type.
         """
+        if not isinstance(image, (np.ndarray, str, os.PathLike)):
+            raise TypeError(f'an image is a file or an array, got {type(image).__name__}: of an image of Pillow, give '
+                            'np.asarray(image.convert("RGB"))[..., ::-1]; of several images, one at a time')
         if not isinstance(image, np.ndarray):
+            if '://' not in str(image) and not Path(image).is_file():
+                raise SampleError(f'there is no image file {image}')
             if Path(image).is_file() and (problems := check_headers(image, reader=known_reader(self.reader))):
                 raise SampleError(f'the image {image} cannot be read: {" ".join(problems)}')
             try:
@@ -266,7 +275,9 @@ def build_model(cfg: Config) -> BaseModel:
     """Builds the model of a config as the runner does, with random weights."""
     if cfg.get('data_preprocessor'):  # mmpretrain's configs have it outside the model
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
-    return MODELS.build(cfg.model)
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', '``build_loss`` would be deprecated')  # mmsegmentation's own heads call it
+        return MODELS.build(cfg.model)
 
 
 def frozen_vit(model: BaseModel, name: str) -> GatedPromptViT:

@@ -18,7 +18,7 @@ from ..datasets.found.rule import distinct_colours
 from ..datasets.found.understand import understand_masks
 from ..datasets.reading import PixelError
 from ..environment import available_cpus
-from ..files import replacing
+from ..files import FolderError, make_folder, replacing
 from ..wording import listed
 from .options import OwnDataError, Request
 
@@ -83,7 +83,7 @@ def look(options: Request, folder: Path, say: Say) -> OwnData:
         if task == 'classification':
             return look_at_classes(options, folder, say)
         return look_at_pairs(options, folder, say)
-    except (FoundError, ClassTableError, MaskError, PixelError) as error:
+    except (FoundError, ClassTableError, MaskError, PixelError, FolderError) as error:
         raise OwnDataError(str(error)) from error
 
 def look_at_pairs(options: Request, folder: Path, say: Say) -> OwnData:
@@ -93,7 +93,7 @@ def look_at_pairs(options: Request, folder: Path, say: Say) -> OwnData:
     measurable(found, say)
     reader = reader_of(options, [pair.image for pairs in found.splits.values() for pair in pairs], say)
     table, template = table_of(options, found.root, say), folder.parent / 'classes.csv'
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     workers = options.workers or available_cpus()
     understood = understand_masks(found.splits, table, options.ignore, workers, bar('reading masks'),
                                   folder / 'facts.json', template)
@@ -148,6 +148,7 @@ def look_at_classes(options: Request, folder: Path, say: Say) -> OwnData:
     sizes = [size_of(str(image)) for image, _ in found.splits['train']]
     if broken := [said for size, said in sizes if size is None and said]:
         raise OwnDataError(f'{len(broken)} images cannot be read: {listed(broken, 3)}. Repair or remove them')
+    make_folder(folder)
     lists = {split: write_labels(folder / f'{split}.txt', images) for split, images in found.splits.items()}
     data = OwnData('classification', found.root, found.classes, tuple(distinct_colours(len(found.classes))), folder,
                    lists, {split: len(images) for split, images in found.splits.items()},
@@ -238,7 +239,6 @@ def write_labels(path: Path, images: Sequence[tuple[Path, int]]) -> Path:
     """
     if broken := [image for image, _ in images if '\n' in str(image)]:
         raise OwnDataError(f'{broken[0]!r} has a line break in its name; rename it')
-    path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as unfinished:
         unfinished.write_text(''.join(f'{image} {label}\n' for image, label in images), encoding='utf-8')
     return path

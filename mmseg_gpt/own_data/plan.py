@@ -113,8 +113,8 @@ def make_plan(data: OwnData, patch: int, machine: Machine, options: Request) -> 
         plan.batch = options.batch
         plan.reasons['batch'] = f'batches of {plan.batch}, as asked for'
     if machine.device == 'cpu' and options.method != 'linear':
-        plan.reasons['method'] = (f'{options.method} computes gradients through the ViT; with --method linear, which '
-                                  'trains the head only, a step takes less than half of the time')
+        plan.reasons['method'] = (f'method {options.method} computes gradients through the ViT; with --method linear, '
+                                  'which trains the head only, a step takes less than half of the time')
     return plan
 
 

@@ -89,7 +89,7 @@ def load(work_dir: str | Path) -> Adapted:
     work = Path(work_dir).absolute()
     try:
         result = json.loads((work / RESULT).read_text(encoding='utf-8'))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise OwnDataError(f'{work} holds no finished adaptation: {RESULT} is not there') from None
     return Adapted(
         work, result['task'], result['metric'], result['score'], result['measured_on'], tuple(result['classes']),

@@ -75,8 +75,9 @@ def carry_out(options: Request, say: Say, command: str, dry_run: bool = False) -
     if state.get('config') and config.is_file():
         check_same_classes(config, data)
         if (work / POINTER).is_file() and state.get('lists') not in (None, lists):
-            raise OwnDataError(f'the images have changed since the training in {work} began, so that some may have '
-                               'come from training into validation: give another --work-dir, or put them back')
+            raise OwnDataError(f'the images have changed since the training in {work} began, and some may be in '
+                               'another split now, while a model must not be measured on images that it was trained '
+                               'on: give another --work-dir, or put them back')
         told += state['told']
         say(f'going on with {config}')
     else:
@@ -104,7 +105,7 @@ def read_state(work: Path, options: Request) -> dict:
     try:
         state = json.loads((work / STATE).read_text(encoding='utf-8'))
         earlier = Request(**state.pop('options') | dict(ignore=tuple(state['ignored'])))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         if (work / POINTER).is_file():
             raise OwnDataError(f'{work} holds the checkpoints of another run; give another --work-dir') from None
         return dict(seconds=0., told=[])

@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -71,7 +72,7 @@ def find_labelled_images(folder: str | Path, *, val: float = 0.2, seed: int = 0)
         notes += said
     doubted = two_classes([sample for own in splits.values() for sample in own], classes)
     splits, copies = without_copies({split: splits[split] for split in ('train', 'val', 'test') if split in splits})
-    notes += [*copies, *doubted]
+    notes += [*copies, *doubted, *alike(classes)]
     return FoundClasses(tree.root, found.layout, classes, splits, notes)
 
 
@@ -282,6 +283,14 @@ def two_classes(samples: Sequence[tuple[Path, int]], classes: Sequence[str]) -> 
     shown = '; '.join(f'{copy.image} is {copy.other}' for copy in copies[:SHOWN])
     return [f'WARNING: images in two classes, byte for byte ({len(copies):,}): {shown}. Remove the wrong one of each'
             ] if copies else []
+
+
+def alike(classes: Sequence[str]) -> list[str]:
+    """Warns of classes whose names differ in capitals, spaces, hyphens and underscores only."""
+    first: dict[str, str] = {}
+    pairs = [(first.setdefault(re.sub(r'[\s_-]', '', name).casefold(), name), name) for name in classes]
+    return [f'WARNING: {one!r} and {other!r} are taken for two classes. If they are one, give them one name'
+            for one, other in pairs if one != other]
 
 
 def described(tree: Tree) -> str:

@@ -40,7 +40,7 @@ def without_copies(splits: Mapping[str, Sequence[Sample]]) -> tuple[dict[str, li
         same = [copy for copy in copies if (copy.split, copy.other_split) == (first, second)]
         names = '; '.join(f'{copy.image} is {copy.other}' for copy in same[:SHOWN])
         names += f'; and {len(same) - SHOWN:,} more' if len(same) > SHOWN else ''
-        then = ' and are left out of training' if first == 'train' else ''
+        then = ', and are left out of training' if first == 'train' else ''
         notes.append(f'images of the split {first} that are in {second} too, byte for byte{then} '
                      f'({len({copy.image for copy in same}):,}): {names}')
     kept = {split: [sample for sample in samples if split != 'train' or sample[0] not in left_out]

@@ -185,7 +185,7 @@ def said_of(sample: Sample, kinds: Counter, how: Bands | None) -> list[str]:
     """Says what the user should hear of a sample, beside problems."""
     notes = []
     if len(kinds) > 1:
-        notes.append('the images differ: ' + listed([f'{n:,} of {bands} x {dtype}'
+        notes.append('the images differ: ' + listed([f'{n:,} have {bands} band{"s" * (bands > 1)} of {dtype}'
                                                      for (dtype, bands), n in kinds.most_common()]))
     if how is not None and how.scale:
         notes.append(f'values from {" and ".join(f"{low:g} to {high:g}" for low, high in how.scale)} become 0 to 255; '

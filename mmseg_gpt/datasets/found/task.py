@@ -10,7 +10,7 @@ from .candidates import PHOTOS, look, twin_folders
 from .classes_of_folders import labelled_images
 from .names import meanings_of
 from .polygons import polygons
-from .tree import ARRAYS, File, Tree, read_tree
+from .tree import ARRAYS, PICTURES, File, Tree, read_tree
 from .types import FoundError
 
 Task = Literal['segmentation', 'classification']
@@ -29,6 +29,8 @@ def task_of_folder(folder: str | Path) -> tuple[Task, str]:
         FoundError: it may be either, or neither; ``--task`` helps.
     """
     path = Path(os.path.abspath(folder))
+    if path.suffix.lower() in PICTURES and path.is_file():
+        raise FoundError(f'{path} is an image: give the folder that has the images and their masks or classes')
     if path.is_file():
         return CLASSIFICATION, f'{path.name} is taken for a list of images and their classes'
     tree = read_tree(path)
@@ -45,7 +47,8 @@ def task_of_folder(folder: str | Path) -> tuple[Task, str]:
         raise FoundError(f'{path} has only one class folder, {classes[0]}, and no masks: classification needs two or '
                          'more')
     raise FoundError(f'{path} has neither images with masks nor images in folders of classes; it has: '
-                     f'{tree.suffixes()}')
+                     f'{tree.suffixes()}. For segmentation, put the masks into a folder masks beside it, named as '
+                     'their images are; for classification, put the images of each class into a folder of its name')
 
 
 def is_segmentation(folder: str | Path) -> bool:

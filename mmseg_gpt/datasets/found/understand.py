@@ -139,11 +139,14 @@ def check_files(facts: Sequence[MaskFacts], found: Understanding) -> None:
         (width, height), (own_width, own_height) = first.image_size, first.size
         turned = [each for each in differing if each.size == each.image_size[::-1]]
         scaled = abs(own_width * height - own_height * width) <= max(width, height, own_width, own_height)
+        rounded = max(abs(own_width - width), abs(own_height - height)) == 1
         found.problems.append(
             f'{first.mask} has {own_width}x{own_height} pixels, but its image {first.image} has {width}x{height} '
             f'({len(differing)} of {len(facts)} pairs differ in size). ' + (
                 f'{len(turned)} are as wide as the image is high: one of the two was turned, so turn it back' if turned
-                else 'Both have the same shape, so one was scaled: scale the masks to their images, without smoothing '
+                else 'They differ by one row or column, as rounding makes it: export both in one size, or scale the '
+                'masks to their images, without smoothing (nearest neighbour)' if rounded else
+                'Both have the same shape, so one was scaled: scale the masks to their images, without smoothing '
                 '(nearest neighbour)' if scaled else
                 'One was cropped, or they do not belong together; export both anew'))
 
