@@ -173,7 +173,7 @@ def test_what_is_pulled_answers_bit_by_bit_as_what_was_pushed(kind, models, fold
     assert server.repos[NAME].private
     run_tool('pull', NAME, monkeypatch=monkeypatch)
     said = capsys.readouterr().out
-    assert f'predict.py --task tiny hf://{NAME} hf://{NAME} --images' in said and 'measured mIoU 51.25' in said
+    assert f'predict.py --task tiny hf://{NAME} --images' in said and 'measured mIoU 51.25' in said
     before, asked = load_task('it', cfg, checkpoint), len(server.asked)
     name = f'hf://{NAME}'
     pool = AdapterPool('cpu')

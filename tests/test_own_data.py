@@ -1,5 +1,6 @@
 """One's own images: from a folder to a measured model in one command, which can be interrupted."""
 
+import argparse
 import gc
 import json
 import os
@@ -128,8 +129,14 @@ def test_the_second_start_of_a_finished_command_only_says_so(tmp_path, monkeypat
     monkeypatch.setattr('sys.argv', ['mmseg-gpt adapt', str(folder), *words])
     runpy.run_path(str(TOOLS / 'adapt.py'), run_name='__main__')
     assert capsys.readouterr().out.splitlines()[-1] == f'mIoU: {first.score:.2f}'
-    with pytest.raises(OwnDataError, match=r'a model was trained there:\n  --method: gpt before, lora now\n'):
-        adapt(folder, tmp_path / 'work', method='lora')
+    monkeypatch.syspath_prepend(str(TOOLS))
+    from arguments import add_task_argument
+    parser = argparse.ArgumentParser()
+    add_task_argument(parser)
+    tasks = parser.parse_args(['--task', 'mine', str(tmp_path / 'work'), '--task', 'b', 'hf://me/b']).tasks
+    assert tasks == [['mine', str(first.config), str(first.checkpoint)], ['b', 'hf://me/b', 'hf://me/b']]
+    with pytest.raises(OwnDataError, match=r'a model was trained there:\n  --method: lora before, gpt now\n'):
+        adapt(folder, tmp_path / 'work', method='gpt')
 
 
 def test_an_interrupted_command_goes_on_to_the_same_numbers(tmp_path, monkeypatch):

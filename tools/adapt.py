@@ -61,7 +61,7 @@ def add_model_arguments(group: argparse._ArgumentGroup) -> None:
                        f'dinov3-s, mae; {configs_command()} lists them (default: %(default)s)')
     group.add_argument('--weights', metavar='FILE', help='file of its weights, or an address (default: in pretrained/, '
                        'or fetched from where they were published)')
-    group.add_argument('--method', default='gpt', metavar='NAME', help='how the ViT is adapted: gpt, vpt-deep, lora, '
+    group.add_argument('--method', default='lora', metavar='NAME', help='how the ViT is adapted: lora, gpt, vpt-deep, '
                        'bias, linear (not at all), full, ... (default: %(default)s)')
     group.add_argument('--head', metavar='NAME', help='segmentation head: linear, linear_4, segmenter, setr_pup '
                        'or upernet (default: linear_4 on a CPU, setr_pup on a GPU)')

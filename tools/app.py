@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from arguments import add_shared_vit_arguments, check_address, check_device, check_port, configs_command, positive
+from arguments import add_shared_vit_arguments, add_task_argument, check_address, check_device, check_port, positive
 
 # What gradio, and what it is made of, must not do; they read it as they are imported.
 QUIET = {'GRADIO_ANALYTICS_ENABLED': 'False', 'HF_HUB_DISABLE_TELEMETRY': '1', 'HF_HUB_OFFLINE': '1',
@@ -22,7 +22,7 @@ QUIET = {'GRADIO_ANALYTICS_ENABLED': 'False', 'HF_HUB_DISABLE_TELEMETRY': '1', '
 VARIABLE = 'MMSEG_GPT_APP_PASSWORD'
 EXAMPLE = """\
 example:
-  %(prog)s --task street config.py best.pth        # then open the address that it prints
+  %(prog)s --task street work_dirs/street        # then open the address that it prints
 
 Exit code: 0; 1 if a checkpoint cannot be used or the address is taken; 2 for a wrong command line."""
 
@@ -30,10 +30,7 @@ Exit code: 0; 1 if a checkpoint cannot be used or the address is taken; 2 for a 
 def make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--task', nargs=3, action='append', required=True, dest='tasks', metavar=(
-        'NAME', 'CONFIG', 'CHECKPOINT'), help='a task: a name of your choice, its config (a file or a name, '
-        f'which {configs_command()} lists) and its checkpoint, or hf://OWNER/NAME for both, which was pulled '
-        'before; give --task again for each further one')
+    add_task_argument(parser)
     parser.add_argument('--host', default='127.0.0.1', help='address to listen on; others than the default let other '
                         'computers in (default: %(default)s)')
     parser.add_argument('--port', type=int, default=7860, help='default: %(default)s')

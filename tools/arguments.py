@@ -187,6 +187,39 @@ def runs_at_once(jobs: int | None) -> int:
     return jobs or (min(cpus, 8) if torch.cuda.is_available() else cpus)
 
 
+def add_task_argument(parser: argparse.ArgumentParser) -> None:
+    """Adds ``--task NAME ...``, which is read to a list ``tasks`` of names, configs and checkpoints."""
+    parser.add_argument('--task', nargs='+', action=Task, required=True, dest='tasks', default=[], metavar=(
+        'NAME', 'MODEL'), help=(
+        'a task: NAME, of your choice, and its model: a config (a file or a name, which '
+        f'{configs_command()} lists) and its checkpoint; or the work directory of adapt; or hf://OWNER/NAME, which was '
+        'pulled before. Give --task again for each further one'))
+
+
+class Task(argparse.Action):
+    """Reads ``NAME CONFIG CHECKPOINT``, ``NAME WORK_DIR`` of ``adapt`` or ``NAME hf://OWNER/NAME``."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: list[str],
+                 option: str | None = None) -> None:
+        if len(values) not in (2, 3):
+            parser.error(f'{option} takes NAME CONFIG CHECKPOINT, or NAME and a work directory of adapt, got: '
+                         f'{" ".join(values)}')
+        name, *model = values
+        if len(model) == 1:
+            model = 2 * model if model[0].startswith('hf://') else adapted(model[0], parser)
+        namespace.tasks = [*namespace.tasks, [name, *model]]
+
+
+def adapted(work_dir: str, parser: argparse.ArgumentParser) -> list[str]:
+    """Returns config and checkpoint of a finished adaptation to one's own data."""
+    from mmseg_gpt.own_data import OwnDataError, load
+    try:
+        found = load(work_dir)
+    except OwnDataError as error:
+        parser.error(f'--task: {error}')
+    return [str(found.config), str(found.checkpoint)]
+
+
 def checkpoint_is_there(checkpoint: str) -> bool:
     """Says whether a checkpoint is a file, or one of the hub, which is looked for later."""
     return checkpoint.startswith('hf://') or Path(checkpoint).is_file()

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arguments import add_shared_vit_arguments, check_device, checkpoint_is_there, configs_command
+from arguments import add_shared_vit_arguments, add_task_argument, check_device, checkpoint_is_there
 
 if TYPE_CHECKING:
     from mmseg_gpt.apis import AdapterPool
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 SECONDS = 10  # between two words on how far a large image is
 EXAMPLE = """\
-example:
+examples:
+  %(prog)s --task mine work_dirs/mine --images photos --out predictions
   %(prog)s --task ade setr_pup_gpt_mae_ade20k ade.pth --task cub cls_gpt_mae_cub cub.pth \\
       --images photos ade:street.jpg --out predictions --json predictions.json
 
@@ -39,10 +40,7 @@ Exit code: 0; 1 if a checkpoint or an image cannot be used; 2 for a wrong comman
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--task', nargs=3, action='append', required=True, dest='tasks', metavar=(
-        'NAME', 'CONFIG', 'CHECKPOINT'), help='a task: a name of your choice, its config (a file or a name, '
-        f'which {configs_command()} lists) and its checkpoint, or hf://OWNER/NAME for both; give --task again for each '
-        'further one')
+    add_task_argument(parser)
     parser.add_argument('--images', nargs='+', required=True, metavar='[NAME:]IMAGE', help='image files, folders with '
                         'all that is below them, patterns such as "photos/**/*.jpg", and .txt files with one of these '
                         'on each line; with NAME: for that task only')

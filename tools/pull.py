@@ -10,7 +10,7 @@ from pathlib import Path
 EXAMPLE = """\
 example:
   %(prog)s me/camvid
-  mmseg-gpt predict --task camvid hf://me/camvid hf://me/camvid --images photos --out predictions
+  mmseg-gpt predict --task camvid hf://me/camvid --images photos --out predictions
 
 Exit code: 0; 1 if the model cannot be fetched, is refused, or its ViT is not there; 2 for a wrong command line."""
 
@@ -51,7 +51,7 @@ def report(args: argparse.Namespace) -> None:
     if record['vit'] is None:
         print(f"next, in Python: from mmseg_gpt.own_data import load; load('{pulled.name}').predict('photo.jpg')")
         return
-    task = ('--task', pulled.name.repo.rpartition('/')[2], pulled.name, pulled.name)
+    task = ('--task', pulled.name.repo.rpartition('/')[2], pulled.name)
     vit = ('--vit', args.vit) if args.vit else ()
     print('next:', command_of('predict', *task, *vit, '--images', 'photo.jpg', '--out', 'predictions'))
 

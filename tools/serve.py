@@ -6,7 +6,7 @@ through a proxy that has.
 
 import argparse
 
-from arguments import add_shared_vit_arguments, check_address, check_port, configs_command, positive
+from arguments import add_shared_vit_arguments, add_task_argument, check_address, check_port, positive
 from predict import build_pool, check_tasks
 
 EXAMPLE = """\
@@ -22,9 +22,7 @@ example:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--task', nargs=3, action='append', required=True, dest='tasks', metavar=(
-        'NAME', 'CONFIG', 'CHECKPOINT'), help='a task: a name of your choice, its config (a file or a name, '
-        f'which {configs_command()} lists) and its checkpoint; give --task again for each further one')
+    add_task_argument(parser)
     parser.add_argument('--host', default='127.0.0.1', help='address to listen on (default: %(default)s)')
     parser.add_argument('--port', type=int, default=8000, help='0 takes a free one (default: %(default)s)')
     parser.add_argument('--capacity', type=positive(int), default=64, metavar='N', help='requests that may wait; more '

@@ -70,7 +70,7 @@ def usage(name: str, short: str, record: dict) -> list[str]:
     lines = ['With mmseg_gpt and its extra `hub`:', '', '```python', 'from mmseg_gpt.own_data import load',
              f"model = load('{HF}{name}')", last, '```', '', '```', f'mmseg-gpt pull {name}']
     if record['vit']:  # the command line is for tasks that share a ViT
-        lines.append(f'mmseg-gpt predict --task {short} {HF}{name} {HF}{name} --images photo.jpg --out predictions')
+        lines.append(f'mmseg-gpt predict --task {short} {HF}{name} --images photo.jpg --out predictions')
     return [*lines, '```']
 
 

@@ -9,9 +9,10 @@ from .run import carry_out, work_dir_of
 
 
 def adapt(folder: str | Path | None = None, *, images: str | Path | None = None, masks: str | Path | None = None,
-          classes: Names | None = None, vit: str = 'dinov2-s', weights: str | Path | None = None, method: str = 'gpt',
-          head: str | None = None, iterations: int | None = None, work_dir: str | Path | None = None,
-          dry_run: bool = False, say: Say = print, **options: object) -> Adapted | None:
+          classes: Names | None = None, vit: str = Request.vit, weights: str | Path | None = None,
+          method: str = Request.method, head: str | None = None, iterations: int | None = None,
+          work_dir: str | Path | None = None, dry_run: bool = False, say: Say = print,
+          **options: object) -> Adapted | None:
     """Adapts a ViT to images of one's own, and measures it; does what ``mmseg-gpt adapt`` does.
 
     Called again with the same arguments it goes on where it was interrupted, or returns the finished result.
@@ -23,7 +24,7 @@ def adapt(folder: str | Path | None = None, *, images: str | Path | None = None,
         classes: Names of the classes, or a file that says what the values or colours of the masks stand for.
         vit: The ViT, as ``mmseg-gpt configs`` lists them: 'dinov2-s', 'mae', 'dinov3-l', ...
         weights: The file of its weights, or an address; by default where they were published.
-        method: How the ViT is adapted: 'gpt', 'lora', 'linear', 'full', ...
+        method: How the ViT is adapted: 'lora', 'gpt', 'linear', 'full', ...
         head: The segmentation head: 'linear', 'setr_pup', ...; by default what the machine has time for.
         iterations: Steps of the training; by default what the data and the machine suggest.
         work_dir: Where all is written; by default ``work_dirs`` and the name of the folder.

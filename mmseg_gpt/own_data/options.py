@@ -59,7 +59,7 @@ class Request:
     ignore: tuple[str, ...] = ()
     vit: str = 'dinov2-s'
     weights: str | None = None
-    method: str = 'gpt'
+    method: str = 'lora'  # the best of those that keep the ViT frozen, on all that docs/photographs.md has
     head: str | None = None
     iterations: int | None = None
     batch: int | None = None
