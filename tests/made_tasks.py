@@ -22,8 +22,7 @@ def made_task(folder: Path, resize: bool = False, padded: bool = False, **test_c
     cfg = small_config()
     cfg.model.backbone.init_cfg = None
     cfg.model.test_cfg = test_cfg or TILES
-    if padded:
-        cfg.model.data_preprocessor.test_cfg = dict(size_divisor=8)
+    cfg.model.data_preprocessor.test_cfg = dict(size_divisor=8) if padded else None
     pipeline = [dict(type='LoadImageFromFile'), *([dict(type='Resize', scale=(64, 48), keep_ratio=True)] * resize),
                 dict(type='LoadAnnotations'), dict(type='PackSegInputs')]
     cfg.test_dataloader.dataset.pipeline = pipeline

@@ -332,6 +332,7 @@ def folder(tmp_path_factory) -> Path:
     cv2.imwrite(str(folder / 'image.png'), noise)
     cfg = small_config()
     cfg.model.test_cfg = dict(mode='slide', crop_size=(16, 24), stride=(8, 8))
+    cfg.model.data_preprocessor.test_cfg = None  # windows are whole patches, and so need no padding
     save(cfg, folder / 'seg.py')
     cfg.model.backbone.update(frozen=False, prompt=None, temperature=False)
     save(cfg, folder / 'full.py')
