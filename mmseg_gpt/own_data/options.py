@@ -59,7 +59,7 @@ class Request:
     ignore: tuple[str, ...] = ()
     vit: str = 'dinov2-s'
     weights: str | None = None
-    method: str = 'lora'  # the best of those that keep the ViT frozen, on all that docs/photographs.md has
+    method: str = 'lora'  # on all photographs of docs/photographs.md the best that keeps the ViT frozen, or as good
     head: str | None = None
     iterations: int | None = None
     batch: int | None = None
