@@ -355,6 +355,17 @@ def test_positions_of_a_turned_grid_leave_no_trace_and_are_compared():
             check_backbone(model, checkpoint, 'turned.pth')
 
 
+def test_a_pretrained_file_of_ours_is_not_read_into_a_turned_grid(tmp_path):
+    options = dict(arch=dict(embed_dims=8, num_layers=1, num_heads=1), patch_size=8)
+    vit = GatedPromptViT(**options, img_size=(16, 32))
+    state = {f'backbone.{name}': value for name, value in vit.state_dict().items()}
+    settings = json.dumps(dict(model=dict(backbone=dict(options, type='GatedPromptViT', img_size=[16, 32]))))
+    torch.save(dict(state_dict=state, meta=dict(settings=settings)), tmp_path / 'ours.pth')
+    load_vit(GatedPromptViT(**options, img_size=(16, 32)), tmp_path / 'ours.pth')
+    with pytest.raises(CheckpointError, match=r'pos_embed \(file 2x4 patches, config 4x2\): turn img_size'):
+        load_vit(GatedPromptViT(**options, img_size=(32, 16)), tmp_path / 'ours.pth')
+
+
 @pytest.mark.parametrize('changes', [dict(rank=2), dict(targets=('attn.qkv', ))])
 def test_rank_and_targets_are_seen_in_the_shapes(changes, file):
     checkpoint = adapters_of(build(file, **LORA), **LORA)

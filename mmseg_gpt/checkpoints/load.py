@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .fetch import fetch
 from .fit import differences, kind_of
 from .formats import Recognised, State, to_timm
-from .read import CheckpointError, read_state_dict
+from .read import CheckpointError, read_file, settings_in, weights_in
 from .shape import VitShape, shape_of
 
 # Weights of the final norm, which the backbone has only for classification.
@@ -60,7 +60,8 @@ def load_vit(backbone: nn.Module, path: str | Path, key: str | None = None) -> N
         CheckpointError: a weight is missing, left over, misshapen or not finite, or there are several models. The
             backbone is then as it was.
     """
-    found = recognise(read_state_dict(path, key=key), path)
+    content = read_file(path)
+    found = recognise(weights_in(content, path, key), path)
     wanted = backbone.vit_state()
     state = with_zero_biases(found, wanted)
     adapted_from = adapt_patch_embed(state, backbone.in_channels)
@@ -74,6 +75,9 @@ def load_vit(backbone: nn.Module, path: str | Path, key: str | None = None) -> N
         problems.append(f'  num_heads (file {file_heads}, config {heads}): set it in arch, which can be a dict')
     if found.rotary not in (None, backbone.rotary):
         problems.append(f"  rotary (file {found.rotary}, config {backbone.rotary}): set it to '{found.rotary}'")
+    grid = trained_grid(content)
+    if grid not in (None, backbone.grid) and there.positions == here.positions:
+        problems.append('  pos_embed (file {}x{} patches, config {}x{}): turn img_size'.format(*grid, *backbone.grid))
     epsilon = backbone.blocks[0].norm1.eps
     if found.name.startswith('DINOv3') and epsilon != DINOV3_EPSILON:
         problems.append(f'  norm_eps (DINOv3 {DINOV3_EPSILON:g}, config {epsilon:g}): set it to {DINOV3_EPSILON:g}')
@@ -141,6 +145,17 @@ def with_zero_biases(found: Recognised, wanted: dict[str, Tensor]) -> dict[str, 
     if found.name != 'DINOv3 of timm' or any(re.search(r'\.attn\.(q|v|qkv)[._]bias$', name) for name in found.state):
         return dict(found.state)
     return {**found.state, **{name: torch.zeros_like(wanted[name]) for name in biases}}
+
+
+def trained_grid(content: object) -> tuple[int, int] | None:
+    """Returns the rows and columns of patches with which a file of ours was trained; None for those of others."""
+    model = settings_in(content).get('model') or {}
+    backbone = model.get('module', model).get('backbone') or {}
+    if 'img_size' not in backbone:
+        return None
+    size, patch = backbone['img_size'], backbone.get('patch_size', 16)
+    height, width = (size, size) if isinstance(size, int) else size
+    return -(-height // patch), -(-width // patch)
 
 
 def side_to_resize(there: VitShape, here: VitShape, grid: tuple[int, int], may_be_oblong: bool) -> int:

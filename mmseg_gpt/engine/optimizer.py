@@ -4,14 +4,18 @@ from mmengine.optim import DefaultOptimWrapperConstructor, OptimWrapper, OptimWr
 from mmengine.registry import OPTIM_WRAPPER_CONSTRUCTORS
 from torch import nn
 
+SPARED = ('gate_prior', 'temperature')  # from weight decay
+
 
 @OPTIM_WRAPPER_CONSTRUCTORS.register_module()
 class TrainedPartsConstructor(DefaultOptimWrapperConstructor):
     """Makes MMEngine's parameter groups, but skips modules that train nothing, and joins equal groups.
 
+    Gates and temperatures have no weight decay, whatever is set.
+
     The stock one warns about every frozen parameter, some 150 lines that hide the log's real warnings, and makes a
-    group of each trained one, so that an optimizer takes its step tensor by tensor. All its ``paramwise_cfg`` options
-    work as they do there.
+    group of each trained one, so that an optimizer takes its step tensor by tensor. All other ``paramwise_cfg``
+    options work as they do there.
 
     Args:
         optim_wrapper_cfg: The config of the optimizer wrapper.
@@ -27,7 +31,22 @@ class TrainedPartsConstructor(DefaultOptimWrapperConstructor):
         if any(p.requires_grad for p in module.parameters()):
             super().add_params(params, module, prefix, is_dcn_module)
         if not prefix:
+            spare(params, module, self.base_wd)
             params[:] = merged(params)
+
+
+def spare(groups: list[dict], module: nn.Module, usual: float) -> None:
+    """Takes weight decay from gates and temperatures, which it would draw to 0, a gate of 1/2, without a gradient.
+
+    Args:
+        groups: The optimizer's, one for each parameter.
+        module: The model.
+        usual: The optimizer's weight decay.
+    """
+    spared = {id(parameter) for name, parameter in module.named_parameters() if name.endswith(SPARED)}
+    for group in groups:
+        if id(group['params'][0]) in spared and group.get('weight_decay', usual):
+            group['weight_decay'] = 0.
 
 
 def merged(groups: list[dict]) -> list[dict]:
