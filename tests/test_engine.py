@@ -163,10 +163,10 @@ def test_optimiser_has_the_trained_parameters_with_their_learning_rates():
 @pytest.mark.parametrize('keys', [{}, {'backbone': dict(lr_mult=0.3)}, {'gate_prior': dict(decay_mult=2.)}], ids=str)
 def test_gates_and_temperatures_are_not_decayed(keys):
     model = TinySegmentor()
-    groups = build_optim_wrapper(model, ConfigDict(
+    wrapper = build_optim_wrapper(model, ConfigDict(
         type='OptimWrapper', constructor='TrainedPartsConstructor',
-        optimizer=dict(type='AdamW', lr=0.1, weight_decay=0.3), paramwise_cfg=dict(custom_keys=keys))).optimizer.param_groups
-    decayed = {id(p): group['weight_decay'] for group in groups for p in group['params']}
+        optimizer=dict(type='AdamW', lr=0.1, weight_decay=0.3), paramwise_cfg=dict(custom_keys=keys)))
+    decayed = {id(p): group['weight_decay'] for group in wrapper.optimizer.param_groups for p in group['params']}
     spared = ('backbone.prompt.gate_prior', 'backbone.temperature')
     assert {name: decayed[id(p)] for name, p in model.named_parameters() if p.requires_grad} == {
         name: 0. if name in spared else 0.3 for name, p in model.named_parameters() if p.requires_grad}
