@@ -116,6 +116,11 @@ def test_gates_that_have_not_moved_are_said_to(priors, gate_init, said):
     assert note is None if said is None else re.search(said, note)
 
 
+def test_gates_that_round_to_0_or_1_have_moved_as_far_as_their_priors():
+    assert read_gates(state_of(0., 50., -900.), 'run', backbone(gate_init=0.)).moved == 900
+    assert read_gates(state_of(-.1, -.1), 'run', backbone(gate_init=.1)).moved == 0
+
+
 def test_where_the_prior_is_not_known_equal_gates_are_named():
     assert 'from one another' in read_gates(state_of(-3., -3.05), 'run').note
     assert read_gates(state_of(-3., -2.), 'run').note is None

@@ -32,12 +32,14 @@ class GateReport(NamedTuple):
         temperatures: Attention temperatures of blocks 1 .. L (L,), or None.
         prior: Initial value of the gate priors gamma, or None if it is not known.
         hard: Whether the gates are hard ones.
+        gammas: Gate priors gamma of blocks 1 .. L-1 (L-1,) as they are now, if they are known.
     """
     name: str
     gates: np.ndarray | None
     temperatures: np.ndarray | None
     prior: float | None = None
     hard: bool = False
+    gammas: np.ndarray | None = None
 
     @property
     def start(self) -> np.ndarray:
@@ -50,7 +52,9 @@ class GateReport(NamedTuple):
     @property
     def moved(self) -> float:
         """Largest change of a gate since then, in gamma, see :func:`movement`."""
-        return movement(self.gates, self.start)
+        if self.gammas is None or self.prior is None:
+            return movement(self.gates, self.start)
+        return float(np.nanmax(np.abs(self.gammas - np.float32(self.prior))))  # also of gates that round to 0 or 1
 
     @property
     def note(self) -> str | None:
@@ -183,18 +187,19 @@ def read_gates(state: dict[str, Tensor], name: str, backbone: dict | None = None
     if any(np.isnan(values).any() for values in found.values()):
         raise ValueError(f'{name} has gates or temperatures that are NaN, so there is nothing to draw')
     backbone, options = backbone or {}, (backbone or {}).get('prompt') or {}
-    gates, temperatures = found.get('gate_prior'), found.get('temperature')
-    depth = len(temperatures) if gates is None else len(gates) + 1
+    gammas, temperatures = found.get('gate_prior'), found.get('temperature')
+    depth = len(temperatures) if gammas is None else len(gammas) + 1
     first, last = backbone.get('start_block', 0), max(backbone.get('out_indices') or (depth - 1, ))
     if temperatures is not None:
         temperatures = nan_outside(temperatures, 0, last + 1)
-    if gates is not None:
-        gates = nan_outside(sigmoid(gates), first, last)
-        gates = None if np.isnan(gates).all() else gates
-    if gates is None and temperatures is None:
+    if gammas is not None:
+        gammas = nan_outside(gammas, first, last)
+        gammas = None if np.isnan(gammas).all() else gammas
+    if gammas is None and temperatures is None:
         raise ValueError(f'{name} uses none of its gates: no block before the last one has prompts')
     prior = 0. - options.get('gate_init', 10.) if options else None
-    return GateReport(name, gates, temperatures, prior, has_hard_gates(backbone))
+    gates = None if gammas is None else sigmoid(gammas)
+    return GateReport(name, gates, temperatures, prior, has_hard_gates(backbone), gammas)
 
 
 def nan_outside(values: np.ndarray, first: int, end: int) -> np.ndarray:

@@ -107,7 +107,7 @@ def furthest(found: Sequence[dict]) -> str:
 def moved_text(values: Mapping[str, float] | None) -> str:
     """Returns how far gates went, over the seeds."""
     middle, std = mean_and_std((values or {}).values())
-    return '' if middle is None else f'{middle:.2g}' + ('' if std is None else f' ± {std:.1g}')
+    return '' if middle is None else f'{middle:.2g}' + ('' if std is None else f' ± {std:.2g}')
 
 
 def verdict_sentence(judged: GateVerdict, which: str) -> str:
