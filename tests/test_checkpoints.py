@@ -577,7 +577,8 @@ def test_no_mutation_of_a_state_dict_is_accepted(tmp_path, monkeypatch, record_p
     kinds['jax'] = (lambda state: {k: torch.from_numpy(v) for k, v in to_jax(state).items()} if state else {}, {})
     mutant: dict = {}
     # What reading returns is set here: ten thousand files would only test torch.save.
-    monkeypatch.setattr('mmseg_gpt.checkpoints.load.read_state_dict', lambda path, key=None: dict(mutant))
+    monkeypatch.setattr('mmseg_gpt.checkpoints.load.read_file', lambda path: dict(mutant))
+    monkeypatch.setattr('mmseg_gpt.checkpoints.load.weights_in', lambda content, path, key: content)
     for layout, (make, options) in kinds.items():
         vit, good = build(**options), weights_of(make(random_vit(**options)))
         names = [k for k in good if k not in weights_of(make({})) and not any(
