@@ -189,7 +189,8 @@ def test_history_is_by_block_and_iteration():
 
 @pytest.mark.parametrize('temperatures, panels', [(np.ones(12), 3), (None, 2)])
 def test_plot_has_a_panel_for_each_quantity(tmp_path, temperatures, panels):
-    figure = plot_gates([GateReport(name, np.linspace(.1, .9, 11), temperatures) for name in 'ab'])
+    gates = np.linspace(.1, .9, 11)
+    figure = plot_gates([GateReport(name, np.log(gates / (1 - gates)), temperatures) for name in 'ab'])
     write_figure(figure, tmp_path / 'gates.png')
     picture = cv2.imread(str(tmp_path / 'gates.png'))
     assert picture.shape[1] / panels == pytest.approx(4.2 * 150, abs=2)

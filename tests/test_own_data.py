@@ -377,5 +377,5 @@ def test_a_work_dir_among_the_images_is_refused(tmp_path):
 @pytest.mark.parametrize('drawn', [lambda folder: draw(folder, train=2, val=1), draw_classes])
 def test_a_work_directory_that_cannot_be_is_refused(tmp_path, drawn):
     (tmp_path / 'file').touch()
-    with pytest.raises(OwnDataError, match=r'nothing can be written to the folder .*file/work/data: Not a directory'):
-        adapt(drawn(tmp_path / 'data'), tmp_path / 'file/work', classes=None)
+    with pytest.raises(OwnDataError, match=r'nothing can be written to the folder .*file/out/data: Not a directory'):
+        adapt(drawn(tmp_path / 'data'), tmp_path / 'file/out', classes=None)

@@ -206,7 +206,7 @@ class Task(argparse.Action):
                          f'{" ".join(values)}')
         name, *model = values
         if len(model) == 1:
-            model = 2 * model if model[0].startswith('hf://') else adapted(model[0], parser)
+            model = 2 * model if is_of_hub(model[0]) else adapted(model[0], parser)
         namespace.tasks = [*namespace.tasks, [name, *model]]
 
 
@@ -220,9 +220,14 @@ def adapted(work_dir: str, parser: argparse.ArgumentParser) -> list[str]:
     return [str(found.config), str(found.checkpoint)]
 
 
+def is_of_hub(name: str) -> bool:
+    """Says whether a config or a checkpoint is a model of the hub, ``hf://OWNER/NAME``."""
+    return name.startswith('hf://')
+
+
 def checkpoint_is_there(checkpoint: str) -> bool:
     """Says whether a checkpoint is a file, or one of the hub, which is looked for later."""
-    return checkpoint.startswith('hf://') or Path(checkpoint).is_file()
+    return is_of_hub(checkpoint) or Path(checkpoint).is_file()
 
 
 def check_port(port: int, parser: argparse.ArgumentParser, least: int = 0) -> None:

@@ -27,19 +27,21 @@ class GateReport(NamedTuple):
 
     Attributes:
         name: Name in the legend.
-        gates: Gates g of blocks 1 .. L-1 (L-1,), or None if the model has none. For hard gates, which are 0 or 1 when
-            used, these are the probabilities of 1.
+        gammas: Gate priors gamma of blocks 1 .. L-1 (L-1,), or None if the model has none.
         temperatures: Attention temperatures of blocks 1 .. L (L,), or None.
         prior: Initial value of the gate priors gamma, or None if it is not known.
         hard: Whether the gates are hard ones.
-        gammas: Gate priors gamma of blocks 1 .. L-1 (L-1,) as they are now, if they are known.
     """
     name: str
-    gates: np.ndarray | None
+    gammas: np.ndarray | None
     temperatures: np.ndarray | None
     prior: float | None = None
     hard: bool = False
-    gammas: np.ndarray | None = None
+
+    @property
+    def gates(self) -> np.ndarray | None:
+        """Gates g of blocks 1 .. L-1 (L-1,), or None if the model has none; of hard ones the probabilities of 1."""
+        return None if self.gammas is None else sigmoid(self.gammas)
 
     @property
     def start(self) -> np.ndarray:
@@ -51,10 +53,9 @@ class GateReport(NamedTuple):
 
     @property
     def moved(self) -> float:
-        """Largest change of a gate since then, in gamma, see :func:`movement`."""
-        if self.gammas is None or self.prior is None:
-            return movement(self.gates, self.start)
-        return float(np.nanmax(np.abs(self.gammas - np.float32(self.prior))))  # also of gates that round to 0 or 1
+        """Largest change of a gate since then, in gamma; also of gates that round to 0 or 1."""
+        start = self.gammas[~np.isnan(self.gammas)][0] if self.prior is None else np.float32(self.prior)
+        return float(np.nanmax(np.abs(self.gammas - start)))
 
     @property
     def note(self) -> str | None:
@@ -198,8 +199,7 @@ def read_gates(state: dict[str, Tensor], name: str, backbone: dict | None = None
     if gammas is None and temperatures is None:
         raise ValueError(f'{name} uses none of its gates: no block before the last one has prompts')
     prior = 0. - options.get('gate_init', 10.) if options else None
-    gates = None if gammas is None else sigmoid(gammas)
-    return GateReport(name, gates, temperatures, prior, has_hard_gates(backbone), gammas)
+    return GateReport(name, gammas, temperatures, prior, has_hard_gates(backbone))
 
 
 def nan_outside(values: np.ndarray, first: int, end: int) -> np.ndarray:

@@ -172,8 +172,9 @@ def build(model: str, cfg: Config, sizes: Sizes, weights: dict[str, Tensor] | No
         sizes: Sizes of the model.
         weights: A state dict of our model to load; None leaves the weights random.
     """
-    makers = {'ours-cp': ours_checkpointed, 'paper': paper, 'mmseg-full': mmseg_full}
-    config = makers.get(model, ours)(cfg, sizes)
+    makers = {'ours': ours, 'ours-cp': ours_checkpointed, 'ours-half': ours, 'ours-half-fused': ours, 'paper': paper,
+              'mmseg-full': mmseg_full}
+    config = makers[model](cfg, sizes)
     built = revert_sync_batchnorm(construct(config))
     if weights is not None:
         built.load_state_dict(weights if model != 'mmseg-full' else without_adapters(weights))
