@@ -12,7 +12,7 @@ from .fetch import fetch
 from .fit import differences, kind_of
 from .formats import Recognised, State, to_timm
 from .read import CheckpointError, read_file, settings_in, weights_in
-from .shape import VitShape, shape_of
+from .shape import VitShape, grid_of, shape_of
 
 # Weights of the final norm, which the backbone has only for classification.
 FINAL_NORM = ('norm.weight', 'norm.bias')
@@ -151,11 +151,7 @@ def trained_grid(content: object) -> tuple[int, int] | None:
     """Returns the rows and columns of patches with which a file of ours was trained; None for those of others."""
     model = settings_in(content).get('model') or {}
     backbone = model.get('module', model).get('backbone') or {}
-    if 'img_size' not in backbone:
-        return None
-    size, patch = backbone['img_size'], backbone.get('patch_size', 16)
-    height, width = (size, size) if isinstance(size, int) else size
-    return -(-height // patch), -(-width // patch)
+    return grid_of(backbone['img_size'], backbone.get('patch_size', 16)) if 'img_size' in backbone else None
 
 
 def side_to_resize(there: VitShape, here: VitShape, grid: tuple[int, int], may_be_oblong: bool) -> int:

@@ -77,3 +77,9 @@ def shape_of(state: State) -> VitShape:
         gated_mlp=gated_mlp,
         qkv_bias=any(re.fullmatch(r'blocks\.\d+\.attn\.qkv\.bias', k) for k in state),
         channels=size('patch_embed.proj.weight', 4, 1))
+
+
+def grid_of(img_size: int | tuple[int, int], patch_size: int) -> tuple[int, int]:
+    """Returns the rows and columns (h, w) of patches that cover an image of a size in pixels: a side, or both."""
+    height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
+    return -(-height // patch_size), -(-width // patch_size)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..checkpoints.periods import ROUNDINGS
+from ..checkpoints.shape import grid_of
 from .cpu_attention import attend
 from .interpolation import resize_bicubic
 from .rotary import Rotation, periods_on, rotation_of
@@ -287,8 +288,7 @@ class VisionTransformer(BaseModule):
         self.rotary = rotary
         check_sizes(img_size, patch_size, num_registers, in_channels)
         check_attention(self.arch, rotary, qkv_bias)
-        height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        self.grid = (-(-height // patch_size), -(-width // patch_size))
+        self.grid = grid_of(img_size, patch_size)
         dims, heads, mlp_ratio = (self.arch[key] for key in ('embed_dims', 'num_heads', 'mlp_ratio'))
         self.patch_embed = PatchEmbed(patch_size, dims, in_channels)
         self.cls_token = nn.Parameter(torch.empty(1, 1, dims))
