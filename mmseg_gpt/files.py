@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from glob import glob
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 from unicodedata import normalize
@@ -115,12 +116,26 @@ def listed_files(texts: Iterable[str], suffixes: Container[str], outside: Path |
 
 def files_below(folder: Path) -> list[Path]:
     """Returns the files below a folder by their names; links to folders are followed, but not in circles."""
-    found: list[Path] = []
-    for place, folders, names in os.walk(folder, followlinks=True):
-        here = Path(place).resolve()
-        folders[:] = [name for name in folders if not here.is_relative_to(Path(place, name).resolve())]
-        found += (Path(place, name) for name in names)
+    found = (Path(place, name) for place, names in folders_below(folder) for name in names)
     return sorted(file for file in found if file.is_file())
+
+
+def folders_below(folder: str | Path, without: Path | None = None,
+                  above: tuple[Path, ...] = ()) -> Iterator[tuple[str, list[str]]]:
+    """Yields a folder and those below it with the names of their files; links are followed, but not in circles.
+
+    Args:
+        folder: Where to begin. Nothing is yielded of one that is not there.
+        without: A folder that is passed over with all that is below it.
+        above: The folders that led here, resolved: a link to one of them is not followed.
+    """
+    above = (*above, Path(folder).resolve())
+    left_out = above if without is None else (*above, without.resolve())
+    for place, folders, names in islice(os.walk(folder), 1):
+        yield place, names
+        for below in (os.path.join(place, name) for name in folders):
+            if Path(below).resolve() not in left_out:
+                yield from folders_below(below, without, above)
 
 
 def composed(name: str) -> str:

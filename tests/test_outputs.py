@@ -17,6 +17,8 @@ from tiny import CLASSES, HEIGHT, ROOT, SPLITS, WIDTH, image_path, label_path, w
 
 from mmseg_gpt.analysis.confusion import most_confused, shares, write_confusion
 from mmseg_gpt.datasets import LabelRule
+from mmseg_gpt.datasets.folders import list_files
+from mmseg_gpt.datasets.polygons.images import ImageFinder
 from mmseg_gpt.datasets.predicted import write_label_map
 from mmseg_gpt.engine.confusion import ConfusionMetric
 from mmseg_gpt.files import listed_files, names_below
@@ -51,9 +53,13 @@ def test_linked_folders_are_listed_but_not_in_circles(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / 'photos/linked').symlink_to('../elsewhere')
-    (tmp_path / 'elsewhere/sub/up').symlink_to('..')
+    for name, target in dict(up='..', back='../../photos').items():  # the second is a circle of two links
+        (tmp_path / 'elsewhere/sub' / name).symlink_to(target)
     found = listed_files([str(tmp_path / 'photos')], {'.jpg'})
     assert [os.path.relpath(file, tmp_path) for file in found] == ['photos/b.jpg', 'photos/linked/sub/a.jpg']
+    assert list_files(str(tmp_path / 'photos')) == {'b.jpg', '.hidden/c.jpg', 'd.txt', 'linked/sub/a.jpg'}
+    images = ImageFinder(tmp_path / 'photos', without=tmp_path / 'photos/.hidden')
+    assert sorted(path.name for path in images.all()) == ['a.jpg', 'b.jpg']
 
 
 # --- the tools -------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from ..files import folders_below
 from ..wording import listed
 from .introspect import has_transform, sample_files
 
@@ -151,7 +152,7 @@ def name_few(names: Iterable[str], folder: str, what: str) -> list[str]:
 def list_files(folder: str) -> set[str]:
     """Returns the paths of all files below ``folder`` but hidden ones, which datasets do not take either."""
     return {os.path.normpath(os.path.join(inside, name))
-            for place, _, names in os.walk(folder, followlinks=True) for inside in [os.path.relpath(place, folder)]
+            for place, names in folders_below(folder) for inside in [os.path.relpath(place, folder)]
             for name in names if not name.startswith('.')}
 
 

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ..files import folders_below
 from .folders import has_folders, has_list, list_files, listed_names, name_few, normalised, suffixes
 from .introspect import sample_files
 
@@ -148,7 +149,7 @@ def suffix_of(file: str) -> str:
 def hidden_files(folder: str) -> list[str]:
     """Returns the paths of the files below a folder whose names begin with a dot."""
     return [os.path.normpath(os.path.join(os.path.relpath(place, folder), name))
-            for place, _, names in os.walk(folder, followlinks=True) for name in names if name.startswith('.')]
+            for place, names in folders_below(folder) for name in names if name.startswith('.')]
 
 
 def in_hidden_folder(file: str) -> bool:

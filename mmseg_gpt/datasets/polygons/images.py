@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from ...files import composed
+from ...files import composed, folders_below
 from ..pairs import orientation_of
 from .shapes import Annotation, LabelsError
 
@@ -23,8 +23,7 @@ class ImageFinder:
 
     def __init__(self, folder: Path, without: Path) -> None:
         self.by_name: dict[str, list[Path]] = {}
-        for place, folders, names in os.walk(folder, followlinks=True):
-            folders[:] = [name for name in folders if Path(place, name).resolve() != without.resolve()]
+        for place, names in folders_below(folder, without):
             for path in (Path(place, name) for name in names if name.lower().endswith(SUFFIXES)):
                 for key in {path.name, path.stem}:
                     self.by_name.setdefault(composed(key).lower(), []).append(path)
