@@ -13,8 +13,9 @@ from ...files import replacing
 from ..runs import FINISHED, Run, outcomes, trained_checkpoint
 from ..runs.record import is_done
 from ..runs.run import RunFailed, testing
-from .choices import StudyChoices, has_ended
+from .choices import StudyChoices, choose, has_ended
 from .plan import StudyPlan
+from .tables import parts_of
 
 RECORD = 'looked.json'
 
@@ -74,11 +75,13 @@ def looks(plan: StudyPlan, runs: Sequence[Run]) -> list[Look]:
 
 
 def begin(plan: StudyPlan, choices: StudyChoices, runs: Sequence[Run]) -> None:
-    """Takes down that the test images are looked at from now on.
+    """Takes down that the test images are looked at from now on, with all choices that have been made by now.
+
+    Those for other parts are among them, so that these parts can still be carried out.
 
     Args:
         plan: The plan of the runs.
-        choices: What has been chosen.
+        choices: What has been chosen for the parts that are tested.
         runs: The results that are to be tested.
 
     Raises:
@@ -91,8 +94,9 @@ def begin(plan: StudyPlan, choices: StudyChoices, runs: Sequence[Run]) -> None:
         raise SystemExit('the test images are looked at once, when all is chosen and all results are there; not yet: '
                          f'{"; ".join(what)}')
     if not (plan.home / RECORD).is_file():
+        known = choose(plan, parts_of(plan)).known
         said = dict(time=time.strftime('%Y-%m-%d %H:%M'), results=len(runs),
-                    chosen={variant.name: rates._asdict() for variant, rates in choices.known.items()})
+                    chosen={variant.name: rates._asdict() for variant, rates in known.items()})
         with replacing(plan.home / RECORD) as path:
             path.write_text(json.dumps(said, indent=1) + '\n')
 
