@@ -25,11 +25,11 @@ def as_numbers(task: ServedTask, sample: BaseDataElement, probabilities: bool = 
     Args:
         task: The task.
         sample: Its answer for one image.
-        probabilities: Whether a classification has those of all classes.
+        probabilities: Whether to include the probabilities of all classes, for a classification.
 
     Returns:
-        dict: ``label``, ``class`` and ``score`` for a classification, and ``probabilities`` by class name if
-        asked for. ``shares`` for a segmentation: the share of the pixels by class name, the largest first.
+        dict: ``label``, ``class`` and ``score`` for a classification, and ``probabilities`` by class name on
+        request. ``shares`` for a segmentation: the share of the pixels by class name, the largest first.
     """
     if 'pred_sem_seg' in sample:
         counts = count_labels(label_map(sample))
@@ -59,7 +59,7 @@ def count_labels(labels: np.ndarray) -> np.ndarray:
 
 
 def as_line(found: dict) -> str:
-    """Writes the numbers of :func:`as_numbers` as a line to read."""
+    """Formats the numbers of :func:`as_numbers` as a line of text."""
     if 'shares' not in found:
         return f'{found["class"]} {found["score"]:.3f}'
     if not found['shares']:
@@ -69,7 +69,7 @@ def as_line(found: dict) -> str:
 
 
 class LabelWriter:
-    """Writer of segmentations: label maps, and pictures of the image under the classes' colours.
+    """Writes segmentations: label maps, and pictures of the image with the class colours over it.
 
     Args:
         task: The task.
@@ -127,7 +127,7 @@ class LabelWriter:
         return {key: str(path) for key, path in paths.items()}
 
     def claim(self, image: str, name: str) -> None:
-        """Notes that what is written under ``name`` is of ``image``.
+        """Reserves the output name ``name`` for ``image``.
 
         Args:
             image: The image file.
@@ -223,7 +223,7 @@ def confidence(probabilities: Tensor) -> np.ndarray:
     """Returns the probability of the predicted class of each pixel, as uint8 (H, W): 255 is certain.
 
     Args:
-        probabilities: (C, H, W). A single channel holds those of the foreground, and the surer of the two counts.
+        probabilities: (C, H, W). A single channel holds those of the foreground; the larger of p and 1 - p counts.
     """
     highest = probabilities[0].clone()
     for channel in probabilities[1:]:  # one by one, as all may be in a file and larger than memory

@@ -29,7 +29,7 @@ SENT = 'that was sent'  # what messages call the file
 
 
 class Refused(Exception):
-    """A request that is answered by a status and a sentence."""
+    """A request that is answered with an error status and a sentence."""
 
     def __init__(self, status: int, why: str, **headers: str) -> None:
         super().__init__(why)
@@ -44,14 +44,14 @@ def make_app(queue: RequestQueue, most_bytes: int = 32 * 2**20, most_pixels: int
     * ``POST /tasks/NAME``, with an image file as its body, answers as :func:`as_numbers`; ``?answer=png`` gives the
       label map of a segmentation, ``?probabilities=true`` those of all classes of a classification.
 
-    What cannot be answered gets a status and ``{"error": SENTENCE}``: 400 for what is no image and for a wrong option,
-    404 for no such task or address, 405 for another method, 413 for a file or an image that is too large, 503 with
+    Errors have a status and ``{"error": SENTENCE}``: 400 for a body that is not an image and for a wrong option,
+    404 for an unknown task or address, 405 for another method, 413 for a file or an image that is too large, 503 with
     ``Retry-After`` if too many requests wait, 500 if the model or the service fails.
 
     Args:
-        queue: The queue. It is closed by who made it.
-        most_bytes: Largest file.
-        most_pixels: Most pixels of an image, by its header.
+        queue: The queue. Its creator closes it.
+        most_bytes: Largest file in bytes.
+        most_pixels: Most pixels of an image, according to its header.
     """
     app = FastAPI(title='mmseg_gpt', docs_url=None, redoc_url=None, openapi_url=None)
     for kind in (Refused, HTTPException, RequestValidationError, Exception):

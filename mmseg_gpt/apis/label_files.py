@@ -25,7 +25,7 @@ class Written(NamedTuple):
     """What was found in an image.
 
     Attributes:
-        counts: Number of pixels (C,) of each class, without those that hold nothing.
+        counts: Number of pixels (C,) of each class, without empty pixels.
         overview: Class numbers (h, w) of an even choice of the pixels, of 4,096 pixels a side at most.
     """
     counts: np.ndarray
@@ -37,11 +37,11 @@ def write_labels(labeller: Labeller, source: Source, dataset: 'DatasetReader', p
                  scores: Path | None = None, report: Callable[[float], None] | None = None) -> Written:
     """Labels an image in tiles, and writes the labels as a GeoTIFF with its size and georeference.
 
-    Pixels that hold nothing, by the file's value of no data, its alpha or its mask, get the highest value of the type
-    (255, or 65,535), which the written file names as its value of no data.
+    Empty pixels, according to the file's nodata value, its alpha or its mask, get the highest value of the type
+    (255, or 65,535), which is the nodata value of the written file.
 
     Args:
-        labeller: What labels the tiles.
+        labeller: The model, or exported file, that labels the tiles.
         source: The pixels.
         dataset: The file they are from.
         path: The file of labels, or None to write none.
@@ -49,7 +49,7 @@ def write_labels(labeller: Labeller, source: Source, dataset: 'DatasetReader', p
         colours: The colour (red, green, blue) of each class, or None.
         confidence: A GeoTIFF for the probability of the predicted class of each pixel, of which 255 is 1; or None.
         scores: A .npy file for the probabilities of all classes, float16 (C, H, W); or None.
-        report: Is told now and then which share of the image is labelled.
+        report: Called now and then with the share of the image that is labelled.
     """
     classes = max(2, labeller.channels)
     values = np.arange(classes) if values is None else values

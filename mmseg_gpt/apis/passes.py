@@ -96,12 +96,12 @@ class Pass:
     """Images that are computed together.
 
     Attributes:
-        places: Their numbers in the list of requests.
-        tasks: Names of the tasks that they are of. A name is there twice if its task was removed and another one added
-            under it while images waited.
-        together: Whether the ViT is run once for images of all these tasks. Else there is one task, whose model runs
-            as it does alone.
-        reason: Why it is so, in words.
+        places: Their indices in the list of requests.
+        tasks: Names of their tasks. A name occurs twice if its task was removed and another one added under the same
+            name while images waited.
+        together: Whether the ViT runs once for the images of all these tasks. If not, there is one task, whose model
+            runs as it does alone.
+        reason: Why they are computed so, in words.
     """
     places: tuple[int, ...]
     tasks: tuple[str, ...]

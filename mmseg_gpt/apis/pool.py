@@ -20,7 +20,7 @@ DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 class AdapterPool:
-    """Pool of segmentation and classification tasks that were trained on the same frozen ViT.
+    """A pool of segmentation and classification tasks that were trained on the same frozen ViT.
 
     Each task is the ordinary model of its config, with its own prompts, gates, temperatures and head. The ViT's
     weights are the same tensors in all of them, so switching tasks costs nothing, and each answer is the one that the
@@ -31,16 +31,16 @@ class AdapterPool:
         pool.add('cub', 'configs/cls_gpt_mae_cub.py', 'cub.pth')
         segmented, classified = pool.predict([('ade', 'street.jpg'), ('cub', 'bird.jpg')])
 
-    While a task is added, its own copy of the ViT is in memory for a moment. Images of several tasks go through the ViT
-    in one pass where they can and where that pays, see :meth:`plan`; the answers are the same up to rounding. All
+    While a task is added, its own copy of the ViT is briefly in memory. Images of several tasks go through the ViT
+    in one pass where that is possible and pays, see :meth:`plan`; the answers are the same up to rounding. All
     methods may be called by several threads.
 
     Args:
         device: Device of the models; by default the GPU, if there is one.
         dtype: ``torch.bfloat16`` or ``torch.float16`` keeps the ViT in half the memory and computes under autocast,
             with the same results as ``tools/test.py --amp``.
-        one_pass: Whether images of several tasks go through the ViT together: True wherever it is possible, False
-            nowhere, None where it pays, which is always on a GPU, and on a CPU for images of few tokens.
+        one_pass: Whether images of several tasks go through the ViT together: True for wherever it is possible, False
+            for never, None for where it pays: always on a GPU, and on a CPU for images of few tokens.
 
     Raises:
         ValueError: ``dtype`` is none of these and not float32, or it is float16 on a CPU.
@@ -125,7 +125,7 @@ class AdapterPool:
                 must be there.
             confidence: Whether segmentations also have ``seg_confidence.data`` (1, H, W), uint8 on the CPU: 255 times
                 the probability of the predicted class of each pixel.
-            small: Whether labels are uint8 where the model can give them so, which takes an eighth of the memory.
+            small: Whether labels are uint8 if the model supports it, which takes an eighth of the memory.
 
         Returns:
             list: The answers of the tasks' models, in the order of the requests: mmsegmentation's SegDataSample with

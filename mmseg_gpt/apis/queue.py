@@ -18,11 +18,11 @@ MEMORY = 0.8  # share of earlier batches in the mean of the seconds
 
 
 class TooBusy(RuntimeError):
-    """As many requests wait as may.
+    """The queue is full.
 
     Args:
-        waiting: How many.
-        retry_after: Seconds after which those that wait now will probably have been answered; also an attribute.
+        waiting: Number of waiting requests.
+        retry_after: Seconds in which the waiting requests will probably have been answered; also an attribute.
     """
 
     def __init__(self, waiting: int, retry_after: float) -> None:
@@ -35,7 +35,7 @@ class QueueClosed(RuntimeError):
 
 
 class WaitingRoom:
-    """Requests that wait for their turn, of which there is a most.
+    """A bounded collection of requests that wait for their turn.
 
     Args:
         capacity: Most requests that may be read, prepared or waiting.
@@ -105,7 +105,7 @@ class WaitingRoom:
             future.set_running_or_notify_cancel()  # or who waits for it would not notice
 
     def _fail(self, batch: list[tuple[float, Prepared, Future]]) -> None:
-        """Takes no more requests, and fails those of a batch and those that wait: nobody would answer them."""
+        """Closes the queue, and fails the requests of a batch and those that wait, as nobody would answer them."""
         with self._changed:
             self._is_closed = self._has_failed = True
             left, self._waiting = [*batch, *self._waiting], deque()
@@ -196,10 +196,10 @@ class RequestQueue(WaitingRoom):
         return future
 
     def close(self, drain: bool = True) -> None:
-        """Takes no more requests, and returns when none waits.
+        """Closes the queue to new requests, and returns when none is waiting.
 
         Args:
-            drain: Whether those that wait are answered; otherwise they are cancelled.
+            drain: Whether waiting requests are answered; otherwise they are cancelled.
         """
         with self._changed:
             self._is_closed = True

@@ -130,12 +130,12 @@ class RasterSource:
 
 
 def has_mask(dataset: 'DatasetReader') -> bool:
-    """Says whether a file can say of a pixel that it holds nothing: by a value of no data, by alpha or by a mask."""
+    """Says whether a file can mark pixels as empty: by a nodata value, by alpha or by a mask."""
     return rasterio_of().enums.MaskFlags.all_valid not in dataset.mask_flag_enums[0]
 
 
 def missing(dataset: 'DatasetReader', rows: slice, columns: slice) -> np.ndarray:
-    """Returns which pixels (h, w) of a part hold nothing."""
+    """Returns which pixels (h, w) of a part are empty."""
     return dataset.dataset_mask(window=((rows.start, rows.stop), (columns.start, columns.stop))) == 0
 
 
@@ -193,10 +193,10 @@ def writing(path: Path, like: 'DatasetReader', dtype: str, nodata: int | None = 
     """Yields a GeoTIFF of one band to write to in parts, with the size and the georeference of another one.
 
     Args:
-        path: The file, which is there when it is complete.
-        like: The file whose size and georeference it has.
+        path: The file, which appears only when it is complete.
+        like: The file from which it takes size and georeference.
         dtype: Type of its values.
-        nodata: The value of pixels that hold nothing, or None.
+        nodata: The value of empty pixels, or None.
         colours: The colour (red, green, blue) of each value, or None.
     """
     rasterio = rasterio_of()

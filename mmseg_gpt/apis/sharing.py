@@ -17,7 +17,7 @@ MAY_DIFFER = 'pos_embed'
 
 
 def share_vit(name: str, task: ServedTask, others: Sequence[tuple[str, ServedTask]]) -> None:
-    """Gives a task the weights of the ViT that other tasks share, in the place of its own.
+    """Replaces the ViT weights of a task by those that other tasks share.
 
     Args:
         name: Name of the task.

@@ -87,7 +87,7 @@ class Labeller(Protocol):
     """What labels tiles: a model, or an exported file.
 
     Attributes:
-        channels: Number of classes, or 1 where a single channel tells foreground from background.
+        channels: Number of classes, or 1 if a single channel separates foreground from background.
         threshold: Probability above which a single channel is foreground.
         device: The device of the logits.
     """
@@ -106,7 +106,7 @@ class Labeller(Protocol):
         """Yields the logits (h, w, C) of each tile.
 
         Args:
-            tiles: Pixels, of which (h, w, bands) are there; those at the end of the image may be smaller, or empty.
+            tiles: Pixels (h, w, bands); tiles at the end of the image may be smaller, or empty.
             size: Height and width of the logits, those of the tiles of :meth:`windows`.
         """
 
@@ -205,7 +205,7 @@ class TaskLabeller:
     def logits_of_windows(self, tiles: Iterator[np.ndarray], size: tuple[int, int]) -> Iterator[Tensor]:
         """Does what :meth:`logits` does, for the model's own windows, several at a time as it takes them.
 
-        Windows that lie in the padding of the image get zeros, as nothing of them is used.
+        Windows that lie in the padding of the image get zeros, as they are not used.
         """
         number = self.model.test_cfg.get('window_batch', 1 if self.device.type == 'cpu' else 8)
         for same in in_batches(tiles, number):
@@ -230,7 +230,7 @@ def logits_in_tiles(labeller: Labeller, source: Source,
     Use them before asking for the next: they may be a view of memory that is written again.
 
     Args:
-        labeller: What labels the tiles.
+        labeller: The model, or exported file, that labels the tiles.
         source: The image.
         strip: Bytes of the logits of a row of tiles, above which it is computed in parts, tiles on their border twice.
     """
@@ -271,8 +271,8 @@ def predict_in_tiles(labeller: TaskLabeller, image: Image, meta: dict | None = N
     Args:
         labeller: A task and its tiles.
         image: A file, or the pixels, as for :meth:`ServedTask.read`.
-        meta: What is asked for, as the metainfo of a sample, see :class:`LeanEncoderDecoder`.
-        report: Is told now and then which share of the image is labelled.
+        meta: What to return, as the metainfo of a sample, see :class:`LeanEncoderDecoder`.
+        report: Called now and then with the share of the image that is labelled.
 
     Returns:
         SegDataSample: The answer, as :meth:`AdapterPool.predict` gives it.
