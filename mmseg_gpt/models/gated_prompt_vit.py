@@ -51,26 +51,26 @@ class GatedPromptViT(VisionTransformer):
         temperature: False, True, or a dict with any of init (1.), min (0.01), max (10.): a learnable
             attention temperature for each block (equation 9).
         lora: None, or a dict with any of rank (4), alpha (4) and targets (('attn.qkv', )): low-rank updates of the
-            linear layers whose names end so, see :class:`mmseg_gpt.models.updates.LoRALinear`.
+            linear layers whose names end in one of the targets, see :class:`mmseg_gpt.models.updates.LoRALinear`.
         biases: True trains an update of each bias of the ViT (BitFit).
         adapter: None, or a dict with any of width (64) and scale (0.1): a bottleneck beside each MLP, see
             :class:`mmseg_gpt.models.updates.Bottleneck`.
         start_block: Block, counted from 0, from which prompts join the sequence (Figure 1 counts from 1).
         frozen: True trains prompts, gates, temperatures and updates only. False is full fine-tuning.
         norm_eps: Epsilon of the layer norms; 1e-5 in DINOv3, 1e-6 in all other released ViTs.
-        layer_scale: True for DINOv2, whose blocks scale what they add (``blocks.0.ls1.gamma``).
-        num_registers: Number of register tokens between CLS and patches (``reg_token``), which no output contains;
+        layer_scale: True for DINOv2, whose blocks scale their residual branches (``blocks.0.ls1.gamma``).
+        num_registers: Number of register tokens between CLS and patches (``reg_token``), which outputs leave out;
             4 for DINOv3 and DINOv2 with registers.
         in_channels: Number of channels of an image; 3 unless images are multispectral, depth or the like. A pretrained
-            patch embedding of 3 channels is turned into one of this number, see
+            patch embedding of 3 channels is converted to this number, see
             :func:`mmseg_gpt.checkpoints.load.adapt_channels`. It is frozen like the rest of the ViT.
-        rotary: For DINOv3 'bfloat16' (its own files) or 'float32' (timm's and transformers'), to which the periods of
-            its rotary positions are rounded. There is no ``pos_embed`` then, prompts have no position either, and
-            ``img_size`` decides nothing.
+        rotary: For DINOv3, the type to which the periods of its rotary positions are rounded: 'bfloat16' (its own
+            files) or 'float32' (timm's and transformers'). There is then no ``pos_embed``, prompts have no position
+            either, and ``img_size`` has no effect.
         gated_mlp: True for DINOv3's ViT-S+, ViT-H+ and ViT-7B, whose MLPs are gated (``blocks.0.mlp.fc1_g``).
         qkv_bias: Which of queries, keys and values have a bias: 'qkv', 'qv' for DINOv3, '' for its ViT-7B.
-        with_cp: True recomputes the activations of each block in the backward instead of keeping them. It saves
-            memory and costs one more forward of the ViT.
+        with_cp: True recomputes the activations of each block in the backward pass instead of keeping them
+            (gradient checkpointing). It saves memory and costs one more forward pass of the ViT.
         init_cfg: ``dict(type='PretrainedViT', checkpoint=PATH)`` loads a pretrained ViT, strictly.
 
     Raises:
@@ -148,7 +148,7 @@ class GatedPromptViT(VisionTransformer):
 
     @property
     def frozen_children(self) -> list[nn.Module]:
-        """Modules that keep their weights and stay in eval mode; empty if the ViT is not frozen."""
+        """Modules whose weights are frozen, which stay in eval mode; empty if the ViT is not frozen."""
         return [m for m in (self.patch_embed, self.blocks, self.norm) if m is not None] if self.frozen else []
 
     def train(self, mode: bool = True) -> 'GatedPromptViT':
@@ -254,7 +254,7 @@ def wanted_tokens(out_type: str, first_patch: int, length: int) -> slice:
 
 
 def checkpointed(block: Block, *inputs: Tensor | slice | Rotation | None) -> Tensor:
-    """Runs ``block`` and recomputes its activations in the backward instead of keeping them."""
+    """Runs ``block`` and recomputes its activations in the backward pass instead of keeping them."""
     return checkpoint(block, *inputs, use_reentrant=False, preserve_rng_state=False)
 
 

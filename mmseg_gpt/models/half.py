@@ -34,9 +34,9 @@ def round_weights(vit: GatedPromptViT, dtype: torch.dtype) -> None:
 class HalfWeights:
     """Keeps the large weights of a frozen ViT in half precision, for a forward under autocast of the same type.
 
-    The ViT still gives and takes float32: its state dict holds the original weights, and loading into it ends the half
-    precision. The originals lie in an unnamed file, of which the system reads what is asked for; it is gone as soon as
-    nobody uses it, also after a crash. Where the file cannot be written, they stay in the memory of the CPU.
+    The ViT still saves and loads float32: its state dict holds the original weights, and loading into it ends the half
+    precision. The originals are in an unnamed file, which the system reads on demand; it disappears as soon as
+    nobody uses it, even after a crash. If the file cannot be written, they stay in the memory of the CPU.
 
     Args:
         vit: The ViT, whose weights are rounded now.
@@ -54,7 +54,7 @@ class HalfWeights:
         self.round()
 
     def round(self) -> None:
-        """Rounds the weights, if they are not."""
+        """Rounds the weights, unless they are rounded already."""
         if self.is_rounded:
             return
         weights = rounded_weights(self.vit)
@@ -78,7 +78,7 @@ class HalfWeights:
             self.restore()
 
     def release(self) -> None:
-        """Restores the ViT and lets go of it."""
+        """Restores the ViT and detaches from it."""
         self.restore()
         for handle in self.handles:
             handle.remove()

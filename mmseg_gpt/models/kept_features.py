@@ -1,7 +1,7 @@
 """Features of a frozen ViT that are computed once for each image and kept in a file, where only a head is trained.
 
-Images are told apart by their pixels as the ViT gets them, so whatever an augmentation does to them, what is read from
-the file is what would be computed. Each image goes through the ViT by itself, whatever batch it is in: so its features
+Images are identified by their pixels as the ViT gets them, so for every augmentation, the features in the file are
+those that would be computed. Each image goes through the ViT by itself, whatever batch it is in: so its features
 do not depend on which of its neighbours were known. On the CPUs where it was tried, an image in a batch has the same
 features to the last bit; nothing guarantees that, least of all on a GPU.
 """
@@ -27,13 +27,13 @@ SPARE = 2**30  # bytes of the disk that stay free
 class FeatureFile:
     """Features of images in a file that only grows, with an index beside it: a line of JSON for each image.
 
-    The system keeps in memory what there is room for; the process holds the index only. Entries that an earlier process
-    has written are compared with their digest when they are first read.
+    The system caches as much as fits into memory; the process itself holds only the index. Entries that an earlier
+    process has written are checked against their digest when they are first read.
 
     Args:
-        folder: Where the two files are. Files of other weights, or of another machine's kind, are started over.
-        identity: What else than the pixels decides the features.
-        limit: Bytes that the file may have. It is lowered to what the disk has room for.
+        folder: The folder of the two files. Files of other weights, or of another kind of machine, are started over.
+        identity: Everything but the pixels that determines the features.
+        limit: Largest size of the file in bytes, lowered to what the disk has room for.
         before: Entries that were written in this iteration or later are removed.
     """
 
@@ -71,7 +71,7 @@ class FeatureFile:
         return tensors
 
     def write(self, key: str, outputs: list[Tensor], iteration: int) -> None:
-        """Adds the features of an image, unless the file is full or the disk refuses, which is said once."""
+        """Adds the features of an image, unless the file is full or the disk refuses, which is logged once."""
         content = b''.join(bits_of(output) for output in outputs)
         if self.is_full or self.end + len(content) > self.limit:
             self.close_for_more(f'{self.end / 1e9:.1f} GB are kept')
@@ -109,17 +109,17 @@ class FeatureFile:
 
 
 class KeptFeatures:
-    """Stands before the forward of a frozen ViT, and answers from a file where it can.
+    """Wraps the forward of a frozen ViT, and reads features from a file where they are known.
 
     Args:
-        vit: The ViT, of which nothing is trained. It is changed until :meth:`release`.
+        vit: The ViT, no part of which is trained. It is changed until :meth:`release`.
         file: Where features are kept.
 
     Attributes:
         iteration: The training iteration, which is written beside each image.
         counts: Images so far: ``seen`` in training, of which ``read`` from the file; and both in validation as
             ``val_seen`` and ``val_read``.
-        in_training: Whether features are kept in training, too, and not in validations only.
+        in_training: Whether features are kept in training too, and not only in validation.
     """
 
     def __init__(self, vit: GatedPromptViT, file: FeatureFile | None) -> None:
@@ -136,7 +136,7 @@ class KeptFeatures:
         return twin
 
     def release(self) -> None:
-        """Gives the ViT its own forward back."""
+        """Restores the ViT's own forward."""
         vars(self.vit).pop('forward', None)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

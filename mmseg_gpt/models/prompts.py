@@ -1,4 +1,4 @@
-"""Prompt strategies: which prompt tokens does the next block see?
+"""Prompt strategies: they decide which prompt tokens each block sees.
 
 Source: "Improving Visual Prompt Tuning for Self-supervised Vision Transformers" (ICML 2023,
 arXiv 2306.05067); VPT itself is arXiv 2203.12119. The rule of each strategy is its method ``next``:
@@ -16,7 +16,7 @@ A strategy answers two questions, and every parameter it owns is trainable:
 
 Blocks are counted from 0, so the gate of the paper's block ``l`` is ``gate_prior[l - 1]``.
 
-Parameters may also have an axis for the images, behind that of the blocks if there is one, as :mod:`.mixed` gives them:
+Parameters may also have an image axis, after the block axis if there is one, as :mod:`.mixed` makes them:
 tokens (B, N_p, D) or (L, B, N_p, D), and gates (L - 1, B, 1, 1). Then each image has prompts and gates of its own.
 """
 
@@ -65,7 +65,7 @@ class ShallowPrompt(nn.Module):
         return ()
 
     def enter(self, tokens: Tensor, batch: int) -> Tensor:
-        """Repeats tokens for each image, with a dropout of its own: (N_p, D) -> (B, N_p, D).
+        """Repeats tokens for each image, with separate dropout: (N_p, D) -> (B, N_p, D).
 
         Args:
             tokens: Prompt tokens (N_p, D), or (B, N_p, D).
@@ -87,7 +87,7 @@ class ShallowPrompt(nn.Module):
 
         Args:
             block: Number of the block that has just run, counted from 0.
-            before: Prompts (B, N_p, D) that it got.
+            before: Prompts (B, N_p, D) that it was given.
             after: Prompts (B, N_p, D) that it returned.
         """
         return after

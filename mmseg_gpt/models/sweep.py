@@ -26,14 +26,13 @@ class SweepModel(BaseModel):
     """Segmentors or classifiers that share a frozen ViT, which each image goes through once.
 
     Each member is a whole model of its own class without the ViT: head, auxiliary heads, neck and statistics of batch
-    norm. It has its own optimizer, and draws what it would draw alone: initial weights and dropout. So it becomes what
-    a run of its own would make of it, bit for bit; only where the heads differ in shape, their initial weights are
-    other ones. A member whose loss or gradient is not finite is trained
-    no further.
+    norm. It has its own optimizer, and draws the same initial weights and dropout as it would alone. So it ends as a
+    separate run would, bit for bit; only if the heads differ in shape, their initial weights differ. A member whose
+    loss or gradient is not finite stops training.
 
     Args:
         model: Settings of a model whose backbone is a frozen GatedPromptViT that trains nothing.
-        heads: By the name of each member, what differs in its settings: values by dotted paths.
+        heads: For the name of each member, the settings in which it differs: values by dotted paths.
         data_preprocessor: Settings of the preprocessor, if ``model`` has none.
 
     Attributes:
@@ -43,7 +42,7 @@ class SweepModel(BaseModel):
         diverged: Number of the iteration, from 1, in which the loss of a member was not finite, by its name.
 
     Raises:
-        ValueError: the backbone trains something, or is none that can be shared.
+        ValueError: the backbone is trained in some way, or cannot be shared.
     """
 
     checks_gradients = True  # is asked by NonFiniteHook

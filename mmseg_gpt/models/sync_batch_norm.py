@@ -1,7 +1,7 @@
 """Batch norm over the batches of all processes, by one exchange forward and one backward, without waiting for a GPU.
 
 torch's SyncBatchNorm waits for the device three times a layer to leave out processes without images, runs on GPUs only,
-and keeps its statistics to itself, so that features cannot be made again from them.
+and does not expose its statistics, so that features cannot be recomputed from them.
 """
 
 import torch

@@ -1,8 +1,8 @@
 """Trained updates of the layers of a frozen ViT: LoRA, biases, and bottlenecks beside the MLPs.
 
-The layers keep their weights and timm's names. What is trained stands beside them, under names that
-:data:`mmseg_gpt.checkpoints.formats.UPDATE` matches, and begins without effect: an updated ViT starts as the pretrained
-one.
+The layers keep their weights and timm's names. The trained parameters are separate, under names that
+:data:`mmseg_gpt.checkpoints.formats.UPDATE` matches, and have no effect at first: an updated ViT starts as the
+pretrained one.
 """
 
 import copy
@@ -22,14 +22,13 @@ class LoRALinear(nn.Linear):
     """A linear layer with a low-rank update of its weight: ``(W + alpha / rank * B A) x + b`` (arXiv 2106.09685).
 
     ``lora_a`` is A (rank, in), drawn as torch draws the weight of a linear layer, and ``lora_b`` is B (out, rank),
-    which starts at zero. Without gradients, and in a recorded program, the sum of the weights is computed first, which
-    costs less than the update of every token. ``weight`` itself never changes, so checkpoints are the same in training
-    and evaluation. Under autocast and in half precision the update is added to the output, because in the sum of the
-    weights small updates would be rounded away. :mod:`.mixed` gives each image an A and a B of its own, with a leading
-    axis for the images.
+    which starts at zero. Without gradients, and in a recorded program, the weights are summed first, which costs less
+    than updating every token. ``weight`` itself never changes, so checkpoints are the same in training and evaluation.
+    Under autocast and in half precision the update is added to the output, because small updates would be rounded away
+    in the sum of the weights. :mod:`.mixed` gives each image an A and a B of its own, with a leading axis for images.
 
     Args:
-        layer: The linear layer, whose weight and bias are taken over.
+        layer: The linear layer, whose weight and bias are reused.
         rank: Rank of the update.
         alpha: Scale of the update: it is multiplied by ``alpha / rank``.
 
@@ -102,7 +101,7 @@ class Bottleneck(nn.Module):
     Args:
         dim: Width D of the tokens.
         width: Width of the bottleneck.
-        scale: Factor of what is added.
+        scale: Factor of the bottleneck's output.
 
     Raises:
         ValueError: ``width`` or ``scale`` is out of its range.
