@@ -18,7 +18,7 @@ def check_folders(source: object) -> list[str]:
     Args:
         source: A dataset with ``img_suffix``, ``seg_map_suffix`` and ``data_prefix``, as mmsegmentation's are; its
             files need not have been listed yet (``lazy_init=True``). Or a dataset that has read a list, whose files
-            must be there. Other datasets pass, because nothing is known of them.
+            must exist. Other datasets pass unchecked, because their layout is unknown.
 
     Returns:
         list: One sentence for each problem.

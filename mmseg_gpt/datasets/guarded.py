@@ -1,4 +1,4 @@
-"""A dataset wrapper that names the file of each sample that fails, and lets no wrong label into a batch."""
+"""A dataset wrapper that names the files of each sample that fails, and keeps wrong labels out of batches."""
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ class GuardedDataset:
             other.
 
     Raises:
-        SampleError: from ``dataset[index]``, if the sample is wrong or cannot be loaded for whatever reason.
+        SampleError: from ``dataset[index]``, if the sample is wrong or cannot be loaded for any reason.
     """
 
     def __init__(self, dataset: object) -> None:

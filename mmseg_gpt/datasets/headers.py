@@ -1,4 +1,4 @@
-"""What the header of an image file says of its pixels, whatever wrote it; no pixel is decoded.
+"""Reads from the header of an image file what its pixels are, without decoding any.
 
 Importing this module raises Pillow's limit for what it takes for a decompression bomb, 179 million pixels, to that of
 OpenCV: local files are read by both.
@@ -38,11 +38,11 @@ class Header(NamedTuple):
             readers make of them.
         bands: Number of bands, alpha among them.
         size: Width and height in pixels.
-        colours: Whether the bands are gray or colours, and perhaps alpha, so that common readers see all of them.
+        colours: Whether the bands are gray or colours, possibly with alpha, so that common readers see all of them.
         alpha: Whether the last band is alpha.
         pages: Number of images of one size in a TIFF that has a band in each; else 1.
-        nodata: The value of pixels that hold nothing, by the file, or None.
-        begins_red: Whether a TIFF of more bands says that the first are red, green and blue.
+        nodata: The file's value for empty pixels, or None.
+        begins_red: Whether a TIFF of more bands marks the first as red, green and blue.
         planar: Whether a TIFF holds its bands one after the other (PlanarConfiguration 2).
         straight: Whether a TIFF has alpha by which its colours are not multiplied (unassociated alpha).
     """
@@ -62,8 +62,8 @@ class Header(NamedTuple):
     def misread(self) -> bool:
         """Whether OpenCV misreads the bands as they are.
 
-        It does where they lie one after the other and have more than 8 bits, and multiplies colours of 8 bits by an
-        alpha by which they are not multiplied.
+        It does if they are stored one after the other and have more than 8 bits. It also multiplies 8-bit colours by an
+        alpha that the file leaves unmultiplied.
         """
         return (self.planar and self.dtype != 'uint8') or (self.straight and self.dtype == 'uint8')
 

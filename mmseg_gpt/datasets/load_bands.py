@@ -23,11 +23,10 @@ class LoadBands(LoadImageFromFile):
             three times, or the three colours; alpha is left out.
         scale: The values that become 0 and 255: one pair for all bands, or one for each. May be left out for 8 bits
             only, which then stay as they are.
-        fill: What pixels without a number (NaN, infinite) become, 0 to 255; by default they are refused.
-        expected: Type and number of the bands of every file, such as ``('uint16', 4)``; others are refused. By default
-            any that has the bands.
-        to_float32: Whether not to round. The pixels are float32 then, and of the transforms only those fit that take
-            it.
+        fill: The value, 0 to 255, of pixels without a number (NaN, infinite); by default they are refused.
+        expected: Type and number of the bands of every file, such as ``('uint16', 4)``; others are refused. By default,
+            every file that has the bands is accepted.
+        to_float32: Whether to skip the rounding. The pixels are then float32, which only some transforms accept.
 
     Raises:
         ValueError: an argument makes no sense.
@@ -57,7 +56,7 @@ class LoadBands(LoadImageFromFile):
             read_bands(path, header), self.how, path, header, not self.to_float32))
 
     def from_array(self, pixels: np.ndarray) -> dict:
-        """Returns what :meth:`transform` does, for pixels that are read already.
+        """Does what :meth:`transform` does, for pixels that have been read already.
 
         Args:
             pixels: All bands of a file, (H, W, bands), in the order and the type of the files.

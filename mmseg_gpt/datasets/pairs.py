@@ -34,7 +34,7 @@ class LabelRule(NamedTuple):
         num_classes: Number of classes, or None if it is not known.
         ignore_index: Class number of ignored pixels.
         reduce_zero_label: Whether 0 becomes ignored and every other value one less.
-        label_map: Class numbers to train by the class numbers in the files, or None.
+        label_map: The class number to train for each class number in the files, or None.
     """
     num_classes: int | None = None
     ignore_index: int = 255
@@ -55,10 +55,10 @@ class LabelRule(NamedTuple):
         """Returns the value (C,) of each of the first ``number`` classes in the label files.
 
         Args:
-            number: How many classes.
+            number: Number of classes.
 
         Raises:
-            ValueError: a class has no value of its own, because ``label_map`` makes it of several or of none.
+            ValueError: a class has no value of its own, because ``label_map`` makes it from several or from none.
         """
         classes = self.class_of_value()
         values = [np.flatnonzero(classes == label) for label in range(number)]
@@ -79,7 +79,7 @@ class Inspection(NamedTuple):
 
     Attributes:
         problems: One sentence for each problem.
-        size: Width and height of the image in pixels, or None if it cannot be read.
+        size: Width and height of the image in pixels; None if it cannot be read.
         pixels: Number of label pixels (256,) by their value in the file, or None if no label map can be read.
     """
     problems: list[str]
@@ -89,13 +89,13 @@ class Inspection(NamedTuple):
 
 def check_headers(image: str | Path, label: str | Path | None = None, rotates: bool = True,
                   reader: Reader = USUAL) -> list[str]:
-    """Checks what the first and the last bytes of the files show; pixels are decoded only in case of doubt.
+    """Checks the first and last bytes of the files; decodes pixels only in case of doubt.
 
     Args:
         image: Image file.
         label: Its label map, or None if there is none.
         rotates: Whether the image is rotated according to its EXIF orientation when it is loaded.
-        reader: What loads the image.
+        reader: The reader that loads the image.
 
     Returns:
         list: The problems; empty if there are none.
@@ -124,7 +124,7 @@ def inspect_pair(image: str | Path, label: str | Path | None = None, rule: Label
         label: Its label map, or None if there is none.
         rule: The right label values; default all.
         rotates: Whether the image is rotated according to its EXIF orientation when it is loaded.
-        reader: What loads the image.
+        reader: The reader that loads the image.
 
     Returns:
         Inspection: The problems, and the size and label values as far as they can be read.

@@ -34,7 +34,7 @@ class Survey:
         classes: Names of its classes.
         pairs: Number of images, with or without labels.
         problems: One sentence for each problem.
-        notes: One sentence for each kind of images that the dataset rightly does not take.
+        notes: One sentence for each kind of image that the dataset rightly leaves out.
         sizes: Width and height in pixels of each image that can be read.
         pixels: Number of pixels of each class; 0 in classification.
         images: Number of images in which each class occurs.
@@ -102,7 +102,7 @@ def survey(dataset: object, workers: int, progress: Progress = lambda done, tota
     Args:
         dataset: A dataset of mmsegmentation or mmpretrain, wrapped or not.
         workers: Number of processes.
-        progress: Function for a progress bar: it gets the results as they come and their number, and hands them on.
+        progress: Function for a progress bar: it gets the results as they come and their number, and passes them on.
 
     Returns:
         Survey: The problems and counts of the whole dataset.

@@ -65,12 +65,12 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True)
 class ClassTable:
-    """What the values or colours in masks stand for.
+    """The meaning of the values or colours in masks.
 
     Attributes:
         rows: The lines of the table, in their order. Lines of the same name make one class.
-        merges: The class that a row goes into, by the row's name, where it has another name.
-        source: Where the table is from, for messages: a file, or "--classes".
+        merges: For the name of a row, the class that it is merged into, if that has another name.
+        source: The origin of the table, for messages: a file, or "--classes".
     """
     rows: tuple[Row, ...]
     merges: dict[str, str] = field(default_factory=dict)
@@ -88,11 +88,11 @@ class ClassTable:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The classes, each once, without those whose names say that they are not to be learned."""
+        """The classes, each once, without those whose names mean that they are ignored."""
         return self.classes()
 
     def classes(self, ignored: Iterable[str] = ()) -> tuple[str, ...]:
-        """Returns the classes, each once, without those whose names say that they are not to be learned.
+        """Returns the classes, each once, without those whose names mean that they are ignored.
 
         Args:
             ignored: Names of further rows and classes to leave out.
@@ -102,11 +102,11 @@ class ClassTable:
         return tuple(dict.fromkeys(name for name in names if name not in ignored and not says_unlabelled(name)))
 
     def class_of(self, row: Row) -> str:
-        """Returns the class that a row goes into."""
+        """Returns the class that a row is merged into."""
         return self.merges.get(row.name, row.name)
 
     def numbered(self) -> 'ClassTable':
-        """Returns the table with its rows' values, which are their places if it does not say any."""
+        """Returns the table with values for its rows, which are their positions if it gives none."""
         if self.has_values:
             return self
         return replace(self, rows=tuple(row._replace(value=place) for place, row in enumerate(self.rows)))

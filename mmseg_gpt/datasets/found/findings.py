@@ -15,8 +15,8 @@ class Understanding:
     Attributes:
         rule: How masks are read; None if that is not known, and ``problems`` says why.
         notes: What was found and decided, as sentences for the user: the kind, the classes, what is ignored and why.
-        warnings: Sentences on what may be meant, and may be a mistake.
-        problems: Sentences on what must be put right first; each names a file and the remedy.
+        warnings: Sentences on what may be intended or a mistake.
+        problems: Sentences on what must be fixed first; each names a file and the remedy.
         pixels: Number of pixels (C,) of each class, by split.
         images: Number of masks (C,) in which each class occurs, by split.
         ignored: Number of ignored pixels, by split.

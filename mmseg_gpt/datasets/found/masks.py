@@ -23,7 +23,7 @@ class RawMask(NamedTuple):
     Attributes:
         values: Integers (H, W), or 8-bit colours (H, W, 3) in the order red, green, blue.
         kind: 'gray', 'palette', 'channels' (three equal ones, of which one is kept) or 'colours'.
-        note: What is peculiar about the file, as the end of a sentence that begins with its name; empty if nothing is.
+        note: A peculiarity of the file, as the end of a sentence that begins with its name; empty if there is none.
         palette: Colours (256, 3) of the indices of a palette image, else None.
         lossy: Whether the format blurs values, as JPEG does.
     """
@@ -39,7 +39,7 @@ def read_mask(path: str | Path, size: tuple[int, int] | None = None) -> RawMask:
 
     Args:
         path: The file. Its content decides how it is read.
-        size: Width and height of its image, by which the right variable of a .mat file is known.
+        size: Width and height of its image, which identify the right variable of a .mat file.
 
     Raises:
         MaskError: it is damaged, or no mask. The message begins with the file's name and says what to do.

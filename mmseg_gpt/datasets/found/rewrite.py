@@ -46,8 +46,8 @@ def write_masks(splits: 'Mapping[str, Sequence[Pair]]', rule: MaskRule, folder: 
 
     Args:
         splits: Pairs of image and mask by split.
-        rule: How they are read.
-        folder: Where to: ``masks/SPLIT/NAME.png`` and ``SPLIT.csv`` below it.
+        rule: The rule by which they are read.
+        folder: The folder to write to: ``masks/SPLIT/NAME.png`` and ``SPLIT.csv`` below it.
         workers: Number of processes.
         progress: Function for a progress bar, as in :func:`~mmseg_gpt.datasets.found.understand.understand_masks`.
 

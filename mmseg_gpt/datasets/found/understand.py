@@ -34,9 +34,9 @@ def understand_masks(splits: 'Mapping[str, Sequence[Pair]]', classes: ClassTable
     """Reads all masks of a dataset, and finds the one rule by which they become class numbers.
 
     Args:
-        splits: Pairs of image and mask by split; 'train' and 'val' among them. Pairs without a mask are passed over.
-        classes: What values or colours stand for; None if nobody said.
-        ignore: Values, colours ("r,g,b") or names of classes that are not to be learned.
+        splits: Pairs of image and mask by split, including 'train' and 'val'. Pairs without a mask are skipped.
+        classes: The meaning of values or colours; None if not given.
+        ignore: Values, colours ("r,g,b") or names of classes to ignore.
         workers: Number of processes.
         progress: Function for a progress bar: it gets the results as they come and their number, and hands them on.
         cache: A file that keeps what was read, so that only changed masks are read again; None for none.
@@ -44,7 +44,7 @@ def understand_masks(splits: 'Mapping[str, Sequence[Pair]]', classes: ClassTable
             from this very file, another name is taken; see :attr:`Understanding.template_file`.
 
     Returns:
-        Understanding: The rule and the counts. What is wrong is in its ``problems``, and does not raise an error.
+        Understanding: The rule and the counts. Problems are listed in ``problems``, and do not raise an error.
     """
     pairs = {split: [(str(pair.mask), str(pair.image)) for pair in own if pair.mask] for split, own in splits.items()}
     gathered = iter(gather([pair for own in pairs.values() for pair in own], workers, progress, cache))
