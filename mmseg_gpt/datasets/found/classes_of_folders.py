@@ -40,12 +40,12 @@ class Labelled:
 
 
 def find_labelled_images(folder: str | Path, *, val: float = 0.2, seed: int = 0) -> FoundClasses:
-    """Finds images in class folders, or in a list that gives their class, and a split for validation or makes one.
+    """Finds images in class folders or in a list with their classes, and finds or makes a validation split.
 
     Args:
         folder: The folder with the class folders, with the splits that have class folders, or with the list; or the
             list itself.
-        val: The share of each class's training images that is kept for validation, where there is no such split.
+        val: The share of each class's training images to keep for validation, if there is no such split.
         seed: Another seed keeps other images.
 
     Raises:

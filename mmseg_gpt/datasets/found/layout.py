@@ -24,7 +24,7 @@ MOST = 0.5  # of the images must have a mask, or of the masks an image
 
 def find_pairs(folder: str | Path | None = None, *, images: str | Path | None = None, masks: str | Path | None = None,
                val: float = 0.2, seed: int = 0) -> Found:
-    """Finds images and their masks, and a split for validation or makes one.
+    """Finds images and their masks, and finds or makes a validation split.
 
     Args:
         folder: The folder that holds everything.
@@ -32,7 +32,7 @@ def find_pairs(folder: str | Path | None = None, *, images: str | Path | None = 
             below ``folder``.
         masks: The folder of the masks; or a pattern of their names or paths below ``folder``, such as
             '*_labelTrainIds.png', where several masks fit one image.
-        val: The share of the training images that are kept for validation, where there is no such split.
+        val: The share of the training images to keep for validation, if there is no such split.
         seed: Another seed keeps other images.
 
     Raises:

@@ -27,16 +27,16 @@ class PixelReport:
     Attributes:
         dtype: Type of the pixels in the files, such as ``uint16``; the commonest, if there are several.
         bands: Number of bands of a file; the commonest.
-        low: The smallest value in the sample, without those of alpha, and without pixels that hold nothing.
-        high: The largest.
+        low: The smallest value in the sample, without alpha and without empty pixels.
+        high: The largest value.
         plain: Whether the usual LoadImageFromFile gives what is in the files, so that no ``bands`` and ``scale`` are
             needed.
-        recommended_bands: What to say as ``--bands``, or None if nothing needs saying. Where the files do not say which
-            bands are colours, it is an example: satellites mostly begin with blue.
-        recommended_scale: What to say as ``--scale``, or None.
-        problems: A sentence for each reason not to go on, with file and remedy; those that the ``bands`` and ``scale``
-            given solve are not among them.
-        notes: A sentence for each thing the user should hear.
+        recommended_bands: A value for ``--bands``, or None if none is needed. If the files do not say which bands are
+            colours, it is an example: satellite images mostly begin with blue.
+        recommended_scale: A value for ``--scale``, or None.
+        problems: A sentence for each problem, with file and remedy, without those that the given ``bands`` and
+            ``scale`` solve.
+        notes: Sentences for the user.
         how: How ``LoadBands`` reads the images, if ``bands`` or ``scale`` were given.
     """
     dtype: str

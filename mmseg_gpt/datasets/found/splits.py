@@ -25,12 +25,12 @@ def make_split(pairs: Sequence[Pair], shares: Mapping[str, float], seed: int = 0
     """Splits pairs by their names, and returns the splits and a sentence that says how they were made.
 
     Frames of one video or scene, as their names show it, stay together. If the scenes are too few or too large for
-    that, they are cut into blocks of consecutive frames. Copies of one image, byte for byte, count as one scene.
+    that, they are cut into blocks of consecutive frames. Byte-identical copies of an image count as one scene.
 
     Args:
         pairs: All pairs.
         shares: The share of each split but 'train', which gets the rest: ``{'val': 0.2}``.
-        seed: Another seed splits otherwise.
+        seed: Seed of the split.
         copies: For images of which there are copies, the first of them; see
             :func:`~mmseg_gpt.datasets.found.copies.first_copies`.
 

@@ -26,7 +26,7 @@ def task_of_folder(folder: str | Path) -> tuple[Task, str]:
         folder: The folder, or a list of images with their classes.
 
     Raises:
-        FoundError: it may be either, or neither; ``--task`` helps.
+        FoundError: it may be either, or neither; the message suggests ``--task``.
     """
     path = Path(os.path.abspath(folder))
     if path.suffix.lower() in PICTURES and path.is_file():

@@ -1,4 +1,4 @@
-"""What is said of a folder of images: the pairs or labelled images of each split, and what the user must hear."""
+"""Findings in a folder of images: the pairs or labelled images of each split, and notes for the user."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ class Pair(NamedTuple):
 
     Attributes:
         image: The path of the image.
-        mask: That of its mask; None in a split 'test' without masks.
+        mask: The path of its mask; None in a 'test' split without masks.
     """
     image: Path
     mask: Path | None
@@ -26,9 +26,9 @@ class Found:
 
     Attributes:
         root: The folder that holds all of them, as an absolute path.
-        layout: How they lie there, as a sentence: 'images and masks in the folders images/ and masks/'.
-        splits: The pairs of 'train', of 'val' and, where there is one, of 'test', in the order of their names.
-        notes: What the user must hear, a sentence each: a split that was made, files that were left out.
+        layout: Their layout, as a sentence: 'images and masks in the folders images/ and masks/'.
+        splits: The pairs of 'train', 'val' and, if there is one, 'test', in the order of their names.
+        notes: Sentences for the user: on a split that was made, or files that were left out.
     """
     root: Path
     layout: str
@@ -42,10 +42,10 @@ class FoundClasses:
 
     Attributes:
         root: The folder that holds all of them, as an absolute path.
-        layout: How they lie there, as a sentence.
+        layout: Their layout, as a sentence.
         classes: The names of the classes, in the order of their numbers.
-        splits: The images of 'train', of 'val' and, where there is one, of 'test', each with its class number.
-        notes: What the user must hear, a sentence each.
+        splits: The images of 'train', 'val' and, if there is one, 'test', each with its class number.
+        notes: Sentences for the user.
     """
     root: Path
     layout: str

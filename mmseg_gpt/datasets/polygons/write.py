@@ -48,12 +48,12 @@ class Converted:
     """What has been drawn.
 
     Attributes:
-        tool: The tool that the annotations are of.
+        tool: The tool that made the annotations.
         classes: The classes of the masks.
         survey: Number of masks, and pixels and images of each class.
         folder: The new folder.
-        notes: What the user must hear, each a sentence.
-        cut: How many shapes reach out of an image, by the image.
+        notes: Sentences for the user.
+        cut: Number of shapes that extend beyond the image, by image.
     """
     tool: str
     classes: Classes
@@ -84,10 +84,10 @@ def convert_labels(source: str | Path, target: str | Path, *, images: str | Path
         unlabelled_ignored: Whether pixels that no shape covers are 255; else they are background, a class.
         ignore_crowds: Whether the pixels of COCO's crowds are 255.
         line_width: Width of lines in pixels.
-        progress: Function for a progress bar: it gets what is to be done and its number, and hands it on.
+        progress: Function for a progress bar: it gets the items and their number, and passes them on.
 
     Raises:
-        LabelsError: something is wrong; nothing was written then, unless a mask among the annotations is damaged.
+        LabelsError: something is wrong; nothing was written, unless a mask among the annotations is damaged.
         ClassTableError: the classes cannot be understood.
     """
     source, target = Path(source), Path(target)
