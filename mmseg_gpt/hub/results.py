@@ -1,6 +1,7 @@
 """Finds what was measured of a checkpoint: what ``adapt`` or ``test`` has written beside it."""
 
 import json
+import math
 from numbers import Real
 from pathlib import Path
 
@@ -24,13 +25,13 @@ def results_beside(checkpoint: str | Path) -> dict:
 
     Args:
         checkpoint: The file. What ``adapt`` (``result.json``) and ``test`` (``metrics.json``, or one that was kept
-            under a number) have written counts if it is of a checkpoint of this name.
+            under a number) have written counts if it is of a checkpoint of this name; of several tests, the latest.
 
     Returns:
         dict: ``metric``, ``scores``, ``measured_on``, ``images`` and ``per_class``, as far as they are known.
     """
     path = Path(checkpoint)
-    for file in (path.with_name('result.json'), *sorted(path.parent.glob('metrics*.json'))):
+    for file in (path.with_name('result.json'), *sorted(path.parent.glob('metrics*.json'), key=age)):
         try:
             found = json.loads(file.read_text(encoding='utf-8'))
             if Path(found['checkpoint']).name == path.name and not file.stem.startswith('metrics_tta'):
@@ -38,6 +39,12 @@ def results_beside(checkpoint: str | Path) -> dict:
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return {}
+
+
+def age(file: Path) -> float:
+    """Returns what sorts files of metrics from the latest, which has no number, to the first, ``metrics.1.json``."""
+    number = file.stem.rpartition('.')[2]
+    return -int(number) if number.isdecimal() else -math.inf
 
 
 def of_adapt(found: dict) -> dict:
