@@ -65,7 +65,8 @@ def read_run(folder: Path) -> FinishedRun:
     """Reads the work directory of a run.
 
     Raises:
-        ValueError: something is missing or damaged; the message names it, and the command that makes it.
+        ValueError: something is missing, damaged, or of an earlier training; the message names it, and the command that
+            makes it.
         CheckpointError: the checkpoint is damaged.
     """
     metrics = read_metrics(folder)
@@ -81,6 +82,8 @@ def read_run(folder: Path) -> FinishedRun:
     seconds = [line['time'] for line in logged if 'time' in line]
     memory = [line.get('progress/peak_memory_mib', line.get('memory')) for line in logged]
     meta = checkpoint['meta']
+    if any(read.get('checkpoint_written', meta.get('time')) != meta.get('time') for read in metrics.values()):
+        raise ValueError(f'{path} has been trained anew since it was tested. {how_to_test(folder)}')
     return FinishedRun(
         folder, as_tested(settings, metrics), meta.get('seed'),
         None if path.name.startswith('best_') else meta['iter'], numbers,
