@@ -92,6 +92,14 @@ def test_a_test_of_an_earlier_training_is_no_score_of_the_run(tmp_path):
     assert read_run(run).numbers['mIoU'] == 40.
 
 
+def test_runs_of_which_one_rounds_to_tf32_are_no_seeds_of_one_run(tmp_path):
+    runs = [read_run(segmentation(tmp_path / str(seed), 40., 1., 1., seed=seed, **options)) for seed, options in
+            enumerate(({}, dict(env_cfg__cudnn_benchmark=False), dict(env_cfg__tf32=True)))]
+    assert check([Compared('a', runs[:2]), Compared('b', runs[2:])]) == []
+    with pytest.raises(ValueError, match=r'differ in env_cfg.tf32 \(None and True\)'):
+        check([Compared('a', runs), Compared('b', runs[2:])])
+
+
 def test_tests_of_different_data_are_no_scores_of_one_run(tmp_path):
     run = segmentation(tmp_path / 'run', 40., 1., 1., tta=41.)
     measured_on(measured_on(run, 'images/validation'), 'images/training', 'metrics_tta.json')
