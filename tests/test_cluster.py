@@ -25,7 +25,9 @@ from mmseg_gpt.lab.runs import Run, look_after, read_record, run_all, work
 from mmseg_gpt.lab.runs import claim as claims
 from mmseg_gpt.lab.runs import jobs as jobs_module
 from mmseg_gpt.lab.runs.claim import LEASE, Owner, claim, current_owner
+from mmseg_gpt.lab.runs.execute import Attempt
 from mmseg_gpt.lab.runs.jobs import Job, living_jobs, submit
+from mmseg_gpt.lab.runs.loop import stop
 from mmseg_gpt.lab.runs.on_ray import Ray
 from mmseg_gpt.lab.runs.record import write_record
 from mmseg_gpt.lab.runs.slurm import Requeued, Slurm, minutes
@@ -549,6 +551,18 @@ def test_a_port_that_is_taken_is_said(places):
             places.setenv(name, value or 'here')
         with pytest.raises(SystemExit, match=f'port {port} of .* is not free'):
             nodes.check_places()
+
+
+def test_a_run_that_was_taken_over_while_it_was_asked_to_end_is_left_to_the_other(tmp_path):
+    lock, killed, saving = claim(tmp_path), [], iter([None] * 5)
+    attempt = Attempt(Stub('a'), tmp_path, lock, None, lambda event: None)
+    attempt.process = SimpleNamespace(poll=lambda: -9 if killed else next(saving, 0), terminate=lambda: None,
+                                      kill=lambda: killed.append(True))
+    write_record(tmp_path, dict(status='finished'))  # by another machine, which took this one for vanished
+    lock.flag.unlink()
+    lock.beaten = -LEASE
+    stop([attempt])
+    assert killed and lock.closed and read_record(tmp_path) == dict(status='finished')
 
 
 # --- estimates --------------------------------------------------------------------------------------------------------
