@@ -193,6 +193,11 @@ def test_of_several_tests_the_latest_counts(tmp_path):
     assert results_beside(tmp_path / 'a.pth')['scores'] == {'mIoU': 3.}
     (tmp_path / 'metrics.json').write_text(json.dumps({'checkpoint': 'b.pth', 'mIoU': 3.}))
     assert results_beside(tmp_path / 'a.pth')['scores'] == {'mIoU': 2.}
+    torch.save(dict(meta=dict(time='now'), state_dict={}), tmp_path / 'a.pth')
+    for written, score in (('before', 2.), ('now', 3.)):
+        (tmp_path / 'metrics.json').write_text(json.dumps(
+            {'checkpoint': 'a.pth', 'checkpoint_written': written, 'mIoU': 3.}))
+        assert results_beside(tmp_path / 'a.pth')['scores'] == {'mIoU': score}
 
 
 def test_files_on_the_hub_hold_nothing_of_the_vit_and_no_path(files, folder):

@@ -5,6 +5,7 @@ import math
 from numbers import Real
 from pathlib import Path
 
+from ..checkpoints import read_file
 from ..settings import type_name, unwrapped_datasets
 
 # Names of main scores, the first that is there being the one.
@@ -34,11 +35,19 @@ def results_beside(checkpoint: str | Path) -> dict:
     for file in (path.with_name('result.json'), *sorted(path.parent.glob('metrics*.json'), key=age)):
         try:
             found = json.loads(file.read_text(encoding='utf-8'))
-            if Path(found['checkpoint']).name == path.name and not file.stem.startswith('metrics_tta'):
+            if is_of(found, path) and not file.stem.startswith('metrics_tta'):
                 return of_adapt(found) if file.name == 'result.json' else of_test(found)
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return {}
+
+
+def is_of(found: dict, checkpoint: Path) -> bool:
+    """Returns whether results are of a checkpoint: of its name, and not of one that was trained anew since."""
+    if Path(found['checkpoint']).name != checkpoint.name:
+        return False
+    return 'checkpoint_written' not in found or (
+        (read_file(checkpoint).get('meta') or {}).get('time') == found['checkpoint_written'])
 
 
 def age(file: Path) -> float:
