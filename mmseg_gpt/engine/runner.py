@@ -36,7 +36,7 @@ from .state import put_back, state_of, without_frozen
 
 # In every run; list one in ``custom_hooks`` to give it options.
 STANDARD_HOOKS = ('SeedIterationHook', 'AgreeHook', 'IgnoredBatchHook', 'NonFiniteHook', 'SameBuffersHook',
-                  'StopOnSignalHook', 'ProgressHook', 'KeepFeaturesHook', 'HalfFrozenHook')
+                  'StopOnSignalHook', 'MissedValidationHook', 'ProgressHook', 'KeepFeaturesHook', 'HalfFrozenHook')
 
 
 class Runner(mmengine.runner.Runner):
