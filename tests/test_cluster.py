@@ -21,11 +21,13 @@ from slurm_nodes import wait_until
 from stub_runs import Stub
 
 from mmseg_gpt.engine import nodes
+from mmseg_gpt.lab.runs import Run, look_after, read_record, run_all, work
 from mmseg_gpt.lab.runs import claim as claims
 from mmseg_gpt.lab.runs import jobs as jobs_module
-from mmseg_gpt.lab.runs import look_after, read_record, run_all, work
 from mmseg_gpt.lab.runs.claim import LEASE, Owner, claim, current_owner
+from mmseg_gpt.lab.runs.execute import Attempt
 from mmseg_gpt.lab.runs.jobs import Job, living_jobs, submit
+from mmseg_gpt.lab.runs.loop import stop
 from mmseg_gpt.lab.runs.on_ray import Ray
 from mmseg_gpt.lab.runs.record import write_record
 from mmseg_gpt.lab.runs.slurm import Requeued, Slurm, minutes
@@ -551,6 +553,18 @@ def test_a_port_that_is_taken_is_said(places):
             nodes.check_places()
 
 
+def test_a_run_that_was_taken_over_while_it_was_asked_to_end_is_left_to_the_other(tmp_path):
+    lock, killed, saving = claim(tmp_path), [], iter([None] * 5)
+    attempt = Attempt(Stub('a'), tmp_path, lock, None, lambda event: None)
+    attempt.process = SimpleNamespace(poll=lambda: -9 if killed else next(saving, 0), terminate=lambda: None,
+                                      kill=lambda: killed.append(True))
+    write_record(tmp_path, dict(status='finished'))  # by another machine, which took this one for vanished
+    lock.flag.unlink()
+    lock.beaten = -LEASE
+    stop([attempt])
+    assert killed and lock.closed and read_record(tmp_path) == dict(status='finished')
+
+
 # --- estimates --------------------------------------------------------------------------------------------------------
 
 
@@ -594,6 +608,11 @@ def test_a_benchmark_of_more_images_than_are_counted_gives_the_same_rate(tmp_pat
 def test_runs_start_on_the_gpu_that_is_free_first():
     assert finished_after([3, 1, 1, 1, 4], 1) == 10 and finished_after([3, 1, 1, 1, 4], 2) == 7
     assert finished_after([3, 1, 1, 1, 4], 64) == 4
+
+
+def test_validations_by_the_authors_protocol_are_of_all_test_images():
+    run = Run('', 'cls_gpt_mae_cub', (), ('--authors-protocol', ))
+    assert work_of(run, 'gpt', 'cub').evaluated == 101 * 5794  # after each of 100 epochs, and at the end
 
 
 def test_an_estimate_counts_shared_runs_once_and_invents_no_rate(tmp_path):

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from made_runs import make_run, run_tool
 
 from mmseg_gpt.engine.config import find_config
@@ -74,6 +75,29 @@ def test_runs_that_were_tested_on_other_data_are_warned_of(tmp_path):
     assert check([compared[0], Compared('other', [read_run(other)])]) == []
     measured_on(other, 'images/validation', **{'model.test_cfg.mode': 'whole'})
     assert 'model.test_cfg.mode (slide and whole)' in check([compared[0], Compared('other', [read_run(other)])])[0]
+
+
+def test_a_test_of_an_earlier_training_is_no_score_of_the_run(tmp_path):
+    """As where a training was started over in its folder, with other settings, and was not tested again."""
+    run = segmentation(tmp_path / 'run', 40., 1., 1.)
+    checkpoint = torch.load(run / 'last.pth', weights_only=True)
+    for written, tested in (('20260102_000000', '20260101_000000'), ('20260101_000000', '20260101_000000')):
+        checkpoint['meta']['time'] = written
+        torch.save(checkpoint, run / 'last.pth')
+        metrics = json.loads((run / 'metrics.json').read_text()) | dict(checkpoint_written=tested)
+        (run / 'metrics.json').write_text(json.dumps(metrics))
+        if written != tested:
+            with pytest.raises(ValueError, match='has been trained anew since it was tested'):
+                read_run(run)
+    assert read_run(run).numbers['mIoU'] == 40.
+
+
+def test_runs_of_which_one_rounds_to_tf32_are_no_seeds_of_one_run(tmp_path):
+    runs = [read_run(segmentation(tmp_path / str(seed), 40., 1., 1., seed=seed, **options)) for seed, options in
+            enumerate(({}, dict(env_cfg__cudnn_benchmark=False), dict(env_cfg__tf32=True)))]
+    assert check([Compared('a', runs[:2]), Compared('b', runs[2:])]) == []
+    with pytest.raises(ValueError, match=r'differ in env_cfg.tf32 \(None and True\)'):
+        check([Compared('a', runs), Compared('b', runs[2:])])
 
 
 def test_tests_of_different_data_are_no_scores_of_one_run(tmp_path):

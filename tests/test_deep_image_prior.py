@@ -319,6 +319,12 @@ def test_read_encoder_takes_a_trained_model_and_says_what_is_missing(tiny_vit, t
     cfg.model.backbone.init_cfg.checkpoint = str(tmp_path / 'tuned.pth')
     encoder = read_encoder(cfg, 32)
     assert torch.equal(encoder.vit.cls_token, other['backbone.cls_token'])
+    for options in (dict(lora=dict(rank=1)), dict(biases=True), dict(adapter=dict(width=2))):
+        adapted = {f'backbone.{name}': weight for name, weight in tiny_vit(**options).float().state_dict().items()}
+        torch.save(dict(state_dict=adapted), tmp_path / 'tuned.pth')
+        with pytest.raises(ValueError, match='holds updates of the layers of its ViT'):
+            read_encoder(cfg, 32)
+    torch.save(dict(state_dict=other), tmp_path / 'tuned.pth')
     for key, said in (('init_cfg', 'names no pretrained ViT'), ('type', 'must be a GatedPromptViT, this one is None')):
         del cfg.model.backbone[key]
         with pytest.raises(ValueError, match=f'some.py.*{said}'):

@@ -102,9 +102,12 @@ def test_an_edited_config_is_run_again_with_what_follows(tmp_path):
     for _ in range(2):
         run_steps(steps, tmp_path)
     assert runs(tmp_path) == (1, 1)
-    (tmp_path / 'second.py').write_text('a = 2')
+    (tmp_path / 'base.py').write_text('b = 1')
+    (tmp_path / 'second.py').write_text('_base_ = ["base.py"]')
     run_steps(steps, tmp_path)
     assert runs(tmp_path) == (1, 2)
+    (tmp_path / 'base.py').write_text('b = 2')
+    assert not steps[1].is_done(tmp_path / 'steps/second') and steps[0].is_done(tmp_path / 'steps/first')
     (tmp_path / 'first.py').write_text('a = 2')
     run_steps(steps, tmp_path)
     assert runs(tmp_path) == (2, 3)

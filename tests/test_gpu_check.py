@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mmseg_gpt.lab.gpu_check import speed
+from mmseg_gpt.lab.gpu_check import numbers, speed
 from mmseg_gpt.lab.gpu_check.numbers import SIZES, Setting
 from mmseg_gpt.lab.gpu_check.parts import Parts
 from mmseg_gpt.lab.gpu_check.report import SECTIONS, TITLES, report
@@ -80,6 +80,15 @@ def test_other_numbers_are_said_to_be_other(tmp_path):
     parts.run('float64', 0, lambda: dict(compared=dict(paper=dict(loss=(float('nan'), 'total'))), tolerance=1e-12,
                                          passed=False))
     assert '**is exceeded**' in report(written(tmp_path)) and '| paper | nan |' in report(written(tmp_path))
+
+
+def test_what_is_not_a_number_is_within_no_tolerance(monkeypatch):
+    """Python's max((1e-15, nan)) is 1e-15."""
+    found = dict(loss=(1e-15, 'total'), gradients=(float('nan'), 'tokens'), statistics=(0., 'mean'))
+    for name, value in dict(draw_weights=None, redrawn_weights=None, results={}, compare=found).items():
+        monkeypatch.setattr(numbers, name, lambda *_, value=value: value)
+    monkeypatch.setattr(numbers, 'build', lambda *_: torch.nn.Module())
+    assert not numbers.float64(Setting(None, torch.device('cpu'), SIZES))['passed']
 
 
 @pytest.mark.parametrize('room', [1, 2, 5, 7, 8])

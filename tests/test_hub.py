@@ -32,6 +32,7 @@ from mmseg_gpt.engine.config import find_config
 from mmseg_gpt.hub import HubError, publish, pull, push, read_name
 from mmseg_gpt.hub.make import PublishError, is_public
 from mmseg_gpt.hub.push import find_target
+from mmseg_gpt.hub.results import results_beside
 from mmseg_gpt.models import GatedPromptViT
 from mmseg_gpt.own_data import load
 from mmseg_gpt.recipes.methods import METHODS
@@ -184,6 +185,19 @@ def test_what_is_pulled_answers_bit_by_bit_as_what_was_pushed(kind, models, fold
         assert task.classes == before.classes and task.palette == before.palette
     assert load(name).classes == tuple(before.classes)
     assert len(server.asked) == asked  # nothing is asked of the hub once a model was pulled
+
+
+def test_of_several_tests_the_latest_counts(tmp_path):
+    for name, score in (('metrics', 3.), ('metrics.1', 1.), ('metrics.2', 2.), ('metrics_tta', 4.)):
+        (tmp_path / f'{name}.json').write_text(json.dumps({'checkpoint': 'a.pth', 'mIoU': score}))
+    assert results_beside(tmp_path / 'a.pth')['scores'] == {'mIoU': 3.}
+    (tmp_path / 'metrics.json').write_text(json.dumps({'checkpoint': 'b.pth', 'mIoU': 3.}))
+    assert results_beside(tmp_path / 'a.pth')['scores'] == {'mIoU': 2.}
+    torch.save(dict(meta=dict(time='now'), state_dict={}), tmp_path / 'a.pth')
+    for written, score in (('before', 2.), ('now', 3.)):
+        (tmp_path / 'metrics.json').write_text(json.dumps(
+            {'checkpoint': 'a.pth', 'checkpoint_written': written, 'mIoU': 3.}))
+        assert results_beside(tmp_path / 'a.pth')['scores'] == {'mIoU': score}
 
 
 def test_files_on_the_hub_hold_nothing_of_the_vit_and_no_path(files, folder):

@@ -189,6 +189,7 @@ def test_what_another_test_left_is_kept(folder, tested):
     assert 'kept as' not in printed, 'the same test again'
     kept, new = (json.loads((folder / f'both/{name}').read_text()) for name in ('metrics.1.json', 'metrics.json'))
     assert (kept.pop('checkpoint'), new.pop('checkpoint')) == (CHECKPOINT, 'other.pth') and kept == new
+    assert new['checkpoint_written'] == torch.load(folder / CHECKPOINT, weights_only=True)['meta']['time']
     assert (folder / 'both/confusion.1.csv').is_file() and not (folder / 'both/metrics.2.json').exists()
 
 

@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from tiny_run import At, differing, next_name, run, saved, tiny_config
 
 import mmseg_gpt.engine as engine
 from mmseg_gpt.checkpoints import CheckpointError, read_file
 from mmseg_gpt.checkpoints.write import write_checkpoint
 from mmseg_gpt.engine import Runner
+from mmseg_gpt.engine.hooks.missed_validation import is_due
 from mmseg_gpt.engine.reproducible import PlaceSampler, SeededDataset, seed_generators
 from mmseg_gpt.engine.resume import check_same_start, newest_checkpoint
 
@@ -108,12 +110,30 @@ class SignalInValidation(Hook):
 
 
 def test_stopped_in_a_validation_of_averaged_weights(tmp_path):
+    """It is made first when the run goes on, so that the best checkpoint is chosen among the same ones."""
     options = dict(EMA, train_cfg__val_interval=3, default_hooks__checkpoint__interval=100)
-    run(tiny_config(tmp_path, work_dir=str(tmp_path / 'whole'), **options))
+    whole = run(tiny_config(tmp_path, work_dir=str(tmp_path / 'whole'), **options))
     with pytest.raises(SystemExit):
         run(tiny_config(tmp_path, **options), SignalInValidation())
-    run(tiny_config(tmp_path, resume=True, **options))
+    assert not list((tmp_path / 'run').glob('best_*.pth'))
+    again = run(tiny_config(tmp_path, resume=True, **options))
     assert differing(read_file(tmp_path / 'whole/iter_6.pth'), saved(tmp_path, 6)) == []
+    scores, others = (each.message_hub.get_scalar('val/mIoU').data[0].tolist() for each in (whole, again))
+    assert len(scores) == 2 and scores == others
+    best, other = ([path.name for path in (tmp_path / place).glob('best_*.pth')] for place in ('whole', 'run'))
+    assert len(best) == 1 and best == other
+
+
+@pytest.mark.parametrize('kind, done, iteration, due', [
+    (IterBasedTrainLoop, 0, 0, False), (IterBasedTrainLoop, 0, 3, False), (IterBasedTrainLoop, 0, 4, True),
+    (IterBasedTrainLoop, 0, 7, True), (EpochBasedTrainLoop, 4, 20, True), (EpochBasedTrainLoop, 4, 22, False),
+    (EpochBasedTrainLoop, 5, 25, False), (EpochBasedTrainLoop, 7, 35, True), (EpochBasedTrainLoop, 0, 0, False)])
+def test_where_a_validation_is_due(kind, done, iteration, due):
+    """Every 4 iterations or epochs of 5 iterations, and at the end, which is after 7."""
+    loop = object.__new__(kind)
+    vars(loop).update(_epoch=done, _iter=iteration, _max_iters=7, _max_epochs=7, val_begin=1, val_interval=4,
+                      dynamic_milestones=[0], dynamic_intervals=[4, 4], dataloader=range(5))
+    assert is_due(loop) == due
 
 
 def test_resumed_without_a_seed_in_the_config(tmp_path):

@@ -1,13 +1,19 @@
 """A pretrained ViT without prompts and temperatures, which turns images into the output of any of its blocks."""
 
+import re
+
 import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
 from ..adapters import VIT_SETTINGS, weights_sha256
 from ..checkpoints import fetch, load_vit
+from ..checkpoints.read import read_file, weights_in
 from ..models import GatedPromptViT
 from ..settings import type_name
+from ..wording import listed
+
+UPDATE = re.compile(r'lora_[ab]$|bias_update$|\.mlp\.adapter\.')  # in the name of a parameter, see models/updates.py
 
 
 class Encoder(nn.Module):
@@ -69,7 +75,8 @@ def read_encoder(cfg: Config, size: int) -> Encoder:
         size: Side of the images in pixels; the position embedding of the file is resized to it, once.
 
     Raises:
-        ValueError: the config has no such backbone, no pretrained file or no normalisation.
+        ValueError: the config has no such backbone, no pretrained file or no normalisation, or the file holds updates
+            of a ViT's layers, such as LoRA.
         CheckpointError: the file does not fill the ViT.
         FileNotFoundError: there is no such file.
     """
@@ -87,7 +94,11 @@ def read_encoder(cfg: Config, size: int) -> Encoder:
         raise ValueError(f'{cfg.filename} names no pretrained ViT: give a checkpoint, or set model.backbone.init_cfg')
     options = {name: backbone[name] for name in (*VIT_SETTINGS, 'norm_eps') if name in backbone}
     vit = GatedPromptViT(**{**options, 'img_size': size})
-    load_vit(vit, fetch(source['checkpoint'], source.get('sha256')), source.get('key'))
+    path, key = fetch(source['checkpoint'], source.get('sha256')), source.get('key')
+    if updates := [name for name in weights_in(read_file(path), path, key) if UPDATE.search(name)]:
+        raise ValueError(f'{path} holds updates of the layers of its ViT ({listed(updates, 1)}), and only the ViT '
+                         'itself would be used, as it was before its training: give the file of a whole ViT')
+    load_vit(vit, path, key)
     # Files are read with blue first; each package has its own name for the option that swaps red and blue.
     rgb = bool(preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb'))
     return Encoder(vit, preprocessor['mean'], preprocessor['std'], rgb)

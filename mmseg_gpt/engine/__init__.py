@@ -11,6 +11,7 @@ from .hooks import (
     HalfFrozenHook,
     IgnoredBatchHook,
     KeepFeaturesHook,
+    MissedValidationHook,
     NonFiniteHook,
     ParameterTableHook,
     ProgressHook,
@@ -31,9 +32,10 @@ from .trackers import set_tracking
 
 __all__ = [
     'AgreeHook', 'AtomicCheckpointHook', 'Bf16OptimWrapper', 'CompileHook', 'CudaGraphHook', 'HalfFrozenHook',
-    'IgnoredBatchHook', 'KeepFeaturesHook', 'NonFiniteHook', 'ParameterTableHook', 'ProgressHook', 'RunStopped',
-    'Runner', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'SweepConstructor', 'SweepEvaluator',
-    'SweepHook', 'TrackingHook', 'TrainedPartsConstructor', 'ValidationPicturesHook', 'check_files', 'check_options',
-    'check_run', 'errors_in_words', 'join', 'read_config', 'set_kept_features', 'set_launching', 'set_precision',
-    'set_resume', 'set_scaling', 'set_test_precision', 'set_tracking', 'set_usual_kernels', 'swept'
+    'IgnoredBatchHook', 'KeepFeaturesHook', 'MissedValidationHook', 'NonFiniteHook', 'ParameterTableHook',
+    'ProgressHook', 'RunStopped', 'Runner', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook',
+    'SweepConstructor', 'SweepEvaluator', 'SweepHook', 'TrackingHook', 'TrainedPartsConstructor',
+    'ValidationPicturesHook', 'check_files', 'check_options', 'check_run', 'errors_in_words', 'join', 'read_config',
+    'set_kept_features', 'set_launching', 'set_precision', 'set_resume', 'set_scaling', 'set_test_precision',
+    'set_tracking', 'set_usual_kernels', 'swept'
 ]

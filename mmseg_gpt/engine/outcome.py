@@ -53,8 +53,8 @@ def write_metrics(runner: Runner, metrics: dict, checkpoint: str, confusion: Con
     folder, end = Path(runner.work_dir), '_tta' if tta else ''
     rounded = {name: round(float(v), 4) if isinstance(v, Real) else v.tolist() if hasattr(v, 'tolist') else v
                for name, v in metrics.items()}
-    written = {'checkpoint': checkpoint, **rounded, 'parameters': counted, 'tested': protocol_of(runner.cfg),
-               'per_class': per_class}
+    written = {'checkpoint': checkpoint, 'checkpoint_written': runner.written, **rounded, 'parameters': counted,
+               'tested': protocol_of(runner.cfg), 'per_class': per_class}
     if covered := [metric.covered for metric in runner.test_loop.evaluator.metrics if hasattr(metric, 'covered')]:
         written['classes'] = covered[0]
     names = [f'metrics{end}.json', *(f'confusion{end}{part}' for part in ('.csv', '_shares.csv', '.png'))]

@@ -36,7 +36,7 @@ from .state import put_back, state_of, without_frozen
 
 # In every run; list one in ``custom_hooks`` to give it options.
 STANDARD_HOOKS = ('SeedIterationHook', 'AgreeHook', 'IgnoredBatchHook', 'NonFiniteHook', 'SameBuffersHook',
-                  'StopOnSignalHook', 'ProgressHook', 'KeepFeaturesHook', 'HalfFrozenHook')
+                  'StopOnSignalHook', 'MissedValidationHook', 'ProgressHook', 'KeepFeaturesHook', 'HalfFrozenHook')
 
 
 class Runner(mmengine.runner.Runner):
@@ -57,6 +57,7 @@ class Runner(mmengine.runner.Runner):
 
     frozen_source: dict | None = None  # set by AtomicCheckpointHook: where weights are that a checkpoint leaves out
     done = False  # whether the last run of this process has come to its end
+    written: str | None = None  # when the checkpoint that was loaded was written, if it says so
     _resumed: dict | None = None  # a checkpoint that has been read and is still to be put back
 
     @classmethod
@@ -221,6 +222,8 @@ class Runner(mmengine.runner.Runner):
             evaluated = next((loop for loop in (self._test_loop, self._val_loop) if isinstance(loop, BaseLoop)), None)
             check_evaluated(self.model, self.cfg, checkpoint, filename, classes_of(evaluated))
         self._has_loaded = True
+        meta = checkpoint.get('meta')
+        self.written = meta.get('time') if isinstance(meta, dict) else None
         self.logger.info(f'loaded {filename}')
         return checkpoint
 

@@ -1,9 +1,11 @@
 """Finds what was measured of a checkpoint: what ``adapt`` or ``test`` has written beside it."""
 
 import json
+import math
 from numbers import Real
 from pathlib import Path
 
+from ..checkpoints import read_file
 from ..settings import type_name, unwrapped_datasets
 
 # Names of main scores, the first that is there being the one.
@@ -24,20 +26,34 @@ def results_beside(checkpoint: str | Path) -> dict:
 
     Args:
         checkpoint: The file. What ``adapt`` (``result.json``) and ``test`` (``metrics.json``, or one that was kept
-            under a number) have written counts if it is of a checkpoint of this name.
+            under a number) have written counts if it is of a checkpoint of this name; of several tests, the latest.
 
     Returns:
         dict: ``metric``, ``scores``, ``measured_on``, ``images`` and ``per_class``, as far as they are known.
     """
     path = Path(checkpoint)
-    for file in (path.with_name('result.json'), *sorted(path.parent.glob('metrics*.json'))):
+    for file in (path.with_name('result.json'), *sorted(path.parent.glob('metrics*.json'), key=age)):
         try:
             found = json.loads(file.read_text(encoding='utf-8'))
-            if Path(found['checkpoint']).name == path.name and not file.stem.startswith('metrics_tta'):
+            if is_of(found, path) and not file.stem.startswith('metrics_tta'):
                 return of_adapt(found) if file.name == 'result.json' else of_test(found)
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return {}
+
+
+def is_of(found: dict, checkpoint: Path) -> bool:
+    """Returns whether results are of a checkpoint: of its name, and not of one that was trained anew since."""
+    if Path(found['checkpoint']).name != checkpoint.name:
+        return False
+    return 'checkpoint_written' not in found or (
+        (read_file(checkpoint).get('meta') or {}).get('time') == found['checkpoint_written'])
+
+
+def age(file: Path) -> float:
+    """Returns what sorts files of metrics from the latest, which has no number, to the first, ``metrics.1.json``."""
+    number = file.stem.rpartition('.')[2]
+    return -int(number) if number.isdecimal() else -math.inf
 
 
 def of_adapt(found: dict) -> dict:

@@ -21,6 +21,7 @@ SCORES = ('mIoU', 'accuracy/top1')
 # that; those that it is resumed from are not in its config.
 CIRCUMSTANCES = (*(set(OUTSIDE) - {'load_from'}), 'env_cfg', 'visualizer', 'log_processor', 'default_hooks.logger',
                  'default_hooks.visualization', 'test_evaluator.output_dir')
+TF32 = 'env_cfg.tf32'  # what GPUs multiply is rounded or not, which is no circumstance
 SAVING = tuple(f'default_hooks.checkpoint.{name}' for name in (
     'interval', 'adapter_only', 'max_keep_ckpts', 'filename_tmpl', 'save_optimizer'))
 LOADING = ('num_workers', 'persistent_workers', 'pin_memory', 'prefetch_factor')
@@ -65,7 +66,8 @@ def read_run(folder: Path) -> FinishedRun:
     """Reads the work directory of a run.
 
     Raises:
-        ValueError: something is missing or damaged; the message names it, and the command that makes it.
+        ValueError: something is missing, damaged, or of an earlier training; the message names it, and the command that
+            makes it.
         CheckpointError: the checkpoint is damaged.
     """
     metrics = read_metrics(folder)
@@ -81,6 +83,8 @@ def read_run(folder: Path) -> FinishedRun:
     seconds = [line['time'] for line in logged if 'time' in line]
     memory = [line.get('progress/peak_memory_mib', line.get('memory')) for line in logged]
     meta = checkpoint['meta']
+    if any(read.get('checkpoint_written', meta.get('time')) != meta.get('time') for read in metrics.values()):
+        raise ValueError(f'{path} has been trained anew since it was tested. {how_to_test(folder)}')
     return FinishedRun(
         folder, as_tested(settings, metrics), meta.get('seed'),
         None if path.name.startswith('best_') else meta['iter'], numbers,
@@ -188,7 +192,7 @@ def decisive(settings: dict) -> dict[str, object]:
         settings = dict(settings, custom_hooks=[
             hook for hook in settings['custom_hooks'] if type_name(hook) not in WATCHING])
     return {key: value for key, value in flatten(settings).items()
-            if not is_under(key, CIRCUMSTANCES) and key.rpartition('.')[2] not in LOADING}
+            if key == TF32 or not (is_under(key, CIRCUMSTANCES) or key.rpartition('.')[2] in LOADING)}
 
 
 def differing(one: FinishedRun, other: FinishedRun) -> dict[str, tuple[object, object]]:

@@ -13,16 +13,34 @@ from ..resources import CLONE, HOME
 
 
 @functools.cache
-def made_with() -> dict[str, object]:
-    """Returns the device, and the versions of packages and of this repository, which takes a second."""
+def machine() -> dict[str, object]:
+    """Returns the device, and the versions of packages, which takes a second."""
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else cpu_name()
-    return dict(device=device, python=platform.python_version(), commit=commit(),
+    return dict(device=device, python=platform.python_version(),
                 versions=installed_versions('torch', 'mmengine', 'mmseg', 'mmpretrain', 'numpy'))
+
+
+def made_with(before: Mapping | None = None) -> dict[str, object]:
+    """Returns the device, and the versions of packages and of this repository, as they are now.
+
+    Args:
+        before: What this gave at the last start of a run that goes on now; what was other then is kept as ``earlier``.
+    """
+    now, earlier = dict(machine(), commit=commit()), []
+    for each in each_start(before) if before else ():
+        if each not in (now, *earlier):
+            earlier.append(each)
+    return dict(now, earlier=earlier) if earlier else now
+
+
+def each_start(origin: Mapping) -> list[dict]:
+    """Returns what a run was made with at each of its starts, as far as it was another."""
+    return [*origin.get('earlier', ()), {key: value for key, value in origin.items() if key != 'earlier'}]
 
 
 def origins(found: Iterable[Mapping]) -> dict[str, list[str]]:
     """Returns each device, commit, version of Python and version of a package in what :func:`made_with` gave."""
-    found = list(found)
+    found = [each for origin in found for each in each_start(origin)]
     said = {key: sorted({origin[key] for origin in found if origin[key]}) for key in ('device', 'commit', 'python')}
     versions = {f'{name} {version}' for origin in found for name, version in origin['versions'].items()}
     return dict(said, versions=sorted(versions))

@@ -14,7 +14,8 @@ EVERY = 30  # seconds between two lines where there is no terminal
 PHASES = dict(train='training', val='validating', test='testing')
 # Warnings of OpenMMLab that every run has and nobody can act on; all others are shown.
 USUAL = ('The prefix is not set in metric class', '"FileClient" will be deprecated', '"HardDiskBackend" is the alias',
-         'is skipped since its requires_grad=False', 'The `resume` argument is deprecated', 'Advance dataloader')
+         'is skipped since its requires_grad=False', 'The `resume` argument is deprecated', 'Advance dataloader',
+         'this run has done all its')
 USUAL_WARNINGS = ('``build_loss`` would be deprecated', 'The draw is False', 'Default ``avg_non_ignore`` is',
                   'For binary segmentation, we suggest')
 

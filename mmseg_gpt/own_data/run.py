@@ -233,10 +233,7 @@ def named(cfg: Config, what: str) -> Config:
 def train(config: Path, say: Say) -> Path:
     """Trains, from the newest checkpoint if there is one, and returns the best checkpoint."""
     cfg = read_config(str(config))
-    newest = Path(cfg.work_dir, POINTER)
-    if newest.is_file() and (best := best_checkpoint(Path(cfg.work_dir))) and is_finished(cfg):
-        return best
-    set_resume(cfg, newest.is_file())
+    set_resume(cfg, Path(cfg.work_dir, POINTER).is_file())
     check_files(cfg, ('train_dataloader', 'val_dataloader'), pretrained=not cfg.get('resume'))
     say(f'training; the log is in {cfg.work_dir}')
     runner = QuietRunner.from_cfg(named(cfg, 'train'))
@@ -248,11 +245,6 @@ def train(config: Path, say: Say) -> Path:
         raise OwnDataError(f'{cfg.work_dir} has no checkpoint of a validation: let train_cfg.val_interval be '
                            'at most train_cfg.max_iters')
     return best
-
-
-def is_finished(cfg: Config) -> bool:
-    """Says whether the newest checkpoint of a run is that of its last iteration."""
-    return Path(Path(cfg.work_dir, POINTER).read_text().strip()).stem == f'iter_{cfg.train_cfg.max_iters}'
 
 
 def best_checkpoint(work: Path) -> Path | None:

@@ -7,6 +7,7 @@ from .cuda_graph import CudaGraphHook
 from .half_frozen import HalfFrozenHook
 from .ignored_batch import IgnoredBatchHook
 from .keep_features import KeepFeaturesHook
+from .missed_validation import MissedValidationHook
 from .non_finite import NonFiniteHook
 from .parameter_table import ParameterTableHook, parameter_table
 from .predictions import LabelMapsHook, PicturesHook
@@ -20,7 +21,7 @@ from .validation_pictures import ValidationPicturesHook
 
 __all__ = [
     'AgreeHook', 'AtomicCheckpointHook', 'CompileHook', 'CudaGraphHook', 'HalfFrozenHook', 'IgnoredBatchHook',
-    'KeepFeaturesHook', 'LabelMapsHook', 'NonFiniteHook', 'ParameterTableHook', 'PicturesHook', 'ProgressHook',
-    'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'SweepHook', 'TrackingHook', 'ValidationPicturesHook',
-    'parameter_table'
+    'KeepFeaturesHook', 'LabelMapsHook', 'MissedValidationHook', 'NonFiniteHook', 'ParameterTableHook', 'PicturesHook',
+    'ProgressHook', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'SweepHook', 'TrackingHook',
+    'ValidationPicturesHook', 'parameter_table'
 ]

@@ -11,7 +11,6 @@ from mmengine.hooks import EMAHook, Hook
 from mmengine.registry import FUNCTIONS, HOOKS
 from mmengine.runner import EpochBasedTrainLoop
 
-from ...resources import command_of
 from ..optimizer import accumulated_iterations
 from .atomic_checkpoint import AtomicCheckpointHook
 
@@ -103,8 +102,7 @@ class StopOnSignalHook(Hook):
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook):
                     hook.after_val_epoch(runner)  # it validates its averages in the place of the weights
-            runner.logger.warning(f'the validation is not finished; {command_of("test")} repeats it from the '
-                                  'checkpoint')
+            runner.logger.warning('the validation is not finished; --resume makes it first')
             self.save_and_stop(runner, self.received, runner.epoch, runner.iter)
 
     def received_anywhere(self, runner) -> int:

@@ -1,7 +1,9 @@
 """A check in float64, before anything is measured, that the paper's formulation and ours compute the same."""
 
+from collections.abc import Iterable
 from contextlib import nullcontext
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from torch import Tensor, nn
@@ -114,6 +116,11 @@ def predictions(model: nn.Module, batch: Batch, sizes: Sizes = SIZES) -> dict[st
     image = torch.cat([*batch.inputs], dim=2)[None, :, :, :sizes.evaluated[1]]
     sample, = model(image, [make_sample(sizes.evaluated)], mode='predict')
     return dict(labels=sample.pred_sem_seg.data, logits=logits)
+
+
+def largest(differences: Iterable[float]) -> float:
+    """Returns the largest difference; nan if one of them is, which Python's ``max`` may pass over."""
+    return float(np.max(list(differences)))
 
 
 def difference(one: Tensor, other: Tensor) -> float:

@@ -1,8 +1,12 @@
 """The steps of a demo: commands that need what those before them have left."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
+
+from mmengine.config import Config
+from mmengine.config.utils import ConfigParsingError
 
 from ... import __version__
 from ...files import file_sha256
@@ -28,7 +32,7 @@ class Step(NamedTuple):
     seconds: int
 
     def identity(self) -> dict[str, object]:
-        """Returns what decides the result: the command, the config files that it names, and this package's version."""
+        """Returns what decides the result: the command, the configs that it names, and this package's version."""
         configs = {word: file_hash(Path(word)) for word in self.command[2:] if word.endswith('.py')}
         return dict(settings=dict(command=command_line(self.command), version=__version__, **configs), pretrained=None)
 
@@ -54,8 +58,16 @@ class Step(NamedTuple):
 
 
 def file_hash(path: Path) -> str:
-    """Returns a hash of a file; '' where it is absent, which is for the command to report."""
-    return file_sha256(path) if path.is_file() else ''
+    """Returns hashes of a config file and of those that it inherits from; '' where it is absent.
+
+    What is wrong with a config is for the command to report.
+    """
+    if not path.is_file():
+        return ''
+    bases = []
+    with suppress(SyntaxError, ConfigParsingError):
+        bases = [path.parent / base for base in Config._get_base_files(str(path))]
+    return ' '.join([file_sha256(path), *filter(None, map(file_hash, bases))])
 
 
 def run_steps(steps: Sequence[Step], work_dir: Path, fresh: bool = False, forked: bool = False) -> dict[str, float]:

@@ -17,7 +17,7 @@ from ..benchmark.costs import count_work
 from ..benchmark.cuda import allocated_peak, attention_kernels, fits_in_memory, let_go, why_too_large
 from ..benchmark.machine import rates
 from ..benchmark.memory import fake_tensors
-from ..benchmark.parity import difference
+from ..benchmark.parity import difference, largest
 from ..benchmark.variants import Variant, build, parse_variant
 from ..benchmark.work import Evaluation, TrainingStep, make_batch, make_sample
 from .numbers import Setting
@@ -237,7 +237,7 @@ def compiled(setting: Setting) -> dict:
     found['seconds_to_compile'] = round(time.perf_counter() - begin, 1)
     found['compiled'] = milliseconds(step, setting)
     found['worked'] = part.fast is not None
-    found['gradients_apart'] = max(difference(before[name], after[name]) for name in before)
+    found['gradients_apart'] = largest(difference(before[name], after[name]) for name in before)
     return found
 
 

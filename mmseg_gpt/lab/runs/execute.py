@@ -35,7 +35,9 @@ class Attempt:
         self.commands, self.process, self.began = run.commands(folder), None, time.time()
         before = read_record(folder)
         self.record = dict(status=STARTED, version=__version__, command=None, starts=before.get('starts', 0) + 1,
-                           seconds=before.get('seconds', 0.), **run.identity(), made_with=made_with())
+                           seconds=before.get('seconds', 0.), **run.identity(),
+                           made_with=made_with(before.get('made_with')))
+        self.record['pretrained'] = self.record['pretrained'] or before.get('pretrained')  # which may be gone by now
         write_record(folder, self.record)
         (folder / EVENTS).unlink(missing_ok=True)
         self.read, self.stopped, self.lost = 0, None, False

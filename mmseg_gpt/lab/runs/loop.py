@@ -103,7 +103,8 @@ def stop(attempts: Sequence[Attempt]) -> None:
         try:
             time.sleep(PAUSE)
             for attempt in running:
-                attempt.lock.beat()
+                if not attempt.lock.beat():
+                    attempt.lose()
         except KeyboardInterrupt:  # second Ctrl-C: stop at once, without saving
             for attempt in running:
                 attempt.process.terminate()

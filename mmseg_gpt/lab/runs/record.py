@@ -1,9 +1,10 @@
 """What is known of a run: ``run.json`` in its folder, which one process at a time may write.
 
 It holds the ``status``, the ``settings`` and the ``pretrained`` file that decide the result, with what it was
-``made_with``, the first ``command``, how often it was begun (``starts``) and how many ``seconds`` that took; and, when
-it has ended, the ``numbers`` that were measured, or the ``code`` and the ``reason`` why it failed. The code is that of
-the event ``stopped`` of :mod:`mmseg_gpt.events`, or one of
+``made_with`` (at its last start, and at ``earlier`` ones where that was another), the first ``command``, how often it
+was begun (``starts``) and how many ``seconds`` that took; and, when it has ended, the ``numbers`` that were measured,
+or the ``code`` and the ``reason`` why it failed. The code is that of the event ``stopped`` of
+:mod:`mmseg_gpt.events`, or one of
 
 * ``crashed``: a command failed without saying why; the reason is the last line of its output.
 * ``killed``: a signal ended a command, as where memory runs out.

@@ -23,6 +23,7 @@ from mmengine.config import Config
 
 from ...models.vit import ARCHS
 from ...recipes.methods import METHODS
+from ...recipes.protocols import images
 from ...wording import markdown_table
 from ..runs import Run, config_of
 from .plans import Table
@@ -128,7 +129,10 @@ def work_of(run: Run, method: str, task: str) -> Work:
     else:
         trained = cfg.train_cfg.max_iters * cfg.train_dataloader.batch_size
         rounds = cfg.train_cfg.max_iters // cfg.train_cfg.val_interval
-    validated = rounds * held_out if cfg.get('val_dataloader') else 0
+    validated = 0
+    if cfg.get('val_dataloader'):  # by the authors' protocol, of test images
+        of_tests = images(cfg.val_dataloader.dataset) == images(cfg.test_dataloader.dataset)
+        validated = rounds * (tested if of_tests else held_out)
     if task == 'ade20k':
         whole = (validated + tested * (1 + views(cfg) * run.tta))
         return Work(trained, whole, trained * BENCHMARKED['train'], whole * BENCHMARKED['eval'])
