@@ -12,7 +12,7 @@ import torch
 from mmseg_gpt.datasets.photographs import FLOWERS, FLOWERS_TEST, PHOTOGRAPHS
 from mmseg_gpt.lab.rates import Rates, best_of
 from mmseg_gpt.lab.runs import FAILED, FINISHED, Run, decisive_settings, outcomes
-from mmseg_gpt.lab.runs.record import write_record
+from mmseg_gpt.lab.runs.record import read_record, write_record
 from mmseg_gpt.lab.study import carry_out, choices, look, page, sets, verdicts
 from mmseg_gpt.lab.study.carry_out import Execution, do_what_is_left, study
 from mmseg_gpt.lab.study.choices import beside, choose, search
@@ -427,12 +427,19 @@ def test_results_are_of_validation_images_until_the_look(tmp_path):
     runs = runs_in(tables_of(plan, found, ['methods', 'aim']).values(), plan.preset.seeds)
     made(runs, '')
     for run in runs:
-        (plan.runs / run.name / 'metrics.json').write_text(json.dumps(dict(parameters=dict(trained=9, total=100))))
+        (plan.runs / run.name / 'metrics.json').write_text(json.dumps(dict(parameters=dict(trained=8000, total=9000))))
     said = markdown(before := gather(plan))
     assert 'Test images have not been looked at yet' in said and 'accuracy (%), validation images' in said
     assert not any(row['values'] for row in before['test']['methods']['rows'])
+    head = 17 * (384 + 1)  # a layer for the features of a ViT-S
+    assert {each['adapting'] for each in before['parameters'].values()} == {8000 - head}
     made = Made(plan, lambda name: 33.)
-    made(look.looks(plan, runs), '')
+    tests = look.looks(plan, runs)
+    made(tests, '')
+    record = read_record(plan.runs / tests[0].name)
+    write_record(plan.runs / tests[0].name, dict(record, status=FAILED, code='crashed', reason=''))
+    assert gather(plan)['about']['failed'] == 1 and before['about']['failed'] == 0
+    made(tests[:1], '')
     said = markdown(after := gather(plan))
     assert 'accuracy (%), test images' in said and '33.00 ± 0.00' in said
     for name, numbers in after['validation'].items():

@@ -105,7 +105,7 @@ def by_method(table: dict, parameters: Mapping[str, int], seeds: int) -> str:
     found = {tuple(row['name']): row['values'] for row in table['rows']}
     vits, methods = (list(dict.fromkeys(name[i] for name in found)) for i in (0, 1))
     columns = [(vit, column) for vit in vits for column in table['columns']]
-    best = {place: best_method(found, methods, *place) for place in columns}
+    best = {place: best_method(found, methods, seeds, *place) for place in columns}
     rows = []
     for method in methods:
         trained = parameters.get(method)
@@ -116,10 +116,11 @@ def by_method(table: dict, parameters: Mapping[str, int], seeds: int) -> str:
                           rows)
 
 
-def best_method(found: Mapping[tuple[str, ...], dict], methods: Sequence[str], vit: str, column: str) -> str | None:
-    """Returns the method with the highest mean, of those that adapt a ViT without training all of it."""
-    means = {method: mean(found[vit, method][column].values()) for method in methods
-             if METHODS[method].adapts and found.get((vit, method), {}).get(column)}
+def best_method(found: Mapping[tuple[str, ...], dict], methods: Sequence[str], seeds: int, vit: str,
+                column: str) -> str | None:
+    """Returns the method with the highest mean, of those with all seeds that adapt a ViT without training all of it."""
+    values = {method: found.get((vit, method), {}).get(column, {}) for method in methods if METHODS[method].adapts}
+    means = {method: mean(each.values()) for method, each in values.items() if len(each) == seeds}
     return max(means, key=means.get, default=None)
 
 

@@ -95,7 +95,7 @@ def begin(plan: StudyPlan, choices: StudyChoices, runs: Sequence[Run]) -> None:
                          f'{"; ".join(what)}')
     if not (plan.home / RECORD).is_file():
         known = choose(plan, parts_of(plan)).known
-        said = dict(time=time.strftime('%Y-%m-%d %H:%M'), results=len(runs),
+        said = dict(time=time.strftime('%Y-%m-%d %H:%M %z'), results=len(runs),
                     chosen={variant.name: rates._asdict() for variant, rates in known.items()})
         with replacing(plan.home / RECORD) as path:
             path.write_text(json.dumps(said, indent=1) + '\n')

@@ -112,9 +112,11 @@ def by_method(found: Mapping[str, dict | None]) -> str:
     for name, results in found.items():
         values = {row['name'][0]: next(iter(row['values'].values()), {})
                   for row in (tables[name][1]['rows'] if results else ())}
-        means = {method: mean(seeds.values()) for method, seeds in values.items() if seeds and METHODS[method].adapts}
+        number = len(results['about']['seeds']) if results else 0
+        means = {method: mean(seeds.values()) for method, seeds in values.items()
+                 if len(seeds) == number and METHODS[method].adapts}
         best = max(means, key=means.get, default=None)
-        columns.append({method: cell(seeds, len(results['about']['seeds']), method == best)
+        columns.append({method: cell(seeds, number, method == best)
                         for method, seeds in values.items()})
     header = [f'{SETS[name].title}: {unit(name)}' + (f', {tables[name][0]} images' if name in tables else '')
               for name in found]

@@ -13,7 +13,8 @@ from ...resources import command_of
 from ..gates import gates_of, ratios_of
 from ..provenance import origins
 from ..rates import SEARCH_SEED
-from ..runs import FAILED, FINISHED, Run, diverged, outcomes
+from ..runs import FAILED, FINISHED, Run, config_of, diverged, outcomes
+from ..suite.parameters import count_parameters
 from ..suite.plans import Table
 from ..suite.tables import as_data
 from .choices import StudyChoices, choose, with_seeds
@@ -49,12 +50,14 @@ def about(plan: StudyPlan, choices: StudyChoices, reported: Sequence[Run], recor
     """Returns how and with what was measured. A run of a search that diverged has ended as it should."""
     found = [records.get(run.name, {}) for run in (*choices.searched, *reported)]
     statuses = [FINISHED if diverged(record) else record.get('status') for record in found]
+    tested = [records.get(look.name, {}).get('status') for look in looks(plan, reported)]
     preset, photographs = plan.preset, plan.photographs
     lists = {split: plan.lists / f'{split}.txt' for split in ('train', 'val', 'test')}
     return dict(
         set=plan.name, command=f'{command_of("study")} {plan.name}' + (' --quick' if preset.name == 'quick' else ''),
         preset=preset.name, version=__version__, vit=named_vit(plan), runs=len(statuses),
-        finished=statuses.count(FINISHED), failed=statuses.count(FAILED), open=choices.open, looked=looked(plan),
+        finished=statuses.count(FINISHED), failed=[*statuses, *tested].count(FAILED), open=choices.open,
+        looked=looked(plan),
         hours=round(sum(record.get('seconds', 0) for record in records.values()) / 3600, 2),
         **origins(record['made_with'] for record in records.values() if record.get('status') == FINISHED),
         score=photographs.score, seeds=list(preset.seeds), search_seed=SEARCH_SEED, prompts=preset.prompts,
@@ -79,15 +82,14 @@ def named_vit(plan: StudyPlan) -> dict:
 
 
 def parameters(plan: StudyPlan, choices: StudyChoices, records: Mapping[str, dict]) -> dict[str, dict[str, int]]:
-    """Returns how many parameters each variant trains beside the head alone, and how many there are in all."""
+    """Returns how many parameters each variant trains beside its heads, and how many there are in all."""
     found = {}
     for variant, rates in choices.known.items():
         run = plan.run(variant, rates).with_seed(plan.preset.seeds[0])
         if records.get(run.name, {}).get('status') == FINISHED:
-            metrics = json.loads((plan.runs / run.name / 'metrics.json').read_text())
-            found[variant.name] = metrics['parameters']
-    head = found.get(StudyVariant('linear').name, {}).get('trained')
-    return {name: dict(counted, adapting=counted['trained'] - head) for name, counted in found.items()} if head else {}
+            counted = json.loads((plan.runs / run.name / 'metrics.json').read_text())['parameters']
+            found[variant.name] = dict(counted, adapting=counted['trained'] - count_parameters(config_of(run)).heads)
+    return found
 
 
 def gates_moved(plan: StudyPlan, table: Table, records: Mapping[str, dict]) -> dict[str, dict[str, float]]:
