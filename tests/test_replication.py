@@ -55,8 +55,9 @@ from mmseg_gpt.lab.miniature.report import (
     publish,
 )
 from mmseg_gpt.lab.miniature.results import about
-from mmseg_gpt.lab.miniature.tables import tables_of, with_seeds
+from mmseg_gpt.lab.miniature.tables import tables_of
 from mmseg_gpt.lab.runs import config_of, decisive_settings
+from mmseg_gpt.lab.suite.plans import runs_in
 
 ROOT = Path(__file__).parents[1]
 
@@ -249,7 +250,7 @@ def test_nothing_is_searched_before_the_rate_of_its_head_is_known(plan):
 
 def test_tables_and_figures_share_their_runs_and_have_names_of_their_own(plan):
     tables = tables_of(plan, chosen_everywhere(plan))
-    runs = with_seeds(tables.values(), FULL.seeds)
+    runs = runs_in(tables.values(), FULL.seeds)
     assert len({run.name for run in runs}) == len(runs)
     assert {run.settings[-1] for run in runs} == {f'randomness.seed={seed}' for seed in FULL.seeds}
     shared = {e.run for e in tables['classification'].entries} & {e.run for e in tables['figure1'].entries}

@@ -20,7 +20,8 @@ from mmseg_gpt.lab.study.estimate import batches, estimate
 from mmseg_gpt.lab.study.plan import FULL, GATES, LINEAR, GateSetting, StudyPlan, StudySize, StudyVariant
 from mmseg_gpt.lab.study.report import adapting, crossing_sentences, edges, gate_note, markdown
 from mmseg_gpt.lab.study.results import by_class, gather, named_vit, tried_rates
-from mmseg_gpt.lab.study.tables import SeededRun, parts_of, runs_in, tables_of
+from mmseg_gpt.lab.study.tables import SeededRun, parts_of, tables_of
+from mmseg_gpt.lab.suite.plans import runs_in
 
 PRESET = StudySize('full', heads=(0.003, 0.01), rates=(1e-4, 1e-3, 1e-2), seeds=(1, 2), iterations=2,
                 methods=('linear', 'vpt-shallow', 'vpt-deep', 'gpt', 'lora', 'full'))

@@ -11,11 +11,12 @@ from ..runs import FINISHED, Run, prepare, read_record, run_all
 from ..runs.jobs import Cluster
 from ..runs.progress import Display, in_words
 from ..runs.series import what_stopped
+from ..suite.plans import runs_in
 from .data import draw_datasets, settings_of_data
 from .plan import Plan, Preset
 from .report import write
 from .results import choose_all, gather
-from .tables import tables_of, with_seeds
+from .tables import tables_of
 
 
 def replicate(preset: Preset, home: Path, *, jobs: int = 1, report_only: bool = False, retry_failed: bool = False,
@@ -63,7 +64,7 @@ def known_runs(preset: Preset, home: Path) -> tuple[list[Run], Path]:
     plan = Plan(preset, home)
     runs = plan.pretrainings()
     chosen, _ = choose_all(plan, lambda searched, title: runs.extend(searched))
-    runs += with_seeds(tables_of(plan, chosen).values(), plan.preset.seeds)
+    runs += runs_in(tables_of(plan, chosen).values(), plan.preset.seeds)
     return list(dict.fromkeys(runs)), plan.runs
 
 
@@ -83,7 +84,7 @@ def do_what_is_left(plan: Plan, jobs: int, retry_failed: bool, overwrite: bool, 
             raise SystemExit(f'{run.name} has not finished, so there is no ViT to adapt: '
                              f'{record.get("reason", "another process is running it")}')
     chosen, _ = choose_all(plan, carry_out)
-    carry_out(with_seeds(tables_of(plan, chosen).values(), plan.preset.seeds), 'results')
+    carry_out(runs_in(tables_of(plan, chosen).values(), plan.preset.seeds), 'results')
 
 
 def draw(plan: Plan, overwrite: bool) -> None:

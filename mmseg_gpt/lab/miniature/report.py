@@ -17,9 +17,8 @@ from .claims import FAILS, HOLDS, LEVEL, NOISE, gate_comparisons
 from .figures import MAIN, POINTS, figures
 from .plan import DEPTH, PAPER
 
-ROOT = CLONE
-PUBLISHED = ROOT / 'docs/replication'
-PAGE = ROOT / 'docs/miniature.md'
+PUBLISHED = CLONE / 'docs/replication'
+PAGE = CLONE / 'docs/miniature.md'
 BEGIN, END = '<!-- replication: made by tools/replicate.py -->', '<!-- end of replication -->'
 
 

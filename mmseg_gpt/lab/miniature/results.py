@@ -9,11 +9,11 @@ from ..gates import gates_of, ratios_of
 from ..provenance import origins
 from ..rates import SEARCH_SEED
 from ..runs import FAILED, FINISHED, Run, diverged, outcomes
-from ..suite.plans import Table
+from ..suite.plans import Table, runs_in
 from ..suite.tables import as_data
 from .claims import claims_of
 from .plan import Adaptation, Chosen, Plan, score
-from .tables import tables_of, with_seeds
+from .tables import tables_of
 
 COMMAND = command_of('replicate')
 
@@ -22,7 +22,7 @@ def gather(plan: Plan) -> dict:
     """Returns all results of the runs that have finished."""
     chosen, searched = choose_all(plan)
     tables = tables_of(plan, chosen)
-    reported = [*plan.pretrainings(), *with_seeds(tables.values(), plan.preset.seeds)]
+    reported = [*plan.pretrainings(), *runs_in(tables.values(), plan.preset.seeds)]
     records = outcomes([*searched, *reported], plan.runs)
     shown = {name: as_data(table, plan.preset.seeds, records) for name, table in tables.items()}
     ratios = selection_ratios(plan, tables['figure4'], records)

@@ -1,6 +1,5 @@
 """The tables and figures of the miniature: which runs, with which learning rates, give which number."""
 
-from collections.abc import Iterable
 
 from ...recipes.methods import METHODS, tokens_per_set
 from ...recipes.vits import SELF_SUPERVISED
@@ -88,9 +87,3 @@ def gate_variants(plan: Plan, chosen: Chosen) -> Table:
 def entry(cell: Adaptation, run: Run, row: tuple[str, ...], column: str, number: str = '') -> Entry:
     """Returns the entry for a number of a table."""
     return Entry(cell.vit, cell.method, cell.task, run, row, column, number or score(cell.task))
-
-
-def with_seeds(tables: Iterable[Table], seeds: Iterable[int]) -> list[Run]:
-    """Returns the runs of tables with each seed, each run once."""
-    runs = dict.fromkeys(found.run for table in tables for found in table.entries)
-    return [run.with_seed(seed) for seed in seeds for run in runs]

@@ -8,6 +8,7 @@ from ..runs import Run, prepare, run_all
 from ..runs.jobs import Cluster
 from ..runs.run import Runnable
 from ..runs.series import what_stopped
+from ..suite.plans import runs_in
 from .choices import StudyChoices, choose
 from .estimate import estimate, measure
 from .look import begin, check_no_choice, check_same_choices, looked, looks
@@ -15,7 +16,7 @@ from .plan import StudyPlan
 from .report import write
 from .results import gather
 from .sets import missing, write_lists
-from .tables import FRACTIONS, asked_parts, parts_of, runs_in, tables_of
+from .tables import FRACTIONS, asked_parts, parts_of, tables_of
 
 
 class Execution:

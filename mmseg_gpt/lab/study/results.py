@@ -15,13 +15,13 @@ from ..provenance import origins
 from ..rates import SEARCH_SEED
 from ..runs import FAILED, FINISHED, Run, config_of, diverged, outcomes
 from ..suite.parameters import count_parameters
-from ..suite.plans import Table
+from ..suite.plans import Table, runs_in
 from ..suite.tables import as_data
 from .choices import StudyChoices, choose, with_seeds
 from .estimate import read_timings
 from .look import looked, looks
 from .plan import StudyPlan, StudyVariant
-from .tables import parts_of, runs_in, tables_of
+from .tables import parts_of, tables_of
 
 
 def gather(plan: StudyPlan) -> dict:

@@ -1,6 +1,6 @@
 """The tables and figures of a study: which runs give which number."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 from ...recipes.methods import tokens_per_set
 from ...recipes.vits import VITS
@@ -132,9 +132,3 @@ def aim(plan: StudyPlan, choices: StudyChoices) -> Table:
                          plan.photographs.title)]
     return Table(f'{plan.photographs.title}: larger images, and longer', ('HEAD', 'METHOD'),
                  each([plan.photographs.title]), entries)
-
-
-def runs_in(tables: Iterable[Table], seeds: Iterable[int]) -> list[Run]:
-    """Returns the runs of tables with each seed, each run once."""
-    runs = dict.fromkeys(found.run for table in tables for found in table.entries)
-    return [run.with_seed(seed) for seed in seeds for run in runs]

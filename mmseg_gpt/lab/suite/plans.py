@@ -231,6 +231,11 @@ def runs_of(entries: Iterable[Entry], seeds: Iterable[int]) -> list[Run]:
     return [run.with_seed(seed) for seed in seeds for run in runs]
 
 
+def runs_in(tables: Iterable[Table], seeds: Iterable[int]) -> list[Run]:
+    """Returns each run of several tables once, in the same order."""
+    return runs_of((entry for table in tables for entry in table.entries), seeds)
+
+
 def with_options(table: Table, settings: Sequence[str], options: Sequence[str], suffix: str = '') -> Table:
     """Returns a table whose runs have further settings and options, and folders whose names end in ``suffix``."""
     entries = [entry._replace(run=entry.run._replace(
