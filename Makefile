@@ -32,7 +32,7 @@ demo: $(READY)  ## run the demo
 demo-classification: $(READY)  ## run the demo of classification
 	$(BIN)/python tools/demo.py --classification
 
-demo-photographs: $(READY)  ## segment real streets with DINOv2, which are fetched, in some ten minutes
+demo-photographs: $(READY)  ## segment real streets with DINOv2, which are downloaded, in about ten minutes
 	$(BIN)/python tools/demo_photographs.py
 
 replicate: $(READY)  ## replicate the paper in miniature: hours, and it can be interrupted

@@ -77,10 +77,10 @@ def add_training_arguments(group: argparse._ArgumentGroup) -> None:
     group.add_argument('--batch', type=positive(int), metavar='N', help='images in a step')
     group.add_argument('--size', type=positive(int), metavar='PIXELS', help='short side to which images are scaled')
     group.add_argument('--crop', type=positive(int), metavar='PIXELS', help='side of the squares that are trained on')
-    group.add_argument('--seed', type=int, default=0, metavar='N', help='another seed splits and trains otherwise '
+    group.add_argument('--seed', type=int, default=0, metavar='N', help='seed of the split and the training '
                        '(default: %(default)s)')
-    group.add_argument('--amp', nargs='?', const='bf16', choices=('bf16', 'fp16'), help='mixed precision; bf16 where '
-                       'nothing follows (fp16 needs a GPU)')
+    group.add_argument('--amp', nargs='?', const='bf16', choices=('bf16', 'fp16'), help='mixed precision; bf16 '
+                       'without a value (fp16 needs a GPU)')
     group.add_argument('--workers', type=positive(int), metavar='N', help='processes that read masks (default: one for '
                        'each CPU)')
 

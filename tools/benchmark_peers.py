@@ -27,7 +27,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--image', type=positive(int), default=512, help='side in pixels (default: 512)')
     parser.add_argument('--batch', type=positive(int), default=1, help='training images (default: 1)')
     parser.add_argument('--classes', type=positive(int), default=150)
-    parser.add_argument('--prompts', type=positive(int), default=100, help='of methods that have any (default: 100)')
+    parser.add_argument('--prompts', type=positive(int), default=100, help='number of prompts, for methods that '
+                        'have any (default: 100)')
     parser.add_argument('--device', help='cpu or cuda (default: cuda if there is a GPU)')
     parser.add_argument('--threads', type=positive(int), help='number of PyTorch\'s CPU threads (default: its own '
                         'choice)')

@@ -69,9 +69,9 @@ def add_estimate_arguments(parser: argparse.ArgumentParser) -> None:
                        'train,eval,costs --json FILE has measured')
     group.add_argument('--images-per-second', type=positive(float), nargs=2, metavar=('TRAIN', 'EVAL'), help='instead: '
                        'of the benchmark\'s model, SETR-PUP on ViT-B/16 at 512 pixels, in training and in evaluation')
-    group.add_argument('--gpus', type=positive(int), nargs='+', default=[1, 8, 64], metavar='N', help='for so many '
-                       'GPUs (default: 1 8 64)')
-    group.add_argument('--price', type=positive(float), metavar='AMOUNT', help='of an hour of a GPU')
+    group.add_argument('--gpus', type=positive(int), nargs='+', default=[1, 8, 64], metavar='N', help='numbers of '
+                       'GPUs to estimate for (default: 1 8 64)')
+    group.add_argument('--price', type=positive(float), metavar='AMOUNT', help='price of an hour of a GPU')
 
 
 def print_estimate(args: argparse.Namespace, tables: 'dict[str, Table]') -> None:

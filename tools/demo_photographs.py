@@ -1,6 +1,6 @@
 """Real streets: trains a head on a frozen DINOv2 (ViT-S/14) for CamVid, measures it and draws what it sees.
 
-What is not there is fetched: the ViT (88 MB) and CamVid (about 190 MB). With both on the disk it takes some 8 minutes
+What is missing is downloaded: the ViT (88 MB) and CamVid (about 190 MB). With both on the disk it takes about 9 minutes
 on two CPU cores. Every step is an ordinary command and is printed before it runs. A finished step is not run again, so
 an interrupted demonstration, or download, goes on where it stopped. The last line printed is the score, "mIoU: 60.00".
 """

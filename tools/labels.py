@@ -1,7 +1,7 @@
 """Draws polygons and run lengths of labelme, CVAT, COCO, Label Studio or Supervisely into masks.
 
-Which of them it is shows in the files. The masks are 8-bit PNGs: classes from 0, and 255 for ignored pixels. A pixel
-is of a shape if its centre lies in it; a later shape covers those before it. Nothing of the source is changed.
+The files tell which of these tools made them. The masks are 8-bit PNGs: classes from 0, and 255 for ignored pixels. A
+pixel is of a shape if its centre lies in it; a later shape covers those before it. Nothing of the source is changed.
 """
 
 import argparse

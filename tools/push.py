@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--public', action='store_true', help='let everybody see a new repository, or push to one that '
                         'everybody sees')
     parser.add_argument('--license', metavar='ID', help='licence of what is pushed, as the hub calls it: apache-2.0, '
-                        'cc-by-4.0, ... (default: none is said, so that nobody else may use it)')
+                        'cc-by-4.0, ... (default: no licence is given, so that nobody else may use it)')
     parser.add_argument('--whole', action='store_true', help='push a model whose ViT was trained, with its ViT')
     parser.add_argument('--revision', metavar='BRANCH', help='push to this branch (default: main)')
     parser.add_argument('--message', metavar='TEXT', help='what the commit says')

@@ -27,7 +27,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show-dir', metavar='DIR', help='save pictures there: image with labels and with '
                         'predictions, named as in --out')
     parser.add_argument('--amp', nargs='?', const='bf16', choices=['bf16', 'fp16'], help='mixed precision, in which '
-                        'some pixels change their label; bf16 where nothing follows (fp16 needs a GPU)')
+                        'some pixels change their label; bf16 without a value (fp16 needs a GPU)')
     add_protocol_arguments(parser)
     add_run_arguments(parser)
     args = parser.parse_args()

@@ -15,13 +15,13 @@ def parse_args() -> argparse.Namespace:
                         help='go on from a checkpoint; without PATH, from the newest in the work directory')
     parser.add_argument('--overwrite', action='store_true', help='start over where the work directory holds a run')
     parser.add_argument('--amp', nargs='?', const='bf16', choices=['bf16', 'fp16'],
-                        help='mixed precision; bf16 where nothing follows (fp16 needs a GPU)')
+                        help='mixed precision; bf16 without a value (fp16 needs a GPU)')
     parser.add_argument('--compile', action='store_true', help='compile the blocks of the ViT and the heads that gain '
                         'by it; the first iterations then take a minute or more')
     parser.add_argument('--cuda-graph', action='store_true', help='replay the training step as a CUDA graph: for crops '
                         'of one size on one GPU, where the CPU is too slow to launch small batches')
-    parser.add_argument('--auto-scale-lr', action='store_true', help='scale the learning rate by the batch, of all '
-                        'processes together, over the config\'s auto_scale_lr.base_batch_size')
+    parser.add_argument('--auto-scale-lr', action='store_true', help='multiply the learning rate by the batch size of '
+                        'all processes together, divided by the config\'s auto_scale_lr.base_batch_size')
     parser.add_argument('--track', nargs='+', action='extend', choices=TRACKERS, help='show gates, losses and '
                         'pictures in these too, in which the run is named after its work directory; MLflow writes '
                         'mlflow.db beside that, unless MLFLOW_TRACKING_URI names a server')
