@@ -26,8 +26,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from mmseg_gpt.checkpoints.periods import rotary_periods
 from mmseg_gpt.engine.batch import gathered
 from mmseg_gpt.engine.confusion import ConfusionMetric
-from mmseg_gpt.engine.fetching import fetch
 from mmseg_gpt.engine.sweep import swept
+from mmseg_gpt.engine.to_host import to_host
 from mmseg_gpt.lab.benchmark import work
 from mmseg_gpt.lab.benchmark.variants import Sizes, build, read_config
 from mmseg_gpt.models import GatedPromptViT
@@ -398,10 +398,10 @@ def test_a_run_needs_no_float64(tmp_path):
 
 
 def test_numbers_are_fetched_in_their_own_precision():
-    found = fetch(dict(a=torch.tensor([1., 2.]), b=torch.tensor(0.1, dtype=torch.double)))
-    assert found == dict(a=[1., 2.], b=[0.1]) and fetch({}) == {}
+    found = to_host(dict(a=torch.tensor([1., 2.]), b=torch.tensor(0.1, dtype=torch.double)))
+    assert found == dict(a=[1., 2.], b=[0.1]) and to_host({}) == {}
     with NoDouble():
-        assert fetch(dict(a=torch.tensor(0.5), b=torch.tensor(2., dtype=torch.half))) == dict(a=[0.5], b=[2.])
+        assert to_host(dict(a=torch.tensor(0.5), b=torch.tensor(2., dtype=torch.half))) == dict(a=[0.5], b=[2.])
 
 
 @pytest.mark.cuda

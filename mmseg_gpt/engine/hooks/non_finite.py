@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from ...adapters import unwrap
 from ...wording import listed
 from ..errors import RunStopped
-from ..fetching import fetch
 from ..loaders import image_files
 from ..optimizer import accumulated_iterations, optimizer_wrappers
+from ..to_host import to_host
 
 
 @HOOKS.register_module()
@@ -138,6 +138,6 @@ def fetch_numbers(outputs: dict, **others: Tensor) -> dict[str, float]:
         The losses that were tensors, and the others, as numbers.
     """
     tensors = {name: value for name, value in outputs.items() if torch.is_tensor(value) and value.numel() == 1}
-    numbers = {name: values[0] for name, values in fetch(tensors | others).items()}
+    numbers = {name: values[0] for name, values in to_host(tensors | others).items()}
     outputs.update((name, numbers[name]) for name in tensors)
     return numbers

@@ -15,9 +15,9 @@ from ...adapters import unwrap
 from ...analysis.gates import selection_ratio, sigmoid
 from ...environment import peak_resident_bytes
 from ...models import GatedPromptViT
-from ..fetching import fetch
 from ..loaders import samples_of
 from ..optimizer import accumulated_iterations, optimizer_wrappers
+from ..to_host import to_host
 
 MEBIBYTE = 2**20
 
@@ -123,7 +123,7 @@ class TrackingHook(Hook):
 def learnt(backbone: nn.Module | None, norms: dict[str, Tensor]) -> dict[str, float]:
     """Returns gates, selection ratios, temperatures and norms of gradients, waiting for the device once."""
     start, used = adapters_in_use(backbone)
-    numbers = fetch({**used, **norms})
+    numbers = to_host({**used, **norms})
     scalars = {}
     if 'gates' in used:
         gates = sigmoid(np.array(numbers['gates']))

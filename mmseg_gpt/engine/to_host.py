@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 @torch.no_grad()
-def fetch(tensors: Mapping[str, Tensor]) -> dict[str, list[float]]:
+def to_host(tensors: Mapping[str, Tensor]) -> dict[str, list[float]]:
     """Returns the numbers in tensors, and waits for their device once.
 
     They travel as float32, or as float64 if one of them is that: Apple's GPUs have no float64. So integers above 2**24
