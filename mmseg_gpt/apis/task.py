@@ -277,6 +277,7 @@ def build_model(cfg: Config) -> BaseModel:
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with warnings.catch_warnings():
         warnings.filterwarnings('ignore', '``build_loss`` would be deprecated')  # mmsegmentation's own heads call it
+        warnings.filterwarnings('ignore', 'Default ``avg_non_ignore`` is')  # of a loss, and nothing is trained here
         return MODELS.build(cfg.model)
 
 
