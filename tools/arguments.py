@@ -219,7 +219,7 @@ def config_and_checkpoint(model: str, parser: argparse.ArgumentParser) -> list[s
     try:
         found = load(model)
     except OwnDataError as error:
-        parser.error(str(error))
+        parser.error(f'{error}. Of a model that adapt has not made, give the config and the checkpoint')
     return [str(found.config), str(found.checkpoint)]
 
 

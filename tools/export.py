@@ -75,7 +75,7 @@ def report_export(exported: 'Exported') -> None:
     else:
         print('number, height and width of images are open')
     for what in exported.left_to_caller:
-        print(f'to label as predict does, {what}')
+        print(f'to answer as predict does, {what}')
     print(f'compared with the model on images of the shapes {", ".join(map(str, exported.shapes))}: largest difference '
           f'{exported.difference:.2g} of the largest value ({exported.bound:g} is accepted), '
           f'{exported.equal_labels:.2%} of the labels equal')
