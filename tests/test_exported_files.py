@@ -39,9 +39,9 @@ def task(tmp_path_factory) -> ServedTask:
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         cfg[name].dataset.data_root = str(folder / 'data')
     cfg.model.backbone.init_cfg = None
+    torch.manual_seed(1)  # before the head is drawn, whose labels would else depend on the tests before
     with DefaultScope.overwrite_default_scope('mmseg'):
         model = build_model(cfg.copy())
-    torch.manual_seed(1)
     randomise(model.backbone)
     test_data = cfg.test_dataloader.dataset
     classes = test_data.get('metainfo', {}).get('classes') or DATASETS.get(test_data.type).METAINFO['classes']
@@ -156,6 +156,13 @@ def test_probabilities_and_a_fixed_size(task, tmp_path):
                                    rtol=1e-3, atol=1e-5)
     with pytest.raises(Exception, match='INVALID_ARGUMENT'):
         session(found.path).run(None, {'images': torch.randn(1, 3, 32, 32).numpy()})
+
+
+def test_answers_of_images_that_are_no_whole_patches_are_cropped_and_not_squeezed(task):
+    images = torch.randn(1, 3, 19, 27)
+    with torch.no_grad():
+        wanted = task.model.encode_decode(nn.functional.pad(images, (0, 5, 0, 5)), [dict(img_shape=(24, 32))])
+        torch.testing.assert_close(Program(task.model, 'logits', fold=False)(images), wanted[..., :19, :27])
 
 
 @pytest.mark.parametrize('layout', ['nchw', 'nhwc'])

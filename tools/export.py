@@ -35,8 +35,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('out', type=Path, metavar='OUT', help='the file to write: OUT.onnx or OUT.pt2')
     parser.add_argument('--output', choices=('labels', 'probabilities', 'logits'), default='labels',
                         help='what it returns (default: %(default)s)')
-    parser.add_argument('--preprocess', action='store_true', help='take images of uint8, red first, and normalise and '
-                        'pad them inside (default: take normalised images of float32)')
+    parser.add_argument('--preprocess', action='store_true', help='take images of uint8, red first, and normalise '
+                        'them inside (default: take normalised images of float32)')
     parser.add_argument('--layout', choices=('nchw', 'nhwc'), default='nchw', help='axes of the images with '
                         '--preprocess (default: %(default)s)')
     parser.add_argument('--size', nargs=2, type=int, metavar=('HEIGHT', 'WIDTH'), help='take images of this size only '

@@ -278,7 +278,7 @@ def describe(task: ServedTask, choices: Choices, size: tuple[int, int] | None) -
     shape = f'(N, {channels}, H, W)' if choices.layout == 'nchw' else f'(N, H, W, {channels})'
     sides = f'H = {size[0]}, W = {size[1]}' if size else 'H and W are open'
     rule = (f'uint8 {shape}, {"red first" if channels == 3 else order}; normalised and padded inside'
-            if choices.preprocess else f'float32 {shape}, {order}, (pixel - mean) / std')
+            if choices.preprocess else f'float32 {shape}, {order}, (pixel - mean) / std; padded inside')
     test_cfg = dict(getattr(task.model, 'test_cfg', None) or {})
     preprocessor = task.model.data_preprocessor
     padding = dict(getattr(preprocessor, 'test_cfg', None) or {}, pad_val=getattr(preprocessor, 'pad_val', 0))
