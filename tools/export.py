@@ -4,6 +4,7 @@ Prompts, gates, temperatures and updates are folded in. The file is compared wit
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -120,4 +121,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit('\nstopped')

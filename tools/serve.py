@@ -5,6 +5,7 @@ through a proxy that has.
 """
 
 import argparse
+import sys
 
 from arguments import add_shared_vit_arguments, add_task_argument, check_address, check_port, positive
 from predict import build_pool, check_tasks
@@ -71,4 +72,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit('\nstopped')
