@@ -158,11 +158,14 @@ def test_probabilities_and_a_fixed_size(task, tmp_path):
         session(found.path).run(None, {'images': torch.randn(1, 3, 32, 32).numpy()})
 
 
-def test_answers_of_images_that_are_no_whole_patches_are_cropped_and_not_squeezed(task):
+def test_answers_of_images_that_are_no_whole_patches_are_those_of_predict(task, monkeypatch):
     images = torch.randn(1, 3, 19, 27)
     with torch.no_grad():
         wanted = task.model.encode_decode(nn.functional.pad(images, (0, 5, 0, 5)), [dict(img_shape=(24, 32))])
         torch.testing.assert_close(Program(task.model, 'logits', fold=False)(images), wanted[..., :19, :27])
+        monkeypatch.setattr(task.model.data_preprocessor, 'test_cfg', None)  # of a config that pads nothing
+        wanted = task.model.encode_decode(images, [dict(img_shape=(19, 27))])
+        torch.testing.assert_close(Program(task.model, 'logits', fold=False)(images), wanted)
 
 
 @pytest.mark.parametrize('layout', ['nchw', 'nhwc'])
