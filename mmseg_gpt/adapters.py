@@ -78,8 +78,12 @@ def frozen_backbones(model: nn.Module) -> dict[str, GatedPromptViT]:
     return {name: m for name, m in model.named_modules() if isinstance(m, GatedPromptViT) and m.frozen}
 
 
-def frozen_source(model: nn.Module) -> dict:
+def frozen_source(model: nn.Module, needed_by: str = 'adapter_only') -> dict:
     """Describes the frozen weights that an adapter-only checkpoint leaves out.
+
+    Args:
+        model: The model.
+        needed_by: What messages say needs them.
 
     Returns:
         dict: ``source`` and ``sha256`` of the pretrained file, ``weights_sha256``, and the shape of ``pos_embed``,
@@ -94,11 +98,11 @@ def frozen_source(model: nn.Module) -> dict:
         raise CheckpointError(f'adapter_only needs one frozen GatedPromptViT, this model has {len(backbones)}; without '
                               'adapter_only the whole model is saved')
     (backbone, ) = backbones.values()
-    path = pretrained_file(backbone)
+    path = pretrained_file(backbone, needed_by)
     digest, twin = weights_sha256(backbone), copy.deepcopy(backbone)
     load_vit(twin, path, backbone.init_cfg.get('key'))
     if weights_sha256(twin) != digest:
-        raise CheckpointError(f'adapter_only: the frozen ViT is not the one in {path} (was another one loaded over it '
+        raise CheckpointError(f'{needed_by}: the frozen ViT is not the one in {path} (was another one loaded over it '
                               'by load_from?), so a checkpoint without it could not be loaded again')
     return dict(source=path.name, sha256=file_sha256(path), weights_sha256=digest,
                 pos_embed=shape_of_positions(backbone))

@@ -1,8 +1,10 @@
 """mmseg-gpt: what it offers, how it ends, which configs it finds by name, and what is in the wheel."""
 
+import argparse
 import ast
 import importlib
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +85,19 @@ def test_python_m_does_the_same(tmp_path):
     done = subprocess.run([sys.executable, '-m', 'mmseg_gpt', 'train', '--no-such-option'], cwd=tmp_path, text=True,
                           capture_output=True, env=environment_of(), check=False)
     assert done.returncode == 2 and 'usage: mmseg-gpt train' in done.stderr
+
+
+@pytest.mark.parametrize('tool', ['export', 'predict', 'pull', 'push', 'serve'])
+def test_a_command_that_is_interrupted_says_only_that(tool, monkeypatch):
+    def interrupted(*_) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    monkeypatch.setattr(argparse.ArgumentParser, 'parse_known_args', interrupted)
+    monkeypatch.setattr(argparse.ArgumentParser, 'parse_known_intermixed_args', interrupted)
+    with pytest.raises((SystemExit, KeyboardInterrupt)) as ended:  # the latter would end pytest
+        runpy.run_path(str(ROOT / f'tools/{tool}.py'), run_name='__main__')
+    assert ended.type is SystemExit and ended.value.code == '\nstopped'
 
 
 def test_commands_are_shown_as_they_are_typed(monkeypatch):

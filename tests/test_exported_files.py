@@ -39,9 +39,9 @@ def task(tmp_path_factory) -> ServedTask:
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         cfg[name].dataset.data_root = str(folder / 'data')
     cfg.model.backbone.init_cfg = None
+    torch.manual_seed(1)  # before the head is drawn, whose labels would else depend on the tests before
     with DefaultScope.overwrite_default_scope('mmseg'):
         model = build_model(cfg.copy())
-    torch.manual_seed(1)
     randomise(model.backbone)
     test_data = cfg.test_dataloader.dataset
     classes = test_data.get('metainfo', {}).get('classes') or DATASETS.get(test_data.type).METAINFO['classes']
@@ -108,6 +108,44 @@ def test_a_file_labels_large_images_in_tiles(task, exported):
     assert (found == wanted).mean() > 0.999 and len(np.unique(found)) > 2
 
 
+def test_what_is_left_to_the_caller_is_said(task, exported, tmp_path, monkeypatch):
+    import onnx
+    said, cfg = [], task.cfg.copy()
+    pipeline = [dict(step) for step in cfg.test_dataloader.dataset.pipeline]
+    cfg.test_dataloader.dataset.pipeline = [*pipeline[:1], dict(type='mmseg.Resize', scale=(64, 32)), *pipeline[1:]]
+    monkeypatch.setattr(task, 'cfg', cfg)
+    monkeypatch.setattr(task.model, 'test_cfg', Config(dict(mode='slide', crop_size=(32, 32), stride=(20, 24))))
+    first, second = write.left_to_caller(task)
+    assert 'Resize(scale=(64, 32))' in first and second.endswith('with a stride of 20 x 24')
+    monkeypatch.setattr('mmseg_gpt.export.labeller.print_log', lambda text, *_: said.append(text))
+    FileLabeller(exported.path)
+    assert not said
+    model = onnx.load(exported.path)
+    (about, ) = (entry for entry in model.metadata_props if entry.key == 'test_pipeline')
+    about.value = write.describe(task, PREPROCESS, None)['test_pipeline']
+    onnx.save(model, tmp_path / 'b.onnx')
+    FileLabeller(tmp_path / 'b.onnx', Tiling(32))
+    assert not said
+    FileLabeller(tmp_path / 'b.onnx')
+    assert len(said) == 1 and 'Resize(scale=[64, 32])' in said[0]
+
+
+def test_the_command_takes_a_folder_of_adapt(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    tool, out = __import__('export'), str(tmp_path / 'a.onnx')
+    (tmp_path / 'best.pth').touch()
+    (tmp_path / 'result.json').write_text(json.dumps(dict(
+        task='segmentation', metric='mIoU', score=1, measured_on='val', classes=['a', 'b'], per_class=[], pictures={},
+        config='elsewhere/config.py', checkpoint='elsewhere/best.pth', seconds=1)))
+    for given, config, checkpoint in (([str(tmp_path)], tmp_path / 'config.py', tmp_path / 'best.pth'),
+                                      (['hf://me/mine'], 'hf://me/mine', 'hf://me/mine'),
+                                      (['a.py', '--preprocess', str(tmp_path / 'best.pth')], 'a.py',
+                                       tmp_path / 'best.pth')):
+        monkeypatch.setattr(sys, 'argv', ['export.py', *given, out])
+        args = tool.parse_args()
+        assert (args.config, args.checkpoint, str(args.out)) == (str(config), str(checkpoint), out)
+
+
 def test_probabilities_and_a_fixed_size(task, tmp_path):
     found = export_task(task, tmp_path / 'model.onnx', Choices('probabilities', size=(32, 24)))
     assert found.size == (32, 24) and found.why_fixed
@@ -118,6 +156,16 @@ def test_probabilities_and_a_fixed_size(task, tmp_path):
                                    rtol=1e-3, atol=1e-5)
     with pytest.raises(Exception, match='INVALID_ARGUMENT'):
         session(found.path).run(None, {'images': torch.randn(1, 3, 32, 32).numpy()})
+
+
+def test_answers_of_images_that_are_no_whole_patches_are_those_of_predict(task, monkeypatch):
+    images = torch.randn(1, 3, 19, 27)
+    with torch.no_grad():
+        wanted = task.model.encode_decode(nn.functional.pad(images, (0, 5, 0, 5)), [dict(img_shape=(24, 32))])
+        torch.testing.assert_close(Program(task.model, 'logits', fold=False)(images), wanted[..., :19, :27])
+        monkeypatch.setattr(task.model.data_preprocessor, 'test_cfg', None)  # of a config that pads nothing
+        wanted = task.model.encode_decode(images, [dict(img_shape=(19, 27))])
+        torch.testing.assert_close(Program(task.model, 'logits', fold=False)(images), wanted)
 
 
 @pytest.mark.parametrize('layout', ['nchw', 'nhwc'])

@@ -69,10 +69,10 @@ def service(pool) -> Iterator[tuple[str, RequestQueue]]:
     queue.close()
 
 
-def ask(address: str, body: bytes | None = None) -> tuple[int, bytes, dict]:
+def ask(address: str, body: bytes | None = None, headers: dict | None = None) -> tuple[int, bytes, dict]:
     """Asks as a client does; returns status, body and headers."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(address, body), timeout=20) as answer:
+        with urllib.request.urlopen(urllib.request.Request(address, body, headers or {}), timeout=20) as answer:
             return answer.status, answer.read(), dict(answer.headers)
     except urllib.error.HTTPError as error:
         return error.code, error.read(), dict(error.headers)
@@ -130,13 +130,18 @@ def test_what_cannot_be_answered_is_refused_in_a_sentence(service):
     assert error_of(ask(f'{address}/tasks/bird?answer=png', image)) == (
         400, 'task "bird" classifies images, so that there is no label map')
     assert error_of(ask(f'{address}/tasks/scene?answer=gif', image)) == (400, 'answer must be json or png, not "gif"')
+    assert error_of(ask(f'{address}/tasks/scene?answers=png', image)) == (
+        400, 'there is no option "answers"; the options are answer, probabilities')
+    form = b'--b\r\nContent-Disposition: form-data; name="file"; filename="a.png"\r\n\r\n' + image + b'\r\n--b--\r\n'
+    status, why = error_of(ask(f'{address}/tasks/bird', form, {'Content-Type': 'multipart/form-data; boundary=b'}))
+    assert status == 400 and why.startswith('the body is a form: send the image file alone')
     assert error_of(ask(f'{address}/tasks/bird', b'')) == (
         400, 'there is no image: send the file as the body of the request')
     assert error_of(ask(f'{address}/tasks/bird', b'no image at all')) == (
         400, 'the file that was sent is no image of a known kind')
     for body, words in ((image[:20], 'the file that was sent is no image that can be read: '),
-                        (half, 'the image that was sent cannot be read: '), (b'II*\0' * 40, 'that was sent'),
-                        (image[:60], 'that was sent')):
+                        (half, 'the image that was sent cannot be read: it cannot be decoded'),
+                        (b'II*\0' * 40, 'that was sent'), (image[:60], 'that was sent')):
         status, why = error_of(ask(f'{address}/tasks/bird', body))
         assert status == 400 and words in why and '/' not in why.replace('and/or', ''), why
     assert error_of(ask(f'{address}/tasks/bird', image * 10)) == (413, 'the file has more than 30,000 bytes')
@@ -167,6 +172,16 @@ def test_a_body_without_a_length_is_limited_too(service):
                        headers={'Transfer-Encoding': 'chunked'})
     assert connection.getresponse().status == 413
     connection.close()
+
+
+def test_a_file_that_stops_coming_is_given_up(service, monkeypatch):
+    address, queue = service
+    monkeypatch.setattr('mmseg_gpt.apis.http.SILENCE', 0.1)
+    host, _, port = address.removeprefix('http://').partition(':')
+    with socket.create_connection((host, int(port)), timeout=20) as connection:
+        connection.sendall(b'POST /tasks/bird HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\nabc')
+        said = connection.recv(2**16)
+    assert said.startswith(b'HTTP/1.1 408 ') and queue.waiting == 0
 
 
 def test_under_load_it_says_when_to_come_again(service, pool, monkeypatch):
@@ -227,7 +242,7 @@ def test_an_address_that_cannot_be_is_refused_before_anything_is_loaded(tmp_path
         taken.listen()
         port = taken.getsockname()[1]
         monkeypatch.setattr(sys, 'argv', [*command, str(port)])
-        with pytest.raises(SystemExit, match=f'--host 127.0.0.1 --port {port}: .'):
+        with pytest.raises(SystemExit, match=f'--host 127.0.0.1 --port {port}: .*; give another --port$'):
             serve.main()
     monkeypatch.setattr(sys, 'argv', [*command, '99999'])
     with pytest.raises(SystemExit, match='2'):

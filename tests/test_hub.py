@@ -566,6 +566,9 @@ def test_what_a_config_cannot_carry_along_is_refused_when_it_is_pushed(models, t
         task.cfg.merge_from_dict({place: value})
         with pytest.raises(PublishError, match='none of the classes'):
             publish(NAME, task, tmp_path)
+    task.cfg, task.vit.init_cfg = cfg, dict(task.vit.init_cfg, checkpoint='nowhere/vit.pth')
+    with pytest.raises(PublishError, match=r'nowhere/vit.pth does not exist.* by --vit$'):
+        publish(NAME, task, tmp_path)
     with pytest.raises(NotPlain, match='somewhere'):
         check_plain(dict(model=dict(somewhere='x'), test_pipeline=[]))
 

@@ -8,12 +8,15 @@ import re
 import runpy
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from mmengine.registry import MODELS, DefaultScope
+from mmengine.structures import PixelData
+from mmseg.structures import SegDataSample
 from PIL import Image
 
 import mmseg_gpt
@@ -22,7 +25,7 @@ from mmseg_gpt.checks.values import wrong_paramwise
 from mmseg_gpt.engine.config import read_config
 from mmseg_gpt.engine.hooks import StopOnSignalHook
 from mmseg_gpt.models import GatedPromptViT
-from mmseg_gpt.own_data import OwnDataError, Request, load
+from mmseg_gpt.own_data import Adapted, OwnDataError, Request, load
 from mmseg_gpt.own_data import config as configs
 from mmseg_gpt.own_data import run as runs
 from mmseg_gpt.own_data.look import OwnData, look
@@ -114,6 +117,14 @@ def test_a_folder_becomes_a_measured_model(tmp_path):
     assert (found['labels'] == labels).all()
     moved = (tmp_path / 'work').rename(tmp_path / 'moved')
     assert (load(moved).predict(image) == labels).all()
+
+
+def test_labels_above_255_are_not_wrapped(tmp_path):
+    names = tuple(map(str, range(300)))
+    found = Adapted(tmp_path, 'segmentation', 'mIoU', 1., 'val', names, [], tmp_path, tmp_path, tmp_path)
+    answer = SegDataSample(pred_sem_seg=PixelData(data=torch.full((1, 2, 2), 299)))
+    found.__dict__['model'] = SimpleNamespace(prepare=lambda _: {}, predict=lambda _: [answer])
+    assert (found.predict('photo.jpg') == 299).all()
 
 
 def test_the_second_start_of_a_finished_command_only_says_so(tmp_path, monkeypatch, capsys):

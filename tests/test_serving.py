@@ -522,7 +522,7 @@ def test_an_image_of_13400_pixels_a_side_is_predicted_in_little_memory(trained, 
     (['--task', 'birds', 'a.py', 'CHECKPOINT', '--images', 'IMAGE'], 'two tasks are called birds'),
     (['--task', 'a/b', 'a.py', 'CHECKPOINT', '--images', 'IMAGE'], '"a/b" cannot be the name of a task'),
     (['--task', 'b', 'a.py', 'nowhere.pth', '--images', 'IMAGE'], 'there is no checkpoint nowhere.pth'),
-    (['--task', 'b', 'nowhere', '--images', 'IMAGE'], 'nowhere holds no finished adaptation'),
+    (['--task', 'b', 'nowhere', '--images', 'IMAGE'], 'has not made, give the config and the checkpoint'),
     (['--task', 'b', '--images', 'IMAGE'], '--task takes NAME CONFIG CHECKPOINT, or NAME and a work directory of'),
     (['--images', 'IMAGE', '--dataset-numbers'], '--dataset-numbers is about the label maps of --out'),
     (['--images', 'IMAGE', '--confidence'], '--confidence is about segmentations in --out'),
@@ -544,6 +544,9 @@ def test_the_tool_says_what_is_wrong_with_files_without_a_traceback(tool, traine
     code, printed, _ = tool(*birds, '--images', tmp_path / 'half.jpg', image, '--json', tmp_path / 'all.json')
     assert code.startswith('1 of 2 images could not be predicted:') and 'half.jpg' in code and 'truncated' in code
     assert f'birds  {image}  class-' in printed  # the others are
+    both = task_options(trained, folder, 'birds', 'cars')
+    code, _, _ = tool(*both, '--images', tmp_path / 'half.jpg', image)
+    assert code.startswith('1 of 2 images could not be predicted:') and code.count('truncated') == 1
     code, printed, _ = tool(*birds, '--images', image, '--out', tmp_path / 'half.jpg')
     assert code.startswith('nothing can be written to the folder') and not printed  # before anything is computed
     broken, good = json.loads((tmp_path / 'all.json').read_text())

@@ -38,8 +38,8 @@ def make_parser() -> argparse.ArgumentParser:
                         f'of FILE, or ${VARIABLE}, or what you type then')
     parser.add_argument('--folder', type=Path, metavar='DIR', help='where uploads and answers are written (default: a '
                         'temporary folder, removed at the end)')
-    parser.add_argument('--max-megabytes', type=positive(float), default=32, metavar='N', help='largest file (default: '
-                        '%(default)s)')
+    parser.add_argument('--max-megabytes', type=positive(float), default=32, metavar='N', help='largest file, in MiB '
+                        '(default: %(default)s)')
     parser.add_argument('--max-megapixels', type=positive(float), default=64, metavar='N', help='largest image '
                         '(default: %(default)s)')
     parser.add_argument('--tile', type=int, metavar='PIXELS', help='cut images of segmentations into tiles of this '

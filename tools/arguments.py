@@ -1,6 +1,7 @@
 """Arguments that several tools share. Nothing here may import slow packages, because tools parse before they do."""
 
 import argparse
+import errno
 import os
 import socket
 import sys
@@ -206,17 +207,19 @@ class Task(argparse.Action):
                          f'{" ".join(values)}')
         name, *model = values
         if len(model) == 1:
-            model = 2 * model if is_of_hub(model[0]) else adapted(model[0], parser)
+            model = config_and_checkpoint(model[0], parser)
         namespace.tasks = [*namespace.tasks, [name, *model]]
 
 
-def adapted(work_dir: str, parser: argparse.ArgumentParser) -> list[str]:
-    """Returns config and checkpoint of a finished adaptation to one's own data."""
+def config_and_checkpoint(model: str, parser: argparse.ArgumentParser) -> list[str]:
+    """Returns config and checkpoint of a model that has one name: a work directory of adapt, or ``hf://OWNER/NAME``."""
+    if is_of_hub(model):
+        return [model, model]
     from mmseg_gpt.own_data import OwnDataError, load
     try:
-        found = load(work_dir)
+        found = load(model)
     except OwnDataError as error:
-        parser.error(f'--task: {error}')
+        parser.error(f'{error}. Of a model that adapt has not made, give the config and the checkpoint')
     return [str(found.config), str(found.checkpoint)]
 
 
@@ -249,7 +252,8 @@ def check_address(host: str, port: int) -> None:
                 tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tried.bind(address)
     except (OSError, UnicodeError) as error:
-        raise SystemExit(f'--host {host} --port {port}: {getattr(error, "strerror", None) or error}') from error
+        remedy = '; give another --port' if getattr(error, 'errno', None) == errno.EADDRINUSE else ''
+        raise SystemExit(f'--host {host} --port {port}: {getattr(error, "strerror", None) or error}{remedy}') from error
 
 
 def check_device(device: str | None) -> None:

@@ -4,10 +4,11 @@ Prompts, gates, temperatures and updates are folded in. The file is compared wit
 """
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arguments import checkpoint_is_there, configs_command
+from arguments import checkpoint_is_there, config_and_checkpoint, configs_command
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
     from mmseg_gpt.export import Choices, Exported
 
 EXAMPLE = """\
-example:
+examples:
+  %(prog)s work_dirs/mine mine.onnx --preprocess          # a folder that mmseg-gpt adapt has finished
   %(prog)s setr_pup_gpt_mae_ade20k ade.pth ade.onnx --preprocess --half fp16 --measure
 
-  A segmentor is written as it labels one window: where the config slides windows over an image, the caller has to do so
-  too. The number of images is open, and height and width too where the head allows.
+  A segmentor is written as it labels one window: where the config resizes images or slides windows over them, the
+  caller has to do so too. The number of images is open, and height and width too where the head allows.
 
 Exit code: 0; 1 if the checkpoint cannot be used or the file would differ from it; 2 for a wrong command line."""
 
@@ -27,13 +29,15 @@ Exit code: 0; 1 if the checkpoint cannot be used or the file would differ from i
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, epilog=EXAMPLE,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help=f'a config file, or a name, which {configs_command()} lists')
-    parser.add_argument('checkpoint', help='its checkpoint, whole or with adapters only')
+    parser.add_argument('config', help=f'a config file, or a name, which {configs_command()} lists; or a folder that '
+                        'mmseg-gpt adapt has finished; or hf://OWNER/NAME')
+    parser.add_argument('checkpoint', nargs='?', help='its checkpoint, whole or with adapters only; none with a folder '
+                        'of mmseg-gpt adapt or with hf://')
     parser.add_argument('out', type=Path, metavar='OUT', help='the file to write: OUT.onnx or OUT.pt2')
     parser.add_argument('--output', choices=('labels', 'probabilities', 'logits'), default='labels',
                         help='what it returns (default: %(default)s)')
-    parser.add_argument('--preprocess', action='store_true', help='take images of uint8, red first, and normalise and '
-                        'pad them inside (default: take normalised images of float32)')
+    parser.add_argument('--preprocess', action='store_true', help='take images of uint8, red first, and normalise '
+                        'them inside (default: take normalised images of float32)')
     parser.add_argument('--layout', choices=('nchw', 'nhwc'), default='nchw', help='axes of the images with '
                         '--preprocess (default: %(default)s)')
     parser.add_argument('--size', nargs=2, type=int, metavar=('HEIGHT', 'WIDTH'), help='take images of this size only '
@@ -44,13 +48,15 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--measure', action='store_true', help='evaluate model and file on the config\'s validation '
                         'images (.onnx)')
     parser.add_argument('--vit', metavar='FILE', help='the pretrained ViT (default: the one that the config names)')
-    args = parser.parse_args()
+    args = parser.parse_intermixed_args()
     if args.out.suffix not in ('.onnx', '.pt2'):
         parser.error(f'{args.out} must end in .onnx or .pt2')
+    if not args.checkpoint:
+        args.config, args.checkpoint = config_and_checkpoint(args.config, parser)
     if not checkpoint_is_there(args.checkpoint):
         parser.error(f'there is no checkpoint {args.checkpoint}')
     if args.vit and not Path(args.vit).is_file():
-        parser.error(f'there is no vit {args.vit}')
+        parser.error(f'there is no pretrained ViT {args.vit}')
     if not args.out.resolve().parent.is_dir():
         parser.error(f'{args.out}: there is no such folder')
     if args.out.suffix == '.pt2' and (args.half or args.int8 or args.measure):
@@ -69,6 +75,8 @@ def report_export(exported: 'Exported') -> None:
               f'{exported.why_fixed}; their number is open')
     else:
         print('number, height and width of images are open')
+    for what in exported.left_to_caller:
+        print(f'to answer as predict does, {what}')
     print(f'compared with the model on images of the shapes {", ".join(map(str, exported.shapes))}: largest difference '
           f'{exported.difference:.2g} of the largest value ({exported.bound:g} is accepted), '
           f'{exported.equal_labels:.2%} of the labels equal')
@@ -113,4 +121,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit('\nstopped')

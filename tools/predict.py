@@ -334,8 +334,9 @@ def main() -> None:
                     unfinished.write_text(json.dumps(answers, indent=2) + '\n')
                 print(f'written: {args.json}')
         if failed:
-            raise SystemExit('\n  * '.join([f'{len(failed):,} of {len(args.requests):,} images could not be predicted:',
-                                           *failed]))
+            images = {answer['image'] for answer in answers if 'error' in answer}
+            raise SystemExit('\n  * '.join([f'{len(images):,} of {len(args.names):,} images could not be predicted:',
+                                           *dict.fromkeys(failed)]))
 
 
 if __name__ == '__main__':

@@ -5,6 +5,7 @@ of a pulled model is run: its file holds numbers, and a config as data.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 EXAMPLE = """\
@@ -71,4 +72,7 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit('\nstopped')

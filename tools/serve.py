@@ -5,6 +5,7 @@ through a proxy that has.
 """
 
 import argparse
+import sys
 
 from arguments import add_shared_vit_arguments, add_task_argument, check_address, check_port, positive
 from predict import build_pool, check_tasks
@@ -31,9 +32,9 @@ def parse_args() -> argparse.Namespace:
                         '(default: %(default)s)')
     parser.add_argument('--wait', type=float, default=10, metavar='MS', help='milliseconds that an image waits for '
                         'others to be computed with (default: %(default)s)')
-    parser.add_argument('--most-mib', type=positive(float), default=32, metavar='MIB', help='largest file that may be '
-                        'sent (default: %(default)s)')
-    parser.add_argument('--most-megapixels', type=positive(float), default=64, metavar='N', help='most million pixels '
+    parser.add_argument('--max-megabytes', type=positive(float), default=32, metavar='N', help='largest file that '
+                        'may be sent, in MiB (default: %(default)s)')
+    parser.add_argument('--max-megapixels', type=positive(float), default=64, metavar='N', help='most million pixels '
                         'of an image (default: %(default)s)')
     parser.add_argument('--tta', action='store_true', help="answer by the mean of several views of an image, by the "
                         "config's tta_pipeline")
@@ -65,10 +66,13 @@ def main() -> None:
     with errors_in_words():
         pool = build_pool(args)
     with RequestQueue(pool, args.capacity, args.batch, args.wait / 1000) as queue:
-        app = make_app(queue, int(args.most_mib * 2**20), int(args.most_megapixels * 1e6))
+        app = make_app(queue, int(args.max_megabytes * 2**20), int(args.max_megapixels * 1e6))
         uvicorn.run(app, host=args.host, port=args.port, log_level='info', access_log=False,
                     limit_concurrency=args.capacity + 64, server_header=False)
 
 
 if __name__ == '__main__':
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit('\nstopped')

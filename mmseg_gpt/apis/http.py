@@ -26,6 +26,8 @@ from .queue import QueueClosed, RequestQueue, TooBusy
 from .task import ServedTask
 
 SENT = 'that was sent'  # what messages call the file
+OPTIONS = ('answer', 'probabilities')
+SILENCE = 60.  # seconds after which a file that stopped coming is given up
 
 
 class Refused(Exception):
@@ -36,7 +38,7 @@ class Refused(Exception):
         self.status, self.headers = status, headers
 
 
-def make_app(queue: RequestQueue, most_bytes: int = 32 * 2**20, most_pixels: int = 2**26) -> FastAPI:
+def make_app(queue: RequestQueue, most_bytes: int = 32 * 2**20, most_pixels: int = 64 * 10**6) -> FastAPI:
     """Makes the service.
 
     * ``GET /health`` says how many requests wait, and with status 503 that the queue is closed or has failed.
@@ -45,8 +47,8 @@ def make_app(queue: RequestQueue, most_bytes: int = 32 * 2**20, most_pixels: int
       label map of a segmentation, ``?probabilities=true`` those of all classes of a classification.
 
     Errors have a status and ``{"error": SENTENCE}``: 400 for a body that is not an image and for a wrong option,
-    404 for an unknown task or address, 405 for another method, 413 for a file or an image that is too large, 503 with
-    ``Retry-After`` if too many requests wait, 500 if the model or the service fails.
+    404 for an unknown task or address, 405 for another method, 408 for an upload that stalls, 413 for a file or an image
+    that is too large, 503 with ``Retry-After`` if too many requests wait, 500 if the model or the service fails.
 
     Args:
         queue: The queue. Its creator closes it.
@@ -73,6 +75,8 @@ def make_app(queue: RequestQueue, most_bytes: int = 32 * 2**20, most_pixels: int
         task = queue.pool.tasks.get(name)
         if task is None:
             raise Refused(404, f'there is no task "{name}"; the tasks are {", ".join(queue.pool.tasks)}')
+        if unknown := sorted(set(request.query_params) - set(OPTIONS)):
+            raise Refused(400, f'there is no option "{unknown[0]}"; the options are {", ".join(OPTIONS)}')
         if answer not in ('json', 'png'):
             raise Refused(400, f'answer must be json or png, not "{answer}"')
         if answer == 'png' and not is_segmentation(task):
@@ -117,21 +121,26 @@ async def receive(request: Request, path: Path, most_bytes: int) -> None:
     """Writes the body of a request to a file.
 
     Raises:
-        Refused: it is empty or too large, or the connection ended within it.
+        Refused: it is a form, empty or too large, or it stopped coming.
     """
+    if request.headers.get('content-type', '').startswith('multipart/'):
+        raise Refused(400, 'the body is a form: send the image file alone as the body, as by curl --data-binary @FILE')
     too_large = Refused(413, f'the file has more than {most_bytes:,} bytes')
     length, received = request.headers.get('content-length', ''), 0
     if length.isdigit() and int(length) > most_bytes:
         raise too_large
+    parts = aiter(request.stream())
     with path.open('wb') as file:
         try:
-            async for part in request.stream():
+            while (part := await asyncio.wait_for(anext(parts, None), SILENCE)) is not None:
                 received += len(part)
                 if received > most_bytes:
                     raise too_large
                 file.write(part)
         except ClientDisconnect as error:
             raise Refused(400, 'the connection ended before the whole file was there') from error
+        except asyncio.TimeoutError as error:
+            raise Refused(408, f'nothing of the file has come for {SILENCE:g} seconds') from error
     if not received:
         raise Refused(400, 'there is no image: send the file as the body of the request')
 
@@ -155,7 +164,7 @@ def submit(queue: RequestQueue, name: str, path: Path, most_pixels: int) -> Futu
         with refusing():
             return queue.submit(name, path, small=True)
     except (SampleError, ValueError) as error:
-        raise Refused(400, str(error).replace(str(path), SENT)) from error
+        raise Refused(400, str(error).replace(f': {path} ', ': it ').replace(str(path), SENT)) from error
 
 
 @contextmanager

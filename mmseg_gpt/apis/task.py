@@ -31,6 +31,9 @@ from ..models.labels import confidence_of
 from ..models.mixed import program
 from ..settings import unwrapped_datasets
 
+# What mmsegmentation's heads warn of when they are built, and nobody who predicts can act on.
+OF_HEADS = ('``build_loss`` would be deprecated', 'Default ``avg_non_ignore`` is',
+            'For binary segmentation, we suggest')
 Image = str | Path | np.ndarray
 
 
@@ -276,7 +279,8 @@ def build_model(cfg: Config) -> BaseModel:
     if cfg.get('data_preprocessor'):  # mmpretrain's configs have it outside the model
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', '``build_loss`` would be deprecated')  # mmsegmentation's own heads call it
+        for usual in OF_HEADS:
+            warnings.filterwarnings('ignore', usual)
         return MODELS.build(cfg.model)
 
 

@@ -1,6 +1,7 @@
 """The config inside an adapter file: checked, completed with where things are on this machine, and never run."""
 
 import importlib
+import warnings
 from pathlib import Path
 
 import torch
@@ -121,7 +122,9 @@ def outline(cfg: Config, file: str | Path) -> nn.Module:
     if cfg.get('data_preprocessor'):
         settings.setdefault('data_preprocessor', cfg.data_preprocessor)
     try:
-        with torch.device('meta'), DefaultScope.overwrite_default_scope(cfg.default_scope):
+        with (torch.device('meta'), DefaultScope.overwrite_default_scope(cfg.default_scope),
+              warnings.catch_warnings()):
+            warnings.simplefilter('ignore')  # it is only looked at
             return MODELS.build(settings)
     except Exception as error:  # whatever a class makes of settings that are not its own
         raise ValueError(f'{file} is refused: no model can be built of its config: {error}') from error

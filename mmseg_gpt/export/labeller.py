@@ -1,17 +1,21 @@
 """Large images labelled by an ONNX file, in the windows that its model slides or in tiles of any size."""
 
 import json
+import logging
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from mmengine.logging import print_log
 from torch import Tensor
 
 from ..apis.tiles import Pixels, Source, Tiling, logits_in_tiles, padded_size
 from ..models.labels import labels_of, scores_of
 from ..segmentation.bands import Windows
 from . import onnx_file
+from .write import changes_of
 
 
 class FileLabeller:
@@ -19,7 +23,7 @@ class FileLabeller:
 
     It takes the logits of the file, whatever the file gives, and merges those of overlapping tiles. Images are padded
     as the model's preprocessor does (``padding`` in the file's metadata), but not resized: where the pipeline of the
-    config does so (``test_pipeline``), do it before.
+    config does so (``test_pipeline``), do it before; without ``tiling`` a warning says so.
 
     Args:
         path: A file of :func:`export_task`.
@@ -38,6 +42,9 @@ class FileLabeller:
         if 'test_cfg' not in self.about or len(shapes[onnx_file.LOGITS] or shapes.get('labels', ()) or ()) == 2:
             raise ValueError(f'{path} is not a segmentor that mmseg-gpt export wrote')
         self.rule, self.tiling = json.loads(self.about['test_cfg']), tiling
+        if not tiling and (changes := changes_of(json.loads(self.about.get('test_pipeline', '[]')))):
+            print_log(f'{path} labels images as they are, where predict first does this: {changes}. Do so too, or '
+                      'labels differ', 'current', logging.WARNING)
         self.padding = json.loads(self.about.get('padding', '{}'))  # files of earlier versions do not say it
         self.mean, self.std = (np.array(json.loads(self.about[name]), np.float32) for name in ('mean', 'std'))
         self.device = torch.device('cpu')
@@ -89,7 +96,9 @@ class FileLabeller:
                 raise ValueError(f'the file takes images of {self.size[0]} x {self.size[1]} pixels only, and the image '
                                  f'has {wanted[0]} x {wanted[1]}')
             found = onnx_file.run(self.session, self.prepared(tile, wanted))[onnx_file.LOGITS]
-            yield torch.from_numpy(found)[0].permute(1, 2, 0)[:size[0], :size[1]]
+            logits = torch.from_numpy(found)[0].permute(1, 2, 0)[:size[0], :size[1]]
+            high, wide = logits.shape[:2]  # less than the size where the file has cut off what it padded
+            yield F.pad(logits, (0, 0, 0, size[1] - wide, 0, size[0] - high))
 
     def parts(self, tile: np.ndarray) -> Iterator[tuple[slice, slice, Tensor]]:
         """Yields the logits (h, w, C) of an image of one tile, with its rows and columns.
@@ -103,7 +112,8 @@ class FileLabeller:
     def prepared(self, tile: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Makes what the file takes of pixels (h, w, C): a batch of one, padded at the bottom and right.
 
-        The model pads what is normalised. Where the file normalises, the padding is the nearest whole numbers.
+        The model pads what is normalised. A file that normalises pads to whole patches likewise; for more than that, or
+        with other values than 0, the padding is the nearest whole numbers.
 
         Args:
             tile: The pixels.
@@ -113,6 +123,8 @@ class FileLabeller:
         tile = tile[..., ::-1] if red_first else tile
         value = self.padding.get('pad_val', 0)
         if self.takes_bytes:
+            if not (self.size or value) and padded_size(tile.shape[:2], dict(size_divisor=self.patch)) == size:
+                size = tile.shape[:2]  # the file itself pads it so
             fill = self.mean + value * self.std
             fill = fill[::-1] if self.about['channel_order'] == 'blue first' else fill  # as the model takes them
             tile = pad(tile, size, fill).round().clip(0, 255).astype(np.uint8)

@@ -55,8 +55,9 @@ class Program(nn.Module):
         model: The model, in eval mode.
         output: What is returned: 'labels', (B, H, W) or (B,) of int64; 'probabilities', (B, C, H, W) or (B, C), the
             softmax, or the sigmoid of a single channel; or 'logits'.
-        preprocess: Whether images are uint8, with red first if they have 3 channels, and are normalised here and padded
-            to whole patches, whose answers are cropped. Else they are normalised (B, C, H, W).
+        preprocess: Whether images are uint8, with red first if they have 3 channels, and are normalised here. Else they
+            are normalised (B, C, H, W). Both are padded to whole patches here, and the answers are cropped, unless the
+            config of a segmentor pads nothing.
         layout: With ``preprocess``, 'nchw' for images (B, C, H, W), 'nhwc' for (B, H, W, C).
         fold: Whether the ViT is :func:`folded`. The model stays as it is.
         with_logits: Whether the logits are returned before the output.
@@ -78,6 +79,8 @@ class Program(nn.Module):
         self.without_slices = without_slices
         self.is_segmentor = hasattr(model, 'encode_decode')
         self.patch = model.backbone.patch_embed.patch_size
+        # A segmentor whose config pads nothing resizes logits of whole patches to the image; so does its program.
+        self.pads = not self.is_segmentor or bool(getattr(model.data_preprocessor, 'test_cfg', None))
         normalised, self.flips = normalisation(model)
         for name, values in normalised.items():
             self.register_buffer(name, values, persistent=False)
@@ -88,8 +91,8 @@ class Program(nn.Module):
         Args:
             images: A batch, as ``preprocess`` and ``layout`` say.
         """
-        logits = self.logits(self.prepared(images) if self.preprocess else images)
-        if self.is_segmentor and self.preprocess:
+        logits = self.logits(self.prepared(images))
+        if self.is_segmentor:
             logits = self.cropped(logits, images)
         answer = self.answer(logits)
         return (logits, answer) if self.with_logits and self.output != 'logits' else answer
@@ -103,21 +106,21 @@ class Program(nn.Module):
         return logits[:, :, :height, :width]
 
     def size_of(self, images: Tensor) -> tuple[int, int]:
-        """Returns height and width of images of uint8."""
+        """Returns height and width of images."""
         return images.shape[1:3] if self.layout == 'nhwc' else images.shape[2:]
 
     def missing(self, images: Tensor) -> tuple[int, int]:
-        """Returns how many columns and rows images of uint8 lack to be of whole patches."""
+        """Returns how many columns and rows images lack to be of whole patches, if they are padded."""
         height, width = self.size_of(images)
-        return -width % self.patch, -height % self.patch
+        return (-width % self.patch, -height % self.patch) if self.pads else (0, 0)
 
     def prepared(self, images: Tensor) -> Tensor:
-        """Turns images of uint8 into normalised ones (B, C, H', W') of whole patches, padded below and right."""
+        """Turns images into normalised ones (B, C, H', W') of whole patches, padded below and right."""
         right, bottom = self.missing(images)
-        images = (images.permute(0, 3, 1, 2) if self.layout == 'nhwc' else images).float()
-        if self.flips:
-            images = images.flip(1)
-        return F.pad((images - self.mean) / self.std, (0, right, 0, bottom))
+        if self.preprocess:
+            images = (images.permute(0, 3, 1, 2) if self.layout == 'nhwc' else images).float()
+            images = ((images.flip(1) if self.flips else images) - self.mean) / self.std
+        return F.pad(images, (0, right, 0, bottom))
 
     def logits(self, images: Tensor) -> Tensor:
         """Returns the logits (B, C, H, W) or (B, C) of normalised images."""

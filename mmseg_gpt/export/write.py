@@ -4,7 +4,7 @@ import json
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -67,6 +67,7 @@ class Exported:
         difference: The largest difference from the model, as a share of its largest value.
         bound: What is accepted of it.
         equal_labels: Share of the pixels or images whose class is that of the model.
+        left_to_caller: What ``predict`` does around the model and the file does not, in words.
     """
     path: Path
     size: tuple[int, int] | None
@@ -75,6 +76,7 @@ class Exported:
     difference: float
     bound: float
     equal_labels: float
+    left_to_caller: tuple[str, ...] = ()
 
 
 def export_task(task: ServedTask, path: str | Path, choices: Choices | None = None) -> Exported:
@@ -110,7 +112,8 @@ def export_task(task: ServedTask, path: str | Path, choices: Choices | None = No
             torch.export.save(exported, unfinished, extra_files={'about.json': json.dumps(notes, indent=1)})
             answer = partial(answers_of_file, torch.export.load(unfinished).module())
         found = compare(original, answer, batches, BOUNDS[choices.precision])
-    return Exported(path, size, why_fixed, tuple(tuple(images.shape) for images in batches), *found)
+    return Exported(path, size, why_fixed, tuple(tuple(images.shape) for images in batches), *found,
+                    tuple(left_to_caller(task)))
 
 
 def check(path: Path, choices: Choices) -> None:
@@ -275,7 +278,7 @@ def describe(task: ServedTask, choices: Choices, size: tuple[int, int] | None) -
     shape = f'(N, {channels}, H, W)' if choices.layout == 'nchw' else f'(N, H, W, {channels})'
     sides = f'H = {size[0]}, W = {size[1]}' if size else 'H and W are open'
     rule = (f'uint8 {shape}, {"red first" if channels == 3 else order}; normalised and padded inside'
-            if choices.preprocess else f'float32 {shape}, {order}, (pixel - mean) / std')
+            if choices.preprocess else f'float32 {shape}, {order}, (pixel - mean) / std; padded inside')
     test_cfg = dict(getattr(task.model, 'test_cfg', None) or {})
     preprocessor = task.model.data_preprocessor
     padding = dict(getattr(preprocessor, 'test_cfg', None) or {}, pad_val=getattr(preprocessor, 'pad_val', 0))
@@ -292,6 +295,38 @@ def describe(task: ServedTask, choices: Choices, size: tuple[int, int] | None) -
                                 **installed_versions('torch', 'onnx', 'onnxscript', 'onnxruntime')}),
         'licence': 'The weights are made from a pretrained ViT and from training data: the licences of both hold for '
                    'this file too. The program that wrote it is under Apache-2.0.'}
+
+
+def changes_of(pipeline: Iterable[dict]) -> str:
+    """Says in words what a test pipeline does to images after they are read; '' if it leaves them as they are.
+
+    Args:
+        pipeline: The transforms of a config, or of the ``test_pipeline`` that a file says about itself.
+    """
+    found = []
+    for step in pipeline:
+        name = str(getattr(step['type'], '__name__', step['type'])).rpartition('.')[2].rstrip("'>")  # a class as text
+        if not name.startswith(('Load', 'Pack')):
+            found.append(f'{name}({", ".join(f"{key}={value}" for key, value in step.items() if key != "type")})')
+    return ', '.join(found)
+
+
+def left_to_caller(task: ServedTask) -> list[str]:
+    """Says what the config of a task does around the model, which a file of the task does not do.
+
+    Args:
+        task: The task.
+    """
+    changes = changes_of(next(unwrapped_datasets(task.cfg.test_dataloader.dataset)).get('pipeline'))
+    rule = getattr(task.model, 'test_cfg', None) or {}
+    found = []
+    if changes:
+        back = ', and resize the answers to the size of the images' if hasattr(task.model, 'decode_head') else ''
+        found.append(f'change images as the test pipeline does, by {changes}{back}')
+    if rule.get('mode') == 'slide':
+        found.append(f'slide windows of {" x ".join(map(str, rule["crop_size"]))} pixels over images, with a stride of '
+                     f'{" x ".join(map(str, rule["stride"]))}')
+    return found
 
 
 @contextmanager

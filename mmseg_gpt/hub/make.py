@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import __version__
 from ..adapters import frozen_source, frozen_state
 from ..apis.task import ServedTask, load_task
-from ..checkpoints import address_of, is_remote
+from ..checkpoints import CheckpointError, address_of, is_remote
 from ..checkpoints.adapter_file import FORMAT, SCOPES, write_adapter
 from ..checkpoints.hub import ADAPTER, CARD
 from ..checkpoints.plain_config import NotPlain, plain
@@ -125,8 +125,16 @@ def record_of(task: ServedTask, results: Mapping) -> dict:
 
 
 def vit_of(task: ServedTask) -> dict:
-    """Returns which ViT a model needs: file, address if it has a public one, and SHA-256 of file and weights."""
-    source, init_cfg = frozen_source(task.model), task.vit.init_cfg
+    """Returns which ViT a model needs: file, address if it has a public one, and SHA-256 of file and weights.
+
+    Raises:
+        PublishError: the file of the ViT is not there, or is another one.
+    """
+    try:
+        source = frozen_source(task.model, 'a model that is shared without its ViT')
+    except CheckpointError as error:
+        raise PublishError(f'{error}. Give the file of the ViT on which it was trained by --vit') from error
+    init_cfg = task.vit.init_cfg
     checkpoint = str(init_cfg['checkpoint'])
     address = checkpoint if is_remote(checkpoint) else address_of(checkpoint)
     return dict(file=source['source'], address=address if address and is_public(address) else None,

@@ -6,6 +6,7 @@ import time
 
 from mmengine.logging import MMLogger
 
+from ..apis.task import OF_HEADS
 from ..engine import Runner
 from ..engine.hooks.progress import SHOWN, ProgressHook, numbers_in
 from ..wording import duration
@@ -16,8 +17,7 @@ PHASES = dict(train='training', val='validating', test='testing')
 USUAL = ('The prefix is not set in metric class', '"FileClient" will be deprecated', '"HardDiskBackend" is the alias',
          'is skipped since its requires_grad=False', 'The `resume` argument is deprecated', 'Advance dataloader',
          'this run has done all its')
-USUAL_WARNINGS = ('``build_loss`` would be deprecated', 'The draw is False', 'Default ``avg_non_ignore`` is',
-                  'For binary segmentation, we suggest')
+USUAL_WARNINGS = (*OF_HEADS, 'The draw is False')
 
 
 class QuietRunner(Runner):

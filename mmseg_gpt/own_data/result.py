@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from mmengine.device import get_device
 
-from ..apis.answers import as_numbers
+from ..apis.answers import as_numbers, label_map
 from ..apis.task import Image, ServedTask, load_task
 from ..checkpoints import CheckpointError, fetch, read_file
 from ..engine.shared_config import is_shared
@@ -57,13 +57,14 @@ class Adapted:
                 ``bands`` or ``scale``: all bands, (H, W, bands), in the order (red first) and the type of the files.
 
         Returns:
-            The class numbers (H, W), uint8, of a segmentation; else a dict with ``label``, ``class`` and ``score``.
+            The class numbers (H, W) of a segmentation, uint8 where there are up to 256 classes; else a dict with
+            ``label``, ``class`` and ``score``.
         """
         task = self.model
         with torch.no_grad():
             answer = task.predict([task.prepare(image)])[0]
         if self.task == 'segmentation':
-            return answer.pred_sem_seg.data[0].to('cpu', torch.uint8).numpy()
+            return label_map(answer).astype(np.uint8 if len(self.classes) <= 256 else np.int64)
         return as_numbers(task, answer)
 
     @cached_property
