@@ -47,8 +47,8 @@ def make_app(queue: RequestQueue, most_bytes: int = 32 * 2**20, most_pixels: int
       label map of a segmentation, ``?probabilities=true`` those of all classes of a classification.
 
     Errors have a status and ``{"error": SENTENCE}``: 400 for a body that is not an image and for a wrong option,
-    404 for an unknown task or address, 405 for another method, 408 for an upload that stalls, 413 for a file or an image
-    that is too large, 503 with ``Retry-After`` if too many requests wait, 500 if the model or the service fails.
+    404 for an unknown task or address, 405 for another method, 408 for an upload that stalls, 413 for a file or an
+    image that is too large, 503 with ``Retry-After`` if too many requests wait, 500 if the model or the service fails.
 
     Args:
         queue: The queue. Its creator closes it.
