@@ -487,8 +487,9 @@ def test_the_score_of_each_class_is_kept(tmp_path):
         said = dict(per_class=dict(sky=80. + run.name.startswith('lora'), pole=None))
         (plan.runs / run.name / 'metrics.json').write_text(json.dumps(said))
     table = by_class(plan, found, outcomes(runs, plan.runs), plan.runs)['classes']
-    assert table['columns'] == ['sky'] and {row['name'][0]: row['values']['sky'] for row in table['rows']} == {
-        'linear': {'1': 80., '2': 80.}, 'lora': {'1': 81., '2': 81.}}
+    assert table['columns'] == ['sky'] and {tuple(row['name']): row['values']['sky'] for row in table['rows']} == {
+        ('linear head', 'linear'): {'1': 80., '2': 80.}, ('linear head', 'lora'): {'1': 81., '2': 81.}}
+    assert StudyVariant('lora', 'linear_4', 2).head_title == 'linear_4 head, 2 x the size'
 
 
 def test_the_page_is_what_its_results_make():

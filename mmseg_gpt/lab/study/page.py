@@ -64,7 +64,7 @@ def aims(by_set: Mapping[str, dict | None]) -> str:
     for name, results in by_set.items():
         which, table = shown(results, 'aim') if results else ('', dict(rows=[]))
         rows = [(*row['name'], next(iter(row['values'].values()))) for row in table['rows'] if row['values']]
-        lines += [[SETS[name].title, f'{title(method)}, head {head} ({which} images)',
+        lines += [[SETS[name].title, f'{title(method)}, {head} ({which} images)',
                    cell(values, len(results['about']['seeds'])), f'{AIMS[name]:g}'] for head, method, values in rows]
         lines += [] if rows else [[SETS[name].title, '', '', f'{AIMS[name]:g}']]
     return f'{markdown_table(["Larger images, and longer", "What", "Reached", "Aim"], lines, 2)}\n\n{AIM_NOTE}'

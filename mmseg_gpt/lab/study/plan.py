@@ -110,6 +110,11 @@ class StudyVariant(NamedTuple):
         parts = (self.method, self.head, f'x{self.scale}' if self.scale > 1 else '')
         return '_'.join(filter(None, parts)).replace(', ', '_').replace(' ', '_')
 
+    @property
+    def head_title(self) -> str:
+        """What its head is called in tables, with the size of the images where it is another."""
+        return f'{self.head or "linear"} head' + (f', {self.scale} x the size' if self.scale > 1 else '')
+
 
 Chosen = Mapping[StudyVariant, Rates]
 LINEAR = StudyVariant('linear')

@@ -127,10 +127,10 @@ def by_class(plan: StudyPlan, choices: StudyChoices, records: Mapping[str, dict]
                 found = json.loads((home / run.name / 'metrics.json').read_text())['per_class']
                 for name in (name for name, value in found.items() if value is not None):
                     values.setdefault(name, {})[run.name.rpartition('_')[2]] = found[name]
-        rows.append(dict(name=[variant.name], values=values))
+        rows += [dict(name=[variant.head_title, variant.method], values=values)] if values else []
     names = list(dict.fromkeys(name for row in rows for name in row['values']))
-    return dict(classes=dict(title=f'{plan.photographs.title}: IoU by class', labels=['METHOD'], columns=names, x='',
-                             panels='', rows=rows)) if rows else {}
+    return dict(classes=dict(title=f'{plan.photographs.title}: IoU by class', labels=['HEAD', 'METHOD'], columns=names,
+                             x='', panels='', rows=rows)) if rows else {}
 
 
 def tried_rates(plan: StudyPlan, choices: StudyChoices,

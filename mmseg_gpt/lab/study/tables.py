@@ -118,7 +118,8 @@ def prompt_counts(plan: StudyPlan, choices: StudyChoices) -> Table:
 
 def other_head(plan: StudyPlan, choices: StudyChoices) -> Table:
     """Returns the best few methods with another head."""
-    entries = [entry(plan, variant, plan.run(variant, rates), (variant.head, variant.method), plan.photographs.title)
+    entries = [entry(plan, variant, plan.run(variant, rates), (variant.head_title, variant.method),
+                     plan.photographs.title)
                for variant, rates in choices.others.items()]
     return Table(f'{plan.photographs.title}: another head', ('HEAD', 'METHOD'), each([plan.photographs.title]), entries)
 
@@ -128,7 +129,7 @@ def aim(plan: StudyPlan, choices: StudyChoices) -> Table:
     entries = []
     if choices.aim:
         variant, rates = choices.aim
-        entries = [entry(plan, variant, plan.run(variant, rates), (variant.head or 'linear', variant.method),
+        entries = [entry(plan, variant, plan.run(variant, rates), (variant.head_title, variant.method),
                          plan.photographs.title)]
     return Table(f'{plan.photographs.title}: larger images, and longer', ('HEAD', 'METHOD'),
                  each([plan.photographs.title]), entries)
