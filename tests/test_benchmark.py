@@ -604,6 +604,7 @@ def test_work_is_that_of_the_loops(cfg):
 # --- The sweep ---
 
 
+@pytest.mark.slow
 def test_sweep_writes_numbers_and_one_figure(cfg, tmp_path, monkeypatch, capsys):
     sizes = Sizes(arch='tiny', image=32, classes=5, prompts=3, channels=8)
     monkeypatch.setattr(sweep, 'available_bytes', lambda device: 2**30)

@@ -273,7 +273,7 @@ def test_a_run_of_one_process_is_resumed_by_two_and_a_signal_stops_both(folder, 
 
 
 @pytest.mark.parametrize('folder', [draw_sample], indirect=True)
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('number', [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_a_signal_to_all_processes_of_a_run_with_workers(folder, trained, number):
     """As a terminal sends Ctrl-C, and a scheduler SIGTERM."""
     place = f'stopped-{number}'

@@ -85,7 +85,7 @@ def stop_and_go(folder: Path, at: int = 4, stops: int | None = None, **options) 
 @pytest.mark.parametrize('options', [
     dict(optim_wrapper__optimizer=dict(_delete_=True, type='AdamW', lr=1e-3)),
     dict(model__backbone__prompt__type='HardGatedPrompt', model__backbone__prompt__gate_init=0.),
-    dict(FINITE, train_dataloader__num_workers=1),
+    pytest.param(dict(FINITE, train_dataloader__num_workers=1), marks=pytest.mark.slow),
     EPOCHS,
 ], ids=['AdamW', 'hard gates', 'finite sampler', 'inside an epoch'])
 def test_stopped_by_a_signal_and_resumed(tmp_path, options):

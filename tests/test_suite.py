@@ -627,6 +627,7 @@ def tiny_task(folder: Path) -> Path:
     return folder / 'tiny.py'
 
 
+@pytest.mark.slow
 def test_a_real_search(tmp_path, monkeypatch, capfd):
     config = tiny_task(tmp_path)
     monkeypatch.chdir(tmp_path)

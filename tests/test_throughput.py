@@ -129,7 +129,7 @@ def test_drawn_images_have_the_sizes_asked_for_and_labels(tmp_path):
         assert image.shape == (*shape, 3) and labels.shape == shape and 0 < labels.max() <= 9
 
 
-@pytest.mark.parametrize('options', [(), ('--generate', '3')])
+@pytest.mark.parametrize('options', [(), pytest.param(('--generate', '3'), marks=pytest.mark.slow)])
 def test_the_tool_measures_what_a_run_loads(tmp_path, monkeypatch, capsys, options):
     monkeypatch.chdir(write_run(tmp_path))
     monkeypatch.syspath_prepend(TOOL.parent)
