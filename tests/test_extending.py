@@ -75,6 +75,7 @@ def tool(name: str, *arguments: str | Path) -> subprocess.CompletedProcess:
                           capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_config_of_the_new_style_trains_resumes_and_is_tested(folder):
     new = write_new_style(folder)
     done = tool('train', new, '--work-dir', 'run')

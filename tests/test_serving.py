@@ -585,7 +585,6 @@ def test_the_growth_of_memory_is_printed_and_written(tool, trained, folder, tmp_
     assert 'task "full" is a full fine-tuning' in code
 
 
-@pytest.mark.slow
 def test_the_speed_of_one_pass_is_measured_beside_task_by_task(tool, trained, folder, tmp_path):
     for name in ('ade', 'birds'):
         code, printed, _ = tool(folder / f'{name}.py', '--tasks', 2, 3, '--image', 32, '--rounds', 2, '--warmup', 0,
