@@ -1,19 +1,16 @@
 """A pretrained ViT without prompts and temperatures, which turns images into the output of any of its blocks."""
 
-import re
-
 import torch
 from mmengine.config import Config
 from torch import Tensor, nn
 
 from ..adapters import VIT_SETTINGS, weights_sha256
 from ..checkpoints import fetch, load_vit
+from ..checkpoints.formats import UPDATE
 from ..checkpoints.read import read_file, weights_in
 from ..models import GatedPromptViT
 from ..settings import type_name
 from ..wording import listed
-
-UPDATE = re.compile(r'lora_[ab]$|bias_update$|\.mlp\.adapter\.')  # in the name of a parameter, see models/updates.py
 
 
 class Encoder(nn.Module):
@@ -95,7 +92,7 @@ def read_encoder(cfg: Config, size: int) -> Encoder:
     options = {name: backbone[name] for name in (*VIT_SETTINGS, 'norm_eps') if name in backbone}
     vit = GatedPromptViT(**{**options, 'img_size': size})
     path, key = fetch(source['checkpoint'], source.get('sha256')), source.get('key')
-    if updates := [name for name in weights_in(read_file(path), path, key) if UPDATE.search(name)]:
+    if updates := [name for name in weights_in(read_file(path), path, key) if UPDATE.fullmatch(name)]:
         raise ValueError(f'{path} holds updates of the layers of its ViT ({listed(updates, 1)}), and only the ViT '
                          'itself would be used, as it was before its training: give the file of a whole ViT')
     load_vit(vit, path, key)

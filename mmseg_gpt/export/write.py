@@ -277,8 +277,9 @@ def describe(task: ServedTask, choices: Choices, size: tuple[int, int] | None) -
     order = 'as in training' if channels != 3 else 'blue first' if program.flips else 'red first'
     shape = f'(N, {channels}, H, W)' if choices.layout == 'nchw' else f'(N, H, W, {channels})'
     sides = f'H = {size[0]}, W = {size[1]}' if size else 'H and W are open'
-    rule = (f'uint8 {shape}, {"red first" if channels == 3 else order}; normalised and padded inside'
-            if choices.preprocess else f'float32 {shape}, {order}, (pixel - mean) / std; padded inside')
+    rule = (f'uint8 {shape}, {"red first" if channels == 3 else order}; normalised'
+            f'{" and padded" if program.pads else ""} inside' if choices.preprocess else
+            f'float32 {shape}, {order}, (pixel - mean) / std{"; padded inside" if program.pads else ""}')
     test_cfg = dict(getattr(task.model, 'test_cfg', None) or {})
     preprocessor = task.model.data_preprocessor
     padding = dict(getattr(preprocessor, 'test_cfg', None) or {}, pad_val=getattr(preprocessor, 'pad_val', 0))

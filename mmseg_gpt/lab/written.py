@@ -4,10 +4,12 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from ..analysis.figures import write_figure
 from ..analysis.series import Point, mean_and_std
+from ..recipes.methods import METHODS
 from ..recipes.titles import title
 from ..wording import markdown_table
 from .suite.tables import Cell, cell_text
@@ -34,6 +36,18 @@ def write_results(results: dict, folder: Path, said: str, csv: str, figures: Ite
     for name, figure in figures:
         write_figure(figure, folder / f'{name}.png')
     return said
+
+
+def best_adapting(found: Mapping[str, Mapping[str, float]], seeds: int) -> str | None:
+    """Returns the method with the highest mean, of those with all seeds that adapt a ViT without training all of it.
+
+    Args:
+        found: Numbers by seed, by method.
+        seeds: How many there should be.
+    """
+    means = {method: mean(values.values()) for method, values in found.items()
+             if len(values) == seeds and METHODS[method].adapts}
+    return max(means, key=means.get, default=None)
 
 
 def cell(values: Mapping[str, float] | None, seeds: int, bold: bool = False) -> str:

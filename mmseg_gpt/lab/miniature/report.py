@@ -2,17 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean
 
 from ...analysis.gates import MOVED
 from ...analysis.series import mean_and_std
-from ...recipes.methods import METHODS
 from ...recipes.titles import title
 from ...resources import CLONE
 from ...wording import markdown_table
 from ..gates import PRIOR, SGD_HEAD
 from ..suite.tables import to_csv
-from ..written import BOLD, cell, number_tried, plain, put_between, write_results
+from ..written import BOLD, best_adapting, cell, number_tried, plain, put_between, write_results
 from .claims import FAILS, HOLDS, LEVEL, NOISE, gate_comparisons
 from .figures import MAIN, POINTS, figures
 from .plan import DEPTH, PAPER
@@ -104,7 +102,8 @@ def by_method(table: dict, parameters: Mapping[str, int], seeds: int) -> str:
     found = {tuple(row['name']): row['values'] for row in table['rows']}
     vits, methods = (list(dict.fromkeys(name[i] for name in found)) for i in (0, 1))
     columns = [(vit, column) for vit in vits for column in table['columns']]
-    best = {place: best_method(found, methods, seeds, *place) for place in columns}
+    best = {(vit, column): best_adapting(
+        {method: found.get((vit, method), {}).get(column, {}) for method in methods}, seeds) for vit, column in columns}
     rows = []
     for method in methods:
         trained = parameters.get(method)
@@ -113,14 +112,6 @@ def by_method(table: dict, parameters: Mapping[str, int], seeds: int) -> str:
                      *(cell(value, seeds, best[place] == method) for place, value in values.items())])
     return markdown_table(['Method', 'Trained in the ViT', *(f'{title(vit)}: {column}' for vit, column in columns)],
                           rows)
-
-
-def best_method(found: Mapping[tuple[str, ...], dict], methods: Sequence[str], seeds: int, vit: str,
-                column: str) -> str | None:
-    """Returns the method with the highest mean, of those with all seeds that adapt a ViT without training all of it."""
-    values = {method: found.get((vit, method), {}).get(column, {}) for method in methods if METHODS[method].adapts}
-    means = {method: mean(each.values()) for method, each in values.items() if len(each) == seeds}
-    return max(means, key=means.get, default=None)
 
 
 def gates(results: dict) -> str:

@@ -2,14 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean
 
-from ...recipes.methods import METHODS
 from ...recipes.titles import title
 from ...wording import listed, markdown_table
 from ..gates import PRIOR, SGD_HEAD
 from ..suite.tables import to_csv
-from ..written import BOLD, cell, number_tried, plain, write_results
+from ..written import BOLD, best_adapting, cell, number_tried, plain, write_results
 from .figures import figures, is_drawn, is_measured, shown, unit
 from .plan import COMPARED
 from .sets import SETS
@@ -113,9 +111,7 @@ def by_method(found: Mapping[str, dict | None]) -> str:
         values = {row['name'][0]: next(iter(row['values'].values()), {})
                   for row in (tables[name][1]['rows'] if results else ())}
         number = len(results['about']['seeds']) if results else 0
-        means = {method: mean(seeds.values()) for method, seeds in values.items()
-                 if len(seeds) == number and METHODS[method].adapts}
-        best = max(means, key=means.get, default=None)
+        best = best_adapting(values, number)
         columns.append({method: cell(seeds, number, method == best)
                         for method, seeds in values.items()})
     header = [f'{SETS[name].title}: {unit(name)}' + (f', {tables[name][0]} images' if name in tables else '')
