@@ -40,7 +40,7 @@ class AtomicCheckpointHook(CheckpointHook):
         self._prune()  # a run that was killed may have left too many
         if is_main_process():
             for folder in {Path(self.out_dir), Path(runner.work_dir)}:
-                for unfinished in folder.glob(f'*{UNFINISHED}'):
+                for unfinished in folder.glob(f'*.pth*{UNFINISHED}'):  # of this run alone, see sole_training
                     unfinished.unlink()
         if self.adapter_only:
             if any(isinstance(hook, EMAHook) for hook in runner.hooks):
