@@ -216,7 +216,8 @@ def damage(path: Path) -> None:
     (lambda run: (run / 'last_checkpoint').write_text(''), 'iter_6'),
     (lambda run: (run / 'last_checkpoint').write_bytes(b'\0\xff\0'), 'iter_6'),
     (lambda run: (run / 'last_checkpoint').write_text('/gone/iter_8.pth'), 'iter_6'),
-    (lambda run: (run / 'last_checkpoint').write_text('elsewhere/iter_4.pth'), 'iter_6'),  # killed before the pointer
+    (lambda run: [(run / 'last_checkpoint').write_text('elsewhere/iter_4.pth'),
+                  os.utime(run / 'iter_6.pth', (2e9, 2e9))], 'iter_6'),  # killed before the pointer
     (lambda run: damage(run / 'iter_6.pth'), 'iter_4'),
     (lambda run: (run / 'iter_6.pth').write_bytes(b''), 'iter_4'),
     (lambda run: [damage(run / f'iter_{i}.pth') for i in (4, 6)], 'iter_2'),
@@ -276,6 +277,20 @@ def test_of_two_runs_in_a_folder_the_later_one_is_resumed(whole, tmp_path):
     os.utime(place / 'iter_900.pth', (1, 1))
     damage(place / 'iter_6.pth')
     assert newest_checkpoint(place).stem == 'iter_4'
+
+
+def test_a_run_that_was_killed_before_it_saved_leaves_nothing_of_an_earlier_one_to_resume(whole, tmp_path):
+    """Started over, and gone back to an older checkpoint."""
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    folder = shutil.copytree(whole, tmp_path / 'copy')
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_config(folder), At(1, die))
+    assert newest_checkpoint(folder / 'run') is None
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_config(folder, resume=True, load_from=str(folder / 'run/iter_2.pth')), At(3, die))
+    assert newest_checkpoint(folder / 'run').name == 'iter_2.pth'
 
 
 def test_the_runner_resumes_the_file_it_is_given(whole):
