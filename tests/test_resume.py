@@ -6,18 +6,21 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from mmengine.logging import MessageHub
+from mmengine.registry import HOOKS
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, get_priority
 from tiny_run import At, differing, next_name, run, saved, tiny_config
 
 import mmseg_gpt.engine as engine
 from mmseg_gpt.checkpoints import CheckpointError, read_file
 from mmseg_gpt.checkpoints.write import write_checkpoint
-from mmseg_gpt.engine import Runner
+from mmseg_gpt.engine import AtomicCheckpointHook, Runner
 from mmseg_gpt.engine.hooks.missed_validation import is_due
 from mmseg_gpt.engine.reproducible import PlaceSampler, SeededDataset, seed_generators
 from mmseg_gpt.engine.resume import check_same_start, newest_checkpoint
@@ -122,6 +125,20 @@ def test_stopped_in_a_validation_of_averaged_weights(tmp_path):
     assert len(scores) == 2 and scores == others
     best, other = ([path.name for path in (tmp_path / place).glob('best_*.pth')] for place in ('whole', 'run'))
     assert len(best) == 1 and best == other
+
+
+def test_stopping_early_counts_on_where_a_run_was_interrupted():
+    runner = SimpleNamespace(message_hub=MessageHub('early'), train_loop=SimpleNamespace(stop_training=False),
+                             logger=logging.getLogger())
+    stopped = []
+    for scores in ((5., 4.), (5., )):  # of a run and of its resumption
+        hook = HOOKS.build(dict(type='EarlyStoppingHook', monitor='mIoU', patience=2))
+        hook.before_train(runner)
+        for score in scores:
+            hook.after_val_epoch(runner, dict(mIoU=score))
+            stopped.append(runner.train_loop.stop_training)
+    assert stopped == [False, False, True]
+    assert get_priority(hook.priority) < get_priority(AtomicCheckpointHook.priority)
 
 
 @pytest.mark.parametrize('kind, done, iteration, due', [
