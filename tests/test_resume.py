@@ -355,10 +355,14 @@ def test_a_pretrained_file_cannot_be_resumed(whole):
 
 def test_a_new_run_does_not_overwrite_an_old_one(whole):
     cfg = tiny_config(whole)
-    with pytest.raises(SystemExit, match=r'earlier run.*--resume.*--overwrite'):
-        engine.set_resume(cfg, False)
+    copy = shutil.copy(whole / 'run/iter_2.pth', whole / 'iter_2.pth')
+    for resume in (False, str(copy)):
+        with pytest.raises(SystemExit, match=r'earlier run.*--resume.*--overwrite'):
+            engine.set_resume(cfg.copy(), resume)
     engine.set_resume(cfg, False, overwrite=True)
     assert not cfg.resume
+    engine.set_resume(cfg, str(whole / 'run/iter_2.pth'))
+    assert cfg.resume
 
 
 # --- with another config ---------------------------------------------------------------------------
