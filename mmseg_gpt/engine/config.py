@@ -308,7 +308,7 @@ def set_resume(cfg: Config, resume: str | bool, overwrite: bool = False) -> None
             raise SystemExit(f'--resume: there is no checkpoint {resume}')
         cfg.update(resume=True, load_from=resume)
         folder = Path(out_dir, Path(cfg.work_dir).name) if out_dir else Path(cfg.work_dir)
-        replaces = Path(resume).resolve().parent != folder.resolve()
+        replaces = Path(resume).parent.resolve() != folder.resolve()
     elif resume:
         try:
             newest = newest_checkpoint(cfg.work_dir, out_dir)

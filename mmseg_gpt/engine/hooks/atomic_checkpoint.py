@@ -91,12 +91,10 @@ class AtomicCheckpointHook(CheckpointHook):
 
         Killed before it saves, it would else go on from the last checkpoint of the run that was there before.
         """
-        resumed = Path(runner._load_from).resolve() if runner._resume and runner._load_from else None
-        if Path(runner.work_dir, POINTER).is_file():
-            if not runner.iter:
-                self._point(runner, NONE_YET)
-            elif resumed and resumed.parent == Path(self.out_dir).resolve():
-                self._point(runner, str(resumed))
+        resumed = Path(runner._load_from) if runner._resume and runner._load_from else None
+        if Path(runner.work_dir, POINTER).is_file() and (resumed or not runner.iter):
+            is_here = resumed and resumed.parent.resolve() == Path(self.out_dir).resolve()
+            self._point(runner, str(Path(self.out_dir, resumed.name)) if is_here else NONE_YET)
 
     def _point(self, runner, text: str) -> None:
         """Writes ``last_checkpoint``."""
