@@ -90,6 +90,16 @@ def test_lists_of_classes(tmp_path, name):
         assert find_labelled_images(tmp_path / next(iter(lists))).splits == found.splits
 
 
+def test_a_listed_image_without_a_class_is_left_out(tmp_path):
+    make_files(tmp_path, 'images/{1..8}.jpg')
+    (tmp_path / 'train.csv').write_text('image,class\n1,a\n2,b\n3,a\n4,b\n5,\n6\n')
+    (tmp_path / 'test.csv').write_text('image\n7.jpg\n8.jpg\n')
+    found = find_labelled_images(tmp_path)
+    assert found.classes == ('a', 'b') and counts(found) == dict(train=2, val=2)
+    assert 'images left out, because lists name them without a class (4): images/7.jpg, images/8.jpg, ' \
+        'images/5.jpg, ...' in found.notes
+
+
 def test_numbers_are_those_of_the_list(tmp_path):
     make_files(tmp_path, LISTED['class folders and numbers, as flowers17 has'][0])
     (tmp_path / 'train.txt').write_text('b/1.jpg 0\nb/2.jpg 0\na/1.jpg 1\na/2.jpg 1\n')

@@ -187,7 +187,9 @@ def empty_folders(paths: Mapping, classes: Mapping) -> list[str]:
 
 
 def of_lists(tree: Tree, only: str | None) -> Labelled | None:
-    """Takes the class of each image from lists, or from its folder where they only name the images.
+    """Takes the class of each image from lists, or from its folder where they only name the image.
+
+    Where lists give classes, an image without one is left out, unless its folder has the name of a class.
 
     Returns:
         Labelled: None without a list of images.
@@ -204,15 +206,19 @@ def of_lists(tree: Tree, only: str | None) -> Labelled | None:
         return None
     names, order = names_of_labels(tree, lists)
     splits: dict[str | None, dict[File, str]] = defaultdict(dict)
+    unlabelled = []
     for each in lists:
         for image, label, split in each.rows:
             name = names[label] if label is not None else own_folder(image)
-            if splits[split].setdefault(image, name) != name:
+            if labelled and name not in names.values():
+                unlabelled.append(image)
+            elif splits[split].setdefault(image, name) != name:
                 raise FoundError(f'{each.file.path}: the image {image.shown} has two classes, '
                                  f'{splits[split][image]} and {name}')
-    named = {image for samples in splits.values() for image in samples}
+    named = {image for samples in splits.values() for image in samples}.union(unlabelled)
     notes = [f'{each.file.shown}: lines that name no image that is there ({len(each.missing):,} of '
              f'{len(each.missing + each.rows):,}): {listed(each.missing, SHOWN)}' for each in lists if each.missing]
+    notes += few(unlabelled, 'images left out, because lists name them without a class')
     notes += few([file for file in tree.pictures if file not in named], 'images left out, because no list names them')
     files = listed([each.file.shown for each in lists])
     count = len({name for samples in splits.values() for name in samples.values()})
