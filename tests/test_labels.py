@@ -305,6 +305,16 @@ def test_coco_says_what_is_broken(photo, tmp_path):
     write(tmp_path / 'src/a.json', coco(dict(category_id=99, segmentation=[])))
     with pytest.raises(LabelsError, match='category 99'):
         convert_labels(tmp_path / 'src', tmp_path / 'dst')
+    for each, said in (
+            (dict(segmentation=dict(size=[9, 12], counts=[0, 108])), 'annotation 0 has run lengths of 12x9 pixels, but '
+             'its image photo.jpg has 24x18'),
+            (dict(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), 'lacks what a file of COCO should have .*reshape'),
+            (dict(segments_info=[]), 'panoptic')):
+        write(tmp_path / 'src/a.json', coco(dict(category_id=3, segmentation=[[1, 2, 3, 4, 5, 6]])))
+        write(tmp_path / 'src/b.json', coco(dict(category_id=3, **each)))
+        with pytest.raises(LabelsError, match=f'b.json.*{said}'):
+            convert_labels(tmp_path / 'src', tmp_path / 'dst')
+        (tmp_path / 'src/b.json').unlink()
     write(tmp_path / 'src/a.json', '{"images": [')
     with pytest.raises(LabelsError, match=r'a\.json cannot be read'):
         convert_labels(tmp_path / 'src', tmp_path / 'dst')
