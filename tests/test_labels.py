@@ -187,6 +187,19 @@ def test_a_size_that_differs_is_refused_but_for_a_turn_by_exif(photo, tmp_path):
         convert_labels(tmp_path / 'src', tmp_path / 'dst')
 
 
+@pytest.mark.parametrize('mode', ['CMYK', 'P'])
+def test_an_upright_copy_keeps_the_colours(mode, photo, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    path = photo(f'photo.{"jpg" if mode == "CMYK" else "png"}')
+    with Image.open(path) as image:
+        image.convert(mode, palette=Image.Palette.ADAPTIVE).save(path, exif=exif)
+    write(tmp_path / 'src/photo.json', labelme(dict(label='x', points=[[0, 0], [5, 0], [5, 7]])))
+    convert_labels(tmp_path / 'src', tmp_path / 'dst')
+    with Image.open(tmp_path / 'dst/images/photo.png') as image:
+        np.testing.assert_allclose(np.array(image.convert('RGB'))[0, 0], (90, 120, 30), atol=9)
+
+
 def test_a_folder_of_something_else_is_not_overwritten(photo, tmp_path):
     photo()
     write(tmp_path / 'src/photo.json', labelme(dict(label='x', points=TRIANGLE)))
@@ -431,6 +444,18 @@ def test_accents_are_the_same_whether_parted_from_their_letters_or_not(photo, tm
     write(tmp_path / 'src/x.json', labelme(dict(label='x', points=TRIANGLE), image='\xe9.jpg'))
     convert_labels(tmp_path / 'src', tmp_path / 'dst')
     assert len(list((tmp_path / 'dst/images').iterdir())) == 1
+
+
+def test_images_are_copied_where_the_disk_knows_no_links(photo, tmp_path, monkeypatch):
+    def refuse(self, target):
+        raise OSError(1, 'Operation not permitted')
+    path = photo()
+    write(tmp_path / 'src/photo.json', labelme())
+    monkeypatch.setattr(Path, 'symlink_to', refuse)
+    for _ in range(2):
+        convert_labels(tmp_path / 'src', tmp_path / 'dst')
+        copy = tmp_path / 'dst/images/photo.jpg'
+        assert copy.read_bytes() == path.read_bytes() and not copy.is_symlink()
 
 
 def test_several_tools_are_told_apart(photo, tmp_path):

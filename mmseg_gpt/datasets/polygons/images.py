@@ -1,6 +1,7 @@
 """Finds the images that annotations are of."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ from ..pairs import orientation_of
 from .shapes import Annotation, LabelsError
 
 SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.jp2', '.ppm', '.pgm')
+
+NOT_PIXELS = ('CMYK', 'YCbCr', 'LAB', 'HSV', 'P', 'PA')  # modes whose numbers alone are not gray or red, green and blue
 
 
 class ImageFinder:
@@ -88,7 +91,7 @@ def size_as_shown(path: Path) -> tuple[tuple[int, int], tuple[int, int], bool]:
 
 
 def put_image(image: Path, place: Path, turn: bool | None) -> Path:
-    """Links an image into a folder, or writes a copy without an EXIF orientation.
+    """Links an image into a folder, or copies it where there are no links, or writes one without an EXIF orientation.
 
     Args:
         image: The image.
@@ -103,10 +106,15 @@ def put_image(image: Path, place: Path, turn: bool | None) -> Path:
         # The name may have points in it, so with_suffix would cut it.
         link = place.with_name(place.name + image.suffix)
         link.unlink(missing_ok=True)
-        link.symlink_to(os.path.relpath(image.resolve(), link.parent.resolve()))
+        try:
+            link.symlink_to(os.path.relpath(image.resolve(), link.parent.resolve()))
+        except OSError:  # exFAT, as many USB sticks have it, knows no links
+            shutil.copyfile(image, link)
         return link
     copy = place.with_name(f'{place.name}.png')
     with Image.open(image) as picture:
         turned = ImageOps.exif_transpose(picture) if turn else picture
+        if turned.mode in NOT_PIXELS:
+            turned = turned.convert('RGB')
         Image.fromarray(np.array(turned)).save(copy)  # without EXIF
     return copy
