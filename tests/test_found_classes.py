@@ -2,12 +2,13 @@
 
 from itertools import pairwise
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 from made_folders import SHARED, counts, make_files
 
 from mmseg_gpt.datasets.found import FoundError, Pair, find_labelled_images, make_split, task_of_folder
-from mmseg_gpt.datasets.found.splits import scene_of
+from mmseg_gpt.datasets.found.splits import natural, scene_of
 
 
 def classes_of(found) -> dict[str, str]:
@@ -254,6 +255,19 @@ def test_frames_of_one_video_are_kept_in_blocks():
     assert 'whole scene' in how and 'WARNING' not in how
     _, how = make_split(pairs(*(f'clip0_frame{i:04d}.png' for i in range(8))), {'val': 0.2})
     assert 'WARNING: neighbouring frames of one scene are on both sides' in how
+
+
+def test_splits_are_the_same_on_all_machines(tmp_path):
+    names = [f'{folder}/{name}.jpg' for folder in ('é', 'f') for name in ('e', 'éa', 'éb', 'ez', 'f', 'fé', 'ff')]
+    kept = []
+    for form in ('NFC', 'NFD'):  # some systems part accents from their letters
+        root = make_files(tmp_path / form, [normalize(form, name) for name in names])
+        images = [Pair(file, file) for file in sorted(root.rglob('*.jpg'))]
+        for samples in (find_labelled_images(root).splits['val'], make_split(images, {'val': 0.2})[0]['val']):
+            kept.append({normalize('NFC', str(file.relative_to(root))) for file, *_ in samples})
+    assert kept[:2] == kept[2:]
+    names = {'1', '01', '001'}
+    assert sorted(sorted(names), key=natural) == sorted(sorted(names, reverse=True), key=natural)
 
 
 def test_copies_stay_together_where_the_split_is_made(tmp_path):

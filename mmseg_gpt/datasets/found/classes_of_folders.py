@@ -269,7 +269,8 @@ def hold_out(train: Sequence[tuple[Path, int]], classes: Sequence[str], val: flo
             single.append(classes[number])
             continue
         count = min(max(round(val * len(groups)), 1), len(groups) - 1)
-        chosen = random.Random(f'{seed} {number}').sample(sorted(groups), count)
+        ordered = sorted(groups, key=lambda group: ([*map(composed, group[0].parts)], composed(group[1])))
+        chosen = random.Random(f'{seed} {number}').sample(ordered, count)
         held.update(sample for key in chosen for sample in groups[key])
     if not held:
         raise FoundError(f'no class has two images, so none can be kept for validation: {listed(classes)}')

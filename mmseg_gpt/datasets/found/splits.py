@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from ...files import composed
 from ...wording import listed
 from .names import core_of
 from .types import FoundError, Pair
@@ -139,6 +140,7 @@ def original_of(image: Path) -> str:
     return re.sub(r'\.rf\.\w+$', '', image.stem)
 
 
-def natural(name: str) -> list[tuple[int, int | str]]:
-    """Returns a key that sorts 'frame_2' before 'frame_10'."""
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r'(\d+)', name) if part]
+def natural(name: str) -> tuple[list[tuple[int, int | str]], str]:
+    """Returns a key that sorts 'frame_2' before 'frame_10', and names in one order on all machines."""
+    parts = re.split(r'(\d+)', composed(name))
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part], name  # '01' is as '1'
