@@ -257,6 +257,19 @@ def test_frames_of_one_video_are_kept_in_blocks():
     assert 'WARNING: neighbouring frames of one scene are on both sides' in how
 
 
+def test_frames_of_one_video_stay_together_in_each_class(tmp_path):
+    root = make_files(tmp_path, 'run/filmA_frame_{01..20}.jpg run/filmB_frame_{01..20}.jpg run/filmC_frame_{01..10}.jpg'
+                                ' walk/frame_{1..40}.jpg eat/{01..20}.jpg')
+    found = find_labelled_images(root)
+    kept = {name: sorted(int(file.stem.rpartition('_')[2]) for file, _ in found.splits['val'] if
+                         file.parent.name == name) for name in found.classes}
+    assert kept['run'] == [*range(1, 11)] and len(kept['eat']) == 4  # film C as a whole
+    assert sum(after - before > 1 for before, after in pairwise(kept['walk'])) < 2 and len(kept['walk']) == 8
+    notes = ' '.join(found.notes)
+    assert 'run are kept for val, in whole scenes, as names show them: run/filmc' in notes
+    assert 'walk are kept for val, in blocks of consecutive frames (at most 4)' in notes and 'class eat' not in notes
+
+
 def test_splits_are_the_same_on_all_machines(tmp_path):
     names = [f'{folder}/{name}.jpg' for folder in ('é', 'f') for name in ('e', 'éa', 'éb', 'ez', 'f', 'fé', 'ff')]
     kept = []

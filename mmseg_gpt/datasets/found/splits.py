@@ -114,8 +114,7 @@ def joined(pairs: Sequence[Pair], scenes: Sequence[str], copies: Mapping[Path, P
 def scenes_of(pairs: Sequence[Pair]) -> list[str]:
     """Returns the scene or video of each pair, by its folder and name; its own name where nothing shows one."""
     scenes = [(pair.image.parent, scene_of(pair.image)) for pair in pairs]
-    video = VIDEO.search(scenes[0][1]) or 'frame' in pairs[0].image.stem.lower()
-    if len(set(scenes)) == 1 and not video:  # 'image_1', 'image_2' ... show no scene
+    if len(set(scenes)) == 1 and not is_frame(pairs[0].image):  # 'image_1', 'image_2' ... show no scene
         return [f'{pair.image.parent}/{original_of(pair.image)}' for pair in pairs]
     common = os.path.commonpath({folder for folder, _ in scenes})
     shown = {folder: os.path.relpath(folder, common) for folder, _ in scenes}
@@ -133,6 +132,11 @@ def scene_of(image: Path) -> str:
     number = window or re.search(r'([_. -]*(?<![^\W_])(f|fr|frame|t|img|im))?[_. -]*\d+$', core)
     scene = core[:number.start()] if number else core
     return 'frame' if number and 'frame' in number[0] and not scene else scene.rstrip('_. -')
+
+
+def is_frame(image: Path) -> bool:
+    """Says whether an image is of a video, as 'clip_1_frame_03' and 'video2_17' are by their names."""
+    return bool(VIDEO.search(scene_of(image))) or 'frame' in image.stem.lower()
 
 
 def original_of(image: Path) -> str:
