@@ -109,6 +109,7 @@ def test_wrong_names_are_refused(text, said):
     ('gap.csv', 'name,value\nroad,0\ncar,5\nsky,\n', r'gap.csv gives the values of some classes, but not of sky'),
     ('flags.json', '{"road": true}', 'Write a list of names'),
     ('broken.json', '{"a"', 'cannot be read'),
+    ('data.yaml', 'nc: 2\nnames:\n- road\n- car\n', 'data.yaml, .* is a .yaml file, and these are not read: write'),
     ('number.json', '3', 'Write a list of names, or of objects'),
 ])
 def test_wrong_files_are_refused(tmp_path, name, text, said):

@@ -16,7 +16,7 @@ from ...wording import listed
 
 Colour = tuple[int, int, int]
 
-SUFFIXES = ('.txt', '.csv', '.json', '.mat')
+SUFFIXES, OTHER_SUFFIXES = ('.txt', '.csv', '.json', '.mat'), ('.yaml', '.yml', '.xml')
 # How such files are called in datasets and in exports of CVAT, Roboflow, labelme, Supervisely, Label Studio and others.
 FILES = ('classes.csv', 'classes.txt', 'classes.json', '_classes.csv', 'labelmap.txt', 'label_map.txt', 'labels.txt',
          'labels.csv', 'labels.json', 'label_colors.txt', 'class_names.txt', 'class_dict.csv', 'meta.json',
@@ -131,7 +131,7 @@ def read_classes(text: str | Path) -> ClassTable:
     first, *rest = [str(text)] if is_file(whole) else [item.strip() for item in str(text).split(',')]
     if is_file(Path(first)):
         return merged(read_file(Path(first)), [item for item in rest if item])
-    if first.lower().endswith(SUFFIXES) or '/' in first:
+    if first.lower().endswith(SUFFIXES + OTHER_SUFFIXES) or '/' in first:
         raise ClassTableError(f'{first}, which is to name the classes, is not there')
     if not all((first, *rest)):
         raise ClassTableError(f'--classes {str(text)!r} has a comma too many, or no names; write them as in '
@@ -206,6 +206,9 @@ def read_file(path: Path) -> ClassTable:
     Raises:
         ClassTableError: it cannot be understood.
     """
+    if path.suffix.lower() in OTHER_SUFFIXES:
+        raise ClassTableError(f'{path}, which is to name the classes, is a {path.suffix} file, and these are not read: '
+                              'write a .txt with a name on each line, in the order of their numbers')
     try:
         if path.suffix.lower() == '.mat':
             rows = rows_of_mat(path)
