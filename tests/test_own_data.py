@@ -93,6 +93,8 @@ def adapt(folder: Path, work: Path, **options) -> tuple[object, list[str]]:
 
 def test_a_folder_becomes_a_measured_model(tmp_path):
     folder = draw(tmp_path / 'data', train=6, val=3, test=3)
+    for file in [*folder.glob('*/test/*.png')]:
+        file.rename(file.with_stem(f'{file.stem} (a)'))
     before = {file: file.stat().st_mtime_ns for file in folder.rglob('*')}
     result, said = adapt(folder, tmp_path / 'work', iterations=60, head='linear')
     assert {file: file.stat().st_mtime_ns for file in folder.rglob('*')} == before
@@ -104,11 +106,12 @@ def test_a_folder_becomes_a_measured_model(tmp_path):
     assert result.score > 50  # colours tell the classes apart
     metrics = json.loads((tmp_path / 'work/metrics.json').read_text())
     assert metrics['mIoU'] == result.score and [*metrics['per_class'].values()] == pytest.approx(per_class, abs=0.01)
-    image = folder / 'images/test/test_0.png'
+    image = folder / 'images/test/test_0 (a).png'
     labels = result.predict(image)
     assert labels.shape == (32, 40) and set(np.unique(labels)) <= {0, 1, 2}
     report = result.report.read_text()
     assert f'{result.score:.2f}' in report and '| box |' in report and '(confusion.png)' in report
+    assert re.search(r']\(pictures/(best|worst)_1_test_.%20%28a%29.png\)', report)
     assert [file.is_file() for kind in ('best', 'worst') for file in result.pictures[kind]] == [True] * 2
     lines = re.search(r'```python\n(.*?)```', report, re.DOTALL)[1].replace("'photo.jpg'", repr(str(image)))
     assert len(lines.strip().splitlines()) == 3
@@ -172,9 +175,15 @@ def test_an_interrupted_command_goes_on_to_the_same_numbers(tmp_path, monkeypatc
         adapt(folder, tmp_path / 'work')
     image = folder / 'images/train/train_0.png'
     hidden = image.rename(tmp_path / 'hidden.png')
-    with pytest.raises(OwnDataError, match='the images have changed since the training'):
+    with pytest.raises(OwnDataError, match='the images or their labels have changed since the training'):
         adapt(folder, tmp_path / 'work')
     hidden.rename(image)
+    mask = folder / 'masks/train/train_0.png'
+    values = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(mask), np.where(values == 1, 2, values))
+    with pytest.raises(OwnDataError, match='labels have changed since the training'):
+        adapt(folder, tmp_path / 'work')
+    cv2.imwrite(str(mask), values)
     seconds = json.loads((tmp_path / 'work/adapt.json').read_text())['seconds']
     result, said = adapt(folder, tmp_path / 'work')
     assert any('going on with' in sentence for sentence in said)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 from mmengine.dataset import pseudo_collate
@@ -117,7 +118,7 @@ def write_report(path: Path, result: dict, data: OwnData, said: Sequence[str]) -
     for kind, pictures in result['pictures'].items():
         lines += [f'## The {kind} images', '', 'The labels are on the left, the predictions on the right.' if
                   data.task == 'segmentation' else '', '']
-        lines += [f'![{Path(name).name}]({os.path.relpath(name, here)}) {score:.2f}' for name, score in pictures]
+        lines += [f'![{Path(name).name}]({quote(os.path.relpath(name, here))}) {score:.2f}' for name, score in pictures]
         lines.append('')
     lines += ['## Predict with it', '', '```python', *three_lines(here, data.task), '```', '',
               '## What was found, and why it was trained so', '', *(f'- {each}' for each in said if '\n' not in each)]

@@ -71,19 +71,22 @@ def carry_out(options: Request, say: Say, command: str, dry_run: bool = False) -
         say(sentence)
     weights = find_weights(options, say)
     data = look(options, work / 'data', tell)
-    config, lists = work / CONFIG, {split: file_sha256(file) for split, file in data.lists.items()}
+    config = work / CONFIG
+    found = dict(lists={split: file_sha256(file) for split, file in data.lists.items()},
+                 pixels={split: pixels.tolist() for split, pixels in data.pixels.items()})
     if state.get('config') and config.is_file():
         check_same_classes(config, data)
-        if (work / POINTER).is_file() and state.get('lists') not in (None, lists):
-            raise OwnDataError(f'the images have changed since the training in {work} began, and some may be in '
-                               'another split now, while a model must not be measured on images that it was trained '
-                               'on: give another --work-dir, or put them back')
+        if (work / POINTER).is_file() and any(state.get(name, now) != now for name, now in found.items()):
+            raise OwnDataError(f'the images or their labels have changed since the training in {work} began. Images '
+                               'may be in another split now, and a model must not be measured on images that it was '
+                               'trained on, nor learn labels of two meanings: give another --work-dir, or put them '
+                               'back')
         told += state['told']
         say(f'going on with {config}')
     else:
         state.update(config=None, told=plan_and_write(options, weights, data, config, command, tell))
         state['config'] = file_sha256(config)
-    state['lists'] = lists
+    state |= found
     write_state(work, options, state)
     if dry_run:
         say(f'{config} is written; nothing was trained. Without --dry-run the same command trains with it')
