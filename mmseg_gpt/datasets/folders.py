@@ -128,7 +128,7 @@ def listed_names(source: object) -> set[str]:
     """Returns the names, without suffix, in the dataset's ``ann_file``; empty if it has none."""
     if not source.ann_file or not Path(source.ann_file).is_file():
         return set()
-    return {line.strip() for line in Path(source.ann_file).read_text().splitlines()}
+    return {line.strip() for line in Path(source.ann_file).read_text(encoding='utf-8').splitlines()}
 
 
 def report_missing(names: Iterable[str], suffix: str, files: set[str], folder: str, what: str) -> list[str]:
