@@ -273,6 +273,16 @@ def test_left_out_files_are_said(tmp_path):
         assert part in notes
 
 
+def test_names_that_are_not_utf8_and_closed_folders_are_refused(tmp_path, monkeypatch):
+    make_files(tmp_path, 'images/{1..4}.jpg masks/{1..4}.png')
+    with monkeypatch.context() as patch, pytest.raises(FoundError, match=f'folder {tmp_path} cannot be read by this'):
+        patch.setattr('os.access', lambda *_: False)
+        find_pairs(tmp_path)
+    (tmp_path / 'images/4.jpg').rename(tmp_path / os.fsdecode(b'images/h\xe4user.jpg'))
+    with pytest.raises(FoundError, match=r"images/h\\udce4user\.jpg' is not UTF-8, .*: rename"):
+        find_pairs(tmp_path)
+
+
 def test_litter_is_not_looked_at(tmp_path):
     make_files(tmp_path, 'images/{1..3}.jpg masks/{1..3}.png images/._1.jpg masks/._1.png .DS_Store images/Thumbs.db '
                '__MACOSX/images/1.jpg masks/.ipynb_checkpoints/1-checkpoint.png')
