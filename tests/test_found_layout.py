@@ -273,7 +273,7 @@ def test_left_out_files_are_said(tmp_path):
         assert part in notes
 
 
-def test_names_that_are_not_utf8_and_closed_folders_are_refused(tmp_path, monkeypatch):
+def test_names_that_fit_into_no_list_and_closed_folders_are_refused(tmp_path, monkeypatch):
     make_files(tmp_path, 'images/{1..4}.jpg masks/{1..4}.png')
     with monkeypatch.context() as patch, pytest.raises(FoundError, match=f'folder {tmp_path} cannot be read by this'):
         patch.setattr('os.access', lambda *_: False)
@@ -281,6 +281,8 @@ def test_names_that_are_not_utf8_and_closed_folders_are_refused(tmp_path, monkey
     (tmp_path / 'images/4.jpg').rename(tmp_path / os.fsdecode(b'images/h\xe4user.jpg'))
     with pytest.raises(FoundError, match=r"images/h\\udce4user\.jpg' is not UTF-8, .*: rename"):
         find_pairs(tmp_path)
+    with pytest.raises(FoundError, match=r"4\\x85\.jpg' has a line break"):
+        find_pairs(make_files(tmp_path / 'b', ['images/4\x85.jpg', 'masks/4\x85.png']))
 
 
 def test_litter_is_not_looked_at(tmp_path):

@@ -232,13 +232,7 @@ def table_of(options: Request, root: Path, say: Say) -> ClassTable | None:
     return table
 
 def write_labels(path: Path, images: Sequence[tuple[Path, int]]) -> Path:
-    """Writes a list of images with class numbers, as mmpretrain reads it, and returns its file.
-
-    Raises:
-        OwnDataError: a name has a line break in it.
-    """
-    if broken := [image for image, _ in images if '\n' in str(image)]:
-        raise OwnDataError(f'{broken[0]!r} has a line break in its name; rename it')
+    """Writes a list of images with class numbers, as mmpretrain reads it, and returns its file."""
     with replacing(path) as unfinished:
         unfinished.write_text(''.join(f'{image} {label}\n' for image, label in images), encoding='utf-8')
     return path

@@ -108,14 +108,18 @@ def read_tree(root: Path, deep: bool = True) -> Tree:
         deep: Whether to list those in its folders too.
 
     Raises:
-        FoundError: it is not a folder, or has no files at all; or a folder cannot be read, or a name is not UTF-8.
+        FoundError: it is not a folder, or has no files at all; or a folder cannot be read, or a name cannot be written
+            into a list.
     """
     if not root.is_dir():
         raise FoundError(f'{root} is not {"a folder" if root.exists() else "there"}: give a folder of images')
     tree, listed = Tree(root), []
     for place, names, broken in walk(str(root), (), deep):
-        if problem := next(filter(None, (misnamed(f'{place}/{name}') for name in names)), ''):
-            raise FoundError(problem)
+        for path in (f'{place}/{name}' for name in names):
+            if problem := misnamed(path):
+                raise FoundError(problem)
+            if len(path.splitlines()) > 1:
+                raise FoundError(f'the name {path!a} has a line break, with which it fits into no list: rename it')
         listed.append((place, names))
         tree.broken += broken
     if not listed and deep:
