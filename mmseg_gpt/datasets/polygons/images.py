@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from ...files import composed, folders_below
+from ..found.lists import common_end
 from ..pairs import orientation_of
 from .shapes import Annotation, LabelsError
 
@@ -60,13 +61,8 @@ class ImageFinder:
     def nearest(candidates: list[Path], name: Path, annotation: Annotation) -> Path:
         """Returns the image whose path agrees with what the annotation says in the most parts, from the end."""
         def agreement(path: Path) -> tuple[int, int]:
-            common = 0
-            for ours, theirs in zip(reversed(path.parent.parts), reversed(name.parent.parts)):
-                if ours.lower() != theirs.lower():
-                    break
-                common += 1
-            shared = len(os.path.commonpath([path.absolute(), annotation.file.absolute()]))
-            return common, shared
+            common = common_end(*([part.lower() for part in each.parent.parts] for each in (path, name)))
+            return common, len(os.path.commonpath([path.absolute(), annotation.file.absolute()]))
 
         best, *others = sorted(candidates, key=agreement, reverse=True)
         if others and agreement(others[0]) == agreement(best):
