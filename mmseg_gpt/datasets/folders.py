@@ -149,11 +149,16 @@ def name_few(names: Iterable[str], folder: str, what: str) -> list[str]:
     return [f'{folder}: {what} ({len(names):,}): {listed(names, SHOWN)}']
 
 
-def list_files(folder: str) -> set[str]:
-    """Returns the paths of all files below ``folder`` but hidden ones, which datasets do not take either."""
+def list_files(folder: str, hidden: bool = False) -> set[str]:
+    """Returns the paths of all files below ``folder`` but hidden ones, which datasets do not take either; or of these.
+
+    Args:
+        folder: The folder.
+        hidden: Whether to return the files whose names begin with a dot, and no others.
+    """
     return {os.path.normpath(os.path.join(inside, name))
             for place, names in folders_below(folder) for inside in [os.path.relpath(place, folder)]
-            for name in names if not name.startswith('.')}
+            for name in names if name.startswith('.') == hidden}
 
 
 def suffixes(files: Iterable[str]) -> str:
