@@ -458,6 +458,13 @@ def test_images_are_copied_where_the_disk_knows_no_links(photo, tmp_path, monkey
         assert copy.read_bytes() == path.read_bytes() and not copy.is_symlink()
 
 
+def test_all_suffixes_that_a_dataset_takes_are_of_images(photo, tmp_path):
+    photo('photo.jpg').rename(tmp_path / 'src/photo.jfif')  # as browsers on Windows save JPEGs
+    write(tmp_path / 'src/photo.json', labelme(image='photo.jpg'))
+    convert_labels(tmp_path / 'src', tmp_path / 'dst')
+    assert (tmp_path / 'dst/images/photo.jfif').is_file()
+
+
 def test_several_tools_are_told_apart(photo, tmp_path):
     photo()
     write(tmp_path / 'src/photo.json', labelme(dict(label='x', points=TRIANGLE)))

@@ -9,10 +9,11 @@ from PIL import Image, ImageOps
 
 from ...files import composed, folders_below
 from ..found.lists import common_end
+from ..left_out import READ
 from ..pairs import orientation_of
 from .shapes import Annotation, LabelsError
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.jp2', '.ppm', '.pgm')
+SUFFIXES = (*READ, '.gif')
 
 NOT_PIXELS = ('CMYK', 'YCbCr', 'LAB', 'HSV', 'P', 'PA')  # modes whose numbers alone are not gray or red, green and blue
 
