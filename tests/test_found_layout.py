@@ -17,6 +17,10 @@ def masks_of(found) -> dict[str, str | None]:
 
 LAYOUTS = {
     'images and masks': ('images/{1..5}.jpg masks/{1..5}.png', dict(train=4, val=1), 'images/3.jpg', 'masks/3.png'),
+    'numbers behind words': ('images/img{1..12}.jpg masks/mask{1..12}.png', dict(train=10, val=2), 'images/img3.jpg',
+                             'masks/mask3.png'),
+    'numbers behind words, in one folder': ('photo{1..9}.jpg photo{1..9}_mask.png', dict(train=7, val=2), 'photo3.jpg',
+                                            'photo3_mask.png'),
     'suffixes in either case': ('images/{1..5}.JPG masks/{1..4}.png masks/5.PNG', dict(train=4, val=1), 'images/5.JPG',
                                 'masks/5.PNG'),
     'splits below': ('images/train/{1..3}.jpg images/val/{4..5}.jpg annotations/train/{1..3}.png '
@@ -329,7 +333,8 @@ def test_names_of_folders(name, role, split):
     ('a_0294_gtFine_labelIds', 'a_0294', 'mask'), ('a_leftImg8bit', 'a', 'image'), ('21_manual1', '21', 'mask'),
     ('Image_01L_1stHO', '01l', 'mask'), ('mask__image_jewar_002', 'jewar_002', 'mask'),
     ('tile_x_12', 'tile_x_12', None), ('ann_dir__g1', 'g1', 'mask'),
-    ('mask001', '001', 'mask'), ('city_color_mask', 'city_color', 'mask')])
+    ('mask001', '001', 'mask'), ('img1', '1', 'image'), ('img1_mask', '1', 'mask'),
+    ('a_mask1', 'a', 'mask'), ('city_color_mask', 'city_color', 'mask')])
 def test_names_of_files(stem, core, role):
     assert core_of(stem) == (core, role)
 
