@@ -40,7 +40,7 @@ class Request:
         iterations: Steps of the training.
         batch: Images in a step.
         crop: Side in pixels of the squares that are trained on.
-        size: Short side in pixels to which images are scaled first; 0 leaves them as they are.
+        size: Short side in pixels to which images are scaled first, 8 or more.
         loss: One of ``recipes.losses.LOSSES``.
         class_weights: 'auto' lets pixels of rare classes count more; None for all alike.
         bands: The bands of an image to use, counted from 1, such as '3,2,1'.
