@@ -465,6 +465,14 @@ def test_all_suffixes_that_a_dataset_takes_are_of_images(photo, tmp_path):
     assert (tmp_path / 'dst/images/photo.jfif').is_file()
 
 
+def test_labels_that_hardly_differ_are_warned_of(photo, tmp_path):
+    photo()
+    shapes = [dict(label=label, points=TRIANGLE) for label in ('car', 'Car ', 'bus')]
+    write(tmp_path / 'src/photo.json', labelme(*shapes))
+    notes = convert_labels(tmp_path / 'src', tmp_path / 'dst').notes
+    assert notes[0] == "WARNING: 'Car ' and 'car' are taken for two classes. If they are one, give them one name"
+
+
 def test_several_tools_are_told_apart(photo, tmp_path):
     photo()
     write(tmp_path / 'src/photo.json', labelme(dict(label='x', points=TRIANGLE)))

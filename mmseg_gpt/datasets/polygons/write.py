@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ...wording import listed
+from ..found.classes_of_folders import alike
 from ..survey import Survey
 from .classes import IGNORED, Classes, choose_classes, palette
 from .images import ImageFinder, put_image, size_as_shown
@@ -98,7 +99,7 @@ def convert_labels(source: str | Path, target: str | Path, *, images: str | Path
     finder = ImageFinder(Path(images) if images else folder, target)
     drawings = match(found, finder)
     converted = Converted(found.tool, chosen, Survey(chosen.names), target,
-                          found.notes + remarks(drawings, finder, chosen))
+                          found.notes + alike(chosen.names) + remarks(drawings, finder, chosen))
     begin(source, target, found, chosen)
     rows = [write_one(drawing, converted, line_width) for drawing in progress(drawings, len(drawings))]
     with (target / PAIRS).open('w', newline='', encoding='utf-8') as file:
