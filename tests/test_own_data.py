@@ -28,7 +28,7 @@ from mmseg_gpt.models import GatedPromptViT
 from mmseg_gpt.own_data import Adapted, OwnDataError, Request, load
 from mmseg_gpt.own_data import config as configs
 from mmseg_gpt.own_data import run as runs
-from mmseg_gpt.own_data.look import OwnData, look
+from mmseg_gpt.own_data.look import OwnData, keep_earlier, look
 from mmseg_gpt.own_data.plan import Machine, Times, add_schedule, make_plan
 from mmseg_gpt.own_data.python import as_python
 from mmseg_gpt.own_data.report import mean_iou
@@ -288,6 +288,15 @@ def test_masks_that_are_not_understood_are_refused_with_a_table_to_complete(tmp_
     with pytest.raises(OwnDataError, match='7'):
         adapt(folder, tmp_path / 'work')
     assert not (tmp_path / 'work/config.py').exists()
+
+
+def test_no_table_that_somebody_completed_is_lost(tmp_path):
+    table, said = tmp_path / 'classes.csv', []
+    for text in ('first', 'second', 'second', 'third'):
+        keep_earlier(table, text, said.append)
+        table.write_text(text)
+    assert [(tmp_path / f'classes_earlier{number}.csv').read_text() for number in ('', 2)] == ['first', 'second']
+    assert len(said) == 2 and 'classes_earlier2.csv takes it' in said[1]
 
 
 def test_images_of_16_bits_are_refused_with_the_scale_that_suits_and_read_by_it(tmp_path):

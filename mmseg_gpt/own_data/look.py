@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +120,8 @@ def look_at_pairs(options: Request, folder: Path, say: Say) -> OwnData:
 def keep_earlier(file: Path, text: str, say: Say) -> None:
     """Renames a table that is about to be replaced by another, as somebody may have completed it."""
     if file.is_file() and file.read_text(encoding='utf-8') != text:
-        earlier = file.with_stem(f'{file.stem}_earlier')
+        names = (file.with_stem(f'{file.stem}_earlier{number}') for number in chain([''], count(2)))
+        earlier = next(name for name in names if not name.exists())
         file.replace(earlier)
         say(f'{file} is written anew; what was there is now {earlier} (--classes {shlex.quote(str(earlier))} takes it)')
 
