@@ -37,6 +37,8 @@ NAME_AND_NUMBER = re.compile(r'(?P<name>.*\S)\s+(?P<value>\d+)')
 LINES = (
     re.compile(r'(?P<name>[^:]+):(?P<colour>\d+,\d+,\d+)(:[^:]*){0,2}'),  # CVAT's labelmap.txt
     re.compile(rf'(?P<value>\d+)[\s,;:]+(?P<name>.+?)[\s,;:]+[(\[]?(?P<colour>{RGB}|{HEX})[)\]]?'),
+    re.compile(rf'(?P<value>\d+)[\s,;:]+[(\[]?(?P<colour>{RGB}|{HEX})[)\]]?[\s,;:=]+(?P<name>.*[^\d\s,;:].*)'),
+    re.compile(rf'(?P<name>.*[^\d\s,;:].*?)\s*[,;\t]\s*(?P<value>\d+)\s*[,;\t]\s*(?P<colour>{RGB}|{HEX})'),
     re.compile(rf'(?P<name>.*[^\d\s,;:].*?)[\s,;:=]+[(\[]?(?P<colour>{RGB}|{HEX})[)\]]?'),
     re.compile(rf'[(\[]?(?P<colour>{RGB}|{HEX})[)\]]?[\s,;:=]+(?P<name>.+)'),
     re.compile(r'(?P<value>-?\d+)\s*[,;:=\t ]\s*(?P<name>.+)'),
