@@ -46,6 +46,8 @@ ROAD, CAR = Row('road', None, (128, 64, 128)), Row('car', None, (0, 0, 142))
     ('meta.json', dict(classes=[dict(title='road', color='#804080'), dict(title='car', color='#00008e')]), [ROAD, CAR]),
     ('values.json', dict(road=0, car=7), [Row('road', 0), Row('car', 7)]),
     ('by_value.json', {'0': 'road', '7': 'car'}, [Row('road', 0), Row('car', 7)]),
+    ('by_value.json', {'0': dict(name='road', color='#804080'), '1': dict(id=7, name='car', color='#00008e')},
+     [ROAD._replace(value=0), CAR._replace(value=7)]),
     ('by_name.json', dict(road=[128, 64, 128], car='#00008e'), [ROAD, CAR]),
     ('labels.txt', '__ignore__\n_background_\ncar\n', [Row('__ignore__', -1), Row('_background_', 0), Row('car', 1)]),
 ])

@@ -378,7 +378,9 @@ def rows_of_json(text: str, path: Path) -> list[Row]:
 def row_of_pair(key: str, value: object) -> Row:
     """Returns the row in a key of a JSON object and what it has: a value, a colour, or the name of the value."""
     if isinstance(value, dict):
-        return row_of({'name': key, **value})
+        named = {plain_key(str(each)) for each in value}.intersection(NAME_KEYS)
+        # The last of VALUE_KEYS gives way to any other value.
+        return row_of({VALUE_KEYS[-1] if named and re.fullmatch(r'-?\d+', key) else 'name': key, **value})
     if isinstance(value, int) and not isinstance(value, bool):
         return Row(key, value)
     if isinstance(value, str) and re.fullmatch(r'-?\d+', key):
