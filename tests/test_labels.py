@@ -465,6 +465,15 @@ def test_all_suffixes_that_a_dataset_takes_are_of_images(photo, tmp_path):
     assert (tmp_path / 'dst/images/photo.jfif').is_file()
 
 
+def test_nothing_outside_the_new_folder_is_removed(photo, tmp_path):
+    path = photo()
+    write(tmp_path / 'src/photo.json', labelme())
+    convert_labels(tmp_path / 'src', tmp_path / 'dst')
+    (tmp_path / 'dst/pairs.csv').write_text(f'image,mask\n{path},../src/photo.json\n')  # as somebody changed it
+    convert_labels(tmp_path / 'src', tmp_path / 'dst')
+    assert path.is_file() and (tmp_path / 'src/photo.json').is_file()
+
+
 def test_labels_that_hardly_differ_are_warned_of(photo, tmp_path):
     photo()
     shapes = [dict(label=label, points=TRIANGLE) for label in ('car', 'Car ', 'bus')]

@@ -221,8 +221,9 @@ def begin(source: Path, target: Path, found: Annotations, classes: Classes) -> N
     if (target / PAIRS).is_file():
         with (target / PAIRS).open(newline='', encoding='utf-8') as file:
             for row in csv.DictReader(file):
-                for name in (name for name in (row['image'], row['mask']) if name):
-                    (target / name).unlink(missing_ok=True)
+                for name in (Path(name) for name in (row['image'], row['mask']) if name):
+                    if not name.is_absolute() and '..' not in name.parts:  # as this command writes them
+                        (target / name).unlink(missing_ok=True)
     target.mkdir(parents=True, exist_ok=True)
     (target / MARKER).write_text(json.dumps(dict(source=str(source.resolve()), tool=found.tool, classes=classes.names),
                                             indent=2), encoding='utf-8')
