@@ -31,7 +31,7 @@ from mmseg_gpt.own_data import run as runs
 from mmseg_gpt.own_data.look import OwnData, keep_earlier, look
 from mmseg_gpt.own_data.plan import Machine, Times, add_schedule, make_plan
 from mmseg_gpt.own_data.python import as_python
-from mmseg_gpt.own_data.report import mean_iou
+from mmseg_gpt.own_data.report import draw_extremes, mean_iou
 from mmseg_gpt.recipes.methods import METHODS, method_of
 from mmseg_gpt.resources import TOOLS
 
@@ -288,6 +288,24 @@ def test_masks_that_are_not_understood_are_refused_with_a_table_to_complete(tmp_
     with pytest.raises(OwnDataError, match='7'):
         adapt(folder, tmp_path / 'work')
     assert not (tmp_path / 'work/config.py').exists()
+
+
+def test_a_work_directory_of_something_else_is_left_alone(tmp_path):
+    folder = draw(tmp_path / 'data', train=2, val=1)
+    for name in ('config.py', 'result.json', 'report.md'):
+        (tmp_path / name).write_text('{}')
+        with pytest.raises(OwnDataError, match=f'{name} was not written by this command'):
+            adapt(folder, tmp_path)
+        (tmp_path / name).unlink()
+    (tmp_path / 'config.py').write_text(f'{configs.MADE_BY} 1: unfinished')
+    assert runs.read_state(tmp_path, Request.of(folder=folder)) == dict(seconds=0., told=[])
+    pictures = [tmp_path / f'{name}.png' for name in ('holiday', 'best_friend', 'best_1_a', 'worst_2_b')]
+    for picture in pictures:
+        picture.touch()
+    nothing = SimpleNamespace(test_loop=SimpleNamespace(dataloader=SimpleNamespace(dataset=[])), visualizer=
+                              SimpleNamespace(), test_evaluator=SimpleNamespace(dataset_meta={}))
+    assert draw_extremes(nothing, {}, tmp_path) == dict(best=[], worst=[])
+    assert [picture.exists() for picture in pictures] == [True, True, False, False]
 
 
 def test_no_table_that_somebody_completed_is_lost(tmp_path):

@@ -64,7 +64,7 @@ def draw_extremes(runner: Runner, scores: Mapping[str, float], folder: Path) -> 
     Args:
         runner: After a test.
         scores: By image file.
-        folder: Where to. Pictures that are there are removed.
+        folder: Where to. The pictures of an earlier call are removed.
 
     Returns:
         dict: The pictures under 'best' and 'worst', the best and the worst first.
@@ -73,7 +73,7 @@ def draw_extremes(runner: Runner, scores: Mapping[str, float], folder: Path) -> 
     most = min(MOST, len(order) // 2 or len(order))
     chosen = dict(best=order[::-1][:most], worst=order[:most])
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob('*.png'):
+    for old in (file for kind in chosen for file in folder.glob(f'{kind}_[0-9]_*.png')):
         old.unlink()
     dataset = runner.test_loop.dataloader.dataset
     places = {dataset.get_data_info(i)['img_path']: i for i in range(len(dataset))}

@@ -19,7 +19,7 @@ from ..engine.outcome import add_confusion, write_metrics
 from ..engine.resume import POINTER
 from ..files import file_sha256, replacing
 from ..recipes.vits import settings_of_vit
-from .config import patch_of, write_config
+from .config import MADE_BY, patch_of, write_config
 from .look import OwnData, Say, look
 from .options import OwnDataError, Request
 from .plan import Machine, Setup, Times, add_schedule, longest_ratio, make_plan
@@ -103,7 +103,8 @@ def read_state(work: Path, options: Request) -> dict:
     """Reads what an earlier start of the same command left.
 
     Raises:
-        OwnDataError: it had other options, and has trained or its config was edited since.
+        OwnDataError: it had other options, and has trained or its config was edited since; or files of something else
+            are there, which would be written over.
     """
     try:
         state = json.loads((work / STATE).read_text(encoding='utf-8'))
@@ -111,6 +112,9 @@ def read_state(work: Path, options: Request) -> dict:
     except (FileNotFoundError, NotADirectoryError):
         if (work / POINTER).is_file():
             raise OwnDataError(f'{work} holds the checkpoints of another run; give another --work-dir') from None
+        if other := [name for name in (CONFIG, RESULT, 'report.md') if is_of_others(work / name)]:
+            raise OwnDataError(f'{work / other[0]} was not written by this command, which would write over it; give '
+                               'another --work-dir') from None
         return dict(seconds=0., told=[])
     except (ValueError, KeyError, TypeError) as error:
         raise OwnDataError(f'{work / STATE} cannot be read ({error}): remove {work}, or give another '
@@ -125,6 +129,11 @@ def read_state(work: Path, options: Request) -> dict:
             f'{work} is of the same command with other options, and {why}:', *changed]) +
             '\nGive the same options to go on, or another --work-dir')
     return dict(seconds=0., told=[])  # nothing is lost: it had only looked
+
+
+def is_of_others(file: Path) -> bool:
+    """Says whether a file is there that this command, even if it was interrupted, has not written."""
+    return file.is_file() and MADE_BY not in file.read_text(encoding='utf-8', errors='replace')
 
 
 def write_state(work: Path, options: Request, state: dict) -> None:
