@@ -233,7 +233,7 @@ def test_a_dry_run_writes_an_ordinary_config_and_trains_nothing(tmp_path):
     (tmp_path / 'work/last_checkpoint').touch()
     adapt(folder, tmp_path / 'work', dry_run=True, **options | dict(iterations=30))
     draw(folder, train=7)
-    with pytest.raises(OwnDataError, match='the images have changed since the training'):
+    with pytest.raises(OwnDataError, match='the images or their labels have changed since the training'):
         adapt(folder, tmp_path / 'work', dry_run=True, **options | dict(iterations=30))
 
 
