@@ -421,6 +421,19 @@ def test_a_work_dir_among_the_images_is_refused(tmp_path):
     assert Request.of(folder=str(tmp_path), work_dir=str(tmp_path / 'work_dirs/out')).work_dir
 
 
+def test_no_mask_is_written_over_by_a_work_dir_around_the_images(tmp_path):
+    folder = draw(tmp_path / 'data', train=2, val=1)
+    mask = folder / 'masks/train/train_0.png'
+    before = mask.read_bytes()
+    (tmp_path / 'work').mkdir()
+    (tmp_path / 'work/data').symlink_to(folder)
+    for given in (dict(folder=folder), dict(images=folder / 'images', masks=folder / 'masks')):
+        for work in (tmp_path, tmp_path / 'work'):
+            with pytest.raises(OwnDataError, match='among the files of'):
+                look(Request.of(**given, work_dir=work), work / 'data', print)
+    assert mask.read_bytes() == before
+
+
 @pytest.mark.parametrize('drawn', [lambda folder: draw(folder, train=2, val=1), draw_classes])
 def test_a_work_directory_that_cannot_be_is_refused(tmp_path, drawn):
     (tmp_path / 'file').touch()
