@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_gpt.datasets.found.class_table import read_classes
+from mmseg_gpt.datasets.found.class_table import find_classes, read_classes
+from mmseg_gpt.datasets.found.types import Pair
+from mmseg_gpt.datasets.found.understand import understand_masks
 from mmseg_gpt.datasets.polygons import LabelsError, convert_labels
 from mmseg_gpt.datasets.polygons.label_studio import brush_mask
 from mmseg_gpt.datasets.polygons.shapes import ellipse, inside, turned
@@ -73,7 +75,9 @@ def masks(folder: Path) -> dict[str, np.ndarray]:
 
 
 def names(folder: Path) -> list[str]:
-    return (folder / 'classes.txt').read_text().split('\n')[:-1]
+    lines = [line.split(' ', 1) for line in (folder / 'classes.txt').read_text().splitlines()]
+    assert [number for number, _ in lines] == [*map(str, range(len(lines)))]
+    return [name for _, name in lines]
 
 
 @pytest.mark.parametrize('rings', [
@@ -147,6 +151,14 @@ def test_unlabelled_pixels_may_be_ignored_and_labels_merged(photo, tmp_path):
     wanted = np.where(expected(STAR), 0, np.where(expected(TRIANGLE), 1, 255))
     np.testing.assert_array_equal(masks(tmp_path / 'dst')['photo'], wanted)
     assert names(tmp_path / 'dst') == ['road', 'car']
+
+
+def test_a_single_class_and_ignored_pixels_are_not_read_as_background_and_class(photo, tmp_path):
+    pair = Pair(photo(), tmp_path / 'dst/masks/photo.png')
+    write(tmp_path / 'src/photo.json', labelme(dict(label='road', points=TRIANGLE)))
+    convert_labels(tmp_path / 'src', tmp_path / 'dst', classes='road', unlabelled_ignored=True)
+    found = understand_masks(dict(train=[pair], val=[pair]), find_classes(tmp_path / 'dst'))
+    assert found.rule is None and 'leaves one class to learn' in found.problems[0]
 
 
 def test_unknown_labels_are_refused_with_what_may_be_meant(photo, tmp_path):

@@ -71,7 +71,7 @@ def convert_labels(source: str | Path, target: str | Path, *, images: str | Path
     """Draws the polygons and run lengths of an annotation tool into masks.
 
     The new folder has ``masks/`` with 8-bit PNGs, in which 255 is ignored, ``images/`` with links to the images,
-    ``classes.txt`` with the classes in the order of their numbers, ``palette.csv`` with their colours where the tool
+    ``classes.txt`` with the number and the name of each class, ``palette.csv`` with their colours where the tool
     says them, and ``pairs.csv`` with each image and its mask.
 
     Args:
@@ -227,7 +227,9 @@ def begin(source: Path, target: Path, found: Annotations, classes: Classes) -> N
     target.mkdir(parents=True, exist_ok=True)
     (target / MARKER).write_text(json.dumps(dict(source=str(source.resolve()), tool=found.tool, classes=classes.names),
                                             indent=2), encoding='utf-8')
-    (target / 'classes.txt').write_text('\n'.join(classes.names) + '\n', encoding='utf-8')
+    # Numbered, as else masks of a single class and 255, which is ignored, would be read as background and that class.
+    numbered = ''.join(f'{number} {name}\n' for number, name in enumerate(classes.names))
+    (target / 'classes.txt').write_text(numbered, encoding='utf-8')
     if colours := palette(classes, found):
         with (target / 'palette.csv').open('w', newline='', encoding='utf-8') as file:
             csv.writer(file).writerows([('name', 'r', 'g', 'b'), *(
