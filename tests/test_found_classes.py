@@ -101,6 +101,12 @@ def test_a_listed_image_without_a_class_is_left_out(tmp_path):
         'images/5.jpg, ...' in found.notes
 
 
+def test_a_first_line_of_an_absent_image_is_no_header(tmp_path):
+    make_files(tmp_path, '{1..4}.jpg')
+    (tmp_path / 'all.csv').write_text('0.jpg,a\n1.jpg,a\n2.jpg,b\n3.jpg,a\n4.jpg,b\n')
+    assert 'all.csv: lines that name no image that is there (1 of 5): 0.jpg,a' in find_labelled_images(tmp_path).notes
+
+
 def test_numbers_are_those_of_the_list(tmp_path):
     make_files(tmp_path, LISTED['class folders and numbers, as flowers17 has'][0])
     (tmp_path / 'train.txt').write_text('b/1.jpg 0\nb/2.jpg 0\na/1.jpg 1\na/2.jpg 1\n')

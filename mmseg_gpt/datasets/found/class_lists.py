@@ -8,7 +8,7 @@ from ...wording import listed
 from .class_table import plain_key
 from .lists import Finder, read_lines
 from .names import SPLITS, meaning_of, words_of
-from .tree import ARRAYS, LISTS, File, Tree
+from .tree import ARRAYS, LISTS, File, Tree, is_picture
 from .types import FoundError
 
 LOOKED_AT = 50  # rows from which the columns are told
@@ -68,7 +68,8 @@ def read_list(file: File, finder: Finder) -> ClassList:
     if not counts or max(counts) == 0:
         return found
     column = max(range(width), key=lambda i: (counts[i], sum(not is_number(row, i) for row in rows[:LOOKED_AT]), -i))
-    named = column < len(rows[0]) and finder.find(rows[0][column])
+    first = rows[0][column] if column < len(rows[0]) else ''
+    named = finder.find(first) is not None or is_picture(first)  # of an image that is there, or not
     header = None if named or len(rows) == 1 else [cell.strip() for cell in rows[0]]
     body, texts = (rows[1:], lines[1:]) if header else (rows, lines)
     split_column = next((i for i, name in enumerate(header or ()) if plain_key(name) in SPLIT_COLUMNS), None)
