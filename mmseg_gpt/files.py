@@ -165,6 +165,15 @@ def composed(name: str) -> str:
     return normalize('NFC', name)
 
 
+def misnamed(path: str | Path) -> str:
+    """Says that a path is not UTF-8, with which OpenCV would end the process and no list can be written; else empty."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return f'the name {str(path)!a} is not UTF-8, as names from old archives are not: rename the file or folder'
+    return ''
+
+
 def hidden(path: Path) -> bool:
     """Says whether a file, or a folder on the way to it, is hidden."""
     return any(part.startswith('.') for part in path.parts)

@@ -185,6 +185,12 @@ def test_files_without_a_partner_are_counted_and_the_first_named(data):
     assert '(2): 00000.png, 00001.png' in problems[1] and 'without an image' in problems[1]
 
 
+def test_a_name_that_is_not_utf8_is_a_problem_and_not_the_end_of_the_process(pair):
+    image = pair[0].rename(pair[0].with_name(os.fsdecode(b'h\xe4user.jpg')))
+    for found in (check_headers(image, pair[1]), inspect_pair(image, pair[1], NINE).problems):
+        assert len(found) == 1 and r"h\udce4user.jpg' is not UTF-8" in found[0]
+
+
 def test_a_list_of_images_may_leave_labels_alone(data):
     (data / 'list.txt').write_text('00001\n')
     assert check_folders(dataset(data, ann_file='list.txt')) == []

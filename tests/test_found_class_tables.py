@@ -24,6 +24,9 @@ ROAD, CAR = Row('road', None, (128, 64, 128)), Row('car', None, (0, 0, 142))
     ('hex.txt', '# own\nroad #804080\ncar #00008e\n', [ROAD, CAR]),
     ('hex.txt', '#804080 road\n#00008e car\n', [ROAD, CAR]),
     ('all.txt', '0 road 128 64 128\n7 car 0 0 142\n', [ROAD._replace(value=0), CAR._replace(value=7)]),
+    ('all.txt', '0 128 64 128 road\n7 0 0 142 car\n', [ROAD._replace(value=0), CAR._replace(value=7)]),
+    ('all.csv', 'road,0,128,64,128\ncar,7,0,0,142\n', [ROAD._replace(value=0), CAR._replace(value=7)]),
+    ('lanes.txt', 'lane 1 128 64 128\nlane 2 0 0 142', [ROAD._replace(name='lane 1'), CAR._replace(name='lane 2')]),
     ('kaggle.csv', 'name,r,g,b\nroad,128,64,128\ncar,0,0,142\n', [ROAD, CAR]),
     ('found.csv', 'name,r,g,b,share of pixels,first mask\n"road",128,64,128,3%,"a,b.png"\ncar,0,0,142,1%,c\n',
      [ROAD, CAR]),
@@ -43,6 +46,8 @@ ROAD, CAR = Row('road', None, (128, 64, 128)), Row('car', None, (0, 0, 142))
     ('meta.json', dict(classes=[dict(title='road', color='#804080'), dict(title='car', color='#00008e')]), [ROAD, CAR]),
     ('values.json', dict(road=0, car=7), [Row('road', 0), Row('car', 7)]),
     ('by_value.json', {'0': 'road', '7': 'car'}, [Row('road', 0), Row('car', 7)]),
+    ('by_value.json', {'0': dict(name='road', color='#804080'), '1': dict(id=7, name='car', color='#00008e')},
+     [ROAD._replace(value=0), CAR._replace(value=7)]),
     ('by_name.json', dict(road=[128, 64, 128], car='#00008e'), [ROAD, CAR]),
     ('labels.txt', '__ignore__\n_background_\ncar\n', [Row('__ignore__', -1), Row('_background_', 0), Row('car', 1)]),
 ])
@@ -109,6 +114,7 @@ def test_wrong_names_are_refused(text, said):
     ('gap.csv', 'name,value\nroad,0\ncar,5\nsky,\n', r'gap.csv gives the values of some classes, but not of sky'),
     ('flags.json', '{"road": true}', 'Write a list of names'),
     ('broken.json', '{"a"', 'cannot be read'),
+    ('data.yaml', 'nc: 2\nnames:\n- road\n- car\n', 'data.yaml, .* is a .yaml file, and these are not read: write'),
     ('number.json', '3', 'Write a list of names, or of objects'),
 ])
 def test_wrong_files_are_refused(tmp_path, name, text, said):

@@ -2,12 +2,13 @@
 
 from itertools import pairwise
 from pathlib import Path
+from unicodedata import normalize
 
 import pytest
 from made_folders import SHARED, counts, make_files
 
 from mmseg_gpt.datasets.found import FoundError, Pair, find_labelled_images, make_split, task_of_folder
-from mmseg_gpt.datasets.found.splits import scene_of
+from mmseg_gpt.datasets.found.splits import natural, scene_of
 
 
 def classes_of(found) -> dict[str, str]:
@@ -88,6 +89,22 @@ def test_lists_of_classes(tmp_path, name):
     assert task_of_folder(tmp_path)[0] == 'classification'
     if len(lists) == 1:
         assert find_labelled_images(tmp_path / next(iter(lists))).splits == found.splits
+
+
+def test_a_listed_image_without_a_class_is_left_out(tmp_path):
+    make_files(tmp_path, 'images/{1..8}.jpg')
+    (tmp_path / 'train.csv').write_text('image,class\n1,a\n2,b\n3,a\n4,b\n5,\n6\n')
+    (tmp_path / 'test.csv').write_text('image\n7.jpg\n8.jpg\n')
+    found = find_labelled_images(tmp_path)
+    assert found.classes == ('a', 'b') and counts(found) == dict(train=2, val=2)
+    assert 'images left out, because lists name them without a class (4): images/7.jpg, images/8.jpg, ' \
+        'images/5.jpg, ...' in found.notes
+
+
+def test_a_first_line_of_an_absent_image_is_no_header(tmp_path):
+    make_files(tmp_path, '{1..4}.jpg')
+    (tmp_path / 'all.csv').write_text('0.jpg,a\n1.jpg,a\n2.jpg,b\n3.jpg,a\n4.jpg,b\n')
+    assert 'all.csv: lines that name no image that is there (1 of 5): 0.jpg,a' in find_labelled_images(tmp_path).notes
 
 
 def test_numbers_are_those_of_the_list(tmp_path):
@@ -244,6 +261,32 @@ def test_frames_of_one_video_are_kept_in_blocks():
     assert 'whole scene' in how and 'WARNING' not in how
     _, how = make_split(pairs(*(f'clip0_frame{i:04d}.png' for i in range(8))), {'val': 0.2})
     assert 'WARNING: neighbouring frames of one scene are on both sides' in how
+
+
+def test_frames_of_one_video_stay_together_in_each_class(tmp_path):
+    root = make_files(tmp_path, 'run/filmA_frame_{01..20}.jpg run/filmB_frame_{01..20}.jpg run/filmC_frame_{01..10}.jpg'
+                                ' walk/frame_{1..40}.jpg eat/{01..20}.jpg')
+    found = find_labelled_images(root)
+    kept = {name: sorted(int(file.stem.rpartition('_')[2]) for file, _ in found.splits['val'] if
+                         file.parent.name == name) for name in found.classes}
+    assert kept['run'] == [*range(1, 11)] and len(kept['eat']) == 4  # film C as a whole
+    assert sum(after - before > 1 for before, after in pairwise(kept['walk'])) < 2 and len(kept['walk']) == 8
+    notes = ' '.join(found.notes)
+    assert 'run are kept for val, in whole scenes, as names show them: run/filmc' in notes
+    assert 'walk are kept for val, in blocks of consecutive frames (at most 4)' in notes and 'class eat' not in notes
+
+
+def test_splits_are_the_same_on_all_machines(tmp_path):
+    names = [f'{folder}/{name}.jpg' for folder in ('é', 'f') for name in ('e', 'éa', 'éb', 'ez', 'f', 'fé', 'ff')]
+    kept = []
+    for form in ('NFC', 'NFD'):  # some systems part accents from their letters
+        root = make_files(tmp_path / form, [normalize(form, name) for name in names])
+        images = [Pair(file, file) for file in sorted(root.rglob('*.jpg'))]
+        for samples in (find_labelled_images(root).splits['val'], make_split(images, {'val': 0.2})[0]['val']):
+            kept.append({normalize('NFC', str(file.relative_to(root))) for file, *_ in samples})
+    assert kept[:2] == kept[2:]
+    names = {'1', '01', '001'}
+    assert sorted(sorted(names), key=natural) == sorted(sorted(names, reverse=True), key=natural)
 
 
 def test_copies_stay_together_where_the_split_is_made(tmp_path):

@@ -17,6 +17,10 @@ def masks_of(found) -> dict[str, str | None]:
 
 LAYOUTS = {
     'images and masks': ('images/{1..5}.jpg masks/{1..5}.png', dict(train=4, val=1), 'images/3.jpg', 'masks/3.png'),
+    'numbers behind words': ('images/img{1..12}.jpg masks/mask{1..12}.png', dict(train=10, val=2), 'images/img3.jpg',
+                             'masks/mask3.png'),
+    'numbers behind words, in one folder': ('photo{1..9}.jpg photo{1..9}_mask.png', dict(train=7, val=2), 'photo3.jpg',
+                                            'photo3_mask.png'),
     'suffixes in either case': ('images/{1..5}.JPG masks/{1..4}.png masks/5.PNG', dict(train=4, val=1), 'images/5.JPG',
                                 'masks/5.PNG'),
     'splits below': ('images/train/{1..3}.jpg images/val/{4..5}.jpg annotations/train/{1..3}.png '
@@ -192,7 +196,7 @@ def test_lists_that_name_nothing_here_are_said_and_not_used(tmp_path):
 
 REFUSED = {
     'polygons': ('im/{1..3}.jpg im/{1..3}.json', r'polygons|\.json.*mmseg-gpt labels'),
-    'boxes': ('images/{1..3}.jpg labels/{1..3}.txt', r'\.txt files \(3\).*mmseg-gpt labels'),
+    'boxes': ('images/{1..3}.jpg labels/{1..3}.txt', r'\.txt files \(3\).*YOLO are not read.*mmseg-gpt labels'),
     'COCO': ('train2017/{1..3}.jpg annotations/instances_train2017.json', 'instances_train2017.json.*mmseg-gpt labels'),
     'no images': ('a.nii.gz b.nii.gz', r'no images; it has: \.gz \(2\)'),
     'no masks': ('a/{1..3}.jpg', r'3 images, such as a/1\.jpg.*--masks'),
@@ -273,6 +277,18 @@ def test_left_out_files_are_said(tmp_path):
         assert part in notes
 
 
+def test_names_that_fit_into_no_list_and_closed_folders_are_refused(tmp_path, monkeypatch):
+    make_files(tmp_path, 'images/{1..4}.jpg masks/{1..4}.png')
+    with monkeypatch.context() as patch, pytest.raises(FoundError, match=f'folder {tmp_path} cannot be read by this'):
+        patch.setattr('os.access', lambda *_: False)
+        find_pairs(tmp_path)
+    (tmp_path / 'images/4.jpg').rename(tmp_path / os.fsdecode(b'images/h\xe4user.jpg'))
+    with pytest.raises(FoundError, match=r"images/h\\udce4user\.jpg' is not UTF-8, .*: rename"):
+        find_pairs(tmp_path)
+    with pytest.raises(FoundError, match=r"4\\x85\.jpg' has a line break"):
+        find_pairs(make_files(tmp_path / 'b', ['images/4\x85.jpg', 'masks/4\x85.png']))
+
+
 def test_litter_is_not_looked_at(tmp_path):
     make_files(tmp_path, 'images/{1..3}.jpg masks/{1..3}.png images/._1.jpg masks/._1.png .DS_Store images/Thumbs.db '
                '__MACOSX/images/1.jpg masks/.ipynb_checkpoints/1-checkpoint.png')
@@ -317,7 +333,8 @@ def test_names_of_folders(name, role, split):
     ('a_0294_gtFine_labelIds', 'a_0294', 'mask'), ('a_leftImg8bit', 'a', 'image'), ('21_manual1', '21', 'mask'),
     ('Image_01L_1stHO', '01l', 'mask'), ('mask__image_jewar_002', 'jewar_002', 'mask'),
     ('tile_x_12', 'tile_x_12', None), ('ann_dir__g1', 'g1', 'mask'),
-    ('mask001', '001', 'mask'), ('city_color_mask', 'city_color', 'mask')])
+    ('mask001', '001', 'mask'), ('img1', '1', 'image'), ('img1_mask', '1', 'mask'),
+    ('a_mask1', 'a', 'mask'), ('city_color_mask', 'city_color', 'mask')])
 def test_names_of_files(stem, core, role):
     assert core_of(stem) == (core, role)
 

@@ -167,6 +167,7 @@ def test_smaller_copies_of_a_page_are_passed_over(tmp_path):
     (b'\n<!DOCTYPE html><html>', 'is a web page'),
     (b'{"shapes": []}', '`mmseg-gpt labels` makes masks of it'),
     (b'<annotation>', '`mmseg-gpt labels` makes masks of it'),
+    (b'\0\0\0\x24ftypheic\0\0\0\0mif1heic', 'is a HEIC image, as phones take them'),
     (b'plain words', 'is not an image, or its beginning is damaged'),
     (b'\x93NUMPY\x01\x00v\0', 'Python objects or is cut short'),
     (b'MATLAB 7.3 MAT-file, Platform', "-v7"),

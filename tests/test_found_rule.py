@@ -80,6 +80,16 @@ def test_gaps_are_classes_of_their_own(tmp_path):
     assert said(found.warnings, 'have gaps: 1, 4, 9')
 
 
+def test_masks_that_were_scaled_with_smoothing_are_warned_of(tmp_path):
+    sharp, masks = [regions(0, 3, 1), regions(3, 0, 2)], []
+    for mask in sharp:
+        small = Image.fromarray(mask.astype(np.uint8)).resize((WIDTH // 2, HEIGHT // 2), Image.Resampling.NEAREST)
+        masks.append(np.array(small.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)))
+    found = understand(write(tmp_path / 'smooth', masks), 'a,b,c,d')
+    assert not found.problems and said(found.warnings, 'In 4 masks', '2 in', '0.png', 'scaled with smoothing')
+    assert not said(understand(write(tmp_path / 'sharp', sharp), 'a,b,c,d').warnings, 'smoothing')
+
+
 def test_names_are_numbered_and_merged(tmp_path):
     splits = write(tmp_path, [regions(0, 1, 2, 3)] * 2)
     found = understand(splits, 'road,vehicle=car+truck,sky')

@@ -111,6 +111,8 @@ def test_classes_of_a_checkpoint_and_of_a_dataset_are_compared(said):
         checks.check_names(('sky', 'car', 'road'), checkpoint, 'a.pth')
     with pytest.raises(CheckpointError, match='in their order'):
         checks.check_names(('a', 'b', 'c'), checkpoint, 'a.pth')
+    with pytest.raises(CheckpointError, match='has 4: the first are the same'):
+        checks.check_names((*CLASSES, 'tree'), checkpoint, 'a.pth')
     checks.check_names(('sky', 'street', 'car'), checkpoint, 'a.pth')
     assert "number 1 was 'road' and is 'street'" in said[0] and 'the scores are wrong' in said[0]
     checks.check_names(('a', 'b', 'c'), checkpoint, 'a.pth', strict=False)

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mmseg_gpt.datasets.found.class_table import read_classes
+from mmseg_gpt.datasets.found.class_table import find_classes, read_classes
+from mmseg_gpt.datasets.found.types import Pair
+from mmseg_gpt.datasets.found.understand import understand_masks
 from mmseg_gpt.datasets.polygons import LabelsError, convert_labels
 from mmseg_gpt.datasets.polygons.label_studio import brush_mask
 from mmseg_gpt.datasets.polygons.shapes import ellipse, inside, turned
@@ -73,7 +75,9 @@ def masks(folder: Path) -> dict[str, np.ndarray]:
 
 
 def names(folder: Path) -> list[str]:
-    return (folder / 'classes.txt').read_text().split('\n')[:-1]
+    lines = [line.split(' ', 1) for line in (folder / 'classes.txt').read_text().splitlines()]
+    assert [number for number, _ in lines] == [*map(str, range(len(lines)))]
+    return [name for _, name in lines]
 
 
 @pytest.mark.parametrize('rings', [
@@ -149,6 +153,14 @@ def test_unlabelled_pixels_may_be_ignored_and_labels_merged(photo, tmp_path):
     assert names(tmp_path / 'dst') == ['road', 'car']
 
 
+def test_a_single_class_and_ignored_pixels_are_not_read_as_background_and_class(photo, tmp_path):
+    pair = Pair(photo(), tmp_path / 'dst/masks/photo.png')
+    write(tmp_path / 'src/photo.json', labelme(dict(label='road', points=TRIANGLE)))
+    convert_labels(tmp_path / 'src', tmp_path / 'dst', classes='road', unlabelled_ignored=True)
+    found = understand_masks(dict(train=[pair], val=[pair]), find_classes(tmp_path / 'dst'))
+    assert found.rule is None and 'leaves one class to learn' in found.problems[0]
+
+
 def test_unknown_labels_are_refused_with_what_may_be_meant(photo, tmp_path):
     photo()
     write(tmp_path / 'src/photo.json', labelme(dict(label='Car', points=TRIANGLE), dict(label='zebra', points=STAR)))
@@ -185,6 +197,19 @@ def test_a_size_that_differs_is_refused_but_for_a_turn_by_exif(photo, tmp_path):
     photo()
     with pytest.raises(LabelsError, match=r'photo.json was drawn on 18x24 pixels, but .*photo.jpg has 24x18'):
         convert_labels(tmp_path / 'src', tmp_path / 'dst')
+
+
+@pytest.mark.parametrize('mode', ['CMYK', 'P'])
+def test_an_upright_copy_keeps_the_colours(mode, photo, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    path = photo(f'photo.{"jpg" if mode == "CMYK" else "png"}')
+    with Image.open(path) as image:
+        image.convert(mode, palette=Image.Palette.ADAPTIVE).save(path, exif=exif)
+    write(tmp_path / 'src/photo.json', labelme(dict(label='x', points=[[0, 0], [5, 0], [5, 7]])))
+    convert_labels(tmp_path / 'src', tmp_path / 'dst')
+    with Image.open(tmp_path / 'dst/images/photo.png') as image:
+        np.testing.assert_allclose(np.array(image.convert('RGB'))[0, 0], (90, 120, 30), atol=9)
 
 
 def test_a_folder_of_something_else_is_not_overwritten(photo, tmp_path):
@@ -305,6 +330,16 @@ def test_coco_says_what_is_broken(photo, tmp_path):
     write(tmp_path / 'src/a.json', coco(dict(category_id=99, segmentation=[])))
     with pytest.raises(LabelsError, match='category 99'):
         convert_labels(tmp_path / 'src', tmp_path / 'dst')
+    for each, said in (
+            (dict(segmentation=dict(size=[9, 12], counts=[0, 108])), 'annotation 0 has run lengths of 12x9 pixels, but '
+             'its image photo.jpg has 24x18'),
+            (dict(segmentation=[[1, 2, 3, 4, 5, 6, 7]]), 'lacks what a file of COCO should have .*reshape'),
+            (dict(segments_info=[]), 'panoptic')):
+        write(tmp_path / 'src/a.json', coco(dict(category_id=3, segmentation=[[1, 2, 3, 4, 5, 6]])))
+        write(tmp_path / 'src/b.json', coco(dict(category_id=3, **each)))
+        with pytest.raises(LabelsError, match=f'b.json.*{said}'):
+            convert_labels(tmp_path / 'src', tmp_path / 'dst')
+        (tmp_path / 'src/b.json').unlink()
     write(tmp_path / 'src/a.json', '{"images": [')
     with pytest.raises(LabelsError, match=r'a\.json cannot be read'):
         convert_labels(tmp_path / 'src', tmp_path / 'dst')
@@ -421,6 +456,42 @@ def test_accents_are_the_same_whether_parted_from_their_letters_or_not(photo, tm
     write(tmp_path / 'src/x.json', labelme(dict(label='x', points=TRIANGLE), image='\xe9.jpg'))
     convert_labels(tmp_path / 'src', tmp_path / 'dst')
     assert len(list((tmp_path / 'dst/images').iterdir())) == 1
+
+
+def test_images_are_copied_where_the_disk_knows_no_links(photo, tmp_path, monkeypatch):
+    def refuse(self, target):
+        raise OSError(1, 'Operation not permitted')
+    path = photo()
+    write(tmp_path / 'src/photo.json', labelme())
+    monkeypatch.setattr(Path, 'symlink_to', refuse)
+    for _ in range(2):
+        convert_labels(tmp_path / 'src', tmp_path / 'dst')
+        copy = tmp_path / 'dst/images/photo.jpg'
+        assert copy.read_bytes() == path.read_bytes() and not copy.is_symlink()
+
+
+def test_all_suffixes_that_a_dataset_takes_are_of_images(photo, tmp_path):
+    photo('photo.jpg').rename(tmp_path / 'src/photo.jfif')  # as browsers on Windows save JPEGs
+    write(tmp_path / 'src/photo.json', labelme(image='photo.jpg'))
+    convert_labels(tmp_path / 'src', tmp_path / 'dst')
+    assert (tmp_path / 'dst/images/photo.jfif').is_file()
+
+
+def test_nothing_outside_the_new_folder_is_removed(photo, tmp_path):
+    path = photo()
+    write(tmp_path / 'src/photo.json', labelme())
+    convert_labels(tmp_path / 'src', tmp_path / 'dst')
+    (tmp_path / 'dst/pairs.csv').write_text(f'image,mask\n{path},../src/photo.json\n')  # as somebody changed it
+    convert_labels(tmp_path / 'src', tmp_path / 'dst')
+    assert path.is_file() and (tmp_path / 'src/photo.json').is_file()
+
+
+def test_labels_that_hardly_differ_are_warned_of(photo, tmp_path):
+    photo()
+    shapes = [dict(label=label, points=TRIANGLE) for label in ('car', 'Car ', 'bus')]
+    write(tmp_path / 'src/photo.json', labelme(*shapes))
+    notes = convert_labels(tmp_path / 'src', tmp_path / 'dst').notes
+    assert notes[0] == "WARNING: 'Car ' and 'car' are taken for two classes. If they are one, give them one name"
 
 
 def test_several_tools_are_told_apart(photo, tmp_path):

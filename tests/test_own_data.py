@@ -29,10 +29,10 @@ from mmseg_gpt.models import GatedPromptViT
 from mmseg_gpt.own_data import Adapted, OwnDataError, Request, load
 from mmseg_gpt.own_data import config as configs
 from mmseg_gpt.own_data import run as runs
-from mmseg_gpt.own_data.look import OwnData, look
+from mmseg_gpt.own_data.look import OwnData, keep_earlier, look
 from mmseg_gpt.own_data.plan import Machine, Times, add_schedule, make_plan
 from mmseg_gpt.own_data.python import as_python
-from mmseg_gpt.own_data.report import mean_iou
+from mmseg_gpt.own_data.report import draw_extremes, mean_iou
 from mmseg_gpt.recipes.methods import METHODS, method_of
 from mmseg_gpt.resources import TOOLS
 
@@ -94,6 +94,8 @@ def adapt(folder: Path, work: Path, **options) -> tuple[object, list[str]]:
 
 def test_a_folder_becomes_a_measured_model(tmp_path):
     folder = draw(tmp_path / 'data', train=6, val=3, test=3)
+    for file in [*folder.glob('*/test/*.png')]:
+        file.rename(file.with_stem(f'{file.stem} (a)'))
     before = {file: file.stat().st_mtime_ns for file in folder.rglob('*')}
     result, said = adapt(folder, tmp_path / 'work', iterations=60, head='linear')
     assert {file: file.stat().st_mtime_ns for file in folder.rglob('*')} == before
@@ -105,11 +107,12 @@ def test_a_folder_becomes_a_measured_model(tmp_path):
     assert result.score > 50  # colours tell the classes apart
     metrics = json.loads((tmp_path / 'work/metrics.json').read_text())
     assert metrics['mIoU'] == result.score and [*metrics['per_class'].values()] == pytest.approx(per_class, abs=0.01)
-    image = folder / 'images/test/test_0.png'
+    image = folder / 'images/test/test_0 (a).png'
     labels = result.predict(image)
     assert labels.shape == (32, 40) and set(np.unique(labels)) <= {0, 1, 2}
     report = result.report.read_text()
     assert f'{result.score:.2f}' in report and '| box |' in report and '(confusion.png)' in report
+    assert re.search(r']\(pictures/(best|worst)_1_test_.%20%28a%29.png\)', report)
     assert [file.is_file() for kind in ('best', 'worst') for file in result.pictures[kind]] == [True] * 2
     lines = re.search(r'```python\n(.*?)```', report, re.DOTALL)[1].replace("'photo.jpg'", repr(str(image)))
     assert len(lines.strip().splitlines()) == 3
@@ -173,9 +176,15 @@ def test_an_interrupted_command_goes_on_to_the_same_numbers(tmp_path, monkeypatc
         adapt(folder, tmp_path / 'work')
     image = folder / 'images/train/train_0.png'
     hidden = image.rename(tmp_path / 'hidden.png')
-    with pytest.raises(OwnDataError, match='the images have changed since the training'):
+    with pytest.raises(OwnDataError, match='the images or their labels have changed since the training'):
         adapt(folder, tmp_path / 'work')
     hidden.rename(image)
+    mask = folder / 'masks/train/train_0.png'
+    values = cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
+    cv2.imwrite(str(mask), np.where(values == 1, 2, values))
+    with pytest.raises(OwnDataError, match='labels have changed since the training'):
+        adapt(folder, tmp_path / 'work')
+    cv2.imwrite(str(mask), values)
     seconds = json.loads((tmp_path / 'work/adapt.json').read_text())['seconds']
     os.utime(tmp_path / 'work/adapt.json', (time.time() - 1000, ) * 2)  # as if the last start had been killed
     result, said = adapt(folder, tmp_path / 'work')
@@ -226,7 +235,7 @@ def test_a_dry_run_writes_an_ordinary_config_and_trains_nothing(tmp_path):
     (tmp_path / 'work/last_checkpoint').touch()
     adapt(folder, tmp_path / 'work', dry_run=True, **options | dict(iterations=30))
     draw(folder, train=7)
-    with pytest.raises(OwnDataError, match='the images have changed since the training'):
+    with pytest.raises(OwnDataError, match='the images or their labels have changed since the training'):
         adapt(folder, tmp_path / 'work', dry_run=True, **options | dict(iterations=30))
 
 
@@ -281,6 +290,33 @@ def test_masks_that_are_not_understood_are_refused_with_a_table_to_complete(tmp_
     with pytest.raises(OwnDataError, match='7'):
         adapt(folder, tmp_path / 'work')
     assert not (tmp_path / 'work/config.py').exists()
+
+
+def test_a_work_directory_of_something_else_is_left_alone(tmp_path):
+    folder = draw(tmp_path / 'data', train=2, val=1)
+    for name in ('config.py', 'result.json', 'report.md'):
+        (tmp_path / name).write_text('{}')
+        with pytest.raises(OwnDataError, match=f'{name} was not written by this command'):
+            adapt(folder, tmp_path)
+        (tmp_path / name).unlink()
+    (tmp_path / 'config.py').write_text(f'{configs.MADE_BY} 1: unfinished')
+    assert runs.read_state(tmp_path, Request.of(folder=folder)) == dict(seconds=0., told=[])
+    pictures = [tmp_path / f'{name}.png' for name in ('holiday', 'best_friend', 'best_1_a', 'worst_2_b')]
+    for picture in pictures:
+        picture.touch()
+    nothing = SimpleNamespace(test_loop=SimpleNamespace(dataloader=SimpleNamespace(dataset=[])), visualizer=
+                              SimpleNamespace(), test_evaluator=SimpleNamespace(dataset_meta={}))
+    assert draw_extremes(nothing, {}, tmp_path) == dict(best=[], worst=[])
+    assert [picture.exists() for picture in pictures] == [True, True, False, False]
+
+
+def test_no_table_that_somebody_completed_is_lost(tmp_path):
+    table, said = tmp_path / 'classes.csv', []
+    for text in ('first', 'second', 'second', 'third'):
+        keep_earlier(table, text, said.append)
+        table.write_text(text)
+    assert [(tmp_path / f'classes_earlier{number}.csv').read_text() for number in ('', 2)] == ['first', 'second']
+    assert len(said) == 2 and 'classes_earlier2.csv takes it' in said[1]
 
 
 def test_images_of_16_bits_are_refused_with_the_scale_that_suits_and_read_by_it(tmp_path):
@@ -385,6 +421,19 @@ def test_a_work_dir_among_the_images_is_refused(tmp_path):
     with pytest.raises(OwnDataError, match=r'--work-dir .* is inside'):
         Request.of(folder=str(tmp_path), work_dir=str(tmp_path / 'out'))
     assert Request.of(folder=str(tmp_path), work_dir=str(tmp_path / 'work_dirs/out')).work_dir
+
+
+def test_no_mask_is_written_over_by_a_work_dir_around_the_images(tmp_path):
+    folder = draw(tmp_path / 'data', train=2, val=1)
+    mask = folder / 'masks/train/train_0.png'
+    before = mask.read_bytes()
+    (tmp_path / 'work').mkdir()
+    (tmp_path / 'work/data').symlink_to(folder)
+    for given in (dict(folder=folder), dict(images=folder / 'images', masks=folder / 'masks')):
+        for work in (tmp_path, tmp_path / 'work'):
+            with pytest.raises(OwnDataError, match='among the files of'):
+                look(Request.of(**given, work_dir=work), work / 'data', print)
+    assert mask.read_bytes() == before
 
 
 @pytest.mark.parametrize('drawn', [lambda folder: draw(folder, train=2, val=1), draw_classes])

@@ -391,6 +391,14 @@ def test_a_schedule_of_another_length_is_warned_of(ends, by_epoch, train, words,
     assert [words in warning for warning in said] == [True] * (words is not None)
 
 
+@pytest.mark.parametrize('hook, warned', [
+    (dict(interval=4), False), (dict(interval=3), True), (dict(interval=-1), False), (dict(), False)])
+def test_a_checkpoint_within_a_step_is_warned_of(hook, warned):
+    cfg = Config(dict(optim_wrapper=dict(accumulative_counts=2), train_cfg=dict(max_iters=9),
+                      default_hooks=dict(checkpoint=dict(hook, by_epoch=False))))
+    assert any('is not a multiple of' in warning for warning in values.split_steps(cfg)) == warned
+
+
 def test_the_keys_that_are_known_are_those_the_runner_reads(monkeypatch):
     """Fails where MMEngine reads another key, which would then be taken for a slip or not be protected."""
     read = set()

@@ -17,8 +17,8 @@ TOOLS = ('labelme', 'cvat', 'coco', 'label-studio', 'supervisely')
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description=__doc__, epilog='DST gets masks/, images/ with links to the images, classes.txt with the classes '
-        'in the order of their numbers, palette.csv where the tool says colours, and pairs.csv with each image and its '
+        description=__doc__, epilog='DST gets masks/, images/ with links to the images, classes.txt with the number '
+        'and name of each class, palette.csv where the tool says colours, and pairs.csv with each image and its '
         'mask. Compressed run lengths of COCO need pycocotools, which "mmseg_gpt[labels]" installs.')
     parser.add_argument('source', type=Path, metavar='SRC', help='a file of annotations, or a folder with such files')
     parser.add_argument('target', type=Path, metavar='DST', help='folder to write to; new, empty, or of an earlier '

@@ -59,8 +59,8 @@ def check_names(classes: Sequence[str] | None, checkpoint: dict, path: str | Pat
     if not old or not classes or list(old) == list(classes):
         return
     other = [(i, was, now) for i, (was, now) in enumerate(zip(old, classes)) if was != now]
-    said = (f'{path} was trained on {len(old)} classes, and the dataset of this config has {len(classes)}: ' + listed(
-        [f'number {i} was {was!r} and is {now!r}' for i, was, now in other], 4))
+    said = f'{path} was trained on {len(old)} classes, and the dataset of this config has {len(classes)}: ' + (listed(
+        [f'number {i} was {was!r} and is {now!r}' for i, was, now in other], 4) or 'the first are the same')
     moved = any(now in old or was in classes for _, was, now in other)
     if strict and (moved or len(other) == len(old) or len(old) != len(classes)):
         raise CheckpointError(f'{said}. Give the dataset the classes that it was trained on, in their order')

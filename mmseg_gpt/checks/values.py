@@ -89,9 +89,10 @@ def split_steps(cfg: Config) -> list[str]:
         return [f'optim_wrapper.accumulative_counts is {counts}, but the run has {length} iterations: it makes one '
                 'step only']
     hook = look_up(cfg, 'default_hooks.checkpoint') or {}
-    if hook.get('by_epoch', True) or hook.get('interval', -1) % counts == 0:
+    interval = hook.get('interval', -1)
+    if hook.get('by_epoch', True) or interval <= 0 or interval % counts == 0:
         return []
-    return [f'default_hooks.checkpoint.interval ({hook.interval}) is not a multiple of '
+    return [f'default_hooks.checkpoint.interval ({interval}) is not a multiple of '
             f'optim_wrapper.accumulative_counts ({counts}): a resumed run will lack the gradients of up to '
             f'{counts - 1} iterations']
 

@@ -19,6 +19,7 @@ BEGINNINGS = {
     b'{': 'is JSON, not an image',
     b'[': 'is JSON, not an image',
 }
+HEIF = (b'heic', b'heix', b'mif1')  # brands of ISO/IEC 23008-12, which OpenCV and Pillow do not read
 
 
 def damage(path: str | Path) -> str:
@@ -27,4 +28,6 @@ def damage(path: str | Path) -> str:
         start = file.read(64)
     start = start.lstrip() if start[:1].isspace() else start
     small = start.lower()
+    if start[4:8] == b'ftyp' and start[8:12] in HEIF:
+        return 'is a HEIC image, as phones take them, whatever its suffix says: save it as JPEG or PNG'
     return next((words for begin, words in BEGINNINGS.items() if small.startswith(begin.lower())), '')

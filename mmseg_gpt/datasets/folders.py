@@ -128,7 +128,7 @@ def listed_names(source: object) -> set[str]:
     """Returns the names, without suffix, in the dataset's ``ann_file``; empty if it has none."""
     if not source.ann_file or not Path(source.ann_file).is_file():
         return set()
-    return {line.strip() for line in Path(source.ann_file).read_text().splitlines()}
+    return {line.strip() for line in Path(source.ann_file).read_text(encoding='utf-8').splitlines()}
 
 
 def report_missing(names: Iterable[str], suffix: str, files: set[str], folder: str, what: str) -> list[str]:
@@ -149,11 +149,16 @@ def name_few(names: Iterable[str], folder: str, what: str) -> list[str]:
     return [f'{folder}: {what} ({len(names):,}): {listed(names, SHOWN)}']
 
 
-def list_files(folder: str) -> set[str]:
-    """Returns the paths of all files below ``folder`` but hidden ones, which datasets do not take either."""
+def list_files(folder: str, hidden: bool = False) -> set[str]:
+    """Returns the paths of all files below ``folder`` but hidden ones, which datasets do not take either; or of these.
+
+    Args:
+        folder: The folder.
+        hidden: Whether to return the files whose names begin with a dot, and no others.
+    """
     return {os.path.normpath(os.path.join(inside, name))
             for place, names in folders_below(folder) for inside in [os.path.relpath(place, folder)]
-            for name in names if not name.startswith('.')}
+            for name in names if name.startswith('.') == hidden}
 
 
 def suffixes(files: Iterable[str]) -> str:

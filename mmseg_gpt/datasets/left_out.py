@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..files import folders_below
 from .folders import has_folders, has_list, list_files, listed_names, name_few, normalised, suffixes
 from .introspect import sample_files
 
@@ -42,7 +41,7 @@ def not_taken(source: object) -> list[str]:
     if not (has_class_folders(source) or has_folders(source) or has_list(source)):
         return []
     folder = source.data_prefix['img_path']
-    notes = name_few(images(hidden_files(folder)), folder, 'hidden images, which are not taken')
+    notes = name_few(images(list_files(folder, hidden=True)), folder, 'hidden images, which are not taken')
     if has_class_folders(source):
         full = {Path(file).parts[0] for file in list_files(folder) if source.is_valid_file(file)}
         empty = class_folders(folder) - full if source.with_label else ()
@@ -144,12 +143,6 @@ def images(files: Iterable[str]) -> list[str]:
 def suffix_of(file: str) -> str:
     """Returns the suffix of a file in lower case."""
     return os.path.splitext(file)[1].lower()
-
-
-def hidden_files(folder: str) -> list[str]:
-    """Returns the paths of the files below a folder whose names begin with a dot."""
-    return [os.path.normpath(os.path.join(os.path.relpath(place, folder), name))
-            for place, names in folders_below(folder) for name in names if name.startswith('.')]
 
 
 def in_hidden_folder(file: str) -> bool:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from ..files import misnamed
 from ..wording import listed
 from .damage import damage
 from .headers import PNG_COLOUR, PNG_DEPTH, read_header
@@ -100,7 +101,9 @@ def check_headers(image: str | Path, label: str | Path | None = None, rotates: b
     Returns:
         list: The problems; empty if there are none.
     """
-    problems: list[str] = []
+    problems = [problem for file in (image, label) if file is not None and (problem := misnamed(file))]
+    if problems:
+        return problems
     size = check_image_header(image, label is not None and rotates, problems, reader)
     if label is None:
         return problems
@@ -130,6 +133,8 @@ def inspect_pair(image: str | Path, label: str | Path | None = None, rule: Label
         Inspection: The problems, and the size and label values as far as they can be read.
     """
     problems = check_headers(image, label, rotates, reader)
+    if misnamed(image):
+        return Inspection(problems)
     size, problem = decode_image(image, reader)
     if problem and not problems:
         problems.append(problem)

@@ -35,6 +35,7 @@ LINEAR_HEADS = ('linear', 'linear_4')
 FACTORS = dict(prompt=('prompt.tokens', 2.), gates=('gate_prior', 20.), temperature=('temperature', 5.))
 FULL_FACTOR = 0.01  # of the rate of a head, for a ViT that is trained as a whole
 WEIGHT_DECAY = 0.01
+MADE_BY = '# Made by mmseg_gpt'
 
 
 def write_config(path: Path, data: OwnData, plan: Setup, asked: Request, command: str) -> None:
@@ -59,7 +60,7 @@ def heading(path: Path, data: OwnData, command: str) -> Iterator[str]:
     """Yields the first lines of a config: whence it is, and what it is for."""
     counts = ', '.join(f'{number} {NAMES[split]}' for split, number in data.counts.items())
     yield f'# {data.task.capitalize()} of {data.root}: {len(data.classes)} classes, {counts} images.'
-    yield f'# Made by mmseg_gpt {__version__}: {command}'
+    yield f'{MADE_BY} {__version__}: {command}'
     yield '# It is an ordinary config, to be changed: after a change, train it into another folder with'
     yield f'#   {command_of("train", path, "--work-dir", "DIR")}'
     yield f'#   {command_of("test", path, "CHECKPOINT")}'

@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -119,7 +120,8 @@ def look_at_pairs(options: Request, folder: Path, say: Say) -> OwnData:
 def keep_earlier(file: Path, text: str, say: Say) -> None:
     """Renames a table that is about to be replaced by another, as somebody may have completed it."""
     if file.is_file() and file.read_text(encoding='utf-8') != text:
-        earlier = file.with_stem(f'{file.stem}_earlier')
+        names = (file.with_stem(f'{file.stem}_earlier{number}') for number in chain([''], count(2)))
+        earlier = next(name for name in names if not name.exists())
         file.replace(earlier)
         say(f'{file} is written anew; what was there is now {earlier} (--classes {shlex.quote(str(earlier))} takes it)')
 
@@ -232,13 +234,7 @@ def table_of(options: Request, root: Path, say: Say) -> ClassTable | None:
     return table
 
 def write_labels(path: Path, images: Sequence[tuple[Path, int]]) -> Path:
-    """Writes a list of images with class numbers, as mmpretrain reads it, and returns its file.
-
-    Raises:
-        OwnDataError: a name has a line break in it.
-    """
-    if broken := [image for image, _ in images if '\n' in str(image)]:
-        raise OwnDataError(f'{broken[0]!r} has a line break in its name; rename it')
+    """Writes a list of images with class numbers, as mmpretrain reads it, and returns its file."""
     with replacing(path) as unfinished:
         unfinished.write_text(''.join(f'{image} {label}\n' for image, label in images), encoding='utf-8')
     return path

@@ -40,7 +40,7 @@ class Request:
         iterations: Steps of the training.
         batch: Images in a step.
         crop: Side in pixels of the squares that are trained on.
-        size: Short side in pixels to which images are scaled first; 0 leaves them as they are.
+        size: Short side in pixels to which images are scaled first, 8 or more.
         loss: One of ``recipes.losses.LOSSES``.
         class_weights: 'auto' lets pixels of rare classes count more; None for all alike.
         bands: The bands of an image to use, counted from 1, such as '3,2,1'.
@@ -134,6 +134,10 @@ class Request:
                         os.path.relpath(self.work_dir, place)).parts}:
                 raise OwnDataError(f'--work-dir {self.work_dir} is inside {place}, so its pictures would be taken for '
                                    'images: give a folder outside of it')
+            written = Path(self.work_dir, 'data') if self.work_dir else None
+            if written and Path(place).exists() and Path(place).resolve().is_relative_to(written.resolve()):
+                raise OwnDataError(f'--work-dir {self.work_dir}: lists and masks would be written into {written}, '
+                                   f'among the files of {place}: give another folder')
         if not 0 < self.val < 1:
             raise OwnDataError(f'--val is a share between 0 and 1, got {self.val}')
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 from mmengine.dataset import pseudo_collate
@@ -63,7 +64,7 @@ def draw_extremes(runner: Runner, scores: Mapping[str, float], folder: Path) -> 
     Args:
         runner: After a test.
         scores: By image file.
-        folder: Where to. Pictures that are there are removed.
+        folder: Where to. The pictures of an earlier call are removed.
 
     Returns:
         dict: The pictures under 'best' and 'worst', the best and the worst first.
@@ -72,7 +73,7 @@ def draw_extremes(runner: Runner, scores: Mapping[str, float], folder: Path) -> 
     most = min(MOST, len(order) // 2 or len(order))
     chosen = dict(best=order[::-1][:most], worst=order[:most])
     folder.mkdir(parents=True, exist_ok=True)
-    for old in folder.glob('*.png'):
+    for old in (file for kind in chosen for file in folder.glob(f'{kind}_[0-9]_*.png')):
         old.unlink()
     dataset = runner.test_loop.dataloader.dataset
     places = {dataset.get_data_info(i)['img_path']: i for i in range(len(dataset))}
@@ -117,7 +118,7 @@ def write_report(path: Path, result: dict, data: OwnData, said: Sequence[str]) -
     for kind, pictures in result['pictures'].items():
         lines += [f'## The {kind} images', '', 'The labels are on the left, the predictions on the right.' if
                   data.task == 'segmentation' else '', '']
-        lines += [f'![{Path(name).name}]({os.path.relpath(name, here)}) {score:.2f}' for name, score in pictures]
+        lines += [f'![{Path(name).name}]({quote(os.path.relpath(name, here))}) {score:.2f}' for name, score in pictures]
         lines.append('')
     lines += ['## Predict with it', '', '```python', *three_lines(here, data.task), '```', '',
               '## What was found, and why it was trained so', '', *(f'- {each}' for each in said if '\n' not in each)]

@@ -19,7 +19,7 @@ from ..engine.outcome import add_confusion, write_metrics
 from ..engine.resume import POINTER
 from ..files import file_sha256, replacing, seconds_between
 from ..recipes.vits import settings_of_vit
-from .config import patch_of, write_config
+from .config import MADE_BY, patch_of, write_config
 from .look import OwnData, Say, look
 from .options import OwnDataError, Request
 from .plan import Machine, Setup, Times, add_schedule, longest_ratio, make_plan
@@ -71,19 +71,22 @@ def carry_out(options: Request, say: Say, command: str, dry_run: bool = False) -
         say(sentence)
     weights = find_weights(options, say)
     data = look(options, work / 'data', tell)
-    config, lists = work / CONFIG, {split: file_sha256(file) for split, file in data.lists.items()}
+    config = work / CONFIG
+    found = dict(lists={split: file_sha256(file) for split, file in data.lists.items()},
+                 pixels={split: pixels.tolist() for split, pixels in data.pixels.items()})
     if state.get('config') and config.is_file():
         check_same_classes(config, data)
-        if (work / POINTER).is_file() and state.get('lists') not in (None, lists):
-            raise OwnDataError(f'the images have changed since the training in {work} began, and some may be in '
-                               'another split now, while a model must not be measured on images that it was trained '
-                               'on: give another --work-dir, or put them back')
+        if (work / POINTER).is_file() and any(state.get(name, now) != now for name, now in found.items()):
+            raise OwnDataError(f'the images or their labels have changed since the training in {work} began. Images '
+                               'may be in another split now, and a model must not be measured on images that it was '
+                               'trained on, nor learn labels of two meanings: give another --work-dir, or put them '
+                               'back')
         told += state['told']
         say(f'going on with {config}')
     else:
         state.update(config=None, told=plan_and_write(options, weights, data, config, command, tell))
         state['config'] = file_sha256(config)
-    state['lists'] = lists
+    state |= found
     write_state(work, options, state)
     if dry_run:
         say(f'{config} is written; nothing was trained. Without --dry-run the same command trains with it')
@@ -100,7 +103,8 @@ def read_state(work: Path, options: Request) -> dict:
     """Reads what an earlier start of the same command left.
 
     Raises:
-        OwnDataError: it had other options, and has trained or its config was edited since.
+        OwnDataError: it had other options, and has trained or its config was edited since; or files of something else
+            are there, which would be written over.
     """
     try:
         state = json.loads((work / STATE).read_text(encoding='utf-8'))
@@ -108,6 +112,9 @@ def read_state(work: Path, options: Request) -> dict:
     except (FileNotFoundError, NotADirectoryError):
         if (work / POINTER).is_file():
             raise OwnDataError(f'{work} holds the checkpoints of another run; give another --work-dir') from None
+        if other := [name for name in (CONFIG, RESULT, 'report.md') if is_of_others(work / name)]:
+            raise OwnDataError(f'{work / other[0]} was not written by this command, which would write over it; give '
+                               'another --work-dir') from None
         return dict(seconds=0., told=[])
     except (ValueError, KeyError, TypeError) as error:
         raise OwnDataError(f'{work / STATE} cannot be read ({error}): remove {work}, or give another '
@@ -123,6 +130,11 @@ def read_state(work: Path, options: Request) -> dict:
             f'{work} is of the same command with other options, and {why}:', *changed]) +
             '\nGive the same options to go on, or another --work-dir')
     return dict(seconds=0., told=[])  # nothing is lost: it had only looked
+
+
+def is_of_others(file: Path) -> bool:
+    """Says whether a file is there that this command, even if it was interrupted, has not written."""
+    return file.is_file() and MADE_BY not in file.read_text(encoding='utf-8', errors='replace')
 
 
 def write_state(work: Path, options: Request, state: dict) -> None:

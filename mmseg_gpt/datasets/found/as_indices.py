@@ -1,6 +1,7 @@
 """Masks whose values are numbers of classes."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,6 +16,8 @@ MOST_CLASSES = 254  # 255 is ignored, and 254 stands for nothing
 # More values in one mask than classes usually are, and the share of pixels in regions below which it is a picture.
 MANY, REGIONS = 60, 0.5
 USUAL_IGNORED = (255, -1)
+# Shares of the pixels of a value that are solid, above which it makes regions and below which it is only on borders.
+REGION, BORDER = 0.2, 0.02
 
 
 def judge_indices(evidence: Evidence, found: Understanding) -> None:
@@ -50,6 +53,31 @@ def judge_indices(evidence: Evidence, found: Understanding) -> None:
                              for row in table.rows]))
     found.rule = MaskRule('indices', classes, full_palette(colours[name] for name in classes), of_value)
     say(evidence, table, found)
+    found.warnings += smoothed_borders(evidence, [value for value, label in of_value.items() if label != IGNORED])
+
+
+def smoothed_borders(evidence: Evidence, classes: Sequence[int]) -> list[str]:
+    """Warns of masks that were scaled with smoothing, which puts numbers of other classes on the borders of two.
+
+    Args:
+        evidence: What is known of the masks.
+        classes: The values that are not ignored.
+    """
+    several, smoothed = 0, []
+    for facts in evidence.facts:
+        kept = np.isin(facts.values, classes)
+        regions = facts.values[kept & (facts.solid >= REGION * facts.counts)]
+        if len(regions) < 2:
+            continue
+        several += 1
+        between = (facts.values > regions[0]) & (facts.values < regions[-1]) & (facts.solid <= BORDER * facts.counts)
+        smoothed += [(facts.mask, facts.values[kept & between].tolist())] if (kept & between).any() else []
+    if len(smoothed) <= several / 2:
+        return []
+    file, values = smoothed[0]
+    return [f'In {len(smoothed)} masks some values make no regions, such as {listed(values)} in {file}. Thin lines '
+            'look so; or the masks were scaled with smoothing, which puts numbers of other classes on borders: scale '
+            'them by nearest neighbour']
 
 
 def wrong_table(table: ClassTable, classes: tuple[str, ...], of_value: dict[int, int]) -> str:

@@ -71,7 +71,7 @@ def look_at_given(folder: Path | None, images: str | Path | None,
         given_images = without(given_images, given_masks)
     given_masks = without(given_masks, given_images)
     others = without(without(tree.pictures, given_images), given_masks)
-    found = Candidates(given_images or images_among(others, given_masks), given_masks or masks_among(others), 'given')
+    found = Candidates(given_images or images_among(others), given_masks or masks_among(others), 'given')
     return tree, found, match(found.images, found.masks)
 
 
@@ -127,12 +127,11 @@ def without(files: Iterable[File], others: Iterable[File]) -> list[File]:
     return [file for file in files if file.place not in places]
 
 
-def images_among(files: Sequence[File], masks: Sequence[File]) -> list[File]:
+def images_among(files: Sequence[File]) -> list[File]:
     """Returns the files that may be images: of each split those in folders for images, or else in folders for neither.
 
     Args:
         files: The files that may be images, without the masks.
-        masks: The masks.
     """
     splits = defaultdict(list)
     for file in files:
@@ -157,7 +156,7 @@ def by_folders(files: Sequence[File]) -> Candidates:
     """Tells images from masks by the names of their folders."""
     masks = [file for file in files if file.folder.role == 'mask']
     others = [file for file in files if file.folder.role in ('image', None) and file.suffix not in ARRAYS]
-    return Candidates(images_among(others, masks) if masks and others else [], masks, 'folders')
+    return Candidates(images_among(others) if masks and others else [], masks, 'folders')
 
 
 def by_file_names(files: Sequence[File]) -> Candidates:

@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ...wording import listed
+from .class_table import plain_key
 from .lists import Finder, read_lines
 from .names import SPLITS, meaning_of, words_of
-from .tree import ARRAYS, LISTS, File, Tree
+from .tree import ARRAYS, LISTS, File, Tree, is_picture
 from .types import FoundError
 
 LOOKED_AT = 50  # rows from which the columns are told
@@ -67,10 +68,11 @@ def read_list(file: File, finder: Finder) -> ClassList:
     if not counts or max(counts) == 0:
         return found
     column = max(range(width), key=lambda i: (counts[i], sum(not is_number(row, i) for row in rows[:LOOKED_AT]), -i))
-    named = column < len(rows[0]) and finder.find(rows[0][column])
+    first = rows[0][column] if column < len(rows[0]) else ''
+    named = finder.find(first) is not None or is_picture(first)  # of an image that is there, or not
     header = None if named or len(rows) == 1 else [cell.strip() for cell in rows[0]]
     body, texts = (rows[1:], lines[1:]) if header else (rows, lines)
-    split_column = next((i for i, name in enumerate(header or ()) if plain(name) in SPLIT_COLUMNS), None)
+    split_column = next((i for i, name in enumerate(header or ()) if plain_key(name) in SPLIT_COLUMNS), None)
     others = [i for i in range(width) if i not in (column, split_column) and not (header and header[i:i + 1] == [''])]
     looked_at = body[:LOOKED_AT]
     if len(others) == 1 and 2 * sum(not is_number(row, others[0]) and finder.find(row[others[0]]) is not None
@@ -138,11 +140,6 @@ def split_of(text: str, file: File) -> str:
     if split := SPLITS.get(name) or VALID.get(name):
         return split
     raise FoundError(f'{file.path}: the split must be train, val or test, not "{text}"')
-
-
-def plain(name: str) -> str:
-    """Returns the letters of a name, in lower case."""
-    return ''.join(filter(str.isalpha, name.lower()))
 
 
 def names_of_numbers(files: Iterable[File], folders: Mapping[str, set[str]]) -> dict[str, str]:

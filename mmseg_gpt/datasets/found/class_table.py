@@ -16,7 +16,7 @@ from ...wording import listed
 
 Colour = tuple[int, int, int]
 
-SUFFIXES = ('.txt', '.csv', '.json', '.mat')
+SUFFIXES, OTHER_SUFFIXES = ('.txt', '.csv', '.json', '.mat'), ('.yaml', '.yml', '.xml')
 # How such files are called in datasets and in exports of CVAT, Roboflow, labelme, Supervisely, Label Studio and others.
 FILES = ('classes.csv', 'classes.txt', 'classes.json', '_classes.csv', 'labelmap.txt', 'label_map.txt', 'labels.txt',
          'labels.csv', 'labels.json', 'label_colors.txt', 'class_names.txt', 'class_dict.csv', 'meta.json',
@@ -37,6 +37,8 @@ NAME_AND_NUMBER = re.compile(r'(?P<name>.*\S)\s+(?P<value>\d+)')
 LINES = (
     re.compile(r'(?P<name>[^:]+):(?P<colour>\d+,\d+,\d+)(:[^:]*){0,2}'),  # CVAT's labelmap.txt
     re.compile(rf'(?P<value>\d+)[\s,;:]+(?P<name>.+?)[\s,;:]+[(\[]?(?P<colour>{RGB}|{HEX})[)\]]?'),
+    re.compile(rf'(?P<value>\d+)[\s,;:]+[(\[]?(?P<colour>{RGB}|{HEX})[)\]]?[\s,;:=]+(?P<name>.*[^\d\s,;:].*)'),
+    re.compile(rf'(?P<name>.*[^\d\s,;:].*?)\s*[,;\t]\s*(?P<value>\d+)\s*[,;\t]\s*(?P<colour>{RGB}|{HEX})'),
     re.compile(rf'(?P<name>.*[^\d\s,;:].*?)[\s,;:=]+[(\[]?(?P<colour>{RGB}|{HEX})[)\]]?'),
     re.compile(rf'[(\[]?(?P<colour>{RGB}|{HEX})[)\]]?[\s,;:=]+(?P<name>.+)'),
     re.compile(r'(?P<value>-?\d+)\s*[,;:=\t ]\s*(?P<name>.+)'),
@@ -131,7 +133,7 @@ def read_classes(text: str | Path) -> ClassTable:
     first, *rest = [str(text)] if is_file(whole) else [item.strip() for item in str(text).split(',')]
     if is_file(Path(first)):
         return merged(read_file(Path(first)), [item for item in rest if item])
-    if first.lower().endswith(SUFFIXES) or '/' in first:
+    if first.lower().endswith(SUFFIXES + OTHER_SUFFIXES) or '/' in first:
         raise ClassTableError(f'{first}, which is to name the classes, is not there')
     if not all((first, *rest)):
         raise ClassTableError(f'--classes {str(text)!r} has a comma too many, or no names; write them as in '
@@ -206,6 +208,9 @@ def read_file(path: Path) -> ClassTable:
     Raises:
         ClassTableError: it cannot be understood.
     """
+    if path.suffix.lower() in OTHER_SUFFIXES:
+        raise ClassTableError(f'{path}, which is to name the classes, is a {path.suffix} file, and these are not read: '
+                              'write a .txt with a name on each line, in the order of their numbers')
     try:
         if path.suffix.lower() == '.mat':
             rows = rows_of_mat(path)
@@ -373,7 +378,9 @@ def rows_of_json(text: str, path: Path) -> list[Row]:
 def row_of_pair(key: str, value: object) -> Row:
     """Returns the row in a key of a JSON object and what it has: a value, a colour, or the name of the value."""
     if isinstance(value, dict):
-        return row_of({'name': key, **value})
+        named = {plain_key(str(each)) for each in value}.intersection(NAME_KEYS)
+        # The last of VALUE_KEYS gives way to any other value.
+        return row_of({VALUE_KEYS[-1] if named and re.fullmatch(r'-?\d+', key) else 'name': key, **value})
     if isinstance(value, int) and not isinstance(value, bool):
         return Row(key, value)
     if isinstance(value, str) and re.fullmatch(r'-?\d+', key):

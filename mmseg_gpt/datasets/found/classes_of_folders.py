@@ -16,7 +16,7 @@ from .candidates import without
 from .class_lists import ClassList, class_lists, names_of_numbers
 from .copies import find_copies, first_copies, without_copies
 from .names import meaning_of
-from .splits import natural, original_of
+from .splits import choose, is_frame, natural, original_of, scene_of
 from .tree import ARRAYS, LITTER, SHOWN, UNREADABLE, File, Tree, few, read_tree
 from .types import FoundClasses, FoundError
 
@@ -187,7 +187,9 @@ def empty_folders(paths: Mapping, classes: Mapping) -> list[str]:
 
 
 def of_lists(tree: Tree, only: str | None) -> Labelled | None:
-    """Takes the class of each image from lists, or from its folder where they only name the images.
+    """Takes the class of each image from lists, or from its folder where they only name the image.
+
+    Where lists give classes, an image without one is left out, unless its folder has the name of a class.
 
     Returns:
         Labelled: None without a list of images.
@@ -204,15 +206,19 @@ def of_lists(tree: Tree, only: str | None) -> Labelled | None:
         return None
     names, order = names_of_labels(tree, lists)
     splits: dict[str | None, dict[File, str]] = defaultdict(dict)
+    unlabelled = []
     for each in lists:
         for image, label, split in each.rows:
             name = names[label] if label is not None else own_folder(image)
-            if splits[split].setdefault(image, name) != name:
+            if labelled and name not in names.values():
+                unlabelled.append(image)
+            elif splits[split].setdefault(image, name) != name:
                 raise FoundError(f'{each.file.path}: the image {image.shown} has two classes, '
                                  f'{splits[split][image]} and {name}')
-    named = {image for samples in splits.values() for image in samples}
+    named = {image for samples in splits.values() for image in samples}.union(unlabelled)
     notes = [f'{each.file.shown}: lines that name no image that is there ({len(each.missing):,} of '
              f'{len(each.missing + each.rows):,}): {listed(each.missing, SHOWN)}' for each in lists if each.missing]
+    notes += few(unlabelled, 'images left out, because lists name them without a class')
     notes += few([file for file in tree.pictures if file not in named], 'images left out, because no list names them')
     files = listed([each.file.shown for each in lists])
     count = len({name for samples in splits.values() for name in samples.values()})
@@ -247,6 +253,8 @@ def hold_out(train: Sequence[tuple[Path, int]], classes: Sequence[str], val: flo
              seed: int) -> tuple[list[tuple[Path, int]], list[tuple[Path, int]], list[str]]:
     """Keeps a share of each class for validation, at least one image; copies of one image stay together.
 
+    So do frames of one video, as far as their names show it and a class has several; see :func:`.splits.choose`.
+
     Returns:
         The training images, those for validation, and sentences on what was done.
 
@@ -257,21 +265,37 @@ def hold_out(train: Sequence[tuple[Path, int]], classes: Sequence[str], val: flo
     for sample in train:
         image = first.get(sample[0], sample[0])
         of_class[sample[1]][image.parent, original_of(image)].append(sample)
-    held, single = set(), []
+    held, single, videos = set(), [], []
     for number, groups in sorted(of_class.items()):
         if len(groups) < 2:
             single.append(classes[number])
             continue
         count = min(max(round(val * len(groups)), 1), len(groups) - 1)
-        chosen = random.Random(f'{seed} {number}').sample(sorted(groups), count)
+        ordered = sorted(groups, key=lambda group: ([*map(composed, group[0].parts)], composed(group[1])))
+        scenes, chance = scenes_of_groups(groups), random.Random(f'{seed} {number}')
+        if len(set(scenes.values())) < len(groups):
+            ordered.sort(key=lambda group: natural(str(groups[group][0][0])))
+            places, how = choose(range(len(ordered)), [scenes[group] for group in ordered], count, chance)
+            chosen = [ordered[i] for i in places]
+            videos.append(f'frames of the class {classes[number]} are kept for val{how}')
+        else:
+            chosen = chance.sample(ordered, count)
         held.update(sample for key in chosen for sample in groups[key])
     if not held:
         raise FoundError(f'no class has two images, so none can be kept for validation: {listed(classes)}')
     notes = [f'no images for validation; kept for val: {len(held):,} of {len(train):,} images (seed {seed}), '
              f'{val:.0%} of each class']
+    notes += videos
     if single:
         notes.append(f'classes with a single image, which is trained on and not validated: {listed(single)}')
     return [s for s in train if s not in held], [s for s in train if s in held], notes
+
+
+def scenes_of_groups(groups: Mapping[tuple[Path, str], Sequence[tuple[Path, int]]]) -> dict[tuple[Path, str], str]:
+    """Returns the video of each image, whose copies are a group, or its own name if it is no frame of one."""
+    images = {group: samples[0][0] for group, samples in groups.items()}
+    return {group: f'{image.parent.name}/{scene_of(image)}' if is_frame(image) else str(image)
+            for group, image in images.items()}
 
 
 def two_classes(samples: Sequence[tuple[Path, int]], classes: Sequence[str]) -> list[str]:

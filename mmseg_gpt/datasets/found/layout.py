@@ -59,7 +59,7 @@ def find_pairs(folder: str | Path | None = None, *, images: str | Path | None = 
     splits, said = with_validation(as_pairs(by_split, mask_of), val, seed)
     splits, copies = without_copies(splits)
     notes += own_masks(splits)
-    layout = describe(found, mask_of) + (f'; {by_lists}' if by_lists else '')
+    layout = describe(mask_of) + (f'; {by_lists}' if by_lists else '')
     return Found(tree.root, layout, splits, [*notes, *lists.notes, *said, *copies])
 
 
@@ -167,7 +167,7 @@ def with_validation(pairs: Mapping[str | None, list[Pair]], val: float,
     return splits, notes
 
 
-def describe(found: Candidates, mask_of: MaskOf) -> str:
+def describe(mask_of: MaskOf) -> str:
     """Says where images and masks lie, and what tells one from the other."""
     of_images, of_masks = (folders(files) for files in (mask_of, mask_of.values()))
     if of_images == of_masks:

@@ -31,7 +31,7 @@ SPLITS = dict(train='train', training='train', trainval='train', trn='train', tr
 RANKS = dict(trainid=-2, manual=-1, nd=1, second=1, color=1, colour=1, colormap=1, rgb=1, coarse=1, boundary=1,
              noboundary=1)
 NEGATIONS = frozenset(('no', 'non', 'with', 'without'))
-SEPARATORS = '_. -'
+SEPARATORS, NUMBERED = '_. -', r'([^\W\d_]+)(\d+)'
 
 
 class Meaning(NamedTuple):
@@ -130,9 +130,11 @@ def core_of(stem: str, splits: bool = False) -> tuple[str, str | None]:
     """
     chunks, roles = re.split(f'([{SEPARATORS}]+)', stem), set()
     for end in (-1, 0):
-        while (chunk := outermost(chunks, end, splits)) is not None:
+        # The number of 'img1' alone tells it from 'img2', and that of 'manual1' behind a name does not.
+        while not re.fullmatch(NUMBERED, ''.join(chunks).strip(SEPARATORS)) and (
+                chunk := outermost(chunks, end, splits)) is not None:
             roles.add(chunk_role(chunk))
-    if chunks and (numbered := re.fullmatch(r'([^\W\d_]+)(\d+)', chunks[0])) and (role := chunk_role(numbered[1])):
+    if chunks and (numbered := re.fullmatch(NUMBERED, chunks[0])) and (role := chunk_role(numbered[1])):
         chunks[0] = numbered[2]
         roles.add(role)
     role = next((role for role in ('mask', 'other', 'image') if role in roles), None)

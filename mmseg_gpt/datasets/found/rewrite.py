@@ -5,7 +5,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, PngImagePlugin
@@ -16,9 +16,7 @@ from ..survey import Progress
 from .facts import results_of, size_of, stamp
 from .masks import MaskError, read_mask
 from .rule import MaskRule
-
-if TYPE_CHECKING:
-    from .types import Pair
+from .types import Pair
 
 SOURCE = 'source'  # the text in a PNG that tells from which state of its source, and by which rule, it was made
 IGNORED_COLOUR = (255, 255, 255)
@@ -37,7 +35,7 @@ class MaskToWrite(NamedTuple):
     target: str
 
 
-def write_masks(splits: 'Mapping[str, Sequence[Pair]]', rule: MaskRule, folder: Path, workers: int = 1,
+def write_masks(splits: Mapping[str, Sequence[Pair]], rule: MaskRule, folder: Path, workers: int = 1,
                 progress: Progress = lambda done, total: done) -> dict[str, Path]:
     """Writes each mask as class numbers 0 to C-1 with 255 for ignored, and a list of pairs for each split.
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
+from ...files import composed
 from ...wording import listed
 from .names import core_of
 from .types import FoundError, Pair
@@ -113,8 +114,7 @@ def joined(pairs: Sequence[Pair], scenes: Sequence[str], copies: Mapping[Path, P
 def scenes_of(pairs: Sequence[Pair]) -> list[str]:
     """Returns the scene or video of each pair, by its folder and name; its own name where nothing shows one."""
     scenes = [(pair.image.parent, scene_of(pair.image)) for pair in pairs]
-    video = VIDEO.search(scenes[0][1]) or 'frame' in pairs[0].image.stem.lower()
-    if len(set(scenes)) == 1 and not video:  # 'image_1', 'image_2' ... show no scene
+    if len(set(scenes)) == 1 and not is_frame(pairs[0].image):  # 'image_1', 'image_2' ... show no scene
         return [f'{pair.image.parent}/{original_of(pair.image)}' for pair in pairs]
     common = os.path.commonpath({folder for folder, _ in scenes})
     shown = {folder: os.path.relpath(folder, common) for folder, _ in scenes}
@@ -134,11 +134,17 @@ def scene_of(image: Path) -> str:
     return 'frame' if number and 'frame' in number[0] and not scene else scene.rstrip('_. -')
 
 
+def is_frame(image: Path) -> bool:
+    """Says whether an image is of a video, as 'clip_1_frame_03' and 'video2_17' are by their names."""
+    return bool(VIDEO.search(scene_of(image))) or 'frame' in image.stem.lower()
+
+
 def original_of(image: Path) -> str:
     """Returns the name of an image, without what Roboflow adds to that of each altered copy."""
     return re.sub(r'\.rf\.\w+$', '', image.stem)
 
 
-def natural(name: str) -> list[tuple[int, int | str]]:
-    """Returns a key that sorts 'frame_2' before 'frame_10'."""
-    return [(0, int(part)) if part.isdecimal() else (1, part) for part in re.split(r'(\d+)', name) if part]
+def natural(name: str) -> tuple[list[tuple[int, int | str]], str]:
+    """Returns a key that sorts 'frame_2' before 'frame_10', and names in one order on all machines."""
+    parts = re.split(r'(\d+)', composed(name))
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts if part], name  # '01' is as '1'

@@ -51,11 +51,6 @@ def task_of_folder(folder: str | Path) -> tuple[Task, str]:
                      'their images are; for classification, put the images of each class into a folder of its name')
 
 
-def is_segmentation(folder: str | Path) -> bool:
-    """Says whether a folder has images with masks, not with a class each; raises as :func:`task_of_folder` does."""
-    return task_of_folder(folder)[0] == SEGMENTATION
-
-
 def class_names(tree: Tree) -> list[str]:
     """Returns the names of classes that lists or folders give, but not those that are words for images or masks."""
     try:

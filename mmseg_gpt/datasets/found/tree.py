@@ -9,7 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from ...files import composed
+from ...files import composed, misnamed
 from ...wording import listed
 from ..left_out import READ, UNREAD
 from .names import meanings_of
@@ -23,7 +23,7 @@ LISTS = frozenset(('.txt', '.csv', '.tsv', '.lst'))
 POLYGONS = frozenset(('.json', '.xml', '.txt'))
 # Folders and files that systems and tools leave behind, and runs write; hidden ones are left out too.
 LITTER = frozenset(('work_dirs', '__macosx', '@eadir', '$recycle.bin', 'system volume information', '__pycache__',
-                    'thumbs.db'))
+                    'lost+found', 'thumbs.db'))
 
 
 @dataclass(frozen=True)
@@ -108,12 +108,18 @@ def read_tree(root: Path, deep: bool = True) -> Tree:
         deep: Whether to list those in its folders too.
 
     Raises:
-        FoundError: it is not a folder, or has no files at all.
+        FoundError: it is not a folder, or has no files at all; or a folder cannot be read, or a name cannot be written
+            into a list.
     """
     if not root.is_dir():
         raise FoundError(f'{root} is not {"a folder" if root.exists() else "there"}: give a folder of images')
     tree, listed = Tree(root), []
     for place, names, broken in walk(str(root), (), deep):
+        for path in (f'{place}/{name}' for name in names):
+            if problem := misnamed(path):
+                raise FoundError(problem)
+            if len(path.splitlines()) > 1:
+                raise FoundError(f'the name {path!a} has a line break, with which it fits into no list: rename it')
         listed.append((place, names))
         tree.broken += broken
     if not listed and deep:
@@ -139,8 +145,13 @@ def walk(place: str, above: tuple[tuple[int, int], ...],
         place: The folder to begin with.
         above: The device and number of each folder above it: a link to one of these is not followed.
         deep: Whether to list those in its folders too.
+
+    Raises:
+        FoundError: a folder cannot be read.
     """
     status = os.stat(place)
+    if not os.access(place, os.R_OK | os.X_OK):
+        raise FoundError(f'the folder {place} cannot be read by this user: get the right to, or move it elsewhere')
     if (here := (status.st_dev, status.st_ino)) in above:
         return
     files, folders, broken = [], [], []

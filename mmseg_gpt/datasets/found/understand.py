@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,16 +17,14 @@ from .facts import MaskFacts, gather
 from .findings import Understanding
 from .known import recognise
 from .rule import IGNORED, nearest_colours
-
-if TYPE_CHECKING:
-    from .types import Pair
+from .types import Pair
 
 __all__ = ['Understanding', 'understand_masks']
 
 MOSTLY_IGNORED = 0.5  # the share of ignored pixels from which there is a warning
 
 
-def understand_masks(splits: 'Mapping[str, Sequence[Pair]]', classes: ClassTable | None = None,
+def understand_masks(splits: Mapping[str, Sequence[Pair]], classes: ClassTable | None = None,
                      ignore: Iterable[int | str | tuple[int, int, int]] = (), workers: int = 1,
                      progress: Progress = lambda done, total: done, cache: Path | None = None,
                      template: Path = Path('classes.csv')) -> Understanding:

@@ -23,13 +23,17 @@ def read_coco(files: dict[Path, dict], ignore_crowds: bool = False) -> Annotatio
         ignore_crowds: Whether the pixels of crowds (``iscrowd``) are to be ignored; else they are of their class.
 
     Raises:
-        LabelsError: an annotation names an image or a category that is not there.
+        LabelsError: an annotation names an image or a category that is not there, or has run lengths of another size
+            than its image; or a file is of the panoptic format.
     """
     found = Annotations('COCO')
     for file, data in files.items():
         categories = {each['id']: str(each['name']) for each in sorted(data['categories'], key=lambda each: each['id'])}
         of_image: dict[object, list[dict]] = {each['id']: [] for each in data['images']}
         for each in data['annotations']:
+            if 'segments_info' in each:
+                raise LabelsError(f'{file} is in the panoptic format of COCO, whose labels are in PNG files; export '
+                                  'instances, which have outlines')
             if each.get('image_id') not in of_image or each.get('category_id') not in categories:
                 raise LabelsError(f'{file}: annotation {each.get("id")} is of image {each.get("image_id")} and '
                                   f'category {each.get("category_id")}; one of them is not in the file')
@@ -41,6 +45,11 @@ def read_coco(files: dict[Path, dict], ignore_crowds: bool = False) -> Annotatio
             left_out: Counter = Counter()
             shapes = []
             for each in of_image[image['id']]:
+                outline = each.get('segmentation')
+                if isinstance(outline, dict) and size and tuple(outline['size'][::-1]) != size:
+                    raise LabelsError(f'{file}: annotation {each.get("id")} has run lengths of '
+                                      f'{outline["size"][1]}x{outline["size"][0]} pixels, but its image '
+                                      f'{image["file_name"]} has {size[0]}x{size[1]}')
                 shapes += shapes_of(each, categories[each['category_id']], ignore_crowds, left_out)
             found.images.append(Annotation(image['file_name'], file, size, shapes, left_out))
     return found

@@ -1,16 +1,21 @@
 """Finds the images that annotations are of."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from ...files import composed, folders_below
+from ..found.lists import common_end
+from ..left_out import READ
 from ..pairs import orientation_of
 from .shapes import Annotation, LabelsError
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp', '.gif', '.jp2', '.ppm', '.pgm')
+SUFFIXES = (*READ, '.gif')
+
+NOT_PIXELS = ('CMYK', 'YCbCr', 'LAB', 'HSV', 'P', 'PA')  # modes whose numbers alone are not gray or red, green and blue
 
 
 class ImageFinder:
@@ -57,13 +62,8 @@ class ImageFinder:
     def nearest(candidates: list[Path], name: Path, annotation: Annotation) -> Path:
         """Returns the image whose path agrees with what the annotation says in the most parts, from the end."""
         def agreement(path: Path) -> tuple[int, int]:
-            common = 0
-            for ours, theirs in zip(reversed(path.parent.parts), reversed(name.parent.parts)):
-                if ours.lower() != theirs.lower():
-                    break
-                common += 1
-            shared = len(os.path.commonpath([path.absolute(), annotation.file.absolute()]))
-            return common, shared
+            common = common_end(*([part.lower() for part in each.parent.parts] for each in (path, name)))
+            return common, len(os.path.commonpath([path.absolute(), annotation.file.absolute()]))
 
         best, *others = sorted(candidates, key=agreement, reverse=True)
         if others and agreement(others[0]) == agreement(best):
@@ -88,7 +88,7 @@ def size_as_shown(path: Path) -> tuple[tuple[int, int], tuple[int, int], bool]:
 
 
 def put_image(image: Path, place: Path, turn: bool | None) -> Path:
-    """Links an image into a folder, or writes a copy without an EXIF orientation.
+    """Links an image into a folder, or copies it where there are no links, or writes one without an EXIF orientation.
 
     Args:
         image: The image.
@@ -103,10 +103,15 @@ def put_image(image: Path, place: Path, turn: bool | None) -> Path:
         # The name may have points in it, so with_suffix would cut it.
         link = place.with_name(place.name + image.suffix)
         link.unlink(missing_ok=True)
-        link.symlink_to(os.path.relpath(image.resolve(), link.parent.resolve()))
+        try:
+            link.symlink_to(os.path.relpath(image.resolve(), link.parent.resolve()))
+        except OSError:  # exFAT, as many USB sticks have it, knows no links
+            shutil.copyfile(image, link)
         return link
     copy = place.with_name(f'{place.name}.png')
     with Image.open(image) as picture:
         turned = ImageOps.exif_transpose(picture) if turn else picture
+        if turned.mode in NOT_PIXELS:
+            turned = turned.convert('RGB')
         Image.fromarray(np.array(turned)).save(copy)  # without EXIF
     return copy

@@ -20,6 +20,7 @@ JSON_KINDS: dict[str, Callable[[object], bool]] = {
     'labelme': is_labelme, 'coco': is_coco, 'supervisely': is_supervisely, 'meta': is_meta,
     'label-studio': is_label_studio}
 XML_KINDS = {'annotations': 'cvat', 'View': 'label-config', 'annotation': 'voc'}
+MALFORMED = (KeyError, TypeError, AttributeError, IndexError, ValueError)
 
 
 def read_annotations(source: Path, tool: str | None = None, ignore_crowds: bool = False) -> Annotations:
@@ -53,12 +54,25 @@ def read_annotations(source: Path, tool: str | None = None, ignore_crowds: bool 
         'supervisely': lambda files: read_supervisely(files, kinds.get('meta', {}))}
     try:
         found = readers[chosen](kinds[chosen])
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise LabelsError(f'{source}: a file of {TOOLS[chosen]} lacks what it should have '
-                          f'({type(error).__name__}: {error})') from error
+    except LabelsError:
+        raise
+    except MALFORMED as error:
+        file = next((file for file, content in kinds[chosen].items() if not is_read(readers[chosen], file, content)),
+                    source)
+        raise LabelsError(f'{file} lacks what a file of {TOOLS[chosen]} should have ({type(error).__name__}: '
+                          f'{error})') from error
     if not found.images:
         raise LabelsError(f'{listed(sorted(map(str, kinds[chosen])))}: there is no annotated image')
     return found
+
+
+def is_read(read: Callable[[dict], Annotations], file: Path, content: object) -> bool:
+    """Says whether a file can be read alone; of many, this finds the one that cannot."""
+    try:
+        read({file: content})
+    except MALFORMED:
+        return False
+    return True
 
 
 def contents(source: Path) -> dict[str, dict[Path, object]]:
@@ -75,8 +89,8 @@ def contents(source: Path) -> dict[str, dict[Path, object]]:
     files = [source] if source.is_file() else [
         path for path in files_below(source) if path.suffix.lower() in ('.json', '.xml')]
     if source.is_file():  # what belongs to it may lie beside it, and above a folder of annotations
-        files += [path for pattern in ('*.xml', 'meta.json', '../meta.json') for path in source.parent.glob(pattern)
-                  if path != source]
+        files += [path for pattern in ('*.xml', 'meta.json', '../meta.json')
+                  for path in sorted(source.parent.glob(pattern)) if path != source]
     kinds: dict[str, dict[Path, object]] = {}
     for file in files:
         content = parsed(file)

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ...wording import listed
+from ..found.classes_of_folders import alike
 from ..survey import Survey
 from .classes import IGNORED, Classes, choose_classes, palette
 from .images import ImageFinder, put_image, size_as_shown
@@ -70,7 +71,7 @@ def convert_labels(source: str | Path, target: str | Path, *, images: str | Path
     """Draws the polygons and run lengths of an annotation tool into masks.
 
     The new folder has ``masks/`` with 8-bit PNGs, in which 255 is ignored, ``images/`` with links to the images,
-    ``classes.txt`` with the classes in the order of their numbers, ``palette.csv`` with their colours where the tool
+    ``classes.txt`` with the number and the name of each class, ``palette.csv`` with their colours where the tool
     says them, and ``pairs.csv`` with each image and its mask.
 
     Args:
@@ -98,7 +99,7 @@ def convert_labels(source: str | Path, target: str | Path, *, images: str | Path
     finder = ImageFinder(Path(images) if images else folder, target)
     drawings = match(found, finder)
     converted = Converted(found.tool, chosen, Survey(chosen.names), target,
-                          found.notes + remarks(drawings, finder, chosen))
+                          found.notes + alike(chosen.names) + remarks(drawings, finder, chosen))
     begin(source, target, found, chosen)
     rows = [write_one(drawing, converted, line_width) for drawing in progress(drawings, len(drawings))]
     with (target / PAIRS).open('w', newline='', encoding='utf-8') as file:
@@ -220,12 +221,15 @@ def begin(source: Path, target: Path, found: Annotations, classes: Classes) -> N
     if (target / PAIRS).is_file():
         with (target / PAIRS).open(newline='', encoding='utf-8') as file:
             for row in csv.DictReader(file):
-                for name in (name for name in (row['image'], row['mask']) if name):
-                    (target / name).unlink(missing_ok=True)
+                for name in (Path(name) for name in (row['image'], row['mask']) if name):
+                    if not name.is_absolute() and '..' not in name.parts:  # as this command writes them
+                        (target / name).unlink(missing_ok=True)
     target.mkdir(parents=True, exist_ok=True)
     (target / MARKER).write_text(json.dumps(dict(source=str(source.resolve()), tool=found.tool, classes=classes.names),
                                             indent=2), encoding='utf-8')
-    (target / 'classes.txt').write_text('\n'.join(classes.names) + '\n', encoding='utf-8')
+    # Numbered, as else masks of a single class and 255, which is ignored, would be read as background and that class.
+    numbered = ''.join(f'{number} {name}\n' for number, name in enumerate(classes.names))
+    (target / 'classes.txt').write_text(numbered, encoding='utf-8')
     if colours := palette(classes, found):
         with (target / 'palette.csv').open('w', newline='', encoding='utf-8') as file:
             csv.writer(file).writerows([('name', 'r', 'g', 'b'), *(
