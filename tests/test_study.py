@@ -450,6 +450,11 @@ def test_results_are_of_validation_images_until_the_look(tmp_path):
     page.publish(after, tmp_path / 'photographs', place)
     assert '33.00' in place.read_text() and 'former' not in place.read_text()
     assert page.published(tmp_path / 'photographs') == [json.loads(json.dumps(after))]
+    best = next(name for name in after['parameters'] if name.endswith('_x2'))
+    costs = page.aim_costs(after | dict(timings={best: dict(iteration=1.5)}), best.removesuffix('_x2'))
+    size, about = plan.photographs.size, after['about']
+    assert costs == [f'{about["longer"]} of {about["batch"]} images at {2 * size} pixels', f'{8000 - head:,} (16 %)',
+                     '1.50']
 
 
 def test_a_file_that_is_not_known_has_no_name_of_a_model(plan):

@@ -10,9 +10,10 @@ from ...recipes.titles import title
 from ...resources import CLONE
 from ...wording import markdown_table
 from ..written import BOLD, cell, put_between
+from .choices import AIM_SCALE
 from .figures import figures, is_drawn, is_measured, selection_figure, shown, unit
 from .plan import GATES, LOWEST
-from .report import by_method, conditions, gate_note, table_of
+from .report import adapting, by_method, conditions, gate_note, seconds, table_of
 from .sets import SETS
 from .verdicts import BETTER, SETS_NEEDED, WORSE, GateVerdict, judge_gates
 
@@ -59,15 +60,25 @@ def picture(results: dict, name: str) -> str:
 
 
 def aims(by_set: Mapping[str, dict | None]) -> str:
-    """Returns what larger images and longer trainings have reached, beside the aims."""
+    """Returns what larger images and longer trainings have reached and cost, beside the aims."""
     lines = []
     for name, results in by_set.items():
         which, table = shown(results, 'aim') if results else ('', dict(rows=[]))
         rows = [(*row['name'], next(iter(row['values'].values()))) for row in table['rows'] if row['values']]
-        lines += [[SETS[name].title, f'{title(method)}, {head} ({which} images)',
+        lines += [[SETS[name].title, f'{title(method)}, {head} ({which} images)', *aim_costs(results, method),
                    cell(values, len(results['about']['seeds'])), f'{AIMS[name]:g}'] for head, method, values in rows]
-        lines += [] if rows else [[SETS[name].title, '', '', f'{AIMS[name]:g}']]
-    return f'{markdown_table(["Larger images, and longer", "What", "Reached", "Aim"], lines, 2)}\n\n{AIM_NOTE}'
+        lines += [] if rows else [[SETS[name].title, '', '', '', '', '', f'{AIMS[name]:g}']]
+    table = markdown_table(['Larger images, and longer', 'What', 'Iterations', 'Trained in the ViT',
+                            'Seconds of an iteration', 'Reached', 'Aim'], lines, 2)
+    return f'{table}\n\n{AIM_NOTE}'
+
+
+def aim_costs(results: dict, method: str) -> list[str]:
+    """Returns how long the training with larger images is, how much of the ViT it trains, and how long it takes."""
+    about, ending = results['about'], f'_x{AIM_SCALE}'
+    name = next((name for name in results['parameters'] if name.startswith(method) and name.endswith(ending)), '')
+    return [f'{about["longer"]} of {about["batch"]} images at {AIM_SCALE * about["size"]} pixels',
+            adapting([results], name), seconds([results], name)]
 
 
 def gates(by_set: Mapping[str, dict | None]) -> str:

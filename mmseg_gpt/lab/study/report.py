@@ -119,7 +119,7 @@ def by_method(found: Mapping[str, dict | None]) -> str:
     known = [results for results in found.values() if results]
     lines = [[title(method), adapting(known, method), *(column.get(method, '') for column in columns),
               seconds(known, method)] for method in rows]
-    return markdown_table(['Method', 'Trained in the ViT', *header, 'Seconds of an iteration'], lines)
+    return markdown_table(['Method', 'Trained in the ViT', *header, 'Seconds of an iteration, on each set'], lines)
 
 
 def adapting(found: Sequence[dict], method: str) -> str:
