@@ -56,7 +56,8 @@ class GatedPromptViT(VisionTransformer):
         adapter: None, or a dict with any of width (64) and scale (0.1): a bottleneck beside each MLP, see
             :class:`mmseg_gpt.models.updates.Bottleneck`.
         start_block: Block, counted from 0, from which prompts join the sequence (Figure 1 counts from 1).
-        frozen: True trains prompts, gates, temperatures and updates only. False is full fine-tuning.
+        frozen: True trains prompts, gates, temperatures and updates only. False is full fine-tuning, but for blocks
+            that are not run.
         norm_eps: Epsilon of the layer norms: 1e-5 for DINOv3; 1e-6 for MAE, MoCo v3, DINO, DINOv2 and supervised ViTs.
         layer_scale: True for DINOv2, whose blocks scale their residual branches (``blocks.0.ls1.gamma``).
         num_registers: Number of register tokens between CLS and patches (``reg_token``), which outputs leave out;
@@ -115,8 +116,10 @@ class GatedPromptViT(VisionTransformer):
         self.frozen = frozen
         self.with_cp = with_cp
         self.temperature_range = (0.01, 10.)
+        used, unused = self.blocks[:max(out_indices) + 1], self.blocks[max(out_indices) + 1:]
         if frozen:
             self.requires_grad_(False)
+        unused.requires_grad_(False)  # data-parallel training would wait for its gradients
 
         # Parameters declared from here on are trained even when the ViT is frozen.
         sizes = dict(embed_dims=dims, num_layers=depth, patch_size=patch_size)
@@ -126,7 +129,6 @@ class GatedPromptViT(VisionTransformer):
             self.prompt.gate_prior.requires_grad_(False)
         options = temperature if isinstance(temperature, dict) else {}
         self.temperature = None if temperature is False else self._declare_temperature(depth, **options)
-        used = self.blocks[:max(out_indices) + 1]
         self.lora = None if lora is None else add_lora(used, **lora)
         self.biases = biases
         if biases:
