@@ -3,26 +3,33 @@
 import hashlib
 import os
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from glob import glob
 from itertools import islice
 from pathlib import Path
+from secrets import token_hex
 from typing import BinaryIO
 from unicodedata import normalize
 
 UNFINISHED = '.unfinished'
+ABANDONED = 24 * 3600  # seconds after which an unfinished file is taken to be that of a process that was killed
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yields a path beside ``path`` to write to, and renames the finished file to ``path`` when it is on the disk.
 
+    Each writer has a path of its own: of several, the file of the one that ends last stays.
+
     Raises:
         OSError: the file cannot be written. After any error ``path`` is as it was, and the unfinished file is removed.
     """
-    unfinished = path.with_name(path.name + UNFINISHED)
+    remove_abandoned(path.parent)
+    unfinished = path.with_name(f'{path.name}.{token_hex(4)}{UNFINISHED}')
     try:
         yield unfinished
         sync(unfinished)
@@ -33,6 +40,21 @@ def replacing(path: Path) -> Iterator[Path]:
         raise
     with suppress(OSError):  # some file systems cannot sync the names in a folder
         sync(path.parent)
+
+
+@cache  # listing a folder for each of many thousand files would take long
+def remove_abandoned(folder: Path) -> None:
+    """Removes unfinished files to which nothing has been written for a day, once in the life of this process."""
+    with suppress(OSError):
+        for file in folder.glob(f'*.{"[0-9a-f]" * 8}{UNFINISHED}'):
+            if time.time() - file.lstat().st_mtime > ABANDONED:
+                file.unlink()
+
+
+def seconds_between(first: Path, later: Iterable[Path]) -> float:
+    """Returns how long after ``first`` the latest of other files was written; 0 where none was, or it is not there."""
+    times = [path.stat().st_mtime for path in later if path.is_file()]
+    return max(0., max(times) - first.stat().st_mtime) if times and first.is_file() else 0.
 
 
 class FolderError(ValueError):

@@ -15,10 +15,13 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from PIL import Image
 
+import mmseg_gpt.checkpoints.load as load
+from mmseg_gpt.analysis import encoder as encoders
 from mmseg_gpt.analysis.deep_image_prior import Generator, decay, reconstruct, start
 from mmseg_gpt.analysis.encoder import Encoder, read_encoder
 from mmseg_gpt.analysis.reconstruction_figures import draw_pictures, draw_scores, shortened, write_all
 from mmseg_gpt.analysis.reconstructions import Reconstruction, Settings, read_picture, reconstruct_all, scores, summary
+from mmseg_gpt.checkpoints import read_file
 
 ROOT = Path(__file__).parents[1]
 SIZE = 16
@@ -319,13 +322,15 @@ def test_read_encoder_takes_the_vit_and_the_normalisation_of_a_config(tiny_vit, 
     assert torch.allclose(encoder(images, 1), encoder.vit.blocks[0](encoder.vit.embed(by_hand)[0]), atol=1e-4)
 
 
-def test_read_encoder_takes_a_trained_model_and_says_what_is_missing(tiny_vit, tmp_path):
-    cfg = vit_config(tiny_vit, tmp_path)
+def test_read_encoder_takes_a_trained_model_and_says_what_is_missing(tiny_vit, tmp_path, monkeypatch):
+    cfg, reads = vit_config(tiny_vit, tmp_path), []
+    for module in (encoders, load):
+        monkeypatch.setattr(module, 'read_file', lambda path: reads.append(path) or read_file(path))
     other = {f'backbone.{name}': weight + 1 for name, weight in tiny_vit().float().state_dict().items()}
     torch.save(dict(state_dict=other), tmp_path / 'tuned.pth')
     cfg.model.backbone.init_cfg.checkpoint = str(tmp_path / 'tuned.pth')
     encoder = read_encoder(cfg, 32)
-    assert torch.equal(encoder.vit.cls_token, other['backbone.cls_token'])
+    assert torch.equal(encoder.vit.cls_token, other['backbone.cls_token']) and len(reads) == 1
     for options in (dict(lora=dict(rank=1)), dict(biases=True), dict(adapter=dict(width=2))):
         adapted = {f'backbone.{name}': weight for name, weight in tiny_vit(**options).float().state_dict().items()}
         torch.save(dict(state_dict=adapted), tmp_path / 'tuned.pth')

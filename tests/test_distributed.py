@@ -208,12 +208,12 @@ def said_by_both(said: list[str]) -> str:
     return one
 
 
-def test_processes_wait_long_for_each_other_and_float32_is_as_the_config_says(group, monkeypatch, tf32):
+def test_processes_wait_long_for_each_other_and_float32_is_as_the_config_says(tmp_path, group, monkeypatch, tf32):
     found = {}
     monkeypatch.setattr(Runner.__base__, 'setup_env', lambda self, cfg: found.update(cfg))
     for allowed in (True, False):
         runner = Runner.__new__(Runner)
-        runner._launcher = 'pytorch'
+        runner._launcher, runner._work_dir, runner._timestamp = 'pytorch', str(tmp_path), '20260101_000000'
         runner.setup_env(dict(tf32=allowed, dist_cfg=dict(backend='nccl')))
         assert found['dist_cfg'] == dict(backend='nccl', timeout=3600)
         assert torch.backends.cuda.matmul.allow_tf32 == torch.backends.cudnn.allow_tf32 == allowed

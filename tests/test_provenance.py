@@ -1,5 +1,6 @@
 """Where results come from."""
 
+import os
 import subprocess
 
 import pytest
@@ -9,7 +10,7 @@ from mmseg_gpt.lab import provenance
 from mmseg_gpt.lab.runs import read_record
 from mmseg_gpt.lab.runs.claim import claim
 from mmseg_gpt.lab.runs.execute import Attempt
-from mmseg_gpt.lab.runs.record import difference
+from mmseg_gpt.lab.runs.record import difference, write_record
 
 
 @pytest.mark.parametrize('installed', [False, True])
@@ -47,3 +48,17 @@ def test_a_run_that_goes_on_without_its_pretrained_file_is_of_that_file_all_the_
         assert read_record(tmp_path)['pretrained'] == known
     monkeypatch.setattr(Stub, 'identity', lambda _: dict(settings={}, pretrained='def'))
     assert 'had the SHA-256 abc and has def' in difference(read_record(tmp_path), run)
+
+
+def test_the_time_of_an_attempt_that_was_killed_is_counted(tmp_path):
+    """It has said nothing of it; its log and its events were last written 100 s after its record."""
+    write_record(tmp_path, dict(status='started', starts=1, seconds=7.))
+    for name, time in (('run.json', 1000.), ('log.txt', 1090.), ('events.jsonl', 1100.)):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (time, time))
+    with claim(tmp_path) as lock:
+        Attempt(Stub('a'), tmp_path, lock, None, None).end()
+    assert 107 <= read_record(tmp_path)['seconds'] < 108
+    with claim(tmp_path) as lock:  # which was interrupted in an orderly way, and has counted its time
+        Attempt(Stub('a'), tmp_path, lock, None, None).end()
+    assert read_record(tmp_path)['seconds'] < 108

@@ -6,18 +6,21 @@ import os
 import shutil
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from mmengine.hooks import Hook
-from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
+from mmengine.logging import MessageHub
+from mmengine.registry import HOOKS
+from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, get_priority
 from tiny_run import At, differing, next_name, run, saved, tiny_config
 
 import mmseg_gpt.engine as engine
 from mmseg_gpt.checkpoints import CheckpointError, read_file
 from mmseg_gpt.checkpoints.write import write_checkpoint
-from mmseg_gpt.engine import Runner
+from mmseg_gpt.engine import AtomicCheckpointHook, Runner
 from mmseg_gpt.engine.hooks.missed_validation import is_due
 from mmseg_gpt.engine.reproducible import PlaceSampler, SeededDataset, seed_generators
 from mmseg_gpt.engine.resume import check_same_start, newest_checkpoint
@@ -124,6 +127,20 @@ def test_stopped_in_a_validation_of_averaged_weights(tmp_path):
     assert len(best) == 1 and best == other
 
 
+def test_stopping_early_counts_on_where_a_run_was_interrupted():
+    runner = SimpleNamespace(message_hub=MessageHub('early'), train_loop=SimpleNamespace(stop_training=False),
+                             logger=logging.getLogger())
+    stopped = []
+    for scores in ((5., 4.), (5., )):  # of a run and of its resumption
+        hook = HOOKS.build(dict(type='EarlyStoppingHook', monitor='mIoU', patience=2))
+        hook.before_train(runner)
+        for score in scores:
+            hook.after_val_epoch(runner, dict(mIoU=score))
+            stopped.append(runner.train_loop.stop_training)
+    assert stopped == [False, False, True]
+    assert get_priority(hook.priority) < get_priority(AtomicCheckpointHook.priority)
+
+
 @pytest.mark.parametrize('kind, done, iteration, due', [
     (IterBasedTrainLoop, 0, 0, False), (IterBasedTrainLoop, 0, 3, False), (IterBasedTrainLoop, 0, 4, True),
     (IterBasedTrainLoop, 0, 7, True), (EpochBasedTrainLoop, 4, 20, True), (EpochBasedTrainLoop, 4, 22, False),
@@ -216,7 +233,8 @@ def damage(path: Path) -> None:
     (lambda run: (run / 'last_checkpoint').write_text(''), 'iter_6'),
     (lambda run: (run / 'last_checkpoint').write_bytes(b'\0\xff\0'), 'iter_6'),
     (lambda run: (run / 'last_checkpoint').write_text('/gone/iter_8.pth'), 'iter_6'),
-    (lambda run: (run / 'last_checkpoint').write_text('elsewhere/iter_4.pth'), 'iter_6'),  # killed before the pointer
+    (lambda run: [(run / 'last_checkpoint').write_text('elsewhere/iter_4.pth'),
+                  os.utime(run / 'iter_6.pth', (2e9, 2e9))], 'iter_6'),  # killed before the pointer
     (lambda run: damage(run / 'iter_6.pth'), 'iter_4'),
     (lambda run: (run / 'iter_6.pth').write_bytes(b''), 'iter_4'),
     (lambda run: [damage(run / f'iter_{i}.pth') for i in (4, 6)], 'iter_2'),
@@ -278,6 +296,20 @@ def test_of_two_runs_in_a_folder_the_later_one_is_resumed(whole, tmp_path):
     assert newest_checkpoint(place).stem == 'iter_4'
 
 
+def test_a_run_that_was_killed_before_it_saved_leaves_nothing_of_an_earlier_one_to_resume(whole, tmp_path):
+    """Started over, and gone back to an older checkpoint."""
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    folder = shutil.copytree(whole, tmp_path / 'copy')
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_config(folder), At(1, die))
+    assert newest_checkpoint(folder / 'run') is None
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_config(folder, resume=True, load_from=str(folder / 'run/iter_2.pth')), At(3, die))
+    assert newest_checkpoint(folder / 'run').name == 'iter_2.pth'
+
+
 def test_the_runner_resumes_the_file_it_is_given(whole):
     cfg = tiny_config(whole)
     cfg.experiment_name = next_name()
@@ -323,10 +355,14 @@ def test_a_pretrained_file_cannot_be_resumed(whole):
 
 def test_a_new_run_does_not_overwrite_an_old_one(whole):
     cfg = tiny_config(whole)
-    with pytest.raises(SystemExit, match=r'earlier run.*--resume.*--overwrite'):
-        engine.set_resume(cfg, False)
+    copy = shutil.copy(whole / 'run/iter_2.pth', whole / 'iter_2.pth')
+    for resume in (False, str(copy)):
+        with pytest.raises(SystemExit, match=r'earlier run.*--resume.*--overwrite'):
+            engine.set_resume(cfg.copy(), resume)
     engine.set_resume(cfg, False, overwrite=True)
     assert not cfg.resume
+    engine.set_resume(cfg, str(whole / 'run/iter_2.pth'))
+    assert cfg.resume
 
 
 # --- with another config ---------------------------------------------------------------------------

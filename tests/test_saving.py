@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 from collections import OrderedDict, defaultdict
 from enum import IntEnum
 from pathlib import Path
@@ -26,6 +27,7 @@ from mmseg_gpt.checkpoints.plain_types import from_plain, to_plain
 from mmseg_gpt.checkpoints.write import write_checkpoint
 from mmseg_gpt.engine import AtomicCheckpointHook, Runner
 from mmseg_gpt.engine.resume import newest_checkpoint
+from mmseg_gpt.files import replacing
 
 CONTENT = dict(state_dict=dict(a=torch.arange(1e5), b=torch.zeros(3)), meta=dict(iter=1))
 
@@ -70,7 +72,8 @@ def too_large(limit: int):
 
 def no_space(monkeypatch, path):
     """The device /dev/full, where the operating system finds no space."""
-    path.with_name(path.name + '.unfinished').symlink_to('/dev/full')
+    monkeypatch.setattr('mmseg_gpt.files.token_hex', lambda size: 'full')
+    path.with_name(path.name + '.full.unfinished').symlink_to('/dev/full')
     return os.strerror(errno.ENOSPC)
 
 
@@ -142,6 +145,27 @@ def test_a_write_that_fails_leaves_what_was_there(good, failure, new):
     assert good.read_bytes() == before and [f.name for f in good.parent.iterdir()] == ['good.pth']
 
 
+def test_two_writers_of_one_file_do_not_share_what_is_unfinished(tmp_path):
+    with replacing(tmp_path / 'a.txt') as one:
+        one.write_text('half of')
+        with replacing(tmp_path / 'a.txt') as other:
+            other.write_text('the other')
+        assert (tmp_path / 'a.txt').read_text() == 'the other'
+        one.write_text('all of the one')
+    assert (tmp_path / 'a.txt').read_text() == 'all of the one' and len([*tmp_path.iterdir()]) == 1
+
+
+def test_what_a_killed_writer_has_left_goes_when_no_writer_can_be_at_it_any_more(tmp_path):
+    names = ['a.txt.00c0ffee.unfinished', 'b.pth.00c0ffee.unfinished', 'novel.unfinished', 'c.txt.00c0ffee.unfinished']
+    for name in names:
+        (tmp_path / name).touch()
+    for name in names[:3]:
+        os.utime(tmp_path / name, (time.time() - 25 * 3600, ) * 2)
+    with replacing(tmp_path / 'a.txt') as one:
+        one.touch()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['a.txt', *names[:1:-1]]
+
+
 def test_a_folder_in_the_way(good):
     is_a_folder(None, good.with_name('next.pth'))
     with pytest.raises(CheckpointError, match='could not be written'):
@@ -149,9 +173,9 @@ def test_a_folder_in_the_way(good):
     assert read_file(good)
 
 
-def test_the_disk_fills_during_a_run(tmp_path):
+def test_the_disk_fills_during_a_run(tmp_path, monkeypatch):
     """The run ends with the reason, and what it had saved is resumed."""
-    fill = At(3, lambda runner, batch: (tmp_path / 'run/iter_4.pth.unfinished').symlink_to('/dev/full'))
+    fill = At(3, lambda runner, batch: no_space(monkeypatch, tmp_path / 'run/iter_4.pth'))
     with pytest.raises(CheckpointError, match=f'iter_4.pth could not be written: {os.strerror(errno.ENOSPC)}'):
         run(tiny_config(tmp_path), fill)
     assert newest_checkpoint(tmp_path / 'run').name == 'iter_2.pth'

@@ -1,7 +1,6 @@
 """Checks every image and label of a config's datasets, and reports problems and how often classes occur."""
 
 import argparse
-import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,9 +74,9 @@ def write(surveys: dict[str, 'Survey'], out: Path) -> None:
 
     from mmseg_gpt.analysis.dataset_figures import plot_classes
     from mmseg_gpt.datasets.report import as_numbers
-    unfinished = out.with_suffix('.part.json')
-    dump(as_numbers(surveys), unfinished, indent=2)
-    os.replace(unfinished, out)
+    from mmseg_gpt.files import replacing
+    with replacing(out) as unfinished:
+        dump(as_numbers(surveys), unfinished, file_format='json', indent=2)
     drawn = plot_classes(surveys, out.with_suffix('.png'))
     print(f'written: {out}' + (f' and {out.with_suffix(".png")}' if drawn else ''))
 

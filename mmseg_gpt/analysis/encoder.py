@@ -5,8 +5,9 @@ from mmengine.config import Config
 from torch import Tensor, nn
 
 from ..adapters import VIT_SETTINGS, weights_sha256
-from ..checkpoints import fetch, load_vit
+from ..checkpoints import fetch
 from ..checkpoints.formats import UPDATE
+from ..checkpoints.load import fill_vit
 from ..checkpoints.read import read_file, weights_in
 from ..models import GatedPromptViT
 from ..settings import type_name
@@ -92,10 +93,11 @@ def read_encoder(cfg: Config, size: int) -> Encoder:
     options = {name: backbone[name] for name in (*VIT_SETTINGS, 'norm_eps') if name in backbone}
     vit = GatedPromptViT(**{**options, 'img_size': size})
     path, key = fetch(source['checkpoint'], source.get('sha256')), source.get('key')
-    if updates := [name for name in weights_in(read_file(path), path, key) if UPDATE.fullmatch(name)]:
+    content = read_file(path)
+    if updates := [name for name in weights_in(content, path, key) if UPDATE.fullmatch(name)]:
         raise ValueError(f'{path} holds updates of the layers of its ViT ({listed(updates, 1)}), and only the ViT '
                          'itself would be used, as it was before its training: give the file of a whole ViT')
-    load_vit(vit, path, key)
+    fill_vit(vit, content, path, key)
     # Files are read with blue first; each package has its own name for the option that swaps red and blue.
     rgb = bool(preprocessor.get('bgr_to_rgb') or preprocessor.get('to_rgb'))
     return Encoder(vit, preprocessor['mean'], preprocessor['std'], rgb)

@@ -60,7 +60,11 @@ def load_vit(backbone: nn.Module, path: str | Path, key: str | None = None) -> N
         CheckpointError: a weight is missing, left over, misshapen or not finite, or there are several models. The
             backbone is then as it was.
     """
-    content = read_file(path)
+    fill_vit(backbone, read_file(path), path, key)
+
+
+def fill_vit(backbone: nn.Module, content: object, path: str | Path, key: str | None = None) -> None:
+    """Does what :func:`load_vit` does, with the ``content`` of a file that has been read."""
     found = recognise(weights_in(content, path, key), path)
     wanted = backbone.vit_state()
     state = with_zero_biases(found, wanted)

@@ -15,8 +15,7 @@ from .seal import seal
 def write_checkpoint(content: dict, path: str | Path) -> None:
     """Saves ``content`` in plain types and sealed as the file ``path``, or leaves the file there as it was.
 
-    The file is written beside ``path`` and renamed when all of it is on the disk. The next write to ``path`` removes an
-    unfinished file that a killed process has left.
+    The file is written beside ``path`` and renamed when all of it is on the disk.
 
     Args:
         content: Nested containers of values that :func:`mmseg_gpt.checkpoints.plain_types.to_plain` takes.

@@ -296,24 +296,29 @@ def set_resume(cfg: Config, resume: str | bool, overwrite: bool = False) -> None
         overwrite: Whether a new run may replace the checkpoints of an earlier one.
 
     Raises:
-        SystemExit: the path is not a file; no checkpoint of the run is whole; or a new run would overwrite the
-            checkpoints of an earlier one.
+        SystemExit: the path is not a file; no checkpoint of the run is whole; or a new run, or one from another folder,
+            would overwrite the checkpoints of an earlier one.
     """
+    out_dir = look_up(cfg, 'default_hooks.checkpoint.out_dir')
+    replaces = not (resume or cfg.get('resume'))
     if resume and cfg.get('load_from'):
         cfg.started_from = cfg.load_from  # its place is taken by the checkpoint that is resumed
     if isinstance(resume, str):
         if not Path(resume).is_file():
             raise SystemExit(f'--resume: there is no checkpoint {resume}')
         cfg.update(resume=True, load_from=resume)
+        folder = Path(out_dir, Path(cfg.work_dir).name) if out_dir else Path(cfg.work_dir)
+        replaces = Path(resume).parent.resolve() != folder.resolve()
     elif resume:
         try:
-            newest = newest_checkpoint(cfg.work_dir, look_up(cfg, 'default_hooks.checkpoint.out_dir'))
+            newest = newest_checkpoint(cfg.work_dir, out_dir)
         except CheckpointError as error:
             raise SystemExit(f'--resume: {error}') from error
         if newest is None:
             print(f'--resume: {cfg.work_dir} holds no run, so this one starts from iteration 0')
         cfg.load_from = str(newest) if newest else cfg.get('load_from')
         cfg.resume = newest is not None
-    elif not cfg.get('resume') and not overwrite and Path(cfg.work_dir, POINTER).exists():
+    if replaces and not overwrite and Path(cfg.work_dir, POINTER).exists():
         raise SystemExit(f'{cfg.work_dir} holds the checkpoints of an earlier run, which this one would overwrite. '
-                         '--resume goes on with that run, --work-dir DIR writes elsewhere, --overwrite starts over')
+                         '--resume alone goes on with that run, --work-dir DIR writes elsewhere, --overwrite starts '
+                         'over')

@@ -14,6 +14,7 @@ from ..checkpoints import CheckpointError, read_file
 from ..settings import flatten, is_under, look_up, settings_of
 
 POINTER = 'last_checkpoint'
+NONE_YET = 'none yet, as the run was started over'  # what is in it then: older checkpoints are of another run
 # Settings that say where and how a run is carried out, not what it is.
 OUTSIDE = ('resume', 'load_from', 'started_from', 'work_dir', 'launcher', 'experiment_name', 'log_level')
 # Settings that make the run what it is; those of the optimizer and the schedule would also silently keep their old
@@ -54,15 +55,15 @@ def find_resumed(cfg: Config, work_dir: str | Path, filename: str | None = None
 def newest_checkpoint(work_dir: str | Path, out_dir: str | Path | None = None) -> Path | None:
     """Finds the newest whole checkpoint of a run that can be resumed.
 
-    It is the one that the file ``last_checkpoint`` names, or one written later, or, where that file or its checkpoint
-    is missing or broken, the newest that is whole; then the log says so.
+    It is the one that the file ``last_checkpoint`` names, or one written after that file; or, where that file or its
+    checkpoint is missing or broken, the newest that is whole; then the log says so.
 
     Args:
         work_dir: The run's folder.
         out_dir: Where the checkpoint hook writes, if elsewhere; checkpoints are in a folder of the run's name there.
 
     Returns:
-        The file, or None if there has been no run.
+        The file, or None if there has been no run, or one that was started over and has saved nothing yet.
 
     Raises:
         CheckpointError: there has been one, but it has no checkpoint that is whole.
@@ -70,19 +71,20 @@ def newest_checkpoint(work_dir: str | Path, out_dir: str | Path | None = None) -
     pointer = Path(work_dir, POINTER)
     folder = Path(out_dir, Path(work_dir).name) if out_dir else Path(work_dir)
     named, problems = named_checkpoint(pointer, folder), []
-    for path in newest_first(folder, named):
+    started_over = pointer.is_file() and pointer.read_bytes() == NONE_YET.encode()
+    for path in newest_first(folder, named, pointer, started_over):
         try:
             check_resumable_file(path)
         except CheckpointError as error:
             problems.append(f'  {error}')
             continue
-        if named is None:
+        if named is None and not started_over:
             problems.append(f'  {pointer} is missing, or names no file in {folder}')
         if problems:
             print_log('\n'.join([f'resuming from {path}, the newest whole checkpoint, because', *problems]),
                       logger='current', level=logging.WARNING)
         return path
-    if problems or pointer.is_file():
+    if problems or (pointer.is_file() and not started_over):
         raise CheckpointError('\n'.join([f'no checkpoint in {folder} can be resumed:', *problems]))
     return None
 
@@ -96,13 +98,19 @@ def named_checkpoint(pointer: Path, folder: Path) -> Path | None:
     return named if named.is_file() else None
 
 
-def newest_first(folder: Path, named: Path | None) -> Iterator[Path]:
-    """Lists what to resume from: checkpoints written after ``named``, ``named`` itself, and the others by their age."""
+def newest_first(folder: Path, named: Path | None, pointer: Path, started_over: bool) -> Iterator[Path]:
+    """Lists what to resume from: checkpoints written after ``pointer``, ``named`` in it, and the others by their age.
+
+    Of a run that was ``started_over``, only the first are.
+    """
     files = [f for f in folder.glob('*.pth') if not f.name.startswith('best_')]
     files.sort(key=lambda f: (f.stat().st_mtime, number(f)), reverse=True)
-    if named is not None:
-        # A run that was started over leaves higher numbers behind, but older files.
-        later = [f for f in files if number(f) > number(named) and f.stat().st_mtime > named.stat().st_mtime]
+    # A run that was started over, or from an earlier checkpoint, leaves higher numbers behind, but older files.
+    later = [f for f in files if pointer.is_file() and f.stat().st_mtime > pointer.stat().st_mtime]
+    if started_over:
+        files = later
+    elif named is not None:
+        later = [f for f in later if number(f) > number(named)]
         files = [*later, named, *(f for f in files if f not in later and f != named)]
     return iter(files)
 

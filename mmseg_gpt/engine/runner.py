@@ -12,7 +12,7 @@ from pathlib import Path
 import mmengine.runner
 import torch
 from mmengine.config import Config
-from mmengine.dist import master_only
+from mmengine.dist import broadcast_object_list, master_only
 from mmengine.hooks import Hook
 from mmengine.model import BaseDataPreprocessor
 from mmengine.runner import BaseLoop, EpochBasedTrainLoop
@@ -32,6 +32,7 @@ from .loaders import build_loader, check_same_length, training_loader
 from .nodes import check_same_data, read_once_a_node, start_gloo_without_cuda, with_long_wait
 from .reproducible import begin_in_the_middle, skip_what_is_done
 from .resume import check_classes, check_same_start, find_resumed
+from .starts import name_of_start, sole_training
 from .state import put_back, state_of, without_frozen
 
 # In every run; list one in ``custom_hooks`` to give it options.
@@ -47,6 +48,7 @@ class Runner(mmengine.runner.Runner):
       too, where a training measures it more than once, unless ``save_best`` says otherwise.
     * The config that is stored says every number of the model, see :mod:`mmseg_gpt.models.complete`.
     * A resumed run goes on exactly as if it had not been interrupted, see :mod:`.reproducible`.
+    * A work directory has one training at a time, whose logs are named in the order of its starts, see :mod:`.starts`.
     * Every sample is checked: it has its files, and labels that are classes.
     * The hooks in ``STANDARD_HOOKS`` are always there.
     * ``train_dataloader.batch_size`` is the batch of all processes together, so that a learning rate means
@@ -74,6 +76,9 @@ class Runner(mmengine.runner.Runner):
         if self.launcher == 'pytorch':
             start_gloo_without_cuda(env_cfg['dist_cfg']['timeout'])
         super().setup_env(env_cfg)
+        names = [name_of_start(self._timestamp, Path(self._work_dir))]
+        broadcast_object_list(names)
+        self._timestamp = names[0]
         set_tf32(env_cfg.get('tf32'))
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             atexit.unregister(end_processes)
@@ -115,18 +120,19 @@ class Runner(mmengine.runner.Runner):
         """Does nothing: ``train`` writes the config, so that a test does not overwrite that of the training."""
 
     def train(self) -> nn.Module:
-        super().dump_config()
-        Runner.done = False
-        if self._resume:
-            self._resumed = self.read_resumed(self._load_from)
-        if self.distributed:
-            check_same_start(self._resumed, self.work_dir)
-        try:
-            model = super().train()
-            Runner.done = True
-            return model
-        finally:
-            self.call_hook('release')
+        with sole_training(Path(self.work_dir)):
+            super().dump_config()
+            Runner.done = False
+            if self._resume:
+                self._resumed = self.read_resumed(self._load_from)
+            if self.distributed:
+                check_same_start(self._resumed, self.work_dir)
+            try:
+                model = super().train()
+                Runner.done = True
+                return model
+            finally:
+                self.call_hook('release')
 
     def test(self) -> dict:
         with self.without_training():

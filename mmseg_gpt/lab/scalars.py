@@ -22,7 +22,7 @@ def read_scalars(folder: Path) -> tuple[list[dict], list[dict]]:
     Raises:
         ValueError: nothing was logged there, or a log is damaged; the message names the file.
     """
-    files = sorted(folder.glob(SCALARS))  # their folders are named by the time of the start
+    files = sorted(folder.glob(SCALARS))  # their folders are named so, see name_of_start
     if not files:
         raise ValueError(f'{folder} is not the work directory of a training: there is no {SCALARS} in it')
     training: dict[int, dict] = {}

@@ -17,7 +17,7 @@ from ..checks import check_files, check_run
 from ..engine.config import find_launcher, read_config, set_resume
 from ..engine.outcome import add_confusion, write_metrics
 from ..engine.resume import POINTER
-from ..files import file_sha256, replacing
+from ..files import file_sha256, replacing, seconds_between
 from ..recipes.vits import settings_of_vit
 from .config import patch_of, write_config
 from .look import OwnData, Say, look
@@ -114,6 +114,7 @@ def read_state(work: Path, options: Request) -> dict:
                            '--work-dir') from error
     changed = options.differences(earlier)
     if not changed:
+        state['seconds'] += seconds_between(work / STATE, work.glob('*/*.log'))  # of a training that was killed
         return state
     edited = (work / CONFIG).is_file() and state.get('config') not in (None, file_sha256(work / CONFIG))
     if edited or (work / POINTER).is_file() or (work / RESULT).is_file():

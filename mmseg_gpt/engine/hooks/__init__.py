@@ -4,6 +4,7 @@ from .agree import AgreeHook
 from .atomic_checkpoint import AtomicCheckpointHook
 from .compile import CompileHook
 from .cuda_graph import CudaGraphHook
+from .early_stopping import EarlyStoppingHook
 from .half_frozen import HalfFrozenHook
 from .ignored_batch import IgnoredBatchHook
 from .keep_features import KeepFeaturesHook
@@ -20,8 +21,8 @@ from .tracking import TrackingHook
 from .validation_pictures import ValidationPicturesHook
 
 __all__ = [
-    'AgreeHook', 'AtomicCheckpointHook', 'CompileHook', 'CudaGraphHook', 'HalfFrozenHook', 'IgnoredBatchHook',
-    'KeepFeaturesHook', 'LabelMapsHook', 'MissedValidationHook', 'NonFiniteHook', 'ParameterTableHook', 'PicturesHook',
-    'ProgressHook', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook', 'SweepHook', 'TrackingHook',
-    'ValidationPicturesHook', 'parameter_table'
+    'AgreeHook', 'AtomicCheckpointHook', 'CompileHook', 'CudaGraphHook', 'EarlyStoppingHook', 'HalfFrozenHook',
+    'IgnoredBatchHook', 'KeepFeaturesHook', 'LabelMapsHook', 'MissedValidationHook', 'NonFiniteHook',
+    'ParameterTableHook', 'PicturesHook', 'ProgressHook', 'SameBuffersHook', 'SeedIterationHook', 'StopOnSignalHook',
+    'SweepHook', 'TrackingHook', 'ValidationPicturesHook', 'parameter_table'
 ]

@@ -8,7 +8,7 @@ from mmengine.registry import HOOKS
 
 from ...adapters import frozen_source, unwrap
 from ...files import UNFINISHED, replacing
-from ..resume import POINTER
+from ..resume import NONE_YET, POINTER
 
 
 @HOOKS.register_module()
@@ -40,8 +40,9 @@ class AtomicCheckpointHook(CheckpointHook):
         self._prune()  # a run that was killed may have left too many
         if is_main_process():
             for folder in {Path(self.out_dir), Path(runner.work_dir)}:
-                for unfinished in folder.glob(f'*{UNFINISHED}'):
+                for unfinished in folder.glob(f'*.pth*{UNFINISHED}'):  # of this run alone, see sole_training
                     unfinished.unlink()
+            self._point_to_start(runner)
         if self.adapter_only:
             if any(isinstance(hook, EMAHook) for hook in runner.hooks):
                 raise ValueError('adapter_only does not go with EMAHook, whose averages hold the whole ViT')
@@ -82,9 +83,23 @@ class AtomicCheckpointHook(CheckpointHook):
             meta=meta, by_epoch=self.by_epoch, **self.args)
         self.saved_at = meta['iter']
         if is_main_process():
-            with replacing(Path(runner.work_dir, POINTER)) as pointer:
-                pointer.write_text(self.last_ckpt)
+            self._point(runner, self.last_ckpt)
         self._prune()
+
+    def _point_to_start(self, runner) -> None:
+        """Lets ``last_checkpoint`` name what this run goes on from, and nothing where it is started over.
+
+        Killed before it saves, it would else go on from the last checkpoint of the run that was there before.
+        """
+        resumed = Path(runner._load_from) if runner._resume and runner._load_from else None
+        if Path(runner.work_dir, POINTER).is_file() and (resumed or not runner.iter):
+            is_here = resumed and resumed.parent.resolve() == Path(self.out_dir).resolve()
+            self._point(runner, str(Path(self.out_dir, resumed.name)) if is_here else NONE_YET)
+
+    def _point(self, runner, text: str) -> None:
+        """Writes ``last_checkpoint``."""
+        with replacing(Path(runner.work_dir, POINTER)) as pointer:
+            pointer.write_text(text)
 
     def _prune(self) -> None:
         """Removes the oldest checkpoints beyond ``max_keep_ckpts``."""

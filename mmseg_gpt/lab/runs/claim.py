@@ -31,6 +31,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, TextIO
 
+from ...engine.starts import TRAINING_LOCK
+
 LOCK, FLAG = 'run.lock', 'run.owner-'
 BEAT, LEASE = 10., 120.  # seconds
 TRIES, SETTLING = 3, 2.
@@ -133,6 +135,8 @@ def try_claim(folder: Path) -> tuple[FolderClaim | None, bool]:
         return None, at_once
     for path, _ in others:
         path.unlink(missing_ok=True)
+    if others:  # the lock of a training, too, may outlive a machine that has vanished
+        (folder / TRAINING_LOCK).unlink(missing_ok=True)
     return made, False
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from ... import __version__
 from ...events import read_events
+from ...files import seconds_between
 from ...wording import gist
 from ..provenance import made_with
 from .claim import FolderClaim
 from .processes import Start
-from .record import EVENTS, FAILED, FINISHED, LOG, STARTED, read_record, write_record
+from .record import EVENTS, FAILED, FINISHED, LOG, RECORD, STARTED, read_record, write_record
 from .run import RunFailed, Runnable, command_line
 
 STOPPED = {status for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2) for status in (128 + number, -number)}
@@ -34,8 +35,11 @@ class Attempt:
         self.run, self.folder, self.lock, self.start, self.watch, self.gpu = run, folder, lock, start, watch, gpu
         self.commands, self.process, self.began = run.commands(folder), None, time.time()
         before = read_record(folder)
+        # An attempt that was killed has not said how long it took: until it last printed or reported something.
+        killed = before.get('status') == STARTED
+        spent = seconds_between(folder / RECORD, [folder / LOG, folder / EVENTS]) if killed else 0.
         self.record = dict(status=STARTED, version=__version__, command=None, starts=before.get('starts', 0) + 1,
-                           seconds=before.get('seconds', 0.), **run.identity(),
+                           seconds=before.get('seconds', 0.) + spent, **run.identity(),
                            made_with=made_with(before.get('made_with')))
         self.record['pretrained'] = self.record['pretrained'] or before.get('pretrained')  # which may be gone by now
         write_record(folder, self.record)

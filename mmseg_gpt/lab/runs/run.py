@@ -14,7 +14,7 @@ from ...checkpoints import CheckpointError, locate
 from ...engine import read_config
 from ...engine.resume import POINTER, named_checkpoint
 from ...files import file_sha256
-from ...settings import look_up, settings_of, type_name
+from ...settings import settings_of, type_name
 from ..finished import METRICS, decisive, numbers_in
 
 # The settings of a config that plans and searches change, by short names that also name the folders of runs.
@@ -159,20 +159,22 @@ def decisive_settings(run: Run) -> dict[str, object]:
     return dict(tta=run.tta, **decisive(json.loads(settings_of(config_of(run)))))
 
 
-@functools.cache
 def pretrained_sha256(run: Run) -> str | None:
-    """Returns the SHA-256 of the pretrained file; None where it is not on this machine."""
-    path = (look_up(config_of(run), 'model.backbone.init_cfg') or {}).get('checkpoint')
+    """Returns the SHA-256 of the pretrained file as it is now; None where it is not on this machine."""
+    path = decisive_settings(run).get('model.backbone.init_cfg.checkpoint')
     try:
         path = path and locate(path)
     except CheckpointError:
         return None
-    return sha256_of(path, path.stat().st_mtime_ns) if path and path.is_file() else None
+    if not path or not path.is_file():
+        return None
+    about = path.stat()
+    return sha256_of(path, (about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns, about.st_ctime_ns))
 
 
 @functools.cache
-def sha256_of(path: Path, changed_at: int) -> str:
-    """Returns the SHA-256 of a file that was last changed at that time; the file is read once."""
+def sha256_of(path: Path, about: tuple[int, ...]) -> str:
+    """Returns the SHA-256 of a file; it is read once, unless what the system says ``about`` it changes."""
     return file_sha256(path)
 
 
