@@ -110,6 +110,7 @@ def backbone(kind: str = 'GatedPrompt', gate_init: float = 10., **options) -> di
     ((-9.96, -10.02), 10, r'moved by only 0\.04 in gamma from their prior'),
     ((-9.89, -10.), 10, None),
     ((-2., -2.), 10, None),  # uniform nearly, but learnt
+    ((50., 60.), -50, None),  # both round to 1
 ])
 def test_gates_that_have_not_moved_are_said_to(priors, gate_init, said):
     note = read_gates(state_of(*priors), 'run', backbone(gate_init=gate_init)).note

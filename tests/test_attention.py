@@ -64,7 +64,7 @@ def test_weights_times_values_are_the_output_of_the_fused_attention(options, tin
     last, seen = max(vit.out_indices), {}
     for i, block in enumerate(vit.blocks):
         block.attn.register_forward_hook(lambda attn, inputs, output, i=i: seen.update({i: (attn, inputs, output)}))
-    maps = attention_maps(vit, images, range(last + 1))
+    maps = attention_maps(vit, images, iter(range(last + 1)))
     assert list(maps) == list(seen) == list(range(last + 1))
     for i, (attn, (x, temperature, *wanted), output) in seen.items():
         prompts = vit.prompt.tokens.shape[-2] if vit.prompt is not None and i >= vit.start_block else 0

@@ -17,7 +17,7 @@ from PIL import Image
 
 import mmseg_gpt.checkpoints.load as load
 from mmseg_gpt.analysis import encoder as encoders
-from mmseg_gpt.analysis.deep_image_prior import Generator, decay, reconstruct
+from mmseg_gpt.analysis.deep_image_prior import Generator, decay, reconstruct, start
 from mmseg_gpt.analysis.encoder import Encoder, read_encoder
 from mmseg_gpt.analysis.reconstruction_figures import draw_pictures, draw_scores, shortened, write_all
 from mmseg_gpt.analysis.reconstructions import Reconstruction, Settings, read_picture, reconstruct_all, scores, summary
@@ -104,6 +104,13 @@ def test_the_seed_decides(encoder):
     def last(seed):
         return list(reconstruct(encoder, as_image(picture()), 1, iterations=2, seed=seed))[-1][1]
     assert torch.equal(last(0), last(0)) and not torch.equal(last(0), last(1))
+
+
+def test_the_seed_is_of_no_other_generator(monkeypatch):
+    monkeypatch.setattr(torch.cuda, 'manual_seed_all', lambda seed: pytest.fail('a GPU has been seeded'))
+    before = torch.get_rng_state()
+    start(32, 40, seed=3)
+    assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_the_learning_rate_falls_at_the_end():

@@ -55,6 +55,7 @@ def test_files_are_read_wherever_they_lie(data, monkeypatch):
         sample = dataset[i]['data_samples']
         label = np.array(Image.open(label_path(data / 'data', 'training', i)))
         assert (sample.gt_sem_seg.data.numpy()[0] == label - 1).all() and sample.metainfo['img_path'].endswith('.jpg')
+    (data / 'train.csv').write_text((data / 'train.csv').read_text(), encoding='utf-8-sig')  # as Excel writes it
     monkeypatch.chdir(data)
     assert listed(data, data_root=None)[0]['inputs'].shape == (3, HEIGHT, WIDTH)
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from mmengine.registry import MODELS, DefaultScope
 from torch import Tensor, nn
 
-from mmseg_gpt.models import GatedPromptViT
+from mmseg_gpt.models import BiasTunedViT, GatedPromptViT
 
 ALL_OUT_TYPES = ('featmap', 'cls_token', 'mean_patch', 'mean_prompt', 'mean_all')
 STRATEGIES = ('ShallowPrompt', 'DeepPrompt', 'GatedPrompt', 'HardGatedPrompt')
@@ -395,6 +395,14 @@ def test_every_trained_parameter_gets_a_gradient(tiny_vit, strategy, start_block
     vit = tiny_vit(prompt=dict(type=strategy, num_tokens=3), temperature=True, start_block=start_block).train()
     vit(torch.randn(2, 3, 32, 32).double())[-1].square().sum().backward()
     assert all(p.grad is not None for p in vit.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize('kind', [GatedPromptViT, BiasTunedViT])
+def test_a_block_that_is_not_run_is_not_trained(kind):
+    vit = kind(arch=dict(embed_dims=8, num_layers=3, num_heads=2), img_size=32, frozen=False, out_indices=(0, 1))
+    sum(output.square().sum() for output in vit(torch.randn(1, 3, 32, 32))).backward()
+    assert all((p.grad is not None) == p.requires_grad for p in vit.parameters())
+    assert any(p.requires_grad for p in vit.blocks[1].parameters())
 
 
 def test_a_strategy_from_elsewhere_is_trained_by_declaration(tiny_vit):

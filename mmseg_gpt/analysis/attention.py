@@ -96,7 +96,7 @@ def visit_attention(vit: GatedPromptViT, images: Tensor, blocks: Iterable[int],
     Raises:
         ValueError: the ViT is in training mode, or does not run one of the blocks.
     """
-    last = max(vit.out_indices)
+    blocks, last = list(blocks), max(vit.out_indices)
     if vit.training:
         raise ValueError('the ViT is in training mode, in which prompts have dropout: call eval() first')
     if absent := [block for block in blocks if not 0 <= block <= last]:

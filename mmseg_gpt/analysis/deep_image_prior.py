@@ -64,7 +64,7 @@ class Generator(nn.Module):
 def start(height: int, width: int, seed: int) -> tuple[Generator, Tensor]:
     """Makes an untrained generator and its noise (1, 32, H, W), the same for the same seed."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs, for good
         return Generator(min(height, width)), 0.1 * torch.rand(1, NOISE, height, width)
 
 

@@ -44,27 +44,24 @@ class GateReport(NamedTuple):
         return None if self.gammas is None else sigmoid(self.gammas)
 
     @property
-    def start(self) -> np.ndarray:
-        """Gates (L-1,) before training; if their prior is not known, the first gate everywhere."""
-        if self.prior is None:
-            return np.full_like(self.gates, self.gates[~np.isnan(self.gates)][0])
+    def start(self) -> np.floating:
+        """The gate prior gamma before training; if it is not known, that of the first gate."""
         # The parameter is a float32, which has no 0.1.
-        return np.full_like(self.gates, sigmoid(np.float64(np.float32(self.prior))))
+        return self.gammas[~np.isnan(self.gammas)][0] if self.prior is None else np.float32(self.prior)
 
     @property
     def moved(self) -> float:
         """Largest change of a gate since then, in gamma; also of gates that round to 0 or 1."""
-        start = self.gammas[~np.isnan(self.gammas)][0] if self.prior is None else np.float32(self.prior)
-        return float(np.nanmax(np.abs(self.gammas - start)))
+        return float(np.nanmax(np.abs(self.gammas - self.start)))
 
     @property
     def note(self) -> str | None:
         """Sentence that the gates have not moved, or None if they have, see :func:`gate_note`."""
-        if self.gates is None:
+        if self.gammas is None:
             return None
         where = ('one another (the file does not hold their prior)' if self.prior is None
                  else f'their prior, gamma = {self.prior:g}')
-        return gate_note(self.name, self.gates, self.start, where)
+        return gate_note(self.name, self.moved, sigmoid(self.start), where)
 
 
 class GateHistory(NamedTuple):
@@ -90,7 +87,7 @@ class GateHistory(NamedTuple):
         logged = ~np.isnan(gates).all(axis=1)  # gates that were not finite are not in the log
         gates, first = gates[logged], self.iterations[logged][0]
         where = 'their prior' if first == 0 else f'where they were at iteration {first}'
-        return gate_note(self.name, gates[-1], gates[0], where)
+        return gate_note(self.name, movement(gates[-1], gates[0]), np.nanmax(gates[0]), where)
 
 
 def sigmoid(gamma: np.ndarray) -> np.ndarray:
@@ -149,23 +146,22 @@ def movement(gates: np.ndarray, start: np.ndarray) -> float:
     return float(changes.max(initial=0))
 
 
-def gate_note(name: str, gates: np.ndarray, start: np.ndarray, where: str) -> str | None:
+def gate_note(name: str, moved: float, start: float, where: str) -> str | None:
     """Warns of gates that have hardly moved, whose selection ratio looks like a finding and is none.
 
     Args:
         name: Name of the run.
-        gates: Gates (G,), NaN in blocks that do not use theirs.
-        start: Gates (G,) at the start.
+        moved: Largest change of a gate prior gamma since the start.
+        start: Largest gate at the start.
         where: Description of ``start``, such as 'their prior'.
 
     Returns:
         A sentence, or None if they have moved.
     """
-    moved = movement(gates, start)
     if moved >= MOVED:
         return None
     how = f'moved by only {moved:.2g} in gamma' if moved else 'not moved'
-    uniform = ' Nearly closed gates that are all equal give a uniform one.' if np.nanmax(start) < 0.01 else ''
+    uniform = ' Nearly closed gates that are all equal give a uniform one.' if start < 0.01 else ''
     return f'{name}: the gates have {how} from {where}, so the selection ratio is that of untrained gates.{uniform}'
 
 

@@ -56,8 +56,9 @@ class GatedPromptViT(VisionTransformer):
         adapter: None, or a dict with any of width (64) and scale (0.1): a bottleneck beside each MLP, see
             :class:`mmseg_gpt.models.updates.Bottleneck`.
         start_block: Block, counted from 0, from which prompts join the sequence (Figure 1 counts from 1).
-        frozen: True trains prompts, gates, temperatures and updates only. False is full fine-tuning.
-        norm_eps: Epsilon of the layer norms; 1e-5 in DINOv3, 1e-6 in all other released ViTs.
+        frozen: True trains prompts, gates, temperatures and updates only. False is full fine-tuning, but for blocks
+            that are not run.
+        norm_eps: Epsilon of the layer norms: 1e-5 for DINOv3; 1e-6 for MAE, MoCo v3, DINO, DINOv2 and supervised ViTs.
         layer_scale: True for DINOv2, whose blocks scale their residual branches (``blocks.0.ls1.gamma``).
         num_registers: Number of register tokens between CLS and patches (``reg_token``), which outputs leave out;
             4 for DINOv3 and DINOv2 with registers.
@@ -115,8 +116,10 @@ class GatedPromptViT(VisionTransformer):
         self.frozen = frozen
         self.with_cp = with_cp
         self.temperature_range = (0.01, 10.)
+        used, unused = self.blocks[:max(out_indices) + 1], self.blocks[max(out_indices) + 1:]
         if frozen:
             self.requires_grad_(False)
+        unused.requires_grad_(False)  # data-parallel training would wait for its gradients
 
         # Parameters declared from here on are trained even when the ViT is frozen.
         sizes = dict(embed_dims=dims, num_layers=depth, patch_size=patch_size)
@@ -126,7 +129,6 @@ class GatedPromptViT(VisionTransformer):
             self.prompt.gate_prior.requires_grad_(False)
         options = temperature if isinstance(temperature, dict) else {}
         self.temperature = None if temperature is False else self._declare_temperature(depth, **options)
-        used = self.blocks[:max(out_indices) + 1]
         self.lora = None if lora is None else add_lora(used, **lora)
         self.biases = biases
         if biases:
@@ -283,7 +285,11 @@ def check_complete(vit: GatedPromptViT, state: dict[str, Tensor], prefix: str, *
 
 
 def check_init_cfg(init_cfg: dict | list[dict] | None) -> None:
-    """Refuses mmengine's own loader, which leaves the weights that a file lacks at random, and goes on."""
+    """Refuses mmengine's own loader, which leaves the weights that a file lacks at random, and goes on.
+
+    Raises:
+        ValueError: ``init_cfg`` names it.
+    """
     for cfg in [init_cfg] if isinstance(init_cfg, dict) else init_cfg or []:
         if cfg.get('type') in ('Pretrained', PretrainedInit):
             raise ValueError('init_cfg of type "Pretrained" does not check that the file fills the backbone: '
@@ -291,7 +297,11 @@ def check_init_cfg(init_cfg: dict | list[dict] | None) -> None:
 
 
 def check_outputs(depth: int, out_indices: tuple[int, ...], out_type: str) -> None:
-    """Refuses outputs that a ViT of ``depth`` blocks does not have."""
+    """Refuses outputs that a ViT of ``depth`` blocks does not have.
+
+    Raises:
+        ValueError: ``out_type`` is unknown, or ``out_indices`` are not blocks in ascending order.
+    """
     if out_type not in OUT_TYPES:
         raise ValueError(f'out_type "{out_type}" is unknown: choose from {OUT_TYPES}')
     if not out_indices or any(not 0 <= i < depth for i in out_indices):
@@ -301,7 +311,11 @@ def check_outputs(depth: int, out_indices: tuple[int, ...], out_type: str) -> No
 
 
 def check_updates(lora: dict | None, biases: bool, adapter: dict | None, frozen: bool) -> None:
-    """Refuses updates of a ViT that is trained anyway, and options that are of another type."""
+    """Refuses updates of a ViT that is trained anyway, and options that are of another type.
+
+    Raises:
+        ValueError: there are such.
+    """
     for name, value in (('lora', lora), ('adapter', adapter)):
         if not (value is None or isinstance(value, dict)):
             raise ValueError(f'{name} must be None or a dict of its options, which may be empty, got {value}')
@@ -314,7 +328,11 @@ def check_updates(lora: dict | None, biases: bool, adapter: dict | None, frozen:
 
 def check_adapters(depth: int, out_indices: tuple[int, ...], out_type: str, prompt: dict | None,
                    temperature: bool | dict, start_block: int) -> None:
-    """Refuses prompts that no output would depend on, and a number given as ``temperature``."""
+    """Refuses prompts that no output would depend on, and a number given as ``temperature``.
+
+    Raises:
+        ValueError: there are such, or ``start_block`` is not a block.
+    """
     if not 0 <= start_block < depth:
         raise ValueError(f'start_block {start_block} is not a block: blocks are counted from 0 to {depth - 1}')
     if prompt is not None and start_block > max(out_indices):

@@ -20,7 +20,8 @@ class BiasTunedViT(GatedPromptViT):
     def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs | dict(frozen=False))
         for name, parameter in self.vit_state().items():
-            parameter.requires_grad_(name.endswith('.bias'))
+            if not name.endswith('.bias'):
+                parameter.requires_grad_(False)
 
 
 @MODELS.register_module()

@@ -191,9 +191,9 @@ class Mlp(nn.Module):
 
 
 class GatedMlp(nn.Module):
-    """SwiGLU: a linear layer of values, each weighted by a gate, and a linear layer back: (B, N, D) -> (B, N, D).
+    """SwiGLU, ``fc2(silu(fc1_g(x)) * fc1_x(x))``: (B, N, D) -> (B, N, D).
 
-    Source: arXiv 2002.05202. DINOv3's larger ViTs have it.
+    Source: arXiv 2002.05202. DINOv3's ViT-S+, ViT-H+ and ViT-7B have it.
     """
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
@@ -372,7 +372,11 @@ def read_arch(arch: str | dict) -> dict:
 
 
 def check_sizes(img_size: int | tuple[int, int], patch_size: int, num_registers: int, in_channels: int) -> None:
-    """Refuses sizes of images and patches and numbers of channels below 1, and a negative number of registers."""
+    """Refuses sizes of images and patches and numbers of channels below 1, and a negative number of registers.
+
+    Raises:
+        ValueError: there are such; the message names them.
+    """
     sides = [img_size] if isinstance(img_size, int) else img_size
     if min(sides) < 1:
         raise ValueError(f'img_size {img_size} must be positive')
@@ -385,7 +389,11 @@ def check_sizes(img_size: int | tuple[int, int], patch_size: int, num_registers:
 
 
 def check_attention(arch: dict, rotary: str | None, qkv_bias: str) -> None:
-    """Refuses rotary positions and biases that there are not."""
+    """Refuses rotary positions and biases that there are not.
+
+    Raises:
+        ValueError: there are such; the message says which there are.
+    """
     if rotary not in (None, *ROUNDINGS):
         raise ValueError(f'rotary must be None, or what the periods are rounded to, one of {ROUNDINGS}, got {rotary!r}')
     if rotary and arch['embed_dims'] // arch['num_heads'] % 4:

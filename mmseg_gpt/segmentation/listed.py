@@ -34,7 +34,8 @@ class ListedPairs(BaseSegDataset):
 
     def load_data_list(self) -> list[dict]:
         """Reads the list."""
-        lines = csv.reader(fileio.get_text(self.ann_file, backend_args=self.backend_args).splitlines())
+        text = fileio.get_text(self.ann_file, 'utf-8-sig', self.backend_args)  # without the mark that Excel puts first
+        lines = csv.reader(text.splitlines())
         if (header := [name.strip() for name in next(lines, [])]) != COLUMNS:
             raise ValueError(f'{self.ann_file}: the first line must be {",".join(COLUMNS)}, not {",".join(header)}')
         needs_masks, samples = loads_masks(self.pipeline), []

@@ -52,6 +52,7 @@ def counted_areas(pred_label: torch.Tensor, label: torch.Tensor, num_classes: in
     """Counts pixels as mmsegmentation does, on the host, where the predictions go once.
 
     mmsegmentation asks a GPU seven times for how many there are, and by histograms that its deterministic mode refuses.
+    Its float32 is rounded where images add up to more than 2**24 pixels, in the order in which they are added.
 
     Args:
         pred_label: Predicted class numbers (H, W).
@@ -60,14 +61,14 @@ def counted_areas(pred_label: torch.Tensor, label: torch.Tensor, num_classes: in
         ignore_index: True number of pixels that are not counted.
 
     Returns:
-        tuple: Four times float32 (C,): the pixels of each class where both agree, of either, predicted, and true.
+        tuple: Four times float64 (C,): the pixels of each class where both agree, of either, predicted, and true.
     """
     predicted, true = (labels.cpu().numpy().ravel().astype(np.int64) for labels in (pred_label, label))
     counted = true != ignore_index
     rest = num_classes  # one more class for what is none
     predicted, true = (np.where((labels < 0) | (labels > rest), rest, labels)[counted] for labels in (predicted, true))
     pairs = np.bincount(true * (rest + 1) + predicted, minlength=(rest + 1)**2).reshape(rest + 1, rest + 1)
-    both, of_predicted, of_true = (torch.from_numpy(counts[:rest].astype(np.float32)) for counts in (
+    both, of_predicted, of_true = (torch.from_numpy(counts[:rest].astype(np.float64)) for counts in (
         pairs.diagonal(), pairs.sum(0), pairs.sum(1)))
     return both, of_predicted + of_true - both, of_predicted, of_true
 
@@ -137,7 +138,7 @@ class PerClassIoUMetric(IoUMetric):
                 raise ValueError(f'no pixel of the {len(results)} images evaluated is labelled, so there is no IoU: '
                                  f'all are {self.ignore_index}, which is ignored. Are the label maps the right ones, '
                                  'and reduce_zero_label and ignore_index as they need?')
-            iou = (100 * intersect / union).numpy().astype(np.float64)
+            iou = (100 * intersect / union).numpy()
             self.per_class = {name: None if np.isnan(value) else round(float(value), 2)
                               for name, value in zip(self.dataset_meta['classes'], iou)}
         return super().compute_metrics(results)

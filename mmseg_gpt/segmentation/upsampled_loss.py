@@ -41,7 +41,7 @@ def upsampled_loss(head: BaseDecodeHead, logits: Tensor, labels: Tensor,
     return {**found, 'acc_seg': 100 * (correct + eps) / (labelled + eps)}
 
 
-def mean_cross_entropy(loss: CrossEntropyLoss, logits: Tensor, labels: Tensor, scale: int,
+def mean_cross_entropy(loss: CrossEntropyLoss, logits: Tensor, labels: Tensor, scale: int | Fraction,
                        ignore_index: int) -> tuple[Tensor, Tensor]:
     """Returns what ``loss`` gives for upsampled logits, and the number of correct pixels."""
     weights = class_weights(loss, logits)
