@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, environment_of
-from made_tasks import CLASSES, PALETTE, drawn, made_task, write_geotiff
+from made_tasks import CLASSES, PALETTE, TILES, drawn, made_task, write_geotiff
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from PIL import Image
@@ -79,10 +79,9 @@ def test_windows_in_the_padding_give_the_labels_of_the_whole_image(odd_task):
         assert torch.equal(predict_in_tiles(TaskLabeller(odd_task), image).pred_sem_seg.data[0], whole(odd_task, image))
 
 
-@pytest.mark.parametrize('odd_task', [RULES[0], RULES[1], RULES[3]], ids=str, indirect=True)
-@pytest.mark.parametrize('choices', [Choices(), Choices(preprocess=True, layout='nhwc')], ids=['floats', 'bytes'])
-def test_a_file_pads_as_the_model_does(odd_task, choices, monkeypatch):
-    program = Program(odd_task.model, 'logits', choices.preprocess, choices.layout, fold=False)
+def as_file(task: ServedTask, choices: Choices, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets every ONNX file be that of a task, run by torch."""
+    program = Program(task.model, 'logits', choices.preprocess, choices.layout, fold=False)
 
     def run(_: object, images: np.ndarray) -> dict[str, np.ndarray]:
         with torch.no_grad():
@@ -92,9 +91,15 @@ def test_a_file_pads_as_the_model_does(odd_task, choices, monkeypatch):
         get_inputs=lambda: [SimpleNamespace(type='tensor(uint8)' if choices.preprocess else 'tensor(float)',
                                             shape=['batch', 'height', 'width', 'channels'])],
         get_outputs=lambda: [SimpleNamespace(name='logits', shape=['batch', 9, 'height', 'width'])],
-        get_modelmeta=lambda: SimpleNamespace(custom_metadata_map=describe(odd_task, choices, None)))
+        get_modelmeta=lambda: SimpleNamespace(custom_metadata_map=describe(task, choices, None)))
     monkeypatch.setattr(onnx_file, 'session_of', lambda *_, **__: session)
     monkeypatch.setattr(onnx_file, 'run', run)
+
+
+@pytest.mark.parametrize('odd_task', [RULES[0], RULES[1], RULES[3]], ids=str, indirect=True)
+@pytest.mark.parametrize('choices', [Choices(), Choices(preprocess=True, layout='nhwc')], ids=['floats', 'bytes'])
+def test_a_file_pads_as_the_model_does(odd_task, choices, monkeypatch):
+    as_file(odd_task, choices, monkeypatch)
     for mode, size in (('slide', (20, 57)), ('slide', (33, 39)), ('whole', (20, 39))):
         monkeypatch.setitem(odd_task.model.test_cfg, 'mode', mode)
         image = drawn(*size)
@@ -106,6 +111,19 @@ def test_a_file_pads_as_the_model_does(odd_task, choices, monkeypatch):
         # In bytes the padding is rounded, except that to whole patches, which the file adds itself.
         bound = 0.05 if choices.preprocess and odd_task.model.data_preprocessor.test_cfg != RULES[0] else 1e-4
         torch.testing.assert_close(ours, theirs, rtol=0, atol=bound * theirs.std().item())
+
+
+def test_a_file_resizes_as_the_pipeline_does(tmp_path, monkeypatch):
+    task, image = made_task(tmp_path, resize=True, padded=True, **TILES), drawn(50, 90)
+    as_file(task, Choices(preprocess=True, layout='nhwc'), monkeypatch)
+    for mode, tiling in (('slide', None), ('whole', None), ('slide', Tiling(40))):
+        monkeypatch.setitem(task.model.test_cfg, 'mode', mode)
+        found = FileLabeller('file.onnx', tiling).label(image)
+        wanted = predict_in_tiles(TaskLabeller(task, tiling), image).pred_sem_seg.data[0].numpy()
+        assert (found == wanted).mean() > 0.999 and len(np.unique(found)) > 2
+    task.cfg.test_dataloader.dataset.pipeline.insert(1, dict(type='RandomFlip', prob=1.))
+    with pytest.raises(ValueError, match='has RandomFlip, which cannot be done here: label images by mmseg-gpt'):
+        FileLabeller('file.onnx')
 
 
 def test_bands_are_as_large_as_the_device_likes(task, monkeypatch):
@@ -153,7 +171,7 @@ def test_an_onnx_file_labels_in_the_same_windows(task, tmp_path):
         found = FileLabeller(tmp_path / f'{name}.onnx').label(image)
         assert found.dtype == np.uint8 and (found == whole(task, image).numpy()).mean() > 0.999
     with pytest.raises(ValueError, match='takes images of 32 x 32 pixels only'):
-        FileLabeller(tmp_path / 'b.onnx', Tiling(40))
+        FileLabeller(tmp_path / 'b.onnx', Tiling(30)).label(image)
 
 
 def test_a_half_transparent_tiff_is_refused_for_opencv_darkens_it(tmp_path):
