@@ -45,6 +45,7 @@ class Header(NamedTuple):
         begins_red: Whether a TIFF of more bands marks the first as red, green and blue.
         planar: Whether a TIFF holds its bands one after the other (PlanarConfiguration 2).
         straight: Whether a TIFF has alpha by which its colours are not multiplied (unassociated alpha).
+        animated: Whether a GIF, PNG, WebP or AVIF has several pictures to be shown one after the other.
     """
     format: str
     dtype: str
@@ -57,6 +58,7 @@ class Header(NamedTuple):
     begins_red: bool = False
     planar: bool = False
     straight: bool = False
+    animated: bool = False
 
     @property
     def misread(self) -> bool:
@@ -88,14 +90,18 @@ def read_header(path: str | Path) -> Header:
     if start.startswith(b'v/1\x01'):
         return Header('EXR', 'float32', 3, (0, 0))
     with Image.open(path) as image:
+        animated = image.format in ('GIF', 'WEBP', 'PNG', 'AVIF') and getattr(image, 'is_animated', False)
         if image.format == 'PNG':
             depth, colour = start[PNG_DEPTH], start[PNG_COLOUR]
             return Header('PNG', 'uint16' if depth == 16 else 'uint8', PNG_BANDS[colour], image.size,
-                          alpha=colour in (4, 6))
+                          alpha=colour in (4, 6), animated=animated)
+        if image.format == 'GIF':  # whose palette readers make colours of, also if all are gray
+            return Header('GIF', 'uint8', 3, image.size, animated=animated)
         dtype, bands = ('uint16', 1) if image.mode.startswith('I;16') else MODES.get(image.mode, ('uint8', 3))
         if image.format == 'PPM' and image.mode == 'I':
             dtype = 'uint16'
-        return Header('PFM' if dtype == 'float32' else image.format, dtype, bands, image.size, alpha=bands in (2, 4))
+        return Header('PFM' if dtype == 'float32' else image.format, dtype, bands, image.size, alpha=bands in (2, 4),
+                      animated=animated)
 
 
 def tiff_header(path: str | Path) -> Header:

@@ -43,6 +43,8 @@ def pixel_problems(path: str | Path, header: Header, reader: Reader = USUAL) -> 
     if width * height > MOST_PIXELS:
         return [f'{path} has {width:,}x{height:,} pixels, and OpenCV reads {MOST_PIXELS:,} at most: cut it into tiles, '
                 f'or set {LIMIT_VARIABLE}={width * height} before Python starts']
+    if header.animated:
+        return [f'{path} is an animation, and an image is one picture: save the one that is meant as a PNG']
     if not reader.judged:
         return []
     if reader.bands is not None:
@@ -55,7 +57,9 @@ def pixel_problems(path: str | Path, header: Header, reader: Reader = USUAL) -> 
         return few_grays(pixels, path, header)
     if header.straight and header.dtype == 'uint8' and header.colours:
         return half_transparent(path, header)
-    return [f'{path} has {header.described}: {wrong}. {remedy(header)}' for wrong in usual_faults(header)]
+    if not (faults := usual_faults(header)) and not cv2.haveImageReader(str(path)):
+        return [f'{path} is of the format {header.format}, which this OpenCV does not read: save it as a PNG']
+    return [f'{path} has {header.described}: {wrong}. {remedy(header)}' for wrong in faults]
 
 
 def half_transparent(path: str | Path, header: Header) -> list[str]:
