@@ -51,6 +51,7 @@ class ServedTask:
         palette: Colours of the classes (red, green, blue), if the checkpoint has them.
         cfg: The config.
         augmented: The model around ``model`` that answers by the mean of several views of an image, or None.
+        whole: Whether the checkpoint holds the ViT too, so that no other file of it was read.
         shapes: Shapes (n, 3, h, w) of :meth:`crops` that are known, by the size of the image.
     """
     model: BaseModel
@@ -62,7 +63,13 @@ class ServedTask:
     palette: Sequence[Sequence[int]] | None = None
     cfg: Config | None = None
     augmented: BaseModel | None = None
+    whole: bool = False
     shapes: dict[torch.Size, tuple[int, ...]] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def segments(self) -> bool:
+        """Whether pixels are labelled, and not images classified."""
+        return hasattr(self.model, 'decode_head')
 
     def read(self, image: Image) -> dict:
         """Reads an image into the dict that the transforms take, with its pixels (H, W, 3) in ``img``, BGR.
@@ -85,13 +92,13 @@ class ServedTask:
             if '://' not in str(image) and not Path(image).is_file():
                 raise SampleError(f'there is no image file {image}')
             if Path(image).is_file() and (problems := check_headers(image, reader=known_reader(self.reader))):
-                raise SampleError(f'the image {image} cannot be read: {" ".join(problems)}')
+                raise SampleError('; '.join(problems))
             try:
                 return self.reader(dict(img_path=str(image)))
             except PixelError as error:
-                raise SampleError(f'the image {image} cannot be read: {error}') from error
+                raise SampleError(str(error)) from error
             except Exception as error:  # decoders raise many types
-                raise SampleError(f'the image {image} cannot be read: {error_line(error)}') from error
+                raise SampleError(f'{image} cannot be read: {error_line(error)}') from error
         if isinstance(self.reader, LoadBands):
             return self.reader.from_array(image)
         channels = self.vit.in_channels
@@ -246,7 +253,7 @@ def load_task(name: str, config: str | Path | Config, checkpoint: str | Path, fr
     dataset, frozen = meta.get('dataset_meta') or {}, meta.get('frozen')
     origin = f'{frozen["source"]} (SHA-256 {frozen["sha256"][:12]}...)' if frozen else f'the one inside {checkpoint}'
     return ServedTask(model, vit, origin, reader, transform, dataset.get('classes'), dataset.get('palette'),
-                      cfg, augmented)
+                      cfg, augmented, whole=not frozen)
 
 
 def with_probabilities(answers: list[BaseDataElement]) -> list[BaseDataElement]:

@@ -67,7 +67,7 @@ class Desk:
             if photograph is None:
                 size, picture = picture_of(task, file)
                 photograph = Photograph(file, folder, size, picture)
-            if hasattr(task.model, 'decode_head'):
+            if task.segments:
                 photograph.segmented[name] = segment(self.pool, name, photograph, self.tiling)
             else:
                 sample, = self.pool.predict([(name, file)])

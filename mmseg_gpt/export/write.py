@@ -327,7 +327,7 @@ def left_to_caller(task: ServedTask) -> list[str]:
     rule = getattr(task.model, 'test_cfg', None) or {}
     found = []
     if changes:
-        back = ', and resize the answers to the size of the images' if hasattr(task.model, 'decode_head') else ''
+        back = ', and resize the answers to the size of the images' if task.segments else ''
         found.append(f'change images as the test pipeline does, by {changes}{back}')
     if rule.get('mode') == 'slide':
         found.append(f'slide windows of {" x ".join(map(str, rule["crop_size"]))} pixels over images, with a stride of '
