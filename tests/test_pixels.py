@@ -8,10 +8,12 @@ import cv2
 import mmcv
 import numpy as np
 import pytest
+from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, DefaultScope
 from PIL import Image
 
+from mmseg_gpt.apis import ServedTask
 from mmseg_gpt.checks.pairs import corrupted_floats
 from mmseg_gpt.datasets import GuardedDataset, LoadBands, PixelError, SampleError, check_headers, inspect_pair
 from mmseg_gpt.datasets import headers as headers_module
@@ -139,6 +141,19 @@ def test_a_format_that_opencv_was_built_without_is_refused(write, monkeypatch):
     monkeypatch.setattr('cv2.haveImageReader', lambda path: False)
     problem, = check_headers(write(saved(GRAY, 'GIF')))
     assert problem.endswith('image.x is of the format GIF, which this OpenCV does not read: save it as a PNG')
+
+
+@pytest.mark.parametrize(('content', 'reader', 'said'), [
+    (saved(GRAY, 'JPEG')[:400], LoadImageFromFile(), 'cannot be decoded, it is truncated'),
+    (b'no image', LoadImageFromFile(), 'is not an image'), (tiff(TWELVE[:, :, None]), LoadBands(), 'say which values'),
+    (tiff(np.full((4, 6), np.nan, np.float32)), LoadBands(scale=(0, 1)), 'pixels without a number')])
+def test_a_message_is_one_sentence_that_names_the_file_once(content, reader, said, write):
+    path = write(content)
+    with pytest.raises(SampleError) as refused:
+        ServedTask(None, None, '', reader, None).read(path)
+    message = str(refused.value)
+    assert message.startswith(f'{path} ') and message.count(path) == 1 and message.count('cannot') <= 1
+    assert said in message
 
 
 def test_bands_and_scale_make_what_they_say(write):

@@ -71,7 +71,8 @@ def opened(path: str | Path) -> Iterator['DatasetReader']:
         try:
             dataset = rasterio.open(path, driver='GTiff')
         except rasterio.errors.RasterioError as error:
-            raise SampleError(f'the image {path} cannot be read: {error}') from error
+            why = str(error).replace(f"'{path}' ", '').replace(f'{path}: ', '')  # as GDAL begins
+            raise SampleError(f'{path} cannot be read: {why}') from error
         with dataset:
             yield dataset
 
@@ -117,7 +118,7 @@ class RasterSource:
         try:
             values = self.dataset.read(window=((rows.start, rows.stop), (columns.start, columns.stop)))
         except rasterio.errors.RasterioError as error:
-            raise SampleError(f'the image {self.dataset.name} cannot be decoded, it is truncated or damaged: '
+            raise SampleError(f'{self.dataset.name} cannot be decoded, it is truncated or damaged: '
                               f'{error.__cause__ or error}') from error  # the cause has the words of GDAL
         return np.moveaxis(values, 0, 2)
 
@@ -155,7 +156,7 @@ def can_stream(task: ServedTask, dataset: 'DatasetReader', header: Header, path:
     problems = (reader.bands.problems(header, path) if reader.bands is not None else
                 [f'{path} has {header.described}: {fault}' for fault in usual_faults(header)] if reader.judged else [])
     if problems:
-        raise SampleError(f'the image {path} cannot be read: {problems[0]}')
+        raise SampleError(problems[0])
     if reader.bands is not None:
         return header.pages == 1 and dataset.count == header.bands
     with suppress(OSError), Image.open(path) as image:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from .headers import LIMIT_VARIABLE, MOST_PIXELS, Header
-from .reading import Bands, PixelError, read_bands
+from .reading import Bands, PixelError, decoded, read_bands
 
 FEWEST_GRAYS = 64  # of 256; below, 16 bits are used so little that their high byte shows little of the image
 SAMPLE = 2**20  # pixels looked at, of an image that has more
@@ -51,7 +51,7 @@ def pixel_problems(path: str | Path, header: Header, reader: Reader = USUAL) -> 
         return reader.bands.problems(header, path)
     if header.dtype == 'uint16' and header.colours:
         try:
-            pixels = read_bands(path, header) if header.misread else cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            pixels = read_bands(path, header) if header.misread else decoded(path)
         except PixelError as error:
             return [str(error)]
         return few_grays(pixels, path, header)
@@ -64,7 +64,7 @@ def pixel_problems(path: str | Path, header: Header, reader: Reader = USUAL) -> 
 
 def half_transparent(path: str | Path, header: Header) -> list[str]:
     """Refuses a TIFF with pixels that are neither opaque nor transparent, which OpenCV would make darker."""
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    pixels = decoded(path)
     alpha = None if pixels is None or pixels.ndim < 3 else pixels[..., -1]
     if alpha is None or not ((alpha > 0) & (alpha < 255)).any():
         return []
