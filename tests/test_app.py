@@ -113,6 +113,14 @@ def test_pictures_show_what_they_are_told():
     assert shown_size((2000, 4000)) == (800, 1600) and shown_size((20, 40)) == (20, 40)
 
 
+def test_attention_is_that_of_full_precision_where_the_vit_is_in_half_of_it(desk, folder, tmp_path):
+    half = AdapterPool('cpu', torch.bfloat16)
+    half.add('street', folder / 'config.py', folder / 'model.pth')
+    photograph = desk.lay(folder / 'street.png')
+    for ours, theirs in zip(*(each.attention(photograph, 'street', (40, 30)) for each in (desk, Desk(half, tmp_path)))):
+        assert np.abs(ours[:320].astype(int) - theirs[:320]).mean() < 5
+
+
 def test_the_desk_gives_the_answers_of_the_pool(desk, pool, folder, tmp_path):
     photograph = desk.lay(folder / 'street.png')
     found = photograph.segmented['street']
