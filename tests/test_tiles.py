@@ -21,7 +21,7 @@ from mmseg_gpt.apis.rasters import is_georeferenced
 from mmseg_gpt.apis.tiles import Pixels, TaskLabeller, Tiling, logits_in_tiles, predict_in_tiles
 from mmseg_gpt.datasets import SampleError, check_headers
 from mmseg_gpt.export import Choices, FileLabeller, Program, onnx_file
-from mmseg_gpt.export.write import describe
+from mmseg_gpt.export.write import describe, left_to_caller
 from mmseg_gpt.segmentation import segmentor
 
 
@@ -100,6 +100,8 @@ def as_file(task: ServedTask, choices: Choices, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize('choices', [Choices(), Choices(preprocess=True, layout='nhwc')], ids=['floats', 'bytes'])
 def test_a_file_pads_as_the_model_does(odd_task, choices, monkeypatch):
     as_file(odd_task, choices, monkeypatch)
+    rule = odd_task.model.data_preprocessor.test_cfg
+    assert any('pad images' in said for said in left_to_caller(odd_task)) == (rule != RULES[0])  # whole patches
     for mode, size in (('slide', (20, 57)), ('slide', (33, 39)), ('whole', (20, 39))):
         monkeypatch.setitem(odd_task.model.test_cfg, 'mode', mode)
         image = drawn(*size)

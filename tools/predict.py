@@ -242,7 +242,8 @@ def is_raster(image: str, args: argparse.Namespace) -> bool:
     if find_spec('rasterio') and not args.tta:
         return True
     why = 'with --tta' if args.tta else 'without rasterio: pip install "mmseg_gpt[geo]"'
-    print(f'{image}: its label map will have no georeference {why}')
+    if args.out:
+        print(f'{image}: its label map will have no georeference {why}')
     return False
 
 

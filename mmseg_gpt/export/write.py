@@ -329,6 +329,12 @@ def left_to_caller(task: ServedTask) -> list[str]:
     if changes:
         back = ', and resize the answers to the size of the images' if task.segments else ''
         found.append(f'change images as the test pipeline does, by {changes}{back}')
+    padding = dict(getattr(task.model.data_preprocessor, 'test_cfg', None) or {})
+    if padding.get('size') or padding.get('size_divisor', task.vit.patch_embed.patch_size) != (
+            task.vit.patch_embed.patch_size):  # which the file does itself
+        wanted = (f'{" x ".join(map(str, padding["size"]))} pixels' if padding.get('size') else
+                  f'multiples of {padding["size_divisor"]} pixels')
+        found.append(f'pad images at the bottom and right to {wanted}, and cut that off the answers')
     if rule.get('mode') == 'slide':
         found.append(f'slide windows of {" x ".join(map(str, rule["crop_size"]))} pixels over images, with a stride of '
                      f'{" x ".join(map(str, rule["stride"]))}')
