@@ -1,5 +1,6 @@
 """Large images: tiles give the labels of the whole image, in memory that does not grow; GeoTIFFs keep their place."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from mmseg_gpt.apis.rasters import is_georeferenced
 from mmseg_gpt.apis.tiles import Pixels, TaskLabeller, Tiling, logits_in_tiles, predict_in_tiles
 from mmseg_gpt.datasets import SampleError, check_headers
 from mmseg_gpt.export import Choices, FileLabeller, Program, onnx_file
+from mmseg_gpt.export.measure import answer_by
 from mmseg_gpt.export.write import describe, left_to_caller
 from mmseg_gpt.segmentation import segmentor
 
@@ -126,6 +128,19 @@ def test_a_file_resizes_as_the_pipeline_does(tmp_path, monkeypatch):
     task.cfg.test_dataloader.dataset.pipeline.insert(1, dict(type='RandomFlip', prob=1.))
     with pytest.raises(ValueError, match='has RandomFlip, which cannot be done here: label images by mmseg-gpt'):
         FileLabeller('file.onnx')
+
+
+def test_what_measures_a_file_of_bytes_pads_with_the_colour_that_is_0_to_the_model(padding_task, monkeypatch):
+    model, image, given = copy.deepcopy(padding_task.model), drawn(33, 39), []
+    model.test_cfg['mode'] = 'whole'
+    monkeypatch.setattr(onnx_file, 'run', lambda _, images: given.append(images) or dict(
+        logits=np.zeros((len(images), 9, *images.shape[2:]), np.float32)))
+    answer_by(model, None, Choices(preprocess=True))
+    prepared = padding_task.prepare(image)
+    model.test_step({key: [prepared[key]] for key in ('inputs', 'data_samples')})
+    (images, ), = given
+    assert images.dtype == np.uint8 and np.array_equal(images[:, :33, :39], image[..., ::-1].transpose(2, 0, 1))
+    assert images.shape == (3, 40, 40) and images[:, 39, 39].tolist() == [124, 116, 104]  # the mean
 
 
 def test_bands_are_as_large_as_the_device_likes(task, monkeypatch):
