@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,12 +25,12 @@ from mmengine.registry import DefaultScope
 from PIL import Image
 
 from mmseg_gpt.analysis.attention import attended, attention_maps, query_map, visit_attention
-from mmseg_gpt.apis import AdapterPool
+from mmseg_gpt.apis import AdapterPool, ServedTask
 from mmseg_gpt.apis.answers import overlay
 from mmseg_gpt.apis.task import build_model
 from mmseg_gpt.apis.tiles import Tiling
 from mmseg_gpt.app import Desk, Limits, block_numbers, seen_at, server
-from mmseg_gpt.app.looking import place_in_view
+from mmseg_gpt.app.looking import place_in_view, region_around
 from mmseg_gpt.app.pictures import captioned, heat, shown_size
 from mmseg_gpt.app.server import Guard, address_of, names_address, password_check
 from mmseg_gpt.models.prompts import GatedPrompt
@@ -100,6 +101,11 @@ def test_a_model_that_slides_is_shown_the_window_around_the_place(pool):
     assert seen.picture.shape == (32, 32, 3) and seen.inputs.shape == (1, 3, 32, 32) and seen.query == '16,16'
     assert np.array_equal(seen.picture, image[14:46, 24:56, ::-1])
     assert seen_at(pool.tasks['street'], image, (96, 74)).point == (31, 31)
+
+
+def test_an_image_to_classify_is_shown_whole_also_where_others_are_cut_into_tiles():
+    task = ServedTask(SimpleNamespace(), None, '', None, None)
+    assert region_around(task, (75, 97), (40, 30), Tiling(40)) == (slice(0, 75), slice(0, 97))
 
 
 def test_pictures_show_what_they_are_told():
