@@ -296,6 +296,9 @@ def test_a_failure_is_explained_by_what_is_wrong_with_the_file(data):
     image_path(data, 'training', 1).write_bytes(b'')
     with pytest.raises(SampleError, match=r'sample 1, .*\n  .*00001\.jpg is empty \(0 bytes\)'):
         guarded[1]
+    image_path(data, 'training', 1).write_bytes(b'no image')
+    with pytest.raises(SampleError, match=r'sample 1, \S* with \S*, cannot be loaded:\n  \S*00001\.jpg is not an'):
+        guarded[1]
 
 
 def test_headers_are_read_once_for_each_sample(data, monkeypatch):

@@ -145,6 +145,7 @@ def test_a_format_that_opencv_was_built_without_is_refused(write, monkeypatch):
 
 @pytest.mark.parametrize(('content', 'reader', 'said'), [
     (saved(GRAY, 'JPEG')[:400], LoadImageFromFile(), 'cannot be decoded, it is truncated'),
+    (saved(GRAY, 'BMP')[:400], LoadImageFromFile(), 'cannot be decoded, it is truncated'),
     (b'no image', LoadImageFromFile(), 'is not an image'), (tiff(TWELVE[:, :, None]), LoadBands(), 'say which values'),
     (tiff(np.full((4, 6), np.nan, np.float32)), LoadBands(scale=(0, 1)), 'pixels without a number')])
 def test_a_message_is_one_sentence_that_names_the_file_once(content, reader, said, write):

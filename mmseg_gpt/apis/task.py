@@ -22,7 +22,7 @@ from torch import Tensor
 from ..adapters import frozen_backbones, load_model_state
 from ..checkpoints import CheckpointError, fetch, read_file
 from ..checks.checkpoint import check_backbone
-from ..datasets import LoadBands, PixelError, SampleError, check_headers, label_rule
+from ..datasets import LoadBands, PixelError, SampleError, check_headers, inspect_pair, label_rule
 from ..datasets.introspect import known_reader
 from ..datasets.pairs import error_line
 from ..engine.config import load_config
@@ -98,7 +98,8 @@ class ServedTask:
             except PixelError as error:
                 raise SampleError(str(error)) from error
             except Exception as error:  # decoders raise many types
-                raise SampleError(f'{image} cannot be read: {error_line(error)}') from error
+                found = inspect_pair(image, reader=known_reader(self.reader)).problems if Path(image).is_file() else []
+                raise SampleError('; '.join(found) or f'{image} cannot be read: {error_line(error)}') from error
         if isinstance(self.reader, LoadBands):
             return self.reader.from_array(image)
         channels = self.vit.in_channels

@@ -90,7 +90,8 @@ class GuardedDataset:
             return f'sample {index} cannot be loaded: {error}'
         names = ' with '.join(file for file in files if file) or f'in {self._name()}'
         problems = inspect_pair(*files, self._rule, self._rotates, self._reader).problems if files[0] else []
-        return '\n  '.join([f'sample {index}, {names}, cannot be loaded: {error_line(error)}', *problems])
+        said = '' if problems and files[0] in str(error) else f' {error_line(error)}'  # that it failed to load it
+        return '\n  '.join([f'sample {index}, {names}, cannot be loaded:{said}', *problems])
 
     def _name(self) -> str:
         return type(self.dataset).__name__
