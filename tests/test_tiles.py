@@ -18,9 +18,10 @@ from PIL import Image
 
 from mmseg_gpt.apis import ServedTask
 from mmseg_gpt.apis.answers import LabelWriter, as_line
-from mmseg_gpt.apis.rasters import is_georeferenced
+from mmseg_gpt.apis.rasters import can_stream, is_georeferenced
 from mmseg_gpt.apis.tiles import Pixels, TaskLabeller, Tiling, logits_in_tiles, predict_in_tiles
 from mmseg_gpt.datasets import SampleError, check_headers
+from mmseg_gpt.datasets.headers import read_header
 from mmseg_gpt.export import Choices, FileLabeller, Program, onnx_file
 from mmseg_gpt.export.measure import answer_by
 from mmseg_gpt.export.write import describe, left_to_caller
@@ -193,7 +194,6 @@ def test_an_onnx_file_labels_in_the_same_windows(task, tmp_path):
 
 def test_a_half_transparent_tiff_is_refused_for_opencv_darkens_it(tmp_path):
     tifffile = pytest.importorskip('tifffile')
-    from mmseg_gpt.datasets.headers import read_header
     from mmseg_gpt.datasets.reading import read_bands
     image, file = drawn(8, 9, 4), tmp_path / 'a.tif'
     tifffile.imwrite(file, image, photometric='rgb', extrasamples=['unassalpha'])
@@ -254,6 +254,14 @@ def test_a_geotiff_that_holds_nothing_or_is_cut_off_is_told_so(task, tmp_path):
     with pytest.raises(SampleError, match='truncated or damaged') as raised:
         write_raster(None, TaskLabeller(task), file, 'scene')
     assert 'previous exception' not in str(raised.value)
+
+
+def test_a_geotiff_that_would_be_read_turned_is_refused(task, tmp_path):
+    exif, file = Image.Exif(), tmp_path / 'a.tif'
+    exif[0x0112] = 3
+    Image.fromarray(drawn(20, 30)).save(file, exif=exif)
+    with pytest.raises(SampleError, match=r'a\.tif has the tag Orientation, .* gdal_translate writes it without'):
+        can_stream(task, None, read_header(file), file)
 
 
 def test_a_picture_may_have_one_pixel(task, tmp_path):

@@ -12,13 +12,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import TiffImagePlugin
 
 from ..datasets import LoadBands, SampleError
 from ..datasets.headers import Header, read_header
 from ..datasets.introspect import known_reader
 from ..datasets.judging import usual_faults
-from ..datasets.pairs import orientation_of
 from ..datasets.reading import Bands, scaled
 from ..files import replacing
 from .task import ServedTask
@@ -150,7 +149,7 @@ def can_stream(task: ServedTask, dataset: 'DatasetReader', header: Header, path:
         path: The file.
 
     Raises:
-        SampleError: the reader cannot use the file at all.
+        SampleError: the reader cannot use the file at all, or would turn it.
     """
     reader = known_reader(task.reader)
     problems = (reader.bands.problems(header, path) if reader.bands is not None else
@@ -159,9 +158,9 @@ def can_stream(task: ServedTask, dataset: 'DatasetReader', header: Header, path:
         raise SampleError(problems[0])
     if reader.bands is not None:
         return header.pages == 1 and dataset.count == header.bands
-    with suppress(OSError), Image.open(path) as image:
-        if orientation_of(image) != 1:
-            return False
+    if header.turned:
+        raise SampleError(f'{path} has the tag Orientation, by which it would be read turned, and labels would not lie '
+                          'where its georeference says: gdal_translate writes it without that tag')
     plain = dataset.colorinterp[0].name in ('gray', 'red') and dataset.tags(ns='IMAGE_STRUCTURE').get(
         'MINISWHITE') != 'YES'
     return (reader.judged and task.reader.color_type == 'color' and header.dtype == 'uint8' and header.colours
