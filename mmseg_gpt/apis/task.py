@@ -71,6 +71,12 @@ class ServedTask:
         """Whether pixels are labelled, and not images classified."""
         return hasattr(self.model, 'decode_head')
 
+    @property
+    def threshold(self) -> float | None:
+        """The probability above which a single channel is foreground; None of several channels, and of classes."""
+        head = getattr(self.model, 'decode_head', None)
+        return head.threshold if getattr(head, 'out_channels', None) == 1 else None
+
     def read(self, image: Image) -> dict:
         """Reads an image into the dict that the transforms take, with its pixels (H, W, 3) in ``img``, BGR.
 
@@ -162,7 +168,7 @@ class ServedTask:
         else:
             data = {key: [each[key] for each in prepared] for key in ('inputs', 'data_samples')}
             answers = self.model.test_step(data)
-        return with_probabilities(answers)
+        return with_probabilities(answers, self.threshold)
 
     @cached_property
     def program(self) -> dict[str, object] | None:
@@ -190,7 +196,7 @@ class ServedTask:
 
     def answer(self, data: dict) -> list[BaseDataElement]:
         """Returns the model's answers to a batch of :meth:`normalise`, one for each image."""
-        return with_probabilities(self.model(**data, mode='predict'))
+        return with_probabilities(self.model(**data, mode='predict'), self.threshold)
 
     def label_values(self) -> np.ndarray:
         """Returns the value (C,) of each class in the label files of the config's test data.
@@ -257,24 +263,25 @@ def load_task(name: str, config: str | Path | Config, checkpoint: str | Path, fr
                       cfg, augmented, whole=not frozen)
 
 
-def with_probabilities(answers: list[BaseDataElement]) -> list[BaseDataElement]:
+def with_probabilities(answers: list[BaseDataElement], threshold: float | None) -> list[BaseDataElement]:
     """Adds to the answers of a stock segmentor what is asked for, and returns all answers."""
     for sample in answers:
         if 'seg_logits' in sample and (sample.get('probabilities') or sample.get('confidence')):
-            keep_probabilities(sample)
+            keep_probabilities(sample, threshold)
     return answers
 
 
-def keep_probabilities(sample: BaseDataElement) -> None:
+def keep_probabilities(sample: BaseDataElement, threshold: float | None) -> None:
     """Adds what :class:`LeanEncoderDecoder` gives to an answer with ``seg_logits``, as far as its metainfo asks for it.
 
     Args:
         sample: The answer. The logits of a single channel are probabilities already.
+        threshold: That of a single channel.
     """
     logits, asked = sample.seg_logits.data, sample.get('probabilities')
     kept = logits if len(logits) == 1 else logits.softmax(0)
     if sample.get('confidence'):
-        sample.set_data(dict(seg_confidence=PixelData(data=confidence_of(kept.amax(0), len(kept))[None])))
+        sample.set_data(dict(seg_confidence=PixelData(data=confidence_of(kept.amax(0), threshold)[None])))
     if asked:
         kept = kept.half().cpu()
         if asked is not True:

@@ -54,7 +54,7 @@ class FileLabeller:
         self.takes_bytes, self.last = images.type == 'tensor(uint8)', self.about.get('layout') == 'nhwc'
         self.classes = json.loads(self.about['classes'])
         self.channels = int(self.about['channels'])
-        self.threshold = float(self.about['threshold'])
+        self.threshold = float(self.about['threshold']) if self.channels == 1 else None
         self.patch = int(self.about['patch_size'])
         sides = images.shape[1:3] if self.last else images.shape[2:]
         self.size = tuple(sides) if all(isinstance(side, int) for side in sides) else None
