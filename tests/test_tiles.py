@@ -268,8 +268,9 @@ def test_a_picture_may_have_one_pixel(task, tmp_path):
     file = tmp_path / 'one.png'
     Image.fromarray(drawn(1, 1)).save(file)
     sample = SegDataSample(pred_sem_seg=PixelData(data=torch.ones(1, 1, 1, dtype=torch.uint8)))
+    sample.seg_probabilities = PixelData(data=torch.ones(9, 1, 1))  # in memory
     found = LabelWriter(task, tmp_path / 'out').write(str(file), sample)
-    assert Image.open(found['overlay']).size == (1, 1)
+    assert Image.open(found['overlay']).size == (1, 1) and all(Path(path).is_file() for path in found.values())
 
 
 @pytest.mark.slow

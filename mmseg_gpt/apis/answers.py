@@ -101,7 +101,7 @@ class LabelWriter:
 
         Args:
             image: The image file.
-            sample: The task's answer. Its ``seg_probabilities``, if there are any, are in :meth:`probability_file`.
+            sample: The task's answer. Its ``seg_probabilities`` are in :meth:`probability_file` if that was asked for.
             name: The name of the files without suffix, which may have folders in it; by default the image's own.
 
         Returns:
@@ -117,8 +117,8 @@ class LabelWriter:
         classes = len(self.task.classes) if self.task.classes else None
         write_label_map(labels, paths['label_map'], classes, self.values)
         self.draw(as_picture(self.task.read(image)['img']), sample, paths['overlay'])
-        if 'seg_probabilities' in sample:
-            paths.update(probabilities=self.probability_file(name))
+        if isinstance(file := sample.get('probabilities'), str):  # and not only in memory
+            paths.update(probabilities=file)
         if 'seg_probabilities' in sample or 'seg_confidence' in sample:
             paths.update(confidence=self.file('confidence', name))
             certain = (sample.seg_confidence.data[0].numpy() if 'seg_confidence' in sample else
