@@ -95,7 +95,7 @@ def attempt(address: str, part: Path, about: int, remedy: str) -> bool:
         reason = getattr(error, 'reason', None) or error
         raise DownloadError(f'{address} cannot be reached: {reason}. {remedy}'.rstrip()) from error
     except OSError as error:
-        raise DownloadError(f'{part} cannot be written: {error}') from error
+        raise DownloadError(f'{part} cannot be written: {error.strerror or error}') from error
 
 
 def version_of(part: Path) -> Path:

@@ -8,6 +8,11 @@ def listed(values: Sequence, most: int = 6) -> str:
     return ', '.join(map(str, values[:most])) + (', ...' if len(values) > most else '')
 
 
+def reason(error: Exception) -> str:
+    """Says why a file cannot be read or written, in a message that names it already."""
+    return getattr(error, 'strerror', None) or str(error)
+
+
 def gist(message: str) -> str:
     """Returns the line of a message that says why: the first, and what it introduces if it ends in a colon.
 

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,12 +25,12 @@ from mmengine.registry import DefaultScope
 from PIL import Image
 
 from mmseg_gpt.analysis.attention import attended, attention_maps, query_map, visit_attention
-from mmseg_gpt.apis import AdapterPool
+from mmseg_gpt.apis import AdapterPool, ServedTask
 from mmseg_gpt.apis.answers import overlay
 from mmseg_gpt.apis.task import build_model
 from mmseg_gpt.apis.tiles import Tiling
 from mmseg_gpt.app import Desk, Limits, block_numbers, seen_at, server
-from mmseg_gpt.app.looking import place_in_view
+from mmseg_gpt.app.looking import place_in_view, region_around
 from mmseg_gpt.app.pictures import captioned, heat, shown_size
 from mmseg_gpt.app.server import Guard, address_of, names_address, password_check
 from mmseg_gpt.models.prompts import GatedPrompt
@@ -102,6 +103,11 @@ def test_a_model_that_slides_is_shown_the_window_around_the_place(pool):
     assert seen_at(pool.tasks['street'], image, (96, 74)).point == (31, 31)
 
 
+def test_an_image_to_classify_is_shown_whole_also_where_others_are_cut_into_tiles():
+    task = ServedTask(SimpleNamespace(), None, '', None, None)
+    assert region_around(task, (75, 97), (40, 30), Tiling(40)) == (slice(0, 75), slice(0, 97))
+
+
 def test_pictures_show_what_they_are_told():
     picture, labels = drawn(4, 6), np.array([[0, 1, 2] * 2] * 4)
     found = overlay(picture, labels, PALETTE, {1}, 1)
@@ -111,6 +117,14 @@ def test_pictures_show_what_they_are_told():
     assert warm.shape == (32, 40, 3) and warm[2, 2].sum() > 2 * warm[2, 12].sum() and tuple(warm[31, 39]) == (255, ) * 3
     assert captioned(warm, ['block 1', 'gate']).shape == (32 * 8 + 2 * 26 + 10, 320, 3)
     assert shown_size((2000, 4000)) == (800, 1600) and shown_size((20, 40)) == (20, 40)
+
+
+def test_attention_is_that_of_full_precision_where_the_vit_is_in_half_of_it(desk, folder, tmp_path):
+    half = AdapterPool('cpu', torch.bfloat16)
+    half.add('street', folder / 'config.py', folder / 'model.pth')
+    photograph = desk.lay(folder / 'street.png')
+    for ours, theirs in zip(*(each.attention(photograph, 'street', (40, 30)) for each in (desk, Desk(half, tmp_path)))):
+        assert np.abs(ours[:320].astype(int) - theirs[:320]).mean() < 5
 
 
 def test_the_desk_gives_the_answers_of_the_pool(desk, pool, folder, tmp_path):

@@ -135,6 +135,39 @@ def test_everyday_tools_do_not_need_the_laboratory(tool):
     assert 'mmseg_gpt.lab' not in (resources.TOOLS / f'{tool}.py').read_text()
 
 
+NO_MEANING = {
+    'push': ('a/b a.py README.md --only-write out --public', 'leave out --public'),
+    'train': ('a.py --resume --overwrite', 'not allowed with argument --resume'),
+    'convert_checkpoint': ('--list --force a.pth', '--list writes nothing'),
+    'benchmark_suite': ('fgvc --price 2', '--price has no meaning without --estimate'),
+    'search': ('a.py --dry-run --watch', 'not allowed with argument'),
+    'replicate': ('--cancel --report-only', 'not allowed with argument'),
+    'study': ('dtd10 --look', '--look has no meaning without --parts'),
+    'benchmark': ('--axes image=256', '--axes has no meaning without --sweep'),
+    'benchmark_serving': ('a.py --threads 1', '--threads has no meaning without --tasks'),
+    'plot_ablation': ('run --suite suite', 'not allowed with argument')}
+
+
+@pytest.mark.parametrize('tool', NO_MEANING)
+def test_an_option_that_would_do_nothing_is_refused(tool, monkeypatch, capsys):
+    typed, said = NO_MEANING[tool]
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, 'argv', [tool, *typed.split()])
+    with pytest.raises(SystemExit):
+        importlib.import_module(tool).parse_args()
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(('given', 'said'), [
+    (dict(on='slurm', jobs=2), '--jobs is for this'), (dict(watch=True, retry_failed=True), '--watch runs nothing')])
+def test_an_option_about_runs_is_refused_where_it_does_nothing(given, said, monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / 'tools'))
+    usual = dict(on='local', slurm=[], ray=[], jobs=None, watch=False, cancel=False)
+    with pytest.raises(SystemExit, match=said):
+        importlib.import_module('arguments').where_to_work(argparse.Namespace(**usual | given))
+
+
 def test_an_installed_package_has_no_documentation_to_publish_in(monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(resources.TOOLS))
     replicate = importlib.import_module('replicate')

@@ -224,7 +224,7 @@ def test_names_and_slips(tmp_path, monkeypatch, capsys):
     run_tool(monkeypatch, 'compare', 'a/seed_0', 'b/seed_0')
     assert '| a/seed_0 |' in capsys.readouterr().out
     for arguments, wanted in ((('a/seed_0', ), 'two runs or more'), (('x=a/seed_0', 'x=b/seed_0'), 'are called x'),
-                              (('a/seed_0', 'a/seed_0'), 'are called'), (('a', 'b', '--classes', '0'), 'at least 1')):
+                              (('a/seed_0', 'a/seed_0'), 'are called'), (('a', 'b', '--classes', '0'), 'not above 0')):
         with pytest.raises(SystemExit):
             run_tool(monkeypatch, 'compare', *arguments)
         assert wanted in capsys.readouterr().err

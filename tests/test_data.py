@@ -2,10 +2,12 @@
 
 import os
 import pickle
+import shlex
 import shutil
 import sys
 from pathlib import Path
 
+import mmcv
 import numpy as np
 import pytest
 import torch
@@ -30,6 +32,8 @@ from mmseg_gpt.datasets import (
     source_datasets,
 )
 from mmseg_gpt.datasets.folders import check_folders, overlooked_images
+from mmseg_gpt.datasets.pairs import UPRIGHT, orientation_of
+from mmseg_gpt.datasets.reading import read_bands
 
 ADE20K = Path(os.environ.get('MMSEG_GPT_ADE20K', Path(__file__).parents[2] / 'shared/ade20k_sample'))
 NINE = LabelRule(CLASSES, reduce_zero_label=True)
@@ -67,6 +71,29 @@ def test_a_good_pair_has_no_problems_and_its_pixels_are_counted(pair):
     assert found.problems == [] and found.size == (WIDTH, HEIGHT)
     values, counts = np.unique(np.array(Image.open(pair[1])), return_counts=True)
     assert found.pixels.sum() == WIDTH * HEIGHT and np.array_equal(found.pixels[values], counts)
+
+
+@pytest.mark.parametrize('suffix', ['.jpg', '.png', '.webp', '.tif'])
+def test_the_command_that_turns_images_leaves_what_predict_has_read(suffix, tmp_path, monkeypatch):
+    exif, file = Image.Exif(), tmp_path / f'turned{suffix}'
+    exif[0x0112] = 6
+    Image.linear_gradient('L').convert('RGB').resize((64, 32)).save(file, exif=exif)
+    before = mmcv.imfrombytes(file.read_bytes())
+    assert inspect_pair(file).problems == []
+    *_, program, _ = shlex.split(UPRIGHT)
+    monkeypatch.setattr(sys, 'argv', ['-c', str(file)])
+    exec(program, {})
+    with Image.open(file) as image:
+        assert image.size == (32, 64) == before.shape[1::-1] and orientation_of(image) == 1
+    assert np.abs(mmcv.imfrombytes(file.read_bytes()).astype(int) - before).max() < 9
+
+
+def test_bands_of_a_tiff_are_read_as_they_are_stored_however_it_is_turned(tmp_path):
+    tifffile = pytest.importorskip('tifffile')
+    pixels = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
+    for turn in (3, 6):
+        tifffile.imwrite(tmp_path / 'a.tif', pixels, photometric='rgb', extratags=[(274, 'H', 1, turn)])
+        assert np.array_equal(read_bands(tmp_path / 'a.tif'), pixels)
 
 
 def test_real_pairs_of_ade20k_have_no_problems():
@@ -274,6 +301,9 @@ def test_a_failure_is_explained_by_what_is_wrong_with_the_file(data):
     guarded[1]  # its headers are not read again
     image_path(data, 'training', 1).write_bytes(b'')
     with pytest.raises(SampleError, match=r'sample 1, .*\n  .*00001\.jpg is empty \(0 bytes\)'):
+        guarded[1]
+    image_path(data, 'training', 1).write_bytes(b'no image')
+    with pytest.raises(SampleError, match=r'sample 1, \S* with \S*, cannot be loaded:\n  \S*00001\.jpg is not an'):
         guarded[1]
 
 

@@ -154,7 +154,7 @@ def test_read_picture_takes_the_upright_centre(tmp_path):
     assert found.shape == (10, 10, 3)
     assert (found[8:, ..., 0] > 230).all() and not found[:2].any() and not found[..., 1:].any()
     (tmp_path / 'b.png').write_bytes((tmp_path / 'a.png').read_bytes()[:-60])
-    with pytest.raises(ValueError, match=r'b\.png cannot be read'):
+    with pytest.raises(ValueError, match=r'b\.png is not an image'):
         read_picture(tmp_path / 'b.png', 10)
 
 
@@ -397,7 +397,7 @@ def test_the_tool_makes_figures_and_goes_on(tiny_vit, tmp_path, run_tool):
     (['--vits', 'x=mae_b:y.pth'], 'The pretrained ViT, y.pth'),
     (['--vits', 'x=mae_b:timm://'], 'checkpoint timm://: give a path'),
     (['--images', 'nowhere'], 'nowhere is neither an image nor a folder'),
-    (['--images', 'text.png'], 'text.png cannot be read'),
+    (['--images', 'text.png'], 'text.png is not an image'),
     (['--images', 'a.png', 'b/a.png'], 'a.png and b/a.png would have the same name'),
     (['--size', '7'], '--size must be at least 8'), (['--blocks', '0'], '0 is not above 0'),
     (['--out', 'dip.jpg'], 'dip.jpg must end in')])

@@ -235,6 +235,19 @@ def test_views_of_a_single_channel_are_the_mean_of_sigmoids():
     assert found.pred_sem_seg.data.unique().numel() == 2
 
 
+@torch.no_grad()
+def test_confidence_of_a_single_channel_is_that_of_the_label_whatever_the_threshold():
+    built = model('LeanEncoderDecoder', channels=1)
+    built.decode_head.threshold = 0.3
+    wanted = sample((24, 32), probabilities=True, confidence=True)
+    found = built.predict(torch.randn(1, 3, 24, 32, dtype=next(built.parameters()).dtype), [wanted])[0]
+    foreground, labels = found.seg_probabilities.data.float(), found.pred_sem_seg.data
+    between = (foreground > 0.3) & (foreground < 0.5)
+    assert between.any() and labels[between].all()
+    expected = 255 * torch.where(labels > 0, foreground, 1 - foreground)
+    assert (found.seg_confidence.data - expected).abs().max() <= 1
+
+
 def test_views_need_the_segmentor_that_streams():
     with pytest.raises(TypeError, match='type="SegTTAModel"'):
         with_views('LeanSegTTAModel', model('EncoderDecoder'))

@@ -108,26 +108,14 @@ def test_a_file_labels_large_images_in_tiles(task, exported):
     assert (found == wanted).mean() > 0.999 and len(np.unique(found)) > 2
 
 
-def test_what_is_left_to_the_caller_is_said(task, exported, tmp_path, monkeypatch):
-    import onnx
-    said, cfg = [], task.cfg.copy()
+def test_what_is_left_to_the_caller_is_said(task, monkeypatch):
+    cfg = task.cfg.copy()
     pipeline = [dict(step) for step in cfg.test_dataloader.dataset.pipeline]
     cfg.test_dataloader.dataset.pipeline = [*pipeline[:1], dict(type='mmseg.Resize', scale=(64, 32)), *pipeline[1:]]
     monkeypatch.setattr(task, 'cfg', cfg)
     monkeypatch.setattr(task.model, 'test_cfg', Config(dict(mode='slide', crop_size=(32, 32), stride=(20, 24))))
     first, second = write.left_to_caller(task)
     assert 'Resize(scale=(64, 32))' in first and second.endswith('with a stride of 20 x 24')
-    monkeypatch.setattr('mmseg_gpt.export.labeller.print_log', lambda text, *_: said.append(text))
-    FileLabeller(exported.path)
-    assert not said
-    model = onnx.load(exported.path)
-    (about, ) = (entry for entry in model.metadata_props if entry.key == 'test_pipeline')
-    about.value = write.describe(task, PREPROCESS, None)['test_pipeline']
-    onnx.save(model, tmp_path / 'b.onnx')
-    FileLabeller(tmp_path / 'b.onnx', Tiling(32))
-    assert not said
-    FileLabeller(tmp_path / 'b.onnx')
-    assert len(said) == 1 and 'Resize(scale=[64, 32])' in said[0]
 
 
 def test_the_command_takes_a_folder_of_adapt(tmp_path, monkeypatch):
@@ -259,7 +247,7 @@ def test_a_file_is_measured_as_the_model_is(task, exported, monkeypatch):
     right = onnx_file.run
     monkeypatch.setattr(onnx_file, 'run', lambda *inputs: {name: -found for name, found in right(*inputs).items()})
     wrong = measure(task.cfg, task.checkpoint, exported.path, PREPROCESS)
-    assert wrong['aAcc'] != pytest.approx(before['aAcc'], abs=0.2)
+    assert wrong != pytest.approx(before, abs=0.05)
 
 
 def test_a_classifier(tmp_path):

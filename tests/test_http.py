@@ -129,6 +129,8 @@ def test_what_cannot_be_answered_is_refused_in_a_sentence(service):
         404, 'there is no task "cats"; the tasks are scene, scene2, bird')
     assert error_of(ask(f'{address}/tasks/bird?answer=png', image)) == (
         400, 'task "bird" classifies images, so that there is no label map')
+    assert error_of(ask(f'{address}/tasks/scene?probabilities=true', image)) == (
+        400, 'task "scene" labels pixels, and probabilities are given of classifications only: leave probabilities out')
     assert error_of(ask(f'{address}/tasks/scene?answer=gif', image)) == (400, 'answer must be json or png, not "gif"')
     assert error_of(ask(f'{address}/tasks/scene?answers=png', image)) == (
         400, 'there is no option "answers"; the options are answer, probabilities')
@@ -138,9 +140,9 @@ def test_what_cannot_be_answered_is_refused_in_a_sentence(service):
     assert error_of(ask(f'{address}/tasks/bird', b'')) == (
         400, 'there is no image: send the file as the body of the request')
     assert error_of(ask(f'{address}/tasks/bird', b'no image at all')) == (
-        400, 'the file that was sent is no image of a known kind')
-    for body, words in ((image[:20], 'the file that was sent is no image that can be read: '),
-                        (half, 'the image that was sent cannot be read: it cannot be decoded'),
+        400, 'the file that was sent is not an image, or its beginning is damaged')
+    for body, words in ((image[:20], 'the file that was sent cannot be decoded, it is truncated or damaged: '),
+                        (half, 'the file that was sent cannot be decoded, it is truncated or damaged: '),
                         (b'II*\0' * 40, 'that was sent'), (image[:60], 'that was sent')):
         status, why = error_of(ask(f'{address}/tasks/bird', body))
         assert status == 400 and words in why and '/' not in why.replace('and/or', ''), why

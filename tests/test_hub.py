@@ -174,7 +174,8 @@ def test_what_is_pulled_answers_bit_by_bit_as_what_was_pushed(kind, models, fold
     assert server.repos[NAME].private
     run_tool('pull', NAME, monkeypatch=monkeypatch)
     said = capsys.readouterr().out
-    assert f'predict.py --task tiny hf://{NAME} --images' in said and 'measured mIoU 51.25' in said
+    output = '--out predictions' if kind == 'segmentation' else '--json predictions.json'
+    assert f'predict.py --task tiny hf://{NAME} --images photo.jpg {output}' in said and 'mIoU 51.25' in said
     before, asked = load_task('it', cfg, checkpoint), len(server.asked)
     name = f'hf://{NAME}'
     pool = AdapterPool('cpu')
@@ -281,13 +282,15 @@ def test_a_second_push_keeps_history_and_pull_fetches_the_newest(published, serv
     assert pull(read_name(NAME, 'v2')).record['results']['scores'] == {'mIoU': 1.}
 
 
-def test_a_card_that_was_changed_by_hand_stays(published, server):
+def test_a_card_that_was_changed_by_hand_stays(published, server, monkeypatch):
     made = published()
     pushed(made)
     server.repos[NAME].commit('main', {'README.md': b'# my own words'})
     assert pushed(published(1.)).keeps_card
     files = server.repos[NAME].commits[server.repos[NAME].branches['main']]
     assert files['README.md'] == b'# my own words'
+    with pytest.raises(SystemExit, match='write the licence into it, and leave out --license'):
+        run_tool('push', NAME, 'a.py', __file__, '--license', 'mit', monkeypatch=monkeypatch)
 
 
 def test_nothing_becomes_public_unasked(published, server):

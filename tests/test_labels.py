@@ -218,6 +218,8 @@ def test_a_folder_of_something_else_is_not_overwritten(photo, tmp_path):
     write(tmp_path / 'mine/notes.txt', 'mine')
     with pytest.raises(LabelsError, match='is not empty'):
         convert_labels(tmp_path / 'src', tmp_path / 'mine')
+    with pytest.raises(LabelsError, match=r'--ignore-crowds is for COCO, and .* has annotations of labelme'):
+        convert_labels(tmp_path / 'src', tmp_path / 'dst', ignore_crowds=True)
     for _ in range(2):
         convert_labels(tmp_path / 'src', tmp_path / 'dst')
     write(tmp_path / 'other/b.json', labelme(dict(label='x', points=TRIANGLE), image='b.jpg'))

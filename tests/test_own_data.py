@@ -123,11 +123,12 @@ def test_a_folder_becomes_a_measured_model(tmp_path):
     assert (load(moved).predict(image) == labels).all()
 
 
-def test_labels_above_255_are_not_wrapped(tmp_path):
-    names = tuple(map(str, range(300)))
+@pytest.mark.parametrize('names', [tuple(map(str, range(300))), ()], ids=['names', 'a shared model without names'])
+def test_labels_above_255_are_not_wrapped(names, tmp_path):
     found = Adapted(tmp_path, 'segmentation', 'mIoU', 1., 'val', names, [], tmp_path, tmp_path, tmp_path)
     answer = SegDataSample(pred_sem_seg=PixelData(data=torch.full((1, 2, 2), 299)))
-    found.__dict__['model'] = SimpleNamespace(prepare=lambda _: {}, predict=lambda _: [answer])
+    model = SimpleNamespace(decode_head=SimpleNamespace(num_classes=300))
+    found.__dict__['model'] = SimpleNamespace(prepare=lambda _: {}, predict=lambda _: [answer], model=model)
     assert (found.predict('photo.jpg') == 299).all()
 
 

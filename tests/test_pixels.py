@@ -8,17 +8,19 @@ import cv2
 import mmcv
 import numpy as np
 import pytest
+from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 from mmengine.registry import TRANSFORMS, DefaultScope
 from PIL import Image
 
+from mmseg_gpt.apis import ServedTask
 from mmseg_gpt.checks.pairs import corrupted_floats
 from mmseg_gpt.datasets import GuardedDataset, LoadBands, PixelError, SampleError, check_headers, inspect_pair
 from mmseg_gpt.datasets import headers as headers_module
 from mmseg_gpt.datasets.found.pixels import describe_pixels, parse_bands, parse_scale
 from mmseg_gpt.datasets.headers import read_header
 from mmseg_gpt.datasets.introspect import reader_of
-from mmseg_gpt.datasets.judging import Reader
+from mmseg_gpt.datasets.judging import USUAL, Reader
 from mmseg_gpt.datasets.predicted import read_picture
 from mmseg_gpt.datasets.reading import Bands, read_bands
 
@@ -81,7 +83,7 @@ PLAIN = {
     'gray and alpha': (saved(GRAY.convert('LA'), 'PNG'), 2), '1-bit TIFF': (saved(GRAY.convert('1'), 'TIFF'), 1),
     'RGB TIFF': (tiff(stack(EIGHT, 3), photometric='rgb'), 3),
     'RGBA TIFF': (tiff(np.dstack([stack(EIGHT, 3), np.full_like(EIGHT, 255)]), photometric='rgb', extrasamples=[2]), 4),
-    'GIF': (saved(GRAY, 'GIF'), 3),
+    'GIF': (saved(GRAY, 'GIF'), 3), 'GIF of 256 grays': (saved(Image.linear_gradient('L'), 'GIF'), 3),
     'WebP': (saved(GRAY.convert('RGB'), 'WEBP'), 3),
 }
 
@@ -125,6 +127,34 @@ def test_what_the_usual_reader_reads_right_is_read_alike_by_the_other(kind, writ
     assert describe_pixels([path]).transform() == dict(type='LoadImageFromFile')
     assert read_header(path).bands == bands == read_bands(path).shape[2]
     assert np.array_equal(LoadBands()(dict(img_path=path))['img'], mmcv.imread(path))
+
+
+@pytest.mark.parametrize('kind', ['GIF', 'PNG', 'WEBP'])
+@pytest.mark.parametrize('reader', [USUAL, Reader(Bands()), Reader(judged=False)], ids=['usual', 'bands', 'other'])
+def test_an_animation_is_refused_for_every_reader(kind, reader, write):
+    path = write(saved(GRAY.convert('RGB'), kind, save_all=True, append_images=[Image.new('RGB', GRAY.size)]))
+    problem, = check_headers(path, reader=reader)
+    assert 'image.x is an animation' in problem and 'as a PNG' in problem
+
+
+def test_a_format_that_opencv_was_built_without_is_refused(write, monkeypatch):
+    monkeypatch.setattr('cv2.haveImageReader', lambda path: False)
+    problem, = check_headers(write(saved(GRAY, 'GIF')))
+    assert problem.endswith('image.x is of the format GIF, which this OpenCV does not read: save it as a PNG')
+
+
+@pytest.mark.parametrize(('content', 'reader', 'said'), [
+    (saved(GRAY, 'JPEG')[:400], LoadImageFromFile(), 'cannot be decoded, it is truncated'),
+    (saved(GRAY, 'BMP')[:400], LoadImageFromFile(), 'cannot be decoded, it is truncated'),
+    (b'no image', LoadImageFromFile(), 'is not an image'), (tiff(TWELVE[:, :, None]), LoadBands(), 'say which values'),
+    (tiff(np.full((4, 6), np.nan, np.float32)), LoadBands(scale=(0, 1)), 'pixels without a number')])
+def test_a_message_is_one_sentence_that_names_the_file_once(content, reader, said, write):
+    path = write(content)
+    with pytest.raises(SampleError) as refused:
+        ServedTask(None, None, '', reader, None).read(path)
+    message = str(refused.value)
+    assert message.startswith(f'{path} ') and message.count(path) == 1 and message.count('cannot') <= 1
+    assert said in message
 
 
 def test_bands_and_scale_make_what_they_say(write):

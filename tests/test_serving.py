@@ -9,8 +9,10 @@ import subprocess
 import sys
 import weakref
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -322,7 +324,7 @@ def test_what_cannot_be_served_is_refused(make_pool, trained, folder):
     assert list(pool.tasks) == ['ade']
     with pytest.raises(ValueError, match='no task "birds" in the pool, which has ade'):
         pool.predict([('birds', images(folder)[0])])
-    with pytest.raises(SampleError, match=r'the image .*vit\.pth cannot be read'):
+    with pytest.raises(SampleError, match=r'^.*vit\.pth is not an image, or its beginning'):
         pool.predict([('ade', folder / 'vit.pth')])
     for wrong in (np.zeros((8, 8), np.uint8), np.zeros((8, 8, 3), np.float32), np.zeros((0, 8, 3), np.uint8)):
         with pytest.raises(ValueError, match='an image is a file, or an array'):
@@ -538,6 +540,19 @@ def test_the_tool_says_what_is_wrong_with_its_arguments(tool, trained, folder, a
     assert code == 2 and message in error
 
 
+@pytest.mark.parametrize(('segments', 'options', 'message'), [
+    (False, dict(tile=64), '--tile cuts the images of segmentations'),
+    (False, dict(tile=None, out=Path('out'), json_file=Path('a.json')), '--out is for .*--json FILE to write classes'),
+    (True, dict(tile=64, probabilities=True, json_file=Path('a.json')), '--probabilities of segmentations are written'),
+    (False, dict(tile=None, probabilities=True, json_file=Path('a.json')), '')])
+def test_an_option_without_a_meaning_for_any_task_is_refused(segments, options, message, monkeypatch):
+    monkeypatch.syspath_prepend(str(TOOLS))
+    from predict import check_meaning
+    pool = SimpleNamespace(tasks=dict(it=SimpleNamespace(segments=segments)))
+    with pytest.raises(SystemExit, match=message) if message else nullcontext():
+        check_meaning(pool, **options)
+
+
 def test_the_tool_says_what_is_wrong_with_files_without_a_traceback(tool, trained, folder, tmp_path):
     image, birds = images(folder)[0], task_options(trained, folder, 'birds')
     (tmp_path / 'half.jpg').write_bytes(Path(image).read_bytes()[:500])
@@ -568,6 +583,8 @@ def test_the_tool_takes_the_vit_from_where_it_is(tool, trained, folder, tmp_path
     assert 'nowhere/vit.pth' in code
     code, printed, _ = tool(*options, '--vit', moved)
     assert code is None and 'class-' in printed
+    code, _, _ = tool(*task_options(trained, folder, 'dogs'), '--images', images(folder)[0], '--vit', moved)
+    assert code == '--vit is for checkpoints that leave the ViT out, and these hold it: leave it out'
 
 
 def test_the_growth_of_memory_is_printed_and_written(tool, trained, folder, tmp_path):

@@ -1,5 +1,6 @@
 """Large images: tiles give the labels of the whole image, in memory that does not grow; GeoTIFFs keep their place."""
 
+import copy
 import json
 import subprocess
 import sys
@@ -10,18 +11,20 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT, environment_of
-from made_tasks import CLASSES, PALETTE, drawn, made_task, write_geotiff
+from made_tasks import CLASSES, PALETTE, TILES, drawn, made_task, write_geotiff
 from mmengine.structures import PixelData
 from mmseg.structures import SegDataSample
 from PIL import Image
 
 from mmseg_gpt.apis import ServedTask
 from mmseg_gpt.apis.answers import LabelWriter, as_line
-from mmseg_gpt.apis.rasters import is_georeferenced
+from mmseg_gpt.apis.rasters import can_stream, is_georeferenced
 from mmseg_gpt.apis.tiles import Pixels, TaskLabeller, Tiling, logits_in_tiles, predict_in_tiles
 from mmseg_gpt.datasets import SampleError, check_headers
+from mmseg_gpt.datasets.headers import read_header
 from mmseg_gpt.export import Choices, FileLabeller, Program, onnx_file
-from mmseg_gpt.export.write import describe
+from mmseg_gpt.export.measure import answer_by
+from mmseg_gpt.export.write import describe, left_to_caller
 from mmseg_gpt.segmentation import segmentor
 
 
@@ -79,10 +82,9 @@ def test_windows_in_the_padding_give_the_labels_of_the_whole_image(odd_task):
         assert torch.equal(predict_in_tiles(TaskLabeller(odd_task), image).pred_sem_seg.data[0], whole(odd_task, image))
 
 
-@pytest.mark.parametrize('odd_task', [RULES[0], RULES[1], RULES[3]], ids=str, indirect=True)
-@pytest.mark.parametrize('choices', [Choices(), Choices(preprocess=True, layout='nhwc')], ids=['floats', 'bytes'])
-def test_a_file_pads_as_the_model_does(odd_task, choices, monkeypatch):
-    program = Program(odd_task.model, 'logits', choices.preprocess, choices.layout, fold=False)
+def as_file(task: ServedTask, choices: Choices, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets every ONNX file be that of a task, run by torch."""
+    program = Program(task.model, 'logits', choices.preprocess, choices.layout, fold=False)
 
     def run(_: object, images: np.ndarray) -> dict[str, np.ndarray]:
         with torch.no_grad():
@@ -92,9 +94,17 @@ def test_a_file_pads_as_the_model_does(odd_task, choices, monkeypatch):
         get_inputs=lambda: [SimpleNamespace(type='tensor(uint8)' if choices.preprocess else 'tensor(float)',
                                             shape=['batch', 'height', 'width', 'channels'])],
         get_outputs=lambda: [SimpleNamespace(name='logits', shape=['batch', 9, 'height', 'width'])],
-        get_modelmeta=lambda: SimpleNamespace(custom_metadata_map=describe(odd_task, choices, None)))
+        get_modelmeta=lambda: SimpleNamespace(custom_metadata_map=describe(task, choices, None)))
     monkeypatch.setattr(onnx_file, 'session_of', lambda *_, **__: session)
     monkeypatch.setattr(onnx_file, 'run', run)
+
+
+@pytest.mark.parametrize('odd_task', [RULES[0], RULES[1], RULES[3]], ids=str, indirect=True)
+@pytest.mark.parametrize('choices', [Choices(), Choices(preprocess=True, layout='nhwc')], ids=['floats', 'bytes'])
+def test_a_file_pads_as_the_model_does(odd_task, choices, monkeypatch):
+    as_file(odd_task, choices, monkeypatch)
+    rule = odd_task.model.data_preprocessor.test_cfg
+    assert any('pad images' in said for said in left_to_caller(odd_task)) == (rule != RULES[0])  # whole patches
     for mode, size in (('slide', (20, 57)), ('slide', (33, 39)), ('whole', (20, 39))):
         monkeypatch.setitem(odd_task.model.test_cfg, 'mode', mode)
         image = drawn(*size)
@@ -106,6 +116,32 @@ def test_a_file_pads_as_the_model_does(odd_task, choices, monkeypatch):
         # In bytes the padding is rounded, except that to whole patches, which the file adds itself.
         bound = 0.05 if choices.preprocess and odd_task.model.data_preprocessor.test_cfg != RULES[0] else 1e-4
         torch.testing.assert_close(ours, theirs, rtol=0, atol=bound * theirs.std().item())
+
+
+def test_a_file_resizes_as_the_pipeline_does(tmp_path, monkeypatch):
+    task, image = made_task(tmp_path, resize=True, padded=True, **TILES), drawn(50, 90)
+    as_file(task, Choices(preprocess=True, layout='nhwc'), monkeypatch)
+    for mode, tiling in (('slide', None), ('whole', None), ('slide', Tiling(40))):
+        monkeypatch.setitem(task.model.test_cfg, 'mode', mode)
+        found = FileLabeller('file.onnx', tiling).label(image)
+        wanted = predict_in_tiles(TaskLabeller(task, tiling), image).pred_sem_seg.data[0].numpy()
+        assert (found == wanted).mean() > 0.999 and len(np.unique(found)) > 2
+    task.cfg.test_dataloader.dataset.pipeline.insert(1, dict(type='RandomFlip', prob=1.))
+    with pytest.raises(ValueError, match='has RandomFlip, which cannot be done here: label images by mmseg-gpt'):
+        FileLabeller('file.onnx')
+
+
+def test_what_measures_a_file_of_bytes_pads_with_the_colour_that_is_0_to_the_model(padding_task, monkeypatch):
+    model, image, given = copy.deepcopy(padding_task.model), drawn(33, 39), []
+    model.test_cfg['mode'] = 'whole'
+    monkeypatch.setattr(onnx_file, 'run', lambda _, images: given.append(images) or dict(
+        logits=np.zeros((len(images), 9, *images.shape[2:]), np.float32)))
+    answer_by(model, None, Choices(preprocess=True))
+    prepared = padding_task.prepare(image)
+    model.test_step({key: [prepared[key]] for key in ('inputs', 'data_samples')})
+    (images, ), = given
+    assert images.dtype == np.uint8 and np.array_equal(images[:, :33, :39], image[..., ::-1].transpose(2, 0, 1))
+    assert images.shape == (3, 40, 40) and images[:, 39, 39].tolist() == [124, 116, 104]  # the mean
 
 
 def test_bands_are_as_large_as_the_device_likes(task, monkeypatch):
@@ -153,12 +189,11 @@ def test_an_onnx_file_labels_in_the_same_windows(task, tmp_path):
         found = FileLabeller(tmp_path / f'{name}.onnx').label(image)
         assert found.dtype == np.uint8 and (found == whole(task, image).numpy()).mean() > 0.999
     with pytest.raises(ValueError, match='takes images of 32 x 32 pixels only'):
-        FileLabeller(tmp_path / 'b.onnx', Tiling(40))
+        FileLabeller(tmp_path / 'b.onnx', Tiling(30)).label(image)
 
 
 def test_a_half_transparent_tiff_is_refused_for_opencv_darkens_it(tmp_path):
     tifffile = pytest.importorskip('tifffile')
-    from mmseg_gpt.datasets.headers import read_header
     from mmseg_gpt.datasets.reading import read_bands
     image, file = drawn(8, 9, 4), tmp_path / 'a.tif'
     tifffile.imwrite(file, image, photometric='rgb', extrasamples=['unassalpha'])
@@ -221,12 +256,21 @@ def test_a_geotiff_that_holds_nothing_or_is_cut_off_is_told_so(task, tmp_path):
     assert 'previous exception' not in str(raised.value)
 
 
+def test_a_geotiff_that_would_be_read_turned_is_refused(task, tmp_path):
+    exif, file = Image.Exif(), tmp_path / 'a.tif'
+    exif[0x0112] = 3
+    Image.fromarray(drawn(20, 30)).save(file, exif=exif)
+    with pytest.raises(SampleError, match=r'a\.tif has the tag Orientation, .* gdal_translate writes it without'):
+        can_stream(task, None, read_header(file), file)
+
+
 def test_a_picture_may_have_one_pixel(task, tmp_path):
     file = tmp_path / 'one.png'
     Image.fromarray(drawn(1, 1)).save(file)
     sample = SegDataSample(pred_sem_seg=PixelData(data=torch.ones(1, 1, 1, dtype=torch.uint8)))
+    sample.seg_probabilities = PixelData(data=torch.ones(9, 1, 1))  # in memory
     found = LabelWriter(task, tmp_path / 'out').write(str(file), sample)
-    assert Image.open(found['overlay']).size == (1, 1)
+    assert Image.open(found['overlay']).size == (1, 1) and all(Path(path).is_file() for path in found.values())
 
 
 @pytest.mark.slow

@@ -137,7 +137,7 @@ def open_page(args: argparse.Namespace, folder: Path, password: str | None) -> N
         SystemExit: a task cannot be used, or gradio is not installed.
     """
     from mmengine.logging import MMLogger  # after the arguments, as importing takes seconds
-    from predict import build_pool
+    from predict import build_pool, check_meaning
 
     from mmseg_gpt.app.server import LOOPBACK, address_of, build_server, check_gradio, serve
     from mmseg_gpt.engine import errors_in_words
@@ -148,7 +148,9 @@ def open_page(args: argparse.Namespace, folder: Path, password: str | None) -> N
             check_gradio()
             from mmseg_gpt.apis.tiles import Tiling
             from mmseg_gpt.app import Desk, Limits
-            desk = Desk(build_pool(args), folder, Limits(args.max_megabytes, args.max_megapixels),
+            pool = build_pool(args)
+            check_meaning(pool, args.tile)
+            desk = Desk(pool, folder, Limits(args.max_megabytes, args.max_megapixels),
                         Tiling(args.tile) if args.tile else None)
             server = build_server(desk, args.host, password)
         except ValueError as error:

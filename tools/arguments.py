@@ -64,8 +64,8 @@ def add_shared_vit_arguments(parser: argparse.ArgumentParser) -> None:
                         '%(default)s)')
 
 
-def add_suite_arguments(parser: argparse.ArgumentParser, out: str) -> None:
-    """Adds the options of tools that carry out many runs.
+def add_suite_arguments(parser: argparse.ArgumentParser, out: str) -> argparse._MutuallyExclusiveGroup:
+    """Adds the options of tools that carry out many runs; returns the group of those that run nothing.
 
     Args:
         parser: The tool's parser.
@@ -75,19 +75,23 @@ def add_suite_arguments(parser: argparse.ArgumentParser, out: str) -> None:
                         '(default: 0)')
     parser.add_argument('--out', type=Path, metavar='DIR', help='where runs and results are written '
                         f'(default: {out})')
-    parser.add_argument('--jobs', type=positive(int), default=1, metavar='N', help='runs at once on this machine, '
-                        'spread over the GPUs that this process sees (default: 1)')
-    add_cluster_arguments(parser)
-    parser.add_argument('--dry-run', action='store_true', help='list the runs with their commands, and run nothing')
-    parser.add_argument('--report-only', action='store_true', help='write the table from what is there, and run '
-                        'nothing')
+    parser.add_argument('--jobs', type=positive(int), metavar='N', help='runs at once on this machine, spread over the '
+                        'GPUs that this process sees (default: 1)')
+    ways = add_cluster_arguments(parser)
+    ways.add_argument('--dry-run', action='store_true', help='list the runs with their commands, and run nothing')
+    ways.add_argument('--report-only', action='store_true', help='write the table from what is there, and run nothing')
     parser.add_argument('--retry-failed', action='store_true', help='give runs that failed another chance')
     parser.add_argument('--overwrite', action='store_true', help='remove runs of other settings in --out and start '
                         'them over; those of these settings are kept')
+    return ways
 
 
-def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that say where many runs are carried out, and that look after them from elsewhere."""
+def add_cluster_arguments(parser: argparse.ArgumentParser) -> argparse._MutuallyExclusiveGroup:
+    """Adds the options that say where many runs are carried out, and that look after them from elsewhere.
+
+    Returns:
+        The group of options that run nothing, each the only one of them.
+    """
     parser.add_argument('--on', choices=('local', 'slurm', 'ray'), default='local', help='where: by this process, or '
                         'each run as a job of a cluster, which sees the same folders (default: local)')
     parser.add_argument('--slurm', nargs='+', action='extend', type=setting, default=[], metavar='KEY=VALUE',
@@ -99,30 +103,57 @@ def add_cluster_arguments(parser: argparse.ArgumentParser) -> None:
                       'failed, wherever they are carried out')
     ways.add_argument('--cancel', action='store_true', help='only end the runs that are queued or running; what they '
                       'have done is kept')
+    return ways
 
 
 def where_to_work(args: argparse.Namespace) -> dict:
     """Returns the arguments of :func:`add_cluster_arguments` by the names that functions have for them.
 
     Raises:
-        SystemExit: a setting is wrong, or is one of another cluster, or there is no cluster to submit to.
+        SystemExit: a setting is wrong, or is one of another cluster, or there is no cluster to submit to; or an option
+            is about runs, and another one says that nothing is run.
     """
     from mmseg_gpt.lab.runs.jobs import make_cluster
     for name in ('slurm', 'ray'):
         if getattr(args, name) and args.on != name:
             raise SystemExit(f'--{name} is for --on {name}')
+    if args.on != 'local' and args.jobs:
+        raise SystemExit(f'--jobs is for this machine, and with --on {args.on} each run is a job: leave it out')
+    only = next((name for name in ('watch', 'cancel', 'dry_run', 'report_only', 'estimate')
+                 if getattr(args, name, False)), None)
+    for name in ('retry_failed', 'overwrite') if only else ():
+        if getattr(args, name):
+            raise SystemExit(f'{dashed(only)} runs nothing: leave out {dashed(name)}')
     settings = dict(text.split('=', 1) for text in getattr(args, args.on, []))
     cluster = make_cluster(args.on, settings)
-    if cluster and not any(getattr(args, name, False) for name in (
-            'watch', 'cancel', 'dry_run', 'report_only', 'estimate')):
+    if cluster and not only:
         cluster.check()
     return dict(cluster=cluster, watching=args.watch, cancelling=args.cancel)
 
 
 def how_to_work(args: argparse.Namespace) -> dict:
     """Returns the arguments of :func:`add_suite_arguments` that say how runs are carried out, by name."""
-    names = ('jobs', 'dry_run', 'report_only', 'retry_failed', 'overwrite')
-    return {name: getattr(args, name) for name in names} | where_to_work(args)
+    names = ('dry_run', 'report_only', 'retry_failed', 'overwrite')
+    return {name: getattr(args, name) for name in names} | dict(jobs=args.jobs or 1) | where_to_work(args)
+
+
+def dashed(name: str) -> str:
+    """Returns an option as it is typed."""
+    return f'--{name.replace("_", "-")}'
+
+
+def check_given(args: argparse.Namespace, parser: argparse.ArgumentParser, needed: str, *names: str) -> None:
+    """Refuses options that have no meaning without another one.
+
+    Args:
+        args: What was given.
+        parser: The tool's parser.
+        needed: The name of the option without which they have none.
+        names: The names of these options.
+    """
+    for name in names if not getattr(args, needed) else ():
+        if getattr(args, name) != parser.get_default(name):
+            parser.error(f'{dashed(name)} has no meaning without {dashed(needed)}')
 
 
 def add_figure_arguments(parser: argparse.ArgumentParser, out: str) -> None:
@@ -144,9 +175,10 @@ def add_run_figure_arguments(parser: argparse.ArgumentParser, out: str) -> None:
         parser: The tool's parser.
         out: The default of ``--out``.
     """
-    parser.add_argument('runs', nargs='*', type=Path, metavar='RUN', help='work directories of trained and tested runs '
-                        '(default: the finished runs in --suite)')
-    parser.add_argument('--suite', type=Path, default=Path('work_dirs/suite'), metavar='DIR', help='where '
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument('runs', nargs='*', type=Path, default=[], metavar='RUN', help='work directories of trained and '
+                        'tested runs (default: the finished runs in --suite)')
+    source.add_argument('--suite', type=Path, default=Path('work_dirs/suite'), metavar='DIR', help='where '
                         'mmseg-gpt suite wrote (default: %(default)s)')
     add_figure_arguments(parser, out)
 

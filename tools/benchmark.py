@@ -13,6 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from arguments import check_given
+
 if TYPE_CHECKING:
     from mmseg_gpt.lab.benchmark.run import Options
 
@@ -74,7 +76,11 @@ def parse_args() -> argparse.Namespace:
         parser.set_defaults(**SMALL)
     if preset.sweep:
         parser.set_defaults(variants=['paper', 'ours'])
-    return parser.parse_args()
+    args = parser.parse_args()
+    check_given(args, parser, 'sweep', 'axes')
+    if args.sweep and args.more:
+        parser.error(f'--sweep measures costs by size alone: leave out --{args.more[0]}')
+    return args
 
 
 def read_options(args: argparse.Namespace) -> 'Options':

@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arguments import check_device, positive
+from arguments import check_device, check_given, positive
 
 if TYPE_CHECKING:
     from mmengine.config import Config
@@ -45,6 +45,7 @@ def parse_args() -> argparse.Namespace:
                        'for a machine that others use too; it takes --threads 1')
     speed.add_argument('--seed', type=int, default=0)
     args = parser.parse_args()
+    check_given(args, parser, 'tasks', 'image', 'device', 'threads', 'rounds', 'warmup', 'cpu_time', 'seed')
     if args.tasks and len(args.configs) > 1:
         parser.error('--tasks measures the tasks of one config')
     if args.warmup < 0:

@@ -31,7 +31,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arguments import add_settings, add_suite_arguments, how_to_work, positive
+from arguments import add_settings, add_suite_arguments, check_given, how_to_work, positive
 
 if TYPE_CHECKING:  # importing it takes seconds
     from mmseg_gpt.lab.suite.plans import Table
@@ -50,21 +50,24 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--authors-protocol', action='store_true', help='classification: as the authors\' code, see '
                         'mmseg-gpt train --help')
     add_settings(parser)
-    add_suite_arguments(parser, 'work_dirs/suite; tables that have the same runs share them')
+    ways = add_suite_arguments(parser, 'work_dirs/suite; tables that have the same runs share them')
+    ways.add_argument('--estimate', action='store_true', help='only say how many runs, images and operations these '
+                      'are, and how long they take where it is known how fast a GPU is')
     add_estimate_arguments(parser)
     args = parser.parse_args()
     args.table = ALIASES.get(args.table, args.table)
     args.seeds = list(dict.fromkeys(args.seeds))
     if args.benchmark and args.images_per_second:
         parser.error('--benchmark and --images-per-second both say how fast a GPU is: give one of them')
+    check_given(args, parser, 'estimate', 'benchmark', 'images_per_second', 'gpus', 'price')
+    if args.price and not (args.benchmark or args.images_per_second):
+        parser.error('--price needs --benchmark or --images-per-second, which say how fast a GPU is')
     return args
 
 
 def add_estimate_arguments(parser: argparse.ArgumentParser) -> None:
     """Adds the options of an estimate."""
     group = parser.add_argument_group('estimate')
-    group.add_argument('--estimate', action='store_true', help='only say how many runs, images and operations these '
-                       'are, and how long they take where it is known how fast a GPU is')
     group.add_argument('--benchmark', type=Path, metavar='FILE', help='what mmseg-gpt benchmark --what '
                        'train,eval,costs --json FILE has measured')
     group.add_argument('--images-per-second', type=positive(float), nargs=2, metavar=('TRAIN', 'EVAL'), help='instead: '

@@ -14,7 +14,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from arguments import add_figure_arguments
+from arguments import add_figure_arguments, positive
 
 if TYPE_CHECKING:
     from mmseg_gpt.lab.compare import Compared
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('runs', nargs='+', metavar='RUN', help='work directory, or NAME=RUN,RUN,... for several seeds')
-    parser.add_argument('--classes', type=int, default=20, metavar='N', help='draw the N classes that differ most '
-                        '(default: %(default)s)')
+    parser.add_argument('--classes', type=positive(int), metavar='N', help='draw the N classes that differ most '
+                        '(default: 20)')
     parser.add_argument('--tta', action='store_true', help='compare the classes in the multi-scale tests')
     add_figure_arguments(parser, 'compare.png')
     args = parser.parse_args()
@@ -35,8 +35,6 @@ def parse_args() -> argparse.Namespace:
     names = [name for name, _ in args.runs]
     if twice := next((name for name in names if names.count(name) > 1), None):
         parser.error(f'two runs are called {twice}')
-    if args.classes < 1:
-        parser.error(f'--classes must be at least 1, got {args.classes}')
     return args
 
 
@@ -64,7 +62,7 @@ def write(args: argparse.Namespace, compared: list['Compared'], warnings: list[s
     """Writes picture, tables and classes, and returns the table as Markdown, and the files.
 
     Raises:
-        ValueError: a file cannot be written.
+        ValueError: a file cannot be written, or there are no classes to be drawn as asked.
     """
     from mmseg_gpt.analysis.figures import write_figure, write_numbers, writing
     from mmseg_gpt.files import replacing
@@ -76,8 +74,10 @@ def write(args: argparse.Namespace, compared: list['Compared'], warnings: list[s
     if args.tta and not classes:
         warnings = [*warnings, 'classes are left out, because not every run was tested with '
                     f'{command_of("test")} --tta']
+    if args.classes and not classes:
+        raise ValueError('--classes is for runs that all have scores of classes, and these have not: leave it out')
     text, command = compare.markdown(rows, warnings), this_command()
-    files = [*write_figure(draw_comparison(rows, classes, args.classes), args.out),
+    files = [*write_figure(draw_comparison(rows, classes, args.classes or 20), args.out),
              *write_numbers(rows, args.out, command=command, warnings=warnings), args.out.with_suffix('.md')]
     with writing(files[-1]), replacing(files[-1]) as unfinished:
         unfinished.write_text(text, encoding='utf-8')

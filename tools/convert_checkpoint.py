@@ -26,7 +26,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('src', metavar='SRC', help='a checkpoint: a path, an http(s) address, or timm://NAME')
     parser.add_argument('dst', metavar='DST', nargs='?', type=Path, help='the .safetensors or .pth file to write')
     parser.add_argument('--list', action='store_true', help='only say what SRC holds and how a config uses it')
-    parser.add_argument('--layout', choices=LAYOUTS, default='timm', help=LAYOUT_HELP)
+    parser.add_argument('--layout', choices=LAYOUTS, help=LAYOUT_HELP)
     parser.add_argument('--vit', metavar='FILE', help=f'with --layout {AS_IS}: make a whole checkpoint of an '
                         'adapter-only SRC and its pretrained ViT, a path or an address, for programs that cannot load '
                         'adapters alone, such as the inferencers of mmpretrain and mmsegmentation')
@@ -37,8 +37,11 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.list == (args.dst is not None):
         parser.error('give either --list or DST')
-    if args.vit and (args.list or args.layout != AS_IS):
+    if args.list and (args.layout or args.force):
+        parser.error('--list writes nothing: leave out --layout and --force')
+    if args.vit and args.layout != AS_IS:
         parser.error(f'--vit goes with --layout {AS_IS} and DST')
+    args.layout = args.layout or 'timm'
     return args
 
 

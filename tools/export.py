@@ -113,7 +113,11 @@ def main() -> None:
                       bool(args.half), args.int8)
     with errors_in_words():
         try:
-            report_export(export_task(load_task(args.config, cfg, args.checkpoint, frozen=False), args.out, choices))
+            task = load_task(args.config, cfg, args.checkpoint, frozen=False)
+            if args.vit and task.whole:
+                raise ValueError(f'--vit is for checkpoints that leave the ViT out, and {args.checkpoint} holds it: '
+                                 'leave it out')
+            report_export(export_task(task, args.out, choices))
             if args.measure:
                 report_measured(cfg, args, choices)
         except ValueError as error:

@@ -167,11 +167,38 @@ def build_pool(args: argparse.Namespace) -> 'AdapterPool':
             pool.add(name, cfg, checkpoint, args.tta)
     except ValueError as error:
         raise SystemExit(str(error)) from error
+    if args.vit and all(task.whole for task in pool.tasks.values()):
+        raise SystemExit('--vit is for checkpoints that leave the ViT out, and these hold it: leave it out')
     separate = sum(storage_bytes([task.model]) for task in pool.tasks.values())
     number = f'{len(pool.tasks)} task{"s" * (len(pool.tasks) > 1)}'
     print(f'{number} on {pool.device} in {pool.nbytes / 2**20:,.1f} MiB; as separate models '
           f'{separate / 2**20:,.1f} MiB', flush=True)
     return pool
+
+
+def check_meaning(pool: 'AdapterPool', tile: int | None, out: Path | None = None, json_file: Path | None = None,
+                  probabilities: bool = False) -> None:
+    """Refuses options that have no meaning for any of the tasks.
+
+    Args:
+        pool: The tasks.
+        tile: What was given by the option of this name; so are the others.
+        out: The folder of label maps.
+        json_file: The file of answers.
+        probabilities: Whether they are to be written.
+
+    Raises:
+        SystemExit: so it is; the message says what to do.
+    """
+    kinds = {task.segments for task in pool.tasks.values()}
+    classified = 'and these tasks classify images: leave it out'
+    if tile and True not in kinds:
+        raise SystemExit(f'--tile cuts the images of segmentations, {classified}')
+    if out and True not in kinds:
+        raise SystemExit(f'--out is for the label maps of segmentations, {classified}, and give --json FILE to write '
+                         'classes and scores')
+    if probabilities and not (out or (False in kinds and json_file)):
+        raise SystemExit('--probabilities of segmentations are written in --out DIR: give it too')
 
 
 def make_writers(pool: 'AdapterPool', args: argparse.Namespace) -> dict[str, 'LabelWriter']:
@@ -183,7 +210,7 @@ def make_writers(pool: 'AdapterPool', args: argparse.Namespace) -> dict[str, 'La
     from mmseg_gpt.apis.answers import LabelWriter
     try:
         return {name: LabelWriter(task, args.out / name, args.dataset_numbers) for name, task in pool.tasks.items()
-                if args.out and hasattr(task.model, 'decode_head')}
+                if args.out and task.segments}
     except ValueError as error:
         raise SystemExit(f'--dataset-numbers: {error}') from error
 
@@ -210,11 +237,13 @@ def batches(args: argparse.Namespace) -> list[list[tuple[str, str]]]:
 def is_raster(image: str, args: argparse.Namespace) -> bool:
     """Says whether an image is a GeoTIFF whose georeference can be kept; says why if it cannot."""
     from mmseg_gpt.apis.rasters import is_georeferenced
-    if not is_georeferenced(image) or args.tta:
+    if not is_georeferenced(image):
         return False
-    if find_spec('rasterio'):
+    if find_spec('rasterio') and not args.tta:
         return True
-    print(f'{image}: its label map will have no georeference without rasterio: pip install "mmseg_gpt[geo]"')
+    why = 'with --tta' if args.tta else 'without rasterio: pip install "mmseg_gpt[geo]"'
+    if args.out:
+        print(f'{image}: its label map will have no georeference {why}')
     return False
 
 
@@ -226,7 +255,7 @@ def predict(pool: 'AdapterPool', args: argparse.Namespace, answers: list[dict]) 
     """
     from rich.progress import track
 
-    from mmseg_gpt.datasets import SampleError
+    from mmseg_gpt.datasets import PixelError, SampleError
     from mmseg_gpt.datasets.pairs import error_line
     writers, failed, together = make_writers(pool, args), [], batches(args)
     for requests in track(together, 'predicting', disable=len(together) < 2):
@@ -240,7 +269,7 @@ def predict(pool: 'AdapterPool', args: argparse.Namespace, answers: list[dict]) 
                     turns = [[request] for request in turn]  # each gets a turn of its own
                     continue
                 (name, image), = turn
-                why = str(error) if isinstance(error, SampleError) else f'{image}: {error_line(error)}'
+                why = str(error) if isinstance(error, (SampleError, PixelError)) else f'{image}: {error_line(error)}'
                 failed.append(why)
                 answers.append(dict(task=name, image=image, error=why))
     return failed
@@ -269,8 +298,8 @@ def answer(pool: 'AdapterPool', args: argparse.Namespace, requests: list[tuple[s
 
 def in_tiles(pool: 'AdapterPool', args: argparse.Namespace, name: str, image: str) -> bool:
     """Says whether a task answers an image in tiles, or writes a GeoTIFF, which is done in the same way."""
-    model = pool.tasks[name].model
-    return hasattr(model, 'decode_head') and bool(args.tile or (image in args.rasters and hasattr(model, 'patches')))
+    task = pool.tasks[name]
+    return task.segments and bool(args.tile or (image in args.rasters and hasattr(task.model, 'patches')))
 
 
 def answer_in_tiles(pool: 'AdapterPool', args: argparse.Namespace, name: str, image: str,
@@ -326,6 +355,7 @@ def main() -> None:
     answers: list[dict] = []
     with errors_in_words():
         pool = build_pool(args)
+        check_meaning(pool, args.tile, args.out, args.json, args.probabilities)
         try:
             failed = predict(pool, args, answers)
         finally:

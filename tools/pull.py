@@ -39,10 +39,13 @@ def report(args: argparse.Namespace) -> None:
         SystemExit: its ViT is not there.
     """
     from mmseg_gpt.hub import pull, read_name
+    from mmseg_gpt.hub.card import OUTPUT
     from mmseg_gpt.resources import command_of
     from mmseg_gpt.wording import bytes_in_words
     pulled = pull(read_name(args.name, args.revision), args.vit, args.fetch_vit)
     record = pulled.record
+    if args.vit and record['vit'] is None:
+        raise ValueError(f'--vit: the ViT of {pulled.name} is inside, as it was trained: leave --vit out')
     classes = f' of {len(record["classes"])} classes' if record['classes'] else ''
     scores = ', '.join(f'{name} {score:.2f}' for name, score in record['results'].get('scores', {}).items())
     print(f'{pulled.name} is {record["task"]}{classes}, {bytes_in_words(pulled.file.stat().st_size)}, commit '
@@ -54,7 +57,7 @@ def report(args: argparse.Namespace) -> None:
         return
     task = ('--task', pulled.name.repo.rpartition('/')[2], pulled.name)
     vit = ('--vit', args.vit) if args.vit else ()
-    print('next:', command_of('predict', *task, *vit, '--images', 'photo.jpg', '--out', 'predictions'))
+    print('next:', command_of('predict', *task, *vit, '--images', 'photo.jpg', *OUTPUT[record['task']]))
 
 
 def main() -> None:

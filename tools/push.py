@@ -46,6 +46,9 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if not args.checkpoint and not Path(args.config, 'result.json').is_file():
         parser.error(f'give the CHECKPOINT too: {args.config} is no folder that mmseg-gpt adapt has finished')
+    for name in ('public', 'message', 'revision'):
+        if args.only_write and getattr(args, name):
+            parser.error(f'--only-write uploads nothing: leave out --{name}')
     for name in ('checkpoint', 'vit'):
         if (file := getattr(args, name)) and not Path(file).is_file():
             parser.error(f'there is no {name} {file}')
@@ -70,7 +73,10 @@ def load(args: argparse.Namespace) -> 'ServedTask':
     if args.vit:
         key = (cfg.model.backbone.get('init_cfg') or {}).get('key')
         cfg.model.backbone.init_cfg = dict(type='PretrainedViT', checkpoint=args.vit, key=key)
-    return load_task(args.name, cfg, args.checkpoint, frozen=False)
+    task = load_task(args.name, cfg, args.checkpoint, frozen=False)
+    if args.vit and not task.vit.frozen:
+        raise ValueError('--vit is for a frozen ViT, and that of this model was trained: leave it out')
+    return task
 
 
 def share(args: argparse.Namespace) -> None:
@@ -81,6 +87,9 @@ def share(args: argparse.Namespace) -> None:
     from mmseg_gpt.wording import bytes_in_words
     name = read_name(args.name, args.revision)
     target = None if args.only_write else find_target(name, args.public)
+    if target and target.keeps_card and args.license:
+        raise ValueError(f'the card of {target.name} was changed by hand and stays: write the licence into it, and '
+                         'leave out --license')
     task = load(args)
     results = results_beside(args.checkpoint)
     with tempfile.TemporaryDirectory() as scratch:

@@ -35,9 +35,9 @@ def parse_args() -> argparse.Namespace:
                         f'(default: {HOME}, with --quick {HOME}_quick)')
     parser.add_argument('--jobs', '--workers', type=positive(int), metavar='N', help='runs at once (default: one for '
                         'each CPU, and no more than 8 on a GPU)')
-    add_cluster_arguments(parser)
-    parser.add_argument('--report-only', action='store_true', help='write the results of what has finished, and run '
-                        'nothing')
+    ways = add_cluster_arguments(parser)
+    ways.add_argument('--report-only', action='store_true', help='write the results of what has finished, and run '
+                      'nothing')
     parser.add_argument('--retry-failed', action='store_true', help='give runs that failed another chance')
     parser.add_argument('--overwrite', action='store_true', help='remove runs of other settings in the folder and '
                         'start them over')

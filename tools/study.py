@@ -14,6 +14,7 @@ from pathlib import Path
 from arguments import (
     ROOT,
     add_cluster_arguments,
+    check_given,
     check_publishing,
     from_root,
     positive,
@@ -38,16 +39,16 @@ def parse_args() -> argparse.Namespace:
                         'with --quick SET_quick)')
     parser.add_argument('--jobs', type=positive(int), metavar='N', help='runs at once (default: one for each CPU, and '
                         'no more than 8 on a GPU)')
-    add_cluster_arguments(parser)
+    ways = add_cluster_arguments(parser)
     parser.add_argument('--parts', nargs='+', choices=PARTS, metavar='PART', help='carry out only these parts, without '
                         'a look at the test images: methods, labels (10 %% and 25 %% of them), gates, figures (where '
                         'prompts enter, and how many), heads (another one, for the best few), aim (larger images)')
     parser.add_argument('--look', action='store_true', help='with --parts: look at the test images after them. Nothing '
                         'can be chosen after that')
-    parser.add_argument('--estimate', action='store_true', help='time some iterations of each kind of run, say how '
-                        'long all takes, and stop')
-    parser.add_argument('--report-only', action='store_true', help='write the results of what has finished, and run '
-                        'nothing')
+    ways.add_argument('--estimate', action='store_true', help='time some iterations of each kind of run, say how long '
+                      'all takes, and stop')
+    ways.add_argument('--report-only', action='store_true', help='write the results of what has finished, and run '
+                      'nothing')
     parser.add_argument('--retry-failed', action='store_true', help='give runs that failed another chance; after the '
                         'look at the test images, only its tests')
     parser.add_argument('--overwrite', action='store_true', help='remove runs of other settings in the folder and '
@@ -55,6 +56,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--publish', action='store_true', help='write the results into docs/photographs and '
                         'docs/photographs.md, for those who keep this repository')
     args = parser.parse_args()
+    check_given(args, parser, 'parts', 'look')
     check_publishing(args.publish, parser)
     place = args.out or ROOT / 'work_dirs/study' / f'{args.set}{"_quick" if args.quick else ""}'
     args.out = from_root(Path(os.path.abspath(place)))

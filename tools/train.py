@@ -11,9 +11,10 @@ def parse_args() -> argparse.Namespace:
         'machines: srun --kill-on-bad-exit=1 with a task for each GPU. The batch in the config is that of all '
         'processes together.')
     add_config_arguments(parser)
-    parser.add_argument('--resume', nargs='?', const=True, default=False, metavar='PATH',
+    begins = parser.add_mutually_exclusive_group()
+    begins.add_argument('--resume', nargs='?', const=True, default=False, metavar='PATH',
                         help='go on from a checkpoint; without PATH, from the newest in the work directory')
-    parser.add_argument('--overwrite', action='store_true', help='start over where the work directory holds a run')
+    begins.add_argument('--overwrite', action='store_true', help='start over where the work directory holds a run')
     parser.add_argument('--amp', nargs='?', const='bf16', choices=['bf16', 'fp16'],
                         help='mixed precision; bf16 without a value (fp16 needs a GPU)')
     parser.add_argument('--compile', action='store_true', help='compile the blocks of the ViT and the heads that gain '

@@ -241,7 +241,7 @@ def attended(vit: GatedPromptViT, image: Tensor, query: str) -> dict[int, Attend
     def look(_: int, weights: Tensor, tokens: Tokens) -> Attended | None:
         if not weights.shape[2]:
             return None
-        shares = weights[0].mean((0, 1))
+        shares = weights[0].mean((0, 1), dtype=torch.promote_types(weights.dtype, torch.float32))
         patches = (shares[tokens.patches] * len(tokens)).unflatten(0, tokens.grid).cpu()
         return Attended(patches, float(shares[tokens.prompts].sum()), float(shares[0]))
 

@@ -16,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..datasets.headers import read_header
 from ..datasets.judging import pixel_problems
+from ..datasets.pairs import unreadable
 from ..files import replacing
 from .deep_image_prior import CHANNELS, NOISE, SKIP, reconstruct
 from .encoder import Encoder
@@ -61,12 +62,13 @@ def read_picture(path: Path, size: int) -> np.ndarray:
         ValueError: the file cannot be read.
     """
     try:
-        if wrong := pixel_problems(path, read_header(path)):
-            raise ValueError(wrong[0])
+        wrong = pixel_problems(path, read_header(path))
         with Image.open(path) as picture:
             upright = ImageOps.exif_transpose(picture).convert('RGB')
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f'the image {path} cannot be read: {error}') from error
+        raise ValueError(unreadable(path, error)) from error
+    if wrong:
+        raise ValueError(wrong[0])
     return np.asarray(ImageOps.fit(upright, (size, size), Image.Resampling.BICUBIC))
 
 

@@ -101,7 +101,7 @@ class LabelWriter:
 
         Args:
             image: The image file.
-            sample: The task's answer. Its ``seg_probabilities``, if there are any, are in :meth:`probability_file`.
+            sample: The task's answer. Its ``seg_probabilities`` are in :meth:`probability_file` if that was asked for.
             name: The name of the files without suffix, which may have folders in it; by default the image's own.
 
         Returns:
@@ -117,12 +117,12 @@ class LabelWriter:
         classes = len(self.task.classes) if self.task.classes else None
         write_label_map(labels, paths['label_map'], classes, self.values)
         self.draw(as_picture(self.task.read(image)['img']), sample, paths['overlay'])
-        if 'seg_probabilities' in sample:
-            paths.update(probabilities=self.probability_file(name))
+        if isinstance(file := sample.get('probabilities'), str):  # and not only in memory
+            paths.update(probabilities=file)
         if 'seg_probabilities' in sample or 'seg_confidence' in sample:
             paths.update(confidence=self.file('confidence', name))
             certain = (sample.seg_confidence.data[0].numpy() if 'seg_confidence' in sample else
-                       confidence(sample.seg_probabilities.data))
+                       confidence(sample.seg_probabilities.data, self.task.threshold))
             Image.fromarray(certain).save(paths['confidence'])
         return {key: str(path) for key, path in paths.items()}
 
@@ -219,13 +219,14 @@ def draw_legend(path: Path, classes: Sequence[str], palette: Sequence[Sequence[i
     picture.save(path)
 
 
-def confidence(probabilities: Tensor) -> np.ndarray:
+def confidence(probabilities: Tensor, threshold: float | None = None) -> np.ndarray:
     """Returns the probability of the predicted class of each pixel, as uint8 (H, W): 255 is certain.
 
     Args:
-        probabilities: (C, H, W). A single channel holds those of the foreground; the larger of p and 1 - p counts.
+        probabilities: (C, H, W).
+        threshold: Of a single channel, as for :func:`confidence_of`.
     """
     highest = probabilities[0].clone()
     for channel in probabilities[1:]:  # one by one, as all may be in a file and larger than memory
         highest = torch.maximum(highest, channel)
-    return confidence_of(highest, len(probabilities)).numpy()
+    return confidence_of(highest, threshold).numpy()

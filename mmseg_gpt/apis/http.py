@@ -13,19 +13,18 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from mmengine.structures import BaseDataElement
-from PIL import UnidentifiedImageError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from ..datasets import SampleError
 from ..datasets.headers import read_header
-from ..datasets.pairs import error_line
+from ..datasets.pairs import unreadable
 from ..datasets.predicted import write_label_map
 from .answers import as_numbers, label_map
 from .queue import QueueClosed, RequestQueue, TooBusy
 from .task import ServedTask
 
-SENT = 'that was sent'  # what messages call the file
+SENT = 'the file that was sent'  # what messages call it
 OPTIONS = ('answer', 'probabilities')
 SILENCE = 60.  # seconds after which a file that stopped coming is given up
 
@@ -46,9 +45,10 @@ def make_app(queue: RequestQueue, most_bytes: int = 32 * 2**20, most_pixels: int
     * ``POST /tasks/NAME``, with an image file as its body, answers as :func:`as_numbers`; ``?answer=png`` gives the
       label map of a segmentation, ``?probabilities=true`` those of all classes of a classification.
 
-    Errors have a status and ``{"error": SENTENCE}``: 400 for a body that is not an image and for a wrong option,
-    404 for an unknown task or address, 405 for another method, 408 for an upload that stalls, 413 for a file or an
-    image that is too large, 503 with ``Retry-After`` if too many requests wait, 500 if the model or the service fails.
+    Errors have a status and ``{"error": SENTENCE}``: 400 for a body that is not an image and for an option that is
+    wrong or has no meaning for the task, 404 for an unknown task or address, 405 for another method, 408 for an upload
+    that stalls, 413 for a file or an image that is too large, 503 with ``Retry-After`` if too many requests wait, 500
+    if the model or the service fails.
 
     Args:
         queue: The queue. Its creator closes it.
@@ -67,7 +67,7 @@ def make_app(queue: RequestQueue, most_bytes: int = 32 * 2**20, most_pixels: int
 
     @app.get('/tasks')
     async def tasks() -> dict:
-        return {name: dict(kind='segmentation' if is_segmentation(task) else 'classification',
+        return {name: dict(kind='segmentation' if task.segments else 'classification',
                            classes=task.classes and list(task.classes)) for name, task in queue.pool.tasks.items()}
 
     @app.post('/tasks/{name}')
@@ -79,12 +79,15 @@ def make_app(queue: RequestQueue, most_bytes: int = 32 * 2**20, most_pixels: int
             raise Refused(400, f'there is no option "{unknown[0]}"; the options are {", ".join(OPTIONS)}')
         if answer not in ('json', 'png'):
             raise Refused(400, f'answer must be json or png, not "{answer}"')
-        if answer == 'png' and not is_segmentation(task):
+        if answer == 'png' and not task.segments:
             raise Refused(400, f'task "{name}" classifies images, so that there is no label map')
+        if probabilities and task.segments:
+            raise Refused(400, f'task "{name}" labels pixels, and probabilities are given of classifications only: '
+                               'leave probabilities out')
         with refusing():
             queue.check()  # before the file is received
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, SENT)
+            path = Path(folder, 'file')
             await receive(request, path, most_bytes)
             future = await run_in_threadpool(submit, queue, name, path, most_pixels)
         try:
@@ -153,18 +156,15 @@ def submit(queue: RequestQueue, name: str, path: Path, most_pixels: int) -> Futu
     """
     try:
         width, height = read_header(path).size
-    except UnidentifiedImageError as error:
-        raise Refused(400, f'the file {SENT} is no image of a known kind') from error
     except Exception as error:  # of many types where a header is broken
-        raise Refused(400, f'the file {SENT} is no image that can be read: '
-                           f'{error_line(error).replace(str(path), SENT)}') from error
+        raise Refused(400, unreadable(path, error).replace(str(path), SENT)) from error
     if width * height > most_pixels:
         raise Refused(413, f'the image has {width * height:,} pixels, and may have {most_pixels:,}')
     try:
         with refusing():
             return queue.submit(name, path, small=True)
     except (SampleError, ValueError) as error:
-        raise Refused(400, str(error).replace(f': {path} ', ': it ').replace(str(path), SENT)) from error
+        raise Refused(400, str(error).replace(str(path), SENT)) from error
 
 
 @contextmanager
@@ -176,11 +176,6 @@ def refusing() -> Iterator[None]:
         raise Refused(503, str(error), **{'Retry-After': str(math.ceil(error.retry_after))}) from error
     except QueueClosed as error:
         raise Refused(503, str(error)) from error
-
-
-def is_segmentation(task: ServedTask) -> bool:
-    """Says whether a task labels pixels."""
-    return hasattr(task.model, 'decode_head')
 
 
 def as_png(task: ServedTask, sample: BaseDataElement) -> bytes:

@@ -70,7 +70,7 @@ def write_labels(labeller: Labeller, source: Source, dataset: 'DatasetReader', p
             if labels_file:
                 write_part(labels_file, rows, columns, np.where(empty, nothing or 0, values[labels]).astype(dtype))
             if sure_file:
-                sure = confidence_of(probabilities(logits).amax(2), labeller.channels)
+                sure = confidence_of(probabilities(logits).amax(2), labeller.threshold)
                 write_part(sure_file, rows, columns, sure.numpy())
             if scores:
                 kept[:, rows, columns] = probabilities(logits).permute(2, 0, 1).half().cpu().numpy()

@@ -175,14 +175,17 @@ class AdapterPool:
             requests: The images.
         """
         answers: dict[int, BaseDataElement] = {}
-        with (self._lock, torch.no_grad(),
-              torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)):
+        with self._lock, torch.no_grad(), self.computing():
             for each in make_plan(requests, self.device, self.one_pass):
                 batch = [requests[place] for place in each.places]
                 found = run_together(batch) if each.together else batch[0].task.predict(
                     [request.prepared for request in batch])
                 answers.update(zip(each.places, found, strict=True))
         return [answers[place] for place in range(len(requests))]
+
+    def computing(self) -> torch.autocast:
+        """Returns the context in which models of the pool compute, whose ViT may be in half precision."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
     def _find(self, name: str) -> ServedTask:
         if name not in self._tasks:

@@ -12,13 +12,12 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import TiffImagePlugin
 
 from ..datasets import LoadBands, SampleError
 from ..datasets.headers import Header, read_header
 from ..datasets.introspect import known_reader
 from ..datasets.judging import usual_faults
-from ..datasets.pairs import orientation_of
 from ..datasets.reading import Bands, scaled
 from ..files import replacing
 from .task import ServedTask
@@ -71,7 +70,8 @@ def opened(path: str | Path) -> Iterator['DatasetReader']:
         try:
             dataset = rasterio.open(path, driver='GTiff')
         except rasterio.errors.RasterioError as error:
-            raise SampleError(f'the image {path} cannot be read: {error}') from error
+            why = str(error).replace(f"'{path}' ", '').replace(f'{path}: ', '')  # as GDAL begins
+            raise SampleError(f'{path} cannot be read: {why}') from error
         with dataset:
             yield dataset
 
@@ -117,7 +117,7 @@ class RasterSource:
         try:
             values = self.dataset.read(window=((rows.start, rows.stop), (columns.start, columns.stop)))
         except rasterio.errors.RasterioError as error:
-            raise SampleError(f'the image {self.dataset.name} cannot be decoded, it is truncated or damaged: '
+            raise SampleError(f'{self.dataset.name} cannot be decoded, it is truncated or damaged: '
                               f'{error.__cause__ or error}') from error  # the cause has the words of GDAL
         return np.moveaxis(values, 0, 2)
 
@@ -149,18 +149,18 @@ def can_stream(task: ServedTask, dataset: 'DatasetReader', header: Header, path:
         path: The file.
 
     Raises:
-        SampleError: the reader cannot use the file at all.
+        SampleError: the reader cannot use the file at all, or would turn it.
     """
     reader = known_reader(task.reader)
     problems = (reader.bands.problems(header, path) if reader.bands is not None else
                 [f'{path} has {header.described}: {fault}' for fault in usual_faults(header)] if reader.judged else [])
     if problems:
-        raise SampleError(f'the image {path} cannot be read: {problems[0]}')
+        raise SampleError(problems[0])
     if reader.bands is not None:
         return header.pages == 1 and dataset.count == header.bands
-    with suppress(OSError), Image.open(path) as image:
-        if orientation_of(image) != 1:
-            return False
+    if header.turned:
+        raise SampleError(f'{path} has the tag Orientation, by which it would be read turned, and labels would not lie '
+                          'where its georeference says: gdal_translate writes it without that tag')
     plain = dataset.colorinterp[0].name in ('gray', 'red') and dataset.tags(ns='IMAGE_STRUCTURE').get(
         'MINISWHITE') != 'YES'
     return (reader.judged and task.reader.color_type == 'color' and header.dtype == 'uint8' and header.colours

@@ -22,7 +22,7 @@ from torch import Tensor
 from ..adapters import frozen_backbones, load_model_state
 from ..checkpoints import CheckpointError, fetch, read_file
 from ..checks.checkpoint import check_backbone
-from ..datasets import LoadBands, PixelError, SampleError, check_headers, label_rule
+from ..datasets import LoadBands, PixelError, SampleError, check_headers, inspect_pair, label_rule
 from ..datasets.introspect import known_reader
 from ..datasets.pairs import error_line
 from ..engine.config import load_config
@@ -51,6 +51,7 @@ class ServedTask:
         palette: Colours of the classes (red, green, blue), if the checkpoint has them.
         cfg: The config.
         augmented: The model around ``model`` that answers by the mean of several views of an image, or None.
+        whole: Whether the checkpoint holds the ViT too, so that no other file of it was read.
         shapes: Shapes (n, 3, h, w) of :meth:`crops` that are known, by the size of the image.
     """
     model: BaseModel
@@ -62,7 +63,19 @@ class ServedTask:
     palette: Sequence[Sequence[int]] | None = None
     cfg: Config | None = None
     augmented: BaseModel | None = None
+    whole: bool = False
     shapes: dict[torch.Size, tuple[int, ...]] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def segments(self) -> bool:
+        """Whether pixels are labelled, and not images classified."""
+        return hasattr(self.model, 'decode_head')
+
+    @property
+    def threshold(self) -> float | None:
+        """The probability above which a single channel is foreground; None of several channels, and of classes."""
+        head = getattr(self.model, 'decode_head', None)
+        return head.threshold if getattr(head, 'out_channels', None) == 1 else None
 
     def read(self, image: Image) -> dict:
         """Reads an image into the dict that the transforms take, with its pixels (H, W, 3) in ``img``, BGR.
@@ -85,13 +98,14 @@ class ServedTask:
             if '://' not in str(image) and not Path(image).is_file():
                 raise SampleError(f'there is no image file {image}')
             if Path(image).is_file() and (problems := check_headers(image, reader=known_reader(self.reader))):
-                raise SampleError(f'the image {image} cannot be read: {" ".join(problems)}')
+                raise SampleError('; '.join(problems))
             try:
                 return self.reader(dict(img_path=str(image)))
             except PixelError as error:
-                raise SampleError(f'the image {image} cannot be read: {error}') from error
+                raise SampleError(str(error)) from error
             except Exception as error:  # decoders raise many types
-                raise SampleError(f'the image {image} cannot be read: {error_line(error)}') from error
+                found = inspect_pair(image, reader=known_reader(self.reader)).problems if Path(image).is_file() else []
+                raise SampleError('; '.join(found) or f'{image} cannot be read: {error_line(error)}') from error
         if isinstance(self.reader, LoadBands):
             return self.reader.from_array(image)
         channels = self.vit.in_channels
@@ -154,7 +168,7 @@ class ServedTask:
         else:
             data = {key: [each[key] for each in prepared] for key in ('inputs', 'data_samples')}
             answers = self.model.test_step(data)
-        return with_probabilities(answers)
+        return with_probabilities(answers, self.threshold)
 
     @cached_property
     def program(self) -> dict[str, object] | None:
@@ -182,7 +196,7 @@ class ServedTask:
 
     def answer(self, data: dict) -> list[BaseDataElement]:
         """Returns the model's answers to a batch of :meth:`normalise`, one for each image."""
-        return with_probabilities(self.model(**data, mode='predict'))
+        return with_probabilities(self.model(**data, mode='predict'), self.threshold)
 
     def label_values(self) -> np.ndarray:
         """Returns the value (C,) of each class in the label files of the config's test data.
@@ -246,27 +260,28 @@ def load_task(name: str, config: str | Path | Config, checkpoint: str | Path, fr
     dataset, frozen = meta.get('dataset_meta') or {}, meta.get('frozen')
     origin = f'{frozen["source"]} (SHA-256 {frozen["sha256"][:12]}...)' if frozen else f'the one inside {checkpoint}'
     return ServedTask(model, vit, origin, reader, transform, dataset.get('classes'), dataset.get('palette'),
-                      cfg, augmented)
+                      cfg, augmented, whole=not frozen)
 
 
-def with_probabilities(answers: list[BaseDataElement]) -> list[BaseDataElement]:
+def with_probabilities(answers: list[BaseDataElement], threshold: float | None) -> list[BaseDataElement]:
     """Adds to the answers of a stock segmentor what is asked for, and returns all answers."""
     for sample in answers:
         if 'seg_logits' in sample and (sample.get('probabilities') or sample.get('confidence')):
-            keep_probabilities(sample)
+            keep_probabilities(sample, threshold)
     return answers
 
 
-def keep_probabilities(sample: BaseDataElement) -> None:
+def keep_probabilities(sample: BaseDataElement, threshold: float | None) -> None:
     """Adds what :class:`LeanEncoderDecoder` gives to an answer with ``seg_logits``, as far as its metainfo asks for it.
 
     Args:
         sample: The answer. The logits of a single channel are probabilities already.
+        threshold: That of a single channel.
     """
     logits, asked = sample.seg_logits.data, sample.get('probabilities')
     kept = logits if len(logits) == 1 else logits.softmax(0)
     if sample.get('confidence'):
-        sample.set_data(dict(seg_confidence=PixelData(data=confidence_of(kept.amax(0), len(kept))[None])))
+        sample.set_data(dict(seg_confidence=PixelData(data=confidence_of(kept.amax(0), threshold)[None])))
     if asked:
         kept = kept.half().cpu()
         if asked is not True:

@@ -88,11 +88,11 @@ class Labeller(Protocol):
 
     Attributes:
         channels: Number of classes, or 1 if a single channel separates foreground from background.
-        threshold: Probability above which a single channel is foreground.
+        threshold: Probability above which a single channel is foreground; None of several channels.
         device: The device of the logits.
     """
     channels: int
-    threshold: float
+    threshold: float | None
     device: torch.device
 
     def windows(self, size: tuple[int, int]) -> Windows:
@@ -139,7 +139,7 @@ class TaskLabeller:
             raise ValueError(f'tiles need a LeanEncoderDecoder without tta, not a {type(task.model).__name__}')
         self.task, self.model, self.tiling, self.dtype = task, task.model, tiling, dtype
         self.channels = self.model.out_channels
-        self.threshold = self.model.decode_head.threshold if self.channels == 1 else 0.5
+        self.threshold = self.model.threshold
         self.rule = self.model.data_preprocessor.test_cfg or {}
 
     @property

@@ -67,7 +67,7 @@ class Desk:
             if photograph is None:
                 size, picture = picture_of(task, file)
                 photograph = Photograph(file, folder, size, picture)
-            if hasattr(task.model, 'decode_head'):
+            if task.segments:
                 photograph.segmented[name] = segment(self.pool, name, photograph, self.tiling)
             else:
                 sample, = self.pool.predict([(name, file)])
@@ -130,7 +130,8 @@ class Desk:
             if query == 'patch' and seen.query is None:
                 raise ValueError(f'{name} does not see this place, as its pipeline cuts off the border')
             asked = seen.query if query == 'patch' else query
-            found = attended(task.vit, seen.inputs.to(self.pool.device), asked)
+            with self.pool.computing():
+                found = attended(task.vit, seen.inputs.to(self.pool.device), asked)
         if not found:
             raise ValueError(f'{name} has no prompts')
         patch, numbers = task.vit.patch_embed.patch_size, block_numbers(task.vit)

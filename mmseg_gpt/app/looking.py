@@ -65,10 +65,10 @@ def region_around(task: ServedTask, size: tuple[int, int], point: tuple[int, int
         task: The task.
         size: Height and width of the image.
         point: Column and row of the place.
-        tiling: The tiles into which images are cut, or None.
+        tiling: The tiles into which images of segmentations are cut, or None.
     """
     test_cfg = getattr(task.model, 'test_cfg', None) or {}
-    if tiling:
+    if tiling and task.segments:
         sides = (tiling.side, tiling.side)
     elif test_cfg.get('mode') == 'slide' and keeps_pixels(task):
         sides = test_cfg['crop_size']

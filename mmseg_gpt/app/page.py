@@ -7,7 +7,7 @@ from html import escape
 import gradio as gr
 
 from ..datasets import SampleError
-from ..datasets.left_out import READ
+from ..datasets.left_out import READ, UNREAD
 from ..wording import listed
 from .desk import Desk
 from .photograph import Photograph, Segmented
@@ -31,8 +31,8 @@ def build_page(desk: Desk) -> gr.Blocks:
         gr.Markdown(f'## mmseg_gpt: {escape(listed(tasks, 20))}\n{HOW}')
         with gr.Row():
             with gr.Column(scale=3):
-                file = gr.File(label=f'Photograph, up to {desk.limits.megabytes:g} MiB', file_types=sorted(READ),
-                               height=110, elem_id='upload')
+                file = gr.File(label=f'Photograph, up to {desk.limits.megabytes:g} MiB',
+                               file_types=sorted(READ | UNREAD), height=110, elem_id='upload')
                 task = gr.Radio(tasks, value=tasks[0], label='Task', elem_id='task', visible=len(tasks) > 1)
                 shown = gr.Image(interactive=False, format='jpeg', show_label=False, buttons=['fullscreen'],
                                  elem_id='overlay')

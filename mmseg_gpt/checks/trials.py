@@ -16,6 +16,7 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader
 
+from ..datasets.guarded import SampleError
 from ..datasets.introspect import transforms_of
 from ..datasets.pairs import error_line
 from ..resources import command_of
@@ -133,6 +134,8 @@ def wrong_batches(cfg: Config, name: str, dataset: object) -> list[str]:
         return []
     try:
         samples = list(first_samples(loader))
+    except SampleError as error:
+        return [str(error)]
     except Exception as error:
         return [f'an image cannot be loaded: {error_line(error)}']
     return [problem for batch in samples if (problem := batch_problem(cfg, name, loader, batch))][:1]

@@ -7,6 +7,7 @@ from mmengine.registry import DATASETS
 from ..wording import listed
 from .introspect import has_transform, label_rule, reader_of, rotates, sample_files
 from .pairs import VALUES, LabelRule, check_headers, error_line, inspect_pair
+from .reading import PixelError
 
 
 class SampleError(RuntimeError):
@@ -85,9 +86,12 @@ class GuardedDataset:
 
     def _explain(self, index: int, files: tuple[str | None, str | None], error: Exception) -> str:
         """Names the files of a sample that could not be loaded, and looks for what is wrong with them."""
+        if isinstance(error, PixelError):
+            return f'sample {index} cannot be loaded: {error}'
         names = ' with '.join(file for file in files if file) or f'in {self._name()}'
         problems = inspect_pair(*files, self._rule, self._rotates, self._reader).problems if files[0] else []
-        return '\n  '.join([f'sample {index}, {names}, cannot be loaded: {error_line(error)}', *problems])
+        said = '' if problems and files[0] in str(error) else f' {error_line(error)}'  # that it failed to load it
+        return '\n  '.join([f'sample {index}, {names}, cannot be loaded:{said}', *problems])
 
     def _name(self) -> str:
         return type(self.dataset).__name__

@@ -18,7 +18,7 @@ if Image.MAX_IMAGE_PIXELS is not None:
 
 TIFF = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')
 # Tags of a TIFF; the last is GDAL's.
-REDUCED, WIDTH, HEIGHT, BITS, COLOUR, SAMPLES, PLANAR = 254, 256, 257, 258, 262, 277, 284
+REDUCED, WIDTH, HEIGHT, BITS, COLOUR, TURN, SAMPLES, PLANAR = 254, 256, 257, 258, 262, 274, 277, 284
 EXTRA, FORMAT, NODATA = 338, 339, 42113
 GRAY, RGB, PALETTE, CMYK, YCBCR = (0, 1), 2, 3, 5, 6  # values of COLOUR
 ALPHA, STRAIGHT = (1, 2), 2  # values of EXTRA
@@ -45,6 +45,8 @@ class Header(NamedTuple):
         begins_red: Whether a TIFF of more bands marks the first as red, green and blue.
         planar: Whether a TIFF holds its bands one after the other (PlanarConfiguration 2).
         straight: Whether a TIFF has alpha by which its colours are not multiplied (unassociated alpha).
+        turned: Whether a TIFF is to be shown turned or mirrored, which OpenCV does whatever it is asked for.
+        animated: Whether a GIF, PNG, WebP or AVIF has several pictures to be shown one after the other.
     """
     format: str
     dtype: str
@@ -57,6 +59,8 @@ class Header(NamedTuple):
     begins_red: bool = False
     planar: bool = False
     straight: bool = False
+    turned: bool = False
+    animated: bool = False
 
     @property
     def misread(self) -> bool:
@@ -88,14 +92,18 @@ def read_header(path: str | Path) -> Header:
     if start.startswith(b'v/1\x01'):
         return Header('EXR', 'float32', 3, (0, 0))
     with Image.open(path) as image:
+        animated = image.format in ('GIF', 'WEBP', 'PNG', 'AVIF') and getattr(image, 'is_animated', False)
         if image.format == 'PNG':
             depth, colour = start[PNG_DEPTH], start[PNG_COLOUR]
             return Header('PNG', 'uint16' if depth == 16 else 'uint8', PNG_BANDS[colour], image.size,
-                          alpha=colour in (4, 6))
+                          alpha=colour in (4, 6), animated=animated)
+        if image.format == 'GIF':  # whose palette readers make colours of, also if all are gray
+            return Header('GIF', 'uint8', 3, image.size, animated=animated)
         dtype, bands = ('uint16', 1) if image.mode.startswith('I;16') else MODES.get(image.mode, ('uint8', 3))
         if image.format == 'PPM' and image.mode == 'I':
             dtype = 'uint16'
-        return Header('PFM' if dtype == 'float32' else image.format, dtype, bands, image.size, alpha=bands in (2, 4))
+        return Header('PFM' if dtype == 'float32' else image.format, dtype, bands, image.size, alpha=bands in (2, 4),
+                      animated=animated)
 
 
 def tiff_header(path: str | Path) -> Header:
@@ -111,7 +119,8 @@ def tiff_header(path: str | Path) -> Header:
             tags.load(file)
             if not int(tags.get(REDUCED) or 0):  # neither a smaller copy nor a mask
                 pages.append((int(tags[WIDTH]), int(tags[HEIGHT])))
-                first = first or {tag: tags.get(tag) for tag in (BITS, COLOUR, SAMPLES, PLANAR, EXTRA, FORMAT, NODATA)}
+                first = first or {tag: tags.get(tag) for tag in (
+                    BITS, COLOUR, TURN, SAMPLES, PLANAR, EXTRA, FORMAT, NODATA)}
             place = tags.next
     if not pages:
         raise OSError('a TIFF without an image')
@@ -125,7 +134,7 @@ def tiff_header(path: str | Path) -> Header:
     bands = 3 if colour in (PALETTE, CMYK) and plain else samples
     return Header('TIFF', f'{kind}{max(8, bits)}', max(bands, same), pages[0], plain and same == 1, alpha, same,
                   as_number(first[NODATA]), colour == RGB, samples > 1 and first[PLANAR] == 2,
-                  alpha and extra[0] == STRAIGHT)
+                  alpha and extra[0] == STRAIGHT, first[TURN] in range(2, 9))
 
 
 def as_number(text: str | None) -> float | None:

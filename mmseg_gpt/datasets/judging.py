@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from .headers import LIMIT_VARIABLE, MOST_PIXELS, Header
-from .reading import Bands, PixelError, read_bands
+from .reading import Bands, PixelError, decoded, read_bands
 
 FEWEST_GRAYS = 64  # of 256; below, 16 bits are used so little that their high byte shows little of the image
 SAMPLE = 2**20  # pixels looked at, of an image that has more
@@ -43,24 +43,28 @@ def pixel_problems(path: str | Path, header: Header, reader: Reader = USUAL) -> 
     if width * height > MOST_PIXELS:
         return [f'{path} has {width:,}x{height:,} pixels, and OpenCV reads {MOST_PIXELS:,} at most: cut it into tiles, '
                 f'or set {LIMIT_VARIABLE}={width * height} before Python starts']
+    if header.animated:
+        return [f'{path} is an animation, and an image is one picture: save the one that is meant as a PNG']
     if not reader.judged:
         return []
     if reader.bands is not None:
         return reader.bands.problems(header, path)
     if header.dtype == 'uint16' and header.colours:
         try:
-            pixels = read_bands(path, header) if header.misread else cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            pixels = read_bands(path, header) if header.misread else decoded(path)
         except PixelError as error:
             return [str(error)]
         return few_grays(pixels, path, header)
     if header.straight and header.dtype == 'uint8' and header.colours:
         return half_transparent(path, header)
-    return [f'{path} has {header.described}: {wrong}. {remedy(header)}' for wrong in usual_faults(header)]
+    if not (faults := usual_faults(header)) and not cv2.haveImageReader(str(path)):
+        return [f'{path} is of the format {header.format}, which this OpenCV does not read: save it as a PNG']
+    return [f'{path} has {header.described}: {wrong}. {remedy(header)}' for wrong in faults]
 
 
 def half_transparent(path: str | Path, header: Header) -> list[str]:
     """Refuses a TIFF with pixels that are neither opaque nor transparent, which OpenCV would make darker."""
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    pixels = decoded(path)
     alpha = None if pixels is None or pixels.ndim < 3 else pixels[..., -1]
     if alpha is None or not ((alpha > 0) & (alpha < 255)).any():
         return []

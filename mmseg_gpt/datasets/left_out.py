@@ -7,10 +7,10 @@ from pathlib import Path
 from .folders import has_folders, has_list, list_files, listed_names, name_few, normalised, suffixes
 from .introspect import sample_files
 
-# Suffixes of images that OpenCV reads whatever it was built with; and of others, which it may not read.
+# Suffixes of images that OpenCV reads, of GIF from version 4.11; and of others, which it may not read.
 READ = frozenset(('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.bmp', '.dib', '.pbm', '.pgm', '.ppm', '.pnm', '.tif',
-                  '.tiff', '.webp', '.jp2'))
-UNREAD = frozenset(('.gif', '.heic', '.heif', '.avif', '.jxl', '.dng', '.raw', '.exr', '.hdr'))
+                  '.tiff', '.webp', '.jp2', '.gif'))
+UNREAD = frozenset(('.heic', '.heif', '.avif', '.jxl', '.dng', '.raw', '.exr', '.hdr'))
 
 
 def left_out(source: object) -> list[str]:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
@@ -17,7 +16,7 @@ from ..wording import listed
 from .damage import damage
 from .headers import PNG_COLOUR, PNG_DEPTH, read_header
 from .judging import USUAL, Reader, pixel_problems
-from .reading import PixelError, read_bands, scaled
+from .reading import PixelError, decoded, read_bands, scaled
 
 ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 UPRIGHT = ("python -c 'import sys; from PIL import Image, ImageOps; "
@@ -241,7 +240,7 @@ def decode_image(path: str | Path, reader: Reader = USUAL) -> tuple[tuple[int, i
         with Image.open(path) as image:
             size = image.size
             image.load()  # raises for a truncated file, where OpenCV would fill the rest with gray
-        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        pixels = decoded(path)
     except PixelError as error:
         return None, str(error)
     except Exception as error:
@@ -293,6 +292,8 @@ def unreadable(path: str | Path, error: Exception) -> str:
         return f'{path} is not there'
     if not Path(path).stat().st_size:
         return f'{path} is empty (0 bytes)'
+    if isinstance(error, OSError) and error.strerror:
+        return f'{path} cannot be read: {error.strerror}'
     if isinstance(error, UnidentifiedImageError):
         return f'{path} {damage(path) or "is not an image, or its beginning is damaged"}'
     return f'{path} cannot be decoded, it is truncated or damaged: {error_line(error)}'

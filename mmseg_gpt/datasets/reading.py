@@ -83,8 +83,8 @@ def read_bands(path: str | Path, header: Header | None = None) -> np.ndarray:
     """
     header = header or read_header(path)
     pixels = None
-    if header.colours and header.pages == 1 and header.dtype not in UNDONE and not header.misread:
-        pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if header.colours and header.pages == 1 and header.dtype not in UNDONE and not (header.misread or header.turned):
+        pixels = decoded(path)
     by_opencv = pixels is not None
     pixels = with_tifffile(path, header) if pixels is None and header.format == 'TIFF' else pixels
     if pixels is None:
@@ -102,6 +102,14 @@ def read_bands(path: str | Path, header: Header | None = None) -> np.ndarray:
         raise PixelError(f'{path} has {header.described} by its header, but was decoded as {pixels.shape[2]} of '
                          f'{pixels.dtype}: save it in another way, as a plain TIFF or PNG')
     return pixels
+
+
+def decoded(path: str | Path) -> np.ndarray | None:
+    """Returns the pixels of an image as OpenCV decodes them, unchanged; None if it does not.
+
+    Pipelines decode likewise what is in memory. ``cv2.imread`` of OpenCV 5 fails for a TIFF that is to be turned.
+    """
+    return cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
 
 
 def with_tifffile(path: str | Path, header: Header) -> np.ndarray:
@@ -151,7 +159,7 @@ def scaled(pixels: np.ndarray, how: Bands, path: str | Path, header: Header | No
         raise PixelError(f'{path} has {pixels.dtype} values: say which are black and white, as in scale=(0, 3000)')
     scales = (how.scale or ((0, 255), )) * (len(bands) if how.scale is None or len(how.scale) == 1 else 1)
     if len(scales) != len(bands):
-        raise PixelError(f'scale has {len(scales)} pairs for {len(bands)} bands')
+        raise PixelError(f'{path} cannot be read: scale has {len(scales)} pairs for {len(bands)} bands')
     order = range(len(bands))[::-1] if len(bands) == 3 else range(len(bands))
     image = np.empty((*pixels.shape[:2], len(bands)), np.uint8 if rounded else np.float32)
     for place, i in enumerate(order):

@@ -1,19 +1,22 @@
 """Large images labelled by an ONNX file, in the windows that its model slides or in tiles of any size."""
 
+import copy
 import json
-import logging
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mmengine.logging import print_log
+from mmcv.transforms import Resize
 from torch import Tensor
 
-from ..apis.tiles import Pixels, Source, Tiling, logits_in_tiles, padded_size
+from ..apis.tiles import Pixels, Source, Tiling, as_sample, logits_in_tiles, padded_size
 from ..models.labels import labels_of, scores_of
-from ..segmentation.bands import Windows
+from ..segmentation.bands import Windows, placed, resize
+from ..segmentation.segmentor import band_bytes
+from ..wording import listed
 from . import onnx_file
 from .write import changes_of
 
@@ -21,17 +24,18 @@ from .write import changes_of
 class FileLabeller:
     """An ONNX file of a segmentor that labels images of any size, in memory that does not grow with them.
 
-    It takes the logits of the file, whatever the file gives, and merges those of overlapping tiles. Images are padded
-    as the model's preprocessor does (``padding`` in the file's metadata), but not resized: where the pipeline of the
-    config does so (``test_pipeline``), do it before; without ``tiling`` a warning says so.
+    It takes the logits of the file, whatever the file gives, and merges those of overlapping tiles. By the file's
+    metadata it does what :class:`mmseg_gpt.apis.tiles.TaskLabeller` does with the model: images are resized as by the
+    config's ``test_pipeline``, padded as by its preprocessor, and labelled at their own size.
 
     Args:
         path: A file of :func:`export_task`.
-        tiling: The tiles; by default the windows that the config of the model slides, or else images as a whole.
+        tiling: The tiles, each an image of its own; by default the windows that the config of the model slides, or else
+            images as a whole.
 
     Raises:
-        ValueError: onnxruntime is missing, the file is not of a segmentor, or it takes images of another size only than
-            the tiles have.
+        ValueError: onnxruntime is missing, the file is not of a segmentor, or its pipeline changes images otherwise
+            than by ``Resize``.
     """
 
     def __init__(self, path: str | Path, tiling: Tiling | None = None) -> None:
@@ -42,22 +46,18 @@ class FileLabeller:
         if 'test_cfg' not in self.about or len(shapes[onnx_file.LOGITS] or shapes.get('labels', ()) or ()) == 2:
             raise ValueError(f'{path} is not a segmentor that mmseg-gpt export wrote')
         self.rule, self.tiling = json.loads(self.about['test_cfg']), tiling
-        if not tiling and (changes := changes_of(json.loads(self.about.get('test_pipeline', '[]')))):
-            print_log(f'{path} labels images as they are, where predict first does this: {changes}. Do so too, or '
-                      'labels differ', 'current', logging.WARNING)
+        self.resizes = resizes_of(json.loads(self.about.get('test_pipeline', '[]')), path)
+        self.align_corners = json.loads(self.about.get('align_corners', 'false'))
         self.padding = json.loads(self.about.get('padding', '{}'))  # files of earlier versions do not say it
         self.mean, self.std = (np.array(json.loads(self.about[name]), np.float32) for name in ('mean', 'std'))
         self.device = torch.device('cpu')
         self.takes_bytes, self.last = images.type == 'tensor(uint8)', self.about.get('layout') == 'nhwc'
         self.classes = json.loads(self.about['classes'])
         self.channels = int(self.about['channels'])
-        self.threshold = float(self.about['threshold'])
+        self.threshold = float(self.about['threshold']) if self.channels == 1 else None
         self.patch = int(self.about['patch_size'])
         sides = images.shape[1:3] if self.last else images.shape[2:]
         self.size = tuple(sides) if all(isinstance(side, int) for side in sides) else None
-        if self.size and tiling and (tiling.side, tiling.side) != self.size:
-            raise ValueError(f'{path} takes images of {self.size[0]} x {self.size[1]} pixels only, so tiles of '
-                             f'{tiling.side} do not fit')
 
     def windows(self, size: tuple[int, int]) -> Windows:
         """Lays out the tiles of an image.
@@ -75,39 +75,66 @@ class FileLabeller:
     @property
     def slides(self) -> bool:
         """Whether tiles are the windows that the model slides."""
-        return self.tiling is None and self.rule.get('mode') == 'slide'
+        return self.rule.get('mode') == 'slide' and not (self.tiling or self.resizes)
 
     def logits(self, tiles: Iterable[np.ndarray], size: tuple[int, int]) -> Iterator[Tensor]:
-        """Yields the logits (h, w, C) of each tile, which is padded to the model's windows, or else as an image.
+        """Yields the logits (h, w, C) of each tile.
 
         Args:
             tiles: Pixels (h, w, C) of 0 to 255; of three, blue first.
-            size: Height and width of the logits.
+            size: Height and width of the model's own windows, to which their tiles are padded. Other tiles have them.
 
         Raises:
             ValueError: the file takes images of another size only.
         """
-        wanted = size if self.slides else padded_size(size, self.padding)
         for tile in tiles:
             if not tile.size:  # it lies in the padding, where nothing of it is used
                 yield torch.zeros(*size, self.channels)
-                continue
-            if self.size and wanted != self.size:
-                raise ValueError(f'the file takes images of {self.size[0]} x {self.size[1]} pixels only, and the image '
-                                 f'has {wanted[0]} x {wanted[1]}')
-            found = onnx_file.run(self.session, self.prepared(tile, wanted))[onnx_file.LOGITS]
-            logits = torch.from_numpy(found)[0].permute(1, 2, 0)[:size[0], :size[1]]
-            high, wide = logits.shape[:2]  # less than the size where the file has cut off what it padded
-            yield F.pad(logits, (0, 0, 0, size[1] - wide, 0, size[0] - high))
+            elif self.slides:
+                yield self.answer(tile, size, size)
+            else:
+                yield torch.cat([logits.clone() for _, _, logits in self.parts(tile)])
 
     def parts(self, tile: np.ndarray) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Yields the logits (h, w, C) of an image of one tile, with its rows and columns.
+        """Yields the logits (n, w, C) of a tile as an image of its own, with the rows and columns they are of.
 
         Args:
             tile: Pixels (h, w, C) of 0 to 255; of three, blue first.
+
+        Raises:
+            ValueError: the file takes images of another size only.
         """
-        for logits in self.logits([tile], tile.shape[:2]):
-            yield slice(0, len(logits)), slice(0, logits.shape[1]), logits
+        size = tile.shape[:2]
+        if not (self.tiling or self.resizes):
+            yield slice(0, size[0]), slice(0, size[1]), self.answer(tile, size, padded_size(size, self.padding))
+            return
+        image, plain = as_sample(tile), copy.copy(self)
+        for step in self.resizes:
+            image = step(image)
+        plain.tiling, plain.resizes = None, []
+        bands = (logits for _, _, logits in logits_in_tiles(plain, Pixels(image['img']), sys.maxsize))
+        band = max(1, band_bytes(self.device) // (size[1] * self.channels * 4))
+        for rows, logits in placed(resize(bands, image['img'].shape[:2], size, self.align_corners, band)):
+            yield rows, slice(0, size[1]), logits
+
+    def answer(self, pixels: np.ndarray, size: tuple[int, int], padded: tuple[int, int]) -> Tensor:
+        """Returns the logits (h, w, C) of what goes through the file at once.
+
+        Args:
+            pixels: Pixels (h, w, C) of 0 to 255; of three, blue first.
+            size: Height and width of the logits.
+            padded: Height and width of what the file is given.
+
+        Raises:
+            ValueError: the file takes images of another size only.
+        """
+        if self.size and padded != self.size:
+            raise ValueError(f'the file takes images of {self.size[0]} x {self.size[1]} pixels only, and the image '
+                             f'has {padded[0]} x {padded[1]}')
+        found = onnx_file.run(self.session, self.prepared(pixels, padded))[onnx_file.LOGITS]
+        logits = torch.from_numpy(found)[0].permute(1, 2, 0)[:size[0], :size[1]]
+        high, wide = logits.shape[:2]  # less than the size where the file has cut off what it padded
+        return F.pad(logits, (0, 0, 0, size[1] - wide, 0, size[0] - high))
 
     def prepared(self, tile: np.ndarray, size: tuple[int, int]) -> np.ndarray:
         """Makes what the file takes of pixels (h, w, C): a batch of one, padded at the bottom and right.
@@ -145,6 +172,24 @@ class FileLabeller:
         for rows, columns, logits in logits_in_tiles(self, source):
             labels[rows, columns] = labels_of(scores_of(logits), self.threshold).numpy()
         return labels
+
+
+def resizes_of(pipeline: list[dict], path: str | Path) -> list[Resize]:
+    """Returns the transforms of a test pipeline that resize images.
+
+    Args:
+        pipeline: The ``test_pipeline`` that a file says about itself.
+        path: The file, for messages.
+
+    Raises:
+        ValueError: the pipeline changes images in another way too.
+    """
+    changes = changes_of(pipeline)
+    if others := [name for name, _ in changes if name != 'Resize']:
+        raise ValueError(f'{path} is of a model whose test pipeline has {listed(others)}, which cannot be done here: '
+                         'label images by mmseg-gpt predict')
+    return [Resize(**{key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()})
+            for _, settings in changes]
 
 
 def pad(pixels: np.ndarray, size: tuple[int, int], value: float | np.ndarray) -> np.ndarray:

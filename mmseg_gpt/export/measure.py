@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ..engine import Runner
 from . import onnx_file
+from .program import normalisation
 from .write import Choices
 
 if TYPE_CHECKING:
@@ -61,18 +62,16 @@ def answer_by(model: BaseModel, session: 'InferenceSession', choices: Choices) -
     Args:
         model: The model, which is changed.
         session: The file, with logits among its outputs.
-        choices: How the file was written. If it takes images of uint8, the model no longer normalises.
+        choices: How the file was written. One that takes images of uint8 gets those of which the model has made what is
+            normalised, and the colour of the mean for padding, which is 0 there.
     """
-    preprocessor, channels = model.data_preprocessor, model.backbone.in_channels
-    if choices.preprocess:
-        preprocessor._enable_normalize = False
-        red_first = channels == 3
-        preprocessor.channel_conversion = preprocessor.to_rgb = red_first
+    normal, flips = normalisation(model)
 
     def logits_of(images: Tensor) -> Tensor:
         images = images.detach().cpu().float()
         if choices.preprocess:
-            images = images.round().clamp(0, 255).byte()
+            images = (images * normal['std'] + normal['mean']).round().clamp(0, 255).byte()
+            images = images.flip(1) if flips else images
             images = images.permute(0, 2, 3, 1) if choices.layout == 'nhwc' else images
         return torch.from_numpy(onnx_file.run(session, images.contiguous().numpy())[onnx_file.LOGITS])
 

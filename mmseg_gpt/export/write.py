@@ -291,6 +291,7 @@ def describe(task: ServedTask, choices: Choices, size: tuple[int, int] | None) -
         'threshold': str(getattr(getattr(task.model, 'decode_head', None), 'threshold', None) or 0.5),
         'output': choices.output, 'precision': choices.precision, 'patch_size': str(program.patch),
         'test_cfg': json.dumps(test_cfg, default=str), 'padding': json.dumps(padding),
+        'align_corners': json.dumps(bool(getattr(task.model, 'align_corners', False))),
         'test_pipeline': json.dumps(pipeline, default=str), 'vit': task.origin,
         'versions': json.dumps({'mmseg_gpt': mmseg_gpt.__version__,
                                 **installed_versions('torch', 'onnx', 'onnxscript', 'onnxruntime')}),
@@ -298,18 +299,20 @@ def describe(task: ServedTask, choices: Choices, size: tuple[int, int] | None) -
                    'this file too. The program that wrote it is under Apache-2.0.'}
 
 
-def changes_of(pipeline: Iterable[dict]) -> str:
-    """Says in words what a test pipeline does to images after they are read; '' if it leaves them as they are.
+def changes_of(pipeline: Iterable[dict]) -> list[tuple[str, dict]]:
+    """Returns the names and settings of the transforms of a test pipeline that change an image after it is read.
 
     Args:
         pipeline: The transforms of a config, or of the ``test_pipeline`` that a file says about itself.
     """
     found = []
     for step in pipeline:
-        name = str(getattr(step['type'], '__name__', step['type'])).rpartition('.')[2].rstrip("'>")  # a class as text
+        settings = dict(step)
+        kind = settings.pop('type')
+        name = str(getattr(kind, '__name__', kind)).rpartition('.')[2].rstrip("'>")  # a class as text
         if not name.startswith(('Load', 'Pack')):
-            found.append(f'{name}({", ".join(f"{key}={value}" for key, value in step.items() if key != "type")})')
-    return ', '.join(found)
+            found.append((name, settings))
+    return found
 
 
 def left_to_caller(task: ServedTask) -> list[str]:
@@ -318,12 +321,20 @@ def left_to_caller(task: ServedTask) -> list[str]:
     Args:
         task: The task.
     """
-    changes = changes_of(next(unwrapped_datasets(task.cfg.test_dataloader.dataset)).get('pipeline'))
+    changes = ', '.join(
+        f'{name}({", ".join(f"{key}={value}" for key, value in settings.items())})'
+        for name, settings in changes_of(next(unwrapped_datasets(task.cfg.test_dataloader.dataset)).get('pipeline')))
     rule = getattr(task.model, 'test_cfg', None) or {}
     found = []
     if changes:
-        back = ', and resize the answers to the size of the images' if hasattr(task.model, 'decode_head') else ''
+        back = ', and resize the answers to the size of the images' if task.segments else ''
         found.append(f'change images as the test pipeline does, by {changes}{back}')
+    padding = dict(getattr(task.model.data_preprocessor, 'test_cfg', None) or {})
+    if padding.get('size') or padding.get('size_divisor', task.vit.patch_embed.patch_size) != (
+            task.vit.patch_embed.patch_size):  # which the file does itself
+        wanted = (f'{" x ".join(map(str, padding["size"]))} pixels' if padding.get('size') else
+                  f'multiples of {padding["size_divisor"]} pixels')
+        found.append(f'pad images at the bottom and right to {wanted}, and cut that off the answers')
     if rule.get('mode') == 'slide':
         found.append(f'slide windows of {" x ".join(map(str, rule["crop_size"]))} pixels over images, with a stride of '
                      f'{" x ".join(map(str, rule["stride"]))}')

@@ -12,6 +12,7 @@ from ..wording import bytes_in_words, markdown_table
 
 # The hub's names: pipeline tag, and the metric's type.
 TAGS = dict(segmentation='image-segmentation', classification='image-classification')
+OUTPUT = dict(segmentation=('--out', 'predictions'), classification=('--json', 'predictions.json'))  # of predict
 METRICS = {'mIoU': 'mean_iou', 'accuracy': 'accuracy', 'accuracy/top1': 'accuracy'}
 KEPT = '<!-- Written by mmseg-gpt push. Remove this line, and the next push keeps the card as you have changed it. -->'
 
@@ -70,7 +71,8 @@ def usage(name: str, short: str, record: dict) -> list[str]:
     lines = ['With mmseg_gpt and its extra `hub`:', '', '```python', 'from mmseg_gpt.own_data import load',
              f"model = load('{HF}{name}')", last, '```', '', '```', f'mmseg-gpt pull {name}']
     if record['vit']:  # the command line is for tasks that share a ViT
-        lines.append(f'mmseg-gpt predict --task {short} {HF}{name} --images photo.jpg --out predictions')
+        lines.append(f'mmseg-gpt predict --task {short} {HF}{name} --images photo.jpg '
+                     f'{" ".join(OUTPUT[record["task"]])}')
     return [*lines, '```']
 
 

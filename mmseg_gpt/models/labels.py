@@ -21,13 +21,12 @@ def labels_of(scores: Tensor, threshold: float | None = None) -> Tensor:
     return scores.max(2).indices  # faster than argmax on a CPU, and also the first of equal ones
 
 
-def confidence_of(highest: Tensor, channels: int) -> Tensor:
+def confidence_of(highest: Tensor, threshold: float | None = None) -> Tensor:
     """Returns the probability of the class that a pixel was given, as uint8 on the CPU, of which 255 is 1.
 
     Args:
         highest: The highest probability of each pixel, of any shape.
-        channels: The number of channels it is of. A single one holds that of the foreground, and the surer of the two
-            counts.
+        threshold: Of a single channel, which holds the probability of the foreground, that above which it is labelled.
     """
-    highest = torch.maximum(highest, 1 - highest) if channels == 1 else highest
+    highest = highest if threshold is None else torch.where(highest > threshold, highest, 1 - highest)
     return (255 * highest.float()).round().byte().cpu()

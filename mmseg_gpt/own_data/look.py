@@ -149,7 +149,8 @@ def look_at_classes(options: Request, folder: Path, say: Say) -> OwnData:
             say(f'WARNING: {said}')
     sizes = [size_of(str(image)) for image, _ in found.splits['train']]
     if broken := [said for size, said in sizes if size is None and said]:
-        raise OwnDataError(f'{len(broken)} images cannot be read: {listed(broken, 3)}. Repair or remove them')
+        raise OwnDataError('\n'.join([f'{len(broken)} images are to be repaired or removed:', *(
+            f'  * {said}' for said in broken[:3]), *(['  * ...'] if len(broken) > 3 else [])]))
     make_folder(folder)
     lists = {split: write_labels(folder / f'{split}.txt', images) for split, images in found.splits.items()}
     data = OwnData('classification', found.root, found.classes, tuple(distinct_colours(len(found.classes))), folder,

@@ -64,7 +64,7 @@ class Adapted:
         with torch.no_grad():
             answer = task.predict([task.prepare(image)])[0]
         if self.task == 'segmentation':
-            return label_map(answer).astype(np.uint8 if len(self.classes) <= 256 else np.int64)
+            return label_map(answer).astype(np.uint8 if task.model.decode_head.num_classes <= 256 else np.int64)
         return as_numbers(task, answer)
 
     @cached_property

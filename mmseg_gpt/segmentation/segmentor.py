@@ -92,7 +92,7 @@ class PredictionBuffer:
         if self.probabilities is not None:
             self.probabilities[:, rows, columns] = found.permute(2, 0, 1).half().cpu()
         if self.confidence is not None:
-            self.confidence[0, rows, columns] = confidence_of(found.amax(2), found.shape[2])
+            self.confidence[0, rows, columns] = confidence_of(found.amax(2), self.model.threshold)
 
     def put_into(self, sample: SegDataSample) -> None:
         """Puts all of it into the sample."""
@@ -286,9 +286,14 @@ class LeanEncoderDecoder(EncoderDecoder):
             yield from logits.permute(0, 2, 3, 1)
             del logits  # before the next ones are computed
 
+    @property
+    def threshold(self) -> float | None:
+        """The probability above which a single channel is labelled; None of several channels."""
+        return self.decode_head.threshold if self.out_channels == 1 else None
+
     def labels(self, scores: Tensor) -> Tensor:
         """Returns the labels (n, W) of scores (n, W, C), by the threshold of the head; see :func:`labels_of`."""
-        return labels_of(scores, self.decode_head.threshold if self.out_channels == 1 else None)
+        return labels_of(scores, self.threshold)
 
 
 def cut(image: Tensor, windows: Windows, places: list[tuple[int, int]]) -> Tensor:

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...wording import listed
+from ...wording import listed, reason
 
 Colour = tuple[int, int, int]
 
@@ -218,7 +218,7 @@ def read_file(path: Path) -> ClassTable:
             text = path.read_text(encoding='utf-8-sig')
             rows = rows_of_json(text, path) if path.suffix.lower() == '.json' else rows_of_text(text, path)
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ClassTableError(f'{path}, which is to name the classes, cannot be read: {error}') from error
+        raise ClassTableError(f'{path}, which is to name the classes, cannot be read: {reason(error)}') from error
     if rows and rows[0].name == '__ignore__' and all(row.value is None for row in rows):  # labelme counts from -1
         rows = [row._replace(value=place - 1) for place, row in enumerate(rows)]
     return checked(ClassTable(tuple(rows), source=str(path)))

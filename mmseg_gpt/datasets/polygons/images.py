@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 from ...files import composed, folders_below
 from ..found.lists import common_end
 from ..left_out import READ
-from ..pairs import orientation_of
+from ..pairs import orientation_of, unreadable
 from .shapes import Annotation, LabelsError
 
 SUFFIXES = (*READ, '.gif')
@@ -83,7 +83,7 @@ def size_as_shown(path: Path) -> tuple[tuple[int, int], tuple[int, int], bool]:
             orientation = orientation_of(image)
             stored = image.size
     except Exception as error:  # Pillow raises many types for damaged files
-        raise LabelsError(f'{path} cannot be read as an image: {error}') from error
+        raise LabelsError(unreadable(path, error)) from error
     return stored, stored[::-1] if orientation > 4 else stored, orientation != 1
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from ...files import files_below
-from ...wording import listed
+from ...wording import listed, reason
 from .coco import is_coco, read_coco
 from .cvat import read_cvat
 from .label_studio import is_label_studio, read_label_studio
@@ -32,7 +32,8 @@ def read_annotations(source: Path, tool: str | None = None, ignore_crowds: bool 
         ignore_crowds: Whether the pixels of COCO's crowds are to be ignored.
 
     Raises:
-        LabelsError: there are none, or those of several tools, or one cannot be read.
+        LabelsError: there are none, or those of several tools, or one cannot be read; or crowds are to be ignored in
+            files of another tool than COCO.
     """
     kinds = contents(source)
     there = [name for name in TOOLS if name in kinds]
@@ -48,6 +49,8 @@ def read_annotations(source: Path, tool: str | None = None, ignore_crowds: bool 
         raise LabelsError(f'{source} has no annotations that are known{boxes}. Known are the JSON files of labelme, '
                           'COCO, Label Studio and Supervisely, and the XML file of "CVAT for images 1.1"')
     chosen = tool or there[0]
+    if ignore_crowds and chosen != 'coco':
+        raise LabelsError(f'--ignore-crowds is for COCO, and {source} has annotations of {TOOLS[chosen]}: leave it out')
     readers = {
         'labelme': read_labelme, 'cvat': read_cvat, 'coco': lambda files: read_coco(files, ignore_crowds),
         'label-studio': lambda files: read_label_studio(files, kinds.get('label-config', {})),
@@ -116,4 +119,4 @@ def parsed(file: Path) -> object:
             return ElementTree.parse(file).getroot()
         return json.loads(file.read_text(encoding='utf-8-sig'))
     except (OSError, ValueError, ElementTree.ParseError) as error:
-        raise LabelsError(f'{file} cannot be read: {error}') from error
+        raise LabelsError(f'{file} cannot be read: {reason(error)}') from error
