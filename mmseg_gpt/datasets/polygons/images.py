@@ -13,7 +13,7 @@ from ..left_out import READ
 from ..pairs import orientation_of, unreadable
 from .shapes import Annotation, LabelsError
 
-SUFFIXES = (*READ, '.gif')
+SUFFIXES = tuple(READ)
 
 NOT_PIXELS = ('CMYK', 'YCbCr', 'LAB', 'HSV', 'P', 'PA')  # modes whose numbers alone are not gray or red, green and blue
 
