@@ -3,6 +3,7 @@
 import argparse
 import gc
 import json
+import multiprocessing
 import os
 import re
 import runpy
@@ -95,6 +96,7 @@ def test_a_folder_becomes_a_measured_model(tmp_path):
     folder = draw(tmp_path / 'data', train=6, val=3, test=3)
     before = {file: file.stat().st_mtime_ns for file in folder.rglob('*')}
     result, said = adapt(folder, tmp_path / 'work', iterations=60, head='linear')
+    assert multiprocessing.active_children() == []  # those that load persist between validations
     assert {file: file.stat().st_mtime_ns for file in folder.rglob('*')} == before
     text = '\n'.join(said)
     assert '6 training, 3 validation, 3 test pairs' in text and re.search(r'box +12\.50%', text)
