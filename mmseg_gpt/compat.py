@@ -120,37 +120,72 @@ class LateModule(ModuleType):
         return getattr(importlib.import_module(self.__name__), name)
 
 
-class ImportsTimmLate:
-    """Import finder that lets ``mmseg.models.backbones.timm_backbone`` import timm only when a backbone is built.
+class LeftOut:
+    """Replacement for a class of a module that is not imported: it can be inherited from, and not be made."""
 
-    ``mmseg.models`` always imports that module, and timm takes a second and imports torchvision. The shim can go when
-    mmsegmentation (1.2.2 here) imports timm where the backbone is built.
+    def __init__(self, *args: object, **options: object) -> None:
+        raise RuntimeError(f'{type(self).__name__} needs torch.distributed.fsdp: import it before mmseg_gpt, which '
+                           'leaves it out')
+
+
+class LeftOutModule(ModuleType):
+    """Replacement for a module, all of whose classes are left out."""
+
+    def __getattr__(self, name: str) -> type:
+        if name.startswith('__'):
+            raise AttributeError(name)
+        return type(name, (LeftOut, ), {})
+
+
+SHARDING = ('torch.distributed.fsdp', 'torch.distributed.fsdp.api',
+            'torch.distributed.fsdp.fully_sharded_data_parallel', 'torch.distributed.optim')
+
+
+class ImportsLate:
+    """Import finder that spares the time for packages which few runs need.
+
+    * ``mmseg.models`` always imports its backbones of timm; timm takes a second and imports torchvision. It is
+      imported when such a backbone is built. The shim can go when mmsegmentation (1.2.2 here) does that.
+    * ``mmengine.runner`` always imports what divides a model or its optimizer among processes, which takes a second
+      and imports sympy. The tools refuse it, see :func:`.checks.pairs.ignored_settings`; others import
+      ``torch.distributed.fsdp`` first. The shim can go when MMEngine (0.10.7 here) imports it where it is used.
     """
 
-    @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != 'mmseg.models.backbones.timm_backbone' or 'timm' in sys.modules:
+    LATE = {
+        'mmseg.models.backbones.timm_backbone': (LateModule, ('timm', )),
+        'mmengine.model.wrappers.fully_sharded_distributed': (LeftOutModule, SHARDING),
+        'mmengine.optim.optimizer.zero_optimizer': (LeftOutModule, SHARDING),
+        'mmengine._strategy.fsdp': (LeftOutModule, SHARDING),
+    }
+
+    @classmethod
+    def find_spec(cls, name: str, path: Sequence[str] | None = None,
+                  target: ModuleType | None = None) -> ModuleSpec | None:
+        replacement, packages = cls.LATE.get(name, (None, ()))
+        if replacement is None or packages[0] in sys.modules:
             return None
-        spec, timm = PathFinder.find_spec(name, path, target), importlib.util.find_spec('timm')
-        if spec is None or timm is None:
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is None or importlib.util.find_spec(packages[0]) is None:
             return spec
         execute = spec.loader.exec_module
 
-        def execute_with_late_timm(module: ModuleType) -> None:
-            sys.modules['timm'] = LateModule('timm')
+        def execute_without(module: ModuleType) -> None:
+            absent = {package: replacement(package) for package in packages if package not in sys.modules}
+            sys.modules.update(absent)
             try:
                 execute(module)
             finally:
-                del sys.modules['timm']
+                for package in absent:
+                    del sys.modules[package]
 
-        spec.loader.exec_module = execute_with_late_timm
+        spec.loader.exec_module = execute_without
         return spec
 
 
-def import_timm_late() -> None:
-    """Puts :class:`ImportsTimmLate` before Python's own finders."""
-    if ImportsTimmLate not in sys.meta_path:
-        sys.meta_path.insert(0, ImportsTimmLate)
+def import_late() -> None:
+    """Puts :class:`ImportsLate` before Python's own finders."""
+    if ImportsLate not in sys.meta_path:
+        sys.meta_path.insert(0, ImportsLate)
 
 
 def formatter_module() -> ModuleType:
@@ -221,8 +256,8 @@ def append_history_in_place() -> None:
 
 
 check_opencv()
+import_late()  # before anything imports mmengine.model
 allow_mmcv_without_ops()
 allow_torchvision_beside_cpu_torch()
-import_timm_late()
 format_config_once()
 append_history_in_place()

@@ -91,13 +91,26 @@ def test_unloadable_opencv_names_the_way_out(monkeypatch):
 def test_mmseg_imports_timm_when_a_backbone_of_it_is_asked_for():
     code = """
 import sys, mmseg_gpt, mmseg.models
-assert not {'timm', 'torchvision'} & sys.modules.keys()
+assert not {'timm', 'torchvision', 'torch._dynamo', 'torch.distributed.fsdp', 'sympy'} & sys.modules.keys()
 backbone = mmseg.models.backbones.TIMMBackbone('resnet10t', pretrained=False)
 assert 'timm' in sys.modules and backbone.timm_model.feature_info
 from timm.models import create_model
 """
     pytest.importorskip('timm')
     subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_what_divides_a_model_is_left_out_unless_it_was_imported_before():
+    from mmengine.model import MMFullyShardedDataParallel
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    with pytest.raises(RuntimeError, match=r'MMFullyShardedDataParallel needs torch\.distributed\.fsdp'):
+        MMFullyShardedDataParallel(torch.nn.Linear(2, 2))
+    spec = importlib.util.find_spec(MMFullyShardedDataParallel.__module__)
+    module = importlib.util.module_from_spec(spec)
+    with pytest.raises(KeyError, match='MMFullyShardedDataParallel is already registered'):  # now of torch's class
+        spec.loader.exec_module(module)
+    assert module.FullyShardedDataParallel is FullyShardedDataParallel
 
 
 def test_a_config_is_formatted_once_and_as_mmengine_does(monkeypatch):
