@@ -1,7 +1,6 @@
 """One's own images: from a folder to a measured model in one command, which can be interrupted."""
 
 import argparse
-import gc
 import json
 import multiprocessing
 import os
@@ -49,7 +48,6 @@ def tiny_vit(tmp_path_factory, monkeypatch):
     torch.manual_seed(0)
     torch.save(GatedPromptViT(arch=ARCH, img_size=32, patch_size=8, out_type='cls_token').state_dict(), file)
     settings = dict(arch=ARCH, patch_size=8, init_cfg=dict(type='PretrainedViT', checkpoint=str(file)))
-    gc.freeze()  # each dataset collects garbage, which takes longer the more there is in memory
     for module in (configs, runs):
         monkeypatch.setattr(module, 'settings_of_vit', lambda vit: dict(settings))
 
