@@ -7,19 +7,24 @@ import os
 import runpy
 import sys
 from collections.abc import Sequence
-from multiprocessing import get_all_start_methods, get_context, set_start_method
+from multiprocessing import forkserver, get_all_start_methods, get_context, set_start_method
 from pathlib import Path
 from subprocess import CompletedProcess
 from tempfile import TemporaryDirectory
+from unittest import mock
 
 from mmseg_gpt.lab.runs.processes import redirect, start_server
+
+SERVER = forkserver.ForkServer()  # not the one of a test before, which may have imported less
 
 
 def run_fork(folder: Path, script: Path, *arguments: object) -> CompletedProcess:
     """Runs ``python SCRIPT ARGUMENTS...`` in ``folder``; ``stdout`` holds all that was printed, errors too."""
-    assert start_server(1)
     command = [str(script), *map(str, arguments)]
-    with TemporaryDirectory() as place:
+    ours = {name: getattr(SERVER, name) for name in (
+        'ensure_running', 'connect_to_new_process', 'set_forkserver_preload')}
+    with TemporaryDirectory() as place, mock.patch.multiple(forkserver, **ours):
+        assert start_server(1)
         log = Path(place, 'log')
         process = get_context('forkserver').Process(target=become, args=(command, folder, log, dict(os.environ)))
         process.start()
