@@ -128,6 +128,26 @@ def test_a_config_is_formatted_once_and_as_mmengine_does(monkeypatch):
     assert compat.format_config_once() is shim
 
 
+def by_sorting(mask: np.ndarray) -> list[int]:
+    """What mmsegmentation's SegLocalVisualizer._get_center_loc does."""
+    places = sorted(np.argwhere(mask == 1).tolist())
+    rows, counts = np.unique([y for y, _ in places], return_counts=True)
+    fullest = [place for place in places if place[0] == rows[counts.argmax()]]
+    return fullest[len(fullest) // 2][::-1]
+
+
+def test_names_of_classes_are_written_where_mmsegmentation_does():
+    from mmseg.visualization import SegLocalVisualizer
+
+    import mmseg_gpt.segmentation  # noqa: F401
+    random = np.random.default_rng(0)
+    for share in (0.01, 0.2, 0.5, 1.):
+        for _ in range(20):
+            mask = (random.random((13, 17)) < share).astype(np.uint8)
+            if mask.any():
+                assert SegLocalVisualizer._get_center_loc(None, mask).tolist() == by_sorting(mask)
+
+
 def by_copying(histories: tuple[np.ndarray, np.ndarray], value: float, count: int, longest: int) -> tuple:
     """What MMEngine's HistoryBuffer.update does."""
     return tuple(np.append(history, new)[-longest:] for history, new in zip(histories, (value, count)))
