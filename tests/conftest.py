@@ -77,11 +77,17 @@ def default_scope() -> None:
     DefaultScope._instance_dict.clear()
 
 
-@pytest.fixture(scope='module', autouse=True)
+frozen_modules = 0
+
+
+@pytest.fixture(autouse=True)
 def frozen() -> None:
-    """Spares the tests of a file what was imported before: MMEngine collects garbage for each dataset."""
-    gc.collect()
-    gc.freeze()
+    """Lets the garbage collector, which MMEngine starts for each dataset, pass over what is imported."""
+    global frozen_modules
+    if len(sys.modules) > frozen_modules + 50:
+        gc.collect()
+        gc.freeze()
+        frozen_modules = len(sys.modules)
 
 
 @pytest.fixture(autouse=True)
