@@ -120,6 +120,33 @@ class LateModule(ModuleType):
         return getattr(importlib.import_module(self.__name__), name)
 
 
+class LateName:
+    """Replacement for what a module has, which imports the module when it is called or one of its attributes is used.
+
+    Args:
+        module: The module's name.
+        name: A function or a submodule in it.
+    """
+
+    def __init__(self, module: str, name: str) -> None:
+        self._module, self._name = module, name
+
+    def __call__(self, *args: object, **options: object) -> object:
+        return getattr(importlib.import_module(self._module), self._name)(*args, **options)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(getattr(importlib.import_module(self._module), self._name), name)
+
+
+class LateNames(ModuleType):
+    """Replacement for a module, from which names are imported: each is a :class:`LateName`."""
+
+    def __getattr__(self, name: str) -> LateName:
+        if name.startswith('__'):
+            raise AttributeError(name)
+        return LateName(self.__name__, name)
+
+
 class LeftOut:
     """Replacement for a class of a module that is not imported: it can be inherited from, and not be made."""
 
@@ -145,7 +172,8 @@ class ImportsLate:
     """Import finder that spares the time for packages which few runs need.
 
     * ``mmseg.models`` always imports its backbones of timm; timm takes a second and imports torchvision. It is
-      imported when such a backbone is built. The shim can go when mmsegmentation (1.2.2 here) does that.
+      imported when such a backbone is built. So is scipy, which takes half a second, for what needs it. The shim can
+      go when mmsegmentation (1.2.2 here) does that.
     * ``mmengine.runner`` always imports what divides a model or its optimizer among processes, which takes a second
       and imports sympy. The tools refuse it, see :func:`.checks.pairs.ignored_settings`; others import
       ``torch.distributed.fsdp`` first. The shim can go when MMEngine (0.10.7 here) imports it where it is used.
@@ -153,6 +181,10 @@ class ImportsLate:
 
     LATE = {
         'mmseg.models.backbones.timm_backbone': (LateModule, ('timm', )),
+        'mmseg.models.backbones.beit': (LateNames, ('scipy', )),
+        'mmseg.models.assigners.hungarian_assigner': (LateNames, ('scipy.optimize', )),
+        'mmseg.models.losses.huasdorff_distance_loss': (LateNames, ('scipy.ndimage', )),
+        'mmseg.datasets.transforms.transforms': (LateNames, ('scipy.ndimage', )),
         'mmengine.model.wrappers.fully_sharded_distributed': (LeftOutModule, SHARDING),
         'mmengine.optim.optimizer.zero_optimizer': (LeftOutModule, SHARDING),
         'mmengine._strategy.fsdp': (LeftOutModule, SHARDING),
@@ -165,7 +197,7 @@ class ImportsLate:
         if replacement is None or packages[0] in sys.modules:
             return None
         spec = PathFinder.find_spec(name, path, target)
-        if spec is None or importlib.util.find_spec(packages[0]) is None:
+        if spec is None or importlib.util.find_spec(packages[0].partition('.')[0]) is None:
             return spec
         execute = spec.loader.exec_module
 

@@ -91,9 +91,13 @@ def test_unloadable_opencv_names_the_way_out(monkeypatch):
 def test_mmseg_imports_timm_when_a_backbone_of_it_is_asked_for():
     code = """
 import sys, mmseg_gpt, mmseg.models
-assert not {'timm', 'torchvision', 'torch._dynamo', 'torch.distributed.fsdp', 'sympy'} & sys.modules.keys()
+assert not {'timm', 'torchvision', 'scipy', 'torch._dynamo', 'torch.distributed.fsdp', 'sympy'} & sys.modules.keys()
 backbone = mmseg.models.backbones.TIMMBackbone('resnet10t', pretrained=False)
 assert 'timm' in sys.modules and backbone.timm_model.feature_info
+from mmseg.models.assigners import hungarian_assigner
+from mmseg.models.backbones import beit
+assert hungarian_assigner.linear_sum_assignment([[2., 1.], [1., 2.]])[1].tolist() == [1, 0]
+assert beit.interpolate.interp1d([0., 2.], [0., 4.])(1.) == 2
 from timm.models import create_model
 """
     pytest.importorskip('timm')
