@@ -38,9 +38,9 @@ demo-photographs: $(READY)  ## segment real streets with DINOv2, which are downl
 replicate: $(READY)  ## replicate the paper in miniature: hours, and it can be interrupted
 	$(BIN)/python tools/replicate.py
 
-# What measures memory or speed must not share the machine with other tests.
+# What measures memory or speed must not share the machine with other tests. Only its files are read.
 test: $(READY)  ## run the tests, without the slow ones
-	$(BIN)/python -m pytest -q -m 'alone and not slow'
+	$(BIN)/python -m pytest -q -m 'alone and not slow' $$(grep -l 'mark\.alone' tests/*.py)
 	$(BIN)/python -m pytest -q -m 'not alone and not slow' -n $(WORKERS) --dist loadfile
 
 test-slow: $(READY)  ## run all tests, one after the other

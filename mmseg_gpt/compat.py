@@ -120,37 +120,104 @@ class LateModule(ModuleType):
         return getattr(importlib.import_module(self.__name__), name)
 
 
-class ImportsTimmLate:
-    """Import finder that lets ``mmseg.models.backbones.timm_backbone`` import timm only when a backbone is built.
+class LateName:
+    """Replacement for what a module has, which imports the module when it is called or one of its attributes is used.
 
-    ``mmseg.models`` always imports that module, and timm takes a second and imports torchvision. The shim can go when
-    mmsegmentation (1.2.2 here) imports timm where the backbone is built.
+    Args:
+        module: The module's name.
+        name: A function or a submodule in it.
     """
 
-    @staticmethod
-    def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        if name != 'mmseg.models.backbones.timm_backbone' or 'timm' in sys.modules:
+    def __init__(self, module: str, name: str) -> None:
+        self._module, self._name = module, name
+
+    def __call__(self, *args: object, **options: object) -> object:
+        return getattr(importlib.import_module(self._module), self._name)(*args, **options)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(getattr(importlib.import_module(self._module), self._name), name)
+
+
+class LateNames(ModuleType):
+    """Replacement for a module, from which names are imported: each is a :class:`LateName`."""
+
+    def __getattr__(self, name: str) -> LateName:
+        if name.startswith('__'):
+            raise AttributeError(name)
+        return LateName(self.__name__, name)
+
+
+class LeftOut:
+    """Replacement for a class of a module that is not imported: it can be inherited from, and not be made."""
+
+    def __init__(self, *args: object, **options: object) -> None:
+        raise RuntimeError(f'{type(self).__name__} needs torch.distributed.fsdp: import it before mmseg_gpt, which '
+                           'leaves it out')
+
+
+class LeftOutModule(ModuleType):
+    """Replacement for a module, all of whose classes are left out."""
+
+    def __getattr__(self, name: str) -> type:
+        if name.startswith('__'):
+            raise AttributeError(name)
+        return type(name, (LeftOut, ), {})
+
+
+SHARDING = ('torch.distributed.fsdp', 'torch.distributed.fsdp.api',
+            'torch.distributed.fsdp.fully_sharded_data_parallel', 'torch.distributed.optim')
+
+
+class ImportsLate:
+    """Import finder that spares the time for packages which few runs need.
+
+    * ``mmseg.models`` always imports its backbones of timm; timm takes a second and imports torchvision. It is
+      imported when such a backbone is built. So is scipy, which takes half a second, for what needs it. The shim can
+      go when mmsegmentation (1.2.2 here) does that.
+    * ``mmengine.runner`` always imports what divides a model or its optimizer among processes, which takes a second
+      and imports sympy. The tools refuse it, see :func:`.checks.pairs.ignored_settings`; others import
+      ``torch.distributed.fsdp`` first. The shim can go when MMEngine (0.10.7 here) imports it where it is used.
+    """
+
+    LATE = {
+        'mmseg.models.backbones.timm_backbone': (LateModule, ('timm', )),
+        'mmseg.models.backbones.beit': (LateNames, ('scipy', )),
+        'mmseg.models.assigners.hungarian_assigner': (LateNames, ('scipy.optimize', )),
+        'mmseg.models.losses.huasdorff_distance_loss': (LateNames, ('scipy.ndimage', )),
+        'mmseg.datasets.transforms.transforms': (LateNames, ('scipy.ndimage', )),
+        'mmengine.model.wrappers.fully_sharded_distributed': (LeftOutModule, SHARDING),
+        'mmengine.optim.optimizer.zero_optimizer': (LeftOutModule, SHARDING),
+        'mmengine._strategy.fsdp': (LeftOutModule, SHARDING),
+    }
+
+    @classmethod
+    def find_spec(cls, name: str, path: Sequence[str] | None = None,
+                  target: ModuleType | None = None) -> ModuleSpec | None:
+        replacement, packages = cls.LATE.get(name, (None, ()))
+        if replacement is None or packages[0] in sys.modules:
             return None
-        spec, timm = PathFinder.find_spec(name, path, target), importlib.util.find_spec('timm')
-        if spec is None or timm is None:
+        spec = PathFinder.find_spec(name, path, target)
+        if spec is None or importlib.util.find_spec(packages[0].partition('.')[0]) is None:
             return spec
         execute = spec.loader.exec_module
 
-        def execute_with_late_timm(module: ModuleType) -> None:
-            sys.modules['timm'] = LateModule('timm')
+        def execute_without(module: ModuleType) -> None:
+            absent = {package: replacement(package) for package in packages if package not in sys.modules}
+            sys.modules.update(absent)
             try:
                 execute(module)
             finally:
-                del sys.modules['timm']
+                for package in absent:
+                    del sys.modules[package]
 
-        spec.loader.exec_module = execute_with_late_timm
+        spec.loader.exec_module = execute_without
         return spec
 
 
-def import_timm_late() -> None:
-    """Puts :class:`ImportsTimmLate` before Python's own finders."""
-    if ImportsTimmLate not in sys.meta_path:
-        sys.meta_path.insert(0, ImportsTimmLate)
+def import_late() -> None:
+    """Puts :class:`ImportsLate` before Python's own finders."""
+    if ImportsLate not in sys.meta_path:
+        sys.meta_path.insert(0, ImportsLate)
 
 
 def formatter_module() -> ModuleType:
@@ -220,9 +287,25 @@ def append_history_in_place() -> None:
     HistoryBuffer.update = update
 
 
+def place_names_at_once() -> None:
+    """Lets mmsegmentation find where to write the name of a class without sorting a picture's pixels in Python.
+
+    A picture of 512x683 pixels, with labels and predictions, takes it a second. The shim is applied where
+    ``mmseg_gpt.segmentation`` is imported, and can go when mmsegmentation (1.2.2 here) no longer sorts.
+    """
+    from mmseg.visualization import SegLocalVisualizer
+
+    def middle_of_fullest_row(self: SegLocalVisualizer, mask: np.ndarray) -> np.ndarray:
+        y = np.count_nonzero(mask == 1, axis=1).argmax()
+        inside = np.flatnonzero(mask[y] == 1)
+        return np.array([inside[len(inside) // 2], y])
+
+    SegLocalVisualizer._get_center_loc = middle_of_fullest_row
+
+
 check_opencv()
+import_late()  # before anything imports mmengine.model
 allow_mmcv_without_ops()
 allow_torchvision_beside_cpu_torch()
-import_timm_late()
 format_config_once()
 append_history_in_place()

@@ -1,5 +1,6 @@
 """Fixtures for all tests: a tiny ViT, mmengine's log, and data that lies beside the checkout and may be absent."""
 
+import gc
 import logging
 import os
 import re
@@ -74,6 +75,19 @@ def serving(server: TCPServer) -> Iterator[TCPServer]:
 def default_scope() -> None:
     """Ends the default scope that a run of another file has left, in which this file's modules are not found."""
     DefaultScope._instance_dict.clear()
+
+
+frozen_modules = 0
+
+
+@pytest.fixture(autouse=True)
+def frozen() -> None:
+    """Lets the garbage collector, which MMEngine starts for each dataset, pass over what is imported."""
+    global frozen_modules
+    if len(sys.modules) > frozen_modules + 50:
+        gc.collect()
+        gc.freeze()
+        frozen_modules = len(sys.modules)
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from conftest import environment_of
+from forks import run_fork
 from mmengine.config import Config
 
 import mmseg_gpt
@@ -225,9 +226,10 @@ def test_configs_lists_all_and_copies_what_can_be_changed(tmp_path):
     assert rows['setr_pup_gpt_mae_ade20k'].endswith('Gated Prompt Tuning, 100 prompts (Table 3).')
     assert 'TASK    cub flowers' in listed.stdout
 
+    program = ROOT / 'mmseg_gpt_cli.py'
     for name in ('replication/breeds', 'cls_vpt-deep_mocov3_cars'):
-        copied = run('configs', '--copy', name, '--out', 'own', folder=tmp_path)
-        assert copied.returncode == 0, copied.stderr
+        copied = run_fork(tmp_path, program, 'configs', '--copy', name, '--out', 'own')
+        assert copied.returncode == 0, copied.stdout
         new = tmp_path / f'own/{name}.py'
         ours = find_config(name).to_dict()
         assert Config.fromfile(new).to_dict() == ours
@@ -236,8 +238,8 @@ def test_configs_lists_all_and_copies_what_can_be_changed(tmp_path):
 
     (tmp_path / 'own/replication/breeds.py').write_text('# mine')
     for name in ('breeds', 'cls_vpt-deep_mocov3_cars'):
-        refused = run('configs', '--copy', name, '--out', 'own', folder=tmp_path)
-        assert refused.returncode == 1 and 'is left as it is' in refused.stderr
+        refused = run_fork(tmp_path, program, 'configs', '--copy', name, '--out', 'own')
+        assert refused.returncode == 1 and 'is left as it is' in refused.stdout
     assert (tmp_path / 'own/replication/breeds.py').read_text() == '# mine'
 
 

@@ -91,13 +91,30 @@ def test_unloadable_opencv_names_the_way_out(monkeypatch):
 def test_mmseg_imports_timm_when_a_backbone_of_it_is_asked_for():
     code = """
 import sys, mmseg_gpt, mmseg.models
-assert not {'timm', 'torchvision'} & sys.modules.keys()
+assert not {'timm', 'torchvision', 'scipy', 'torch._dynamo', 'torch.distributed.fsdp', 'sympy'} & sys.modules.keys()
 backbone = mmseg.models.backbones.TIMMBackbone('resnet10t', pretrained=False)
 assert 'timm' in sys.modules and backbone.timm_model.feature_info
+from mmseg.models.assigners import hungarian_assigner
+from mmseg.models.backbones import beit
+assert hungarian_assigner.linear_sum_assignment([[2., 1.], [1., 2.]])[1].tolist() == [1, 0]
+assert beit.interpolate.interp1d([0., 2.], [0., 4.])(1.) == 2
 from timm.models import create_model
 """
     pytest.importorskip('timm')
     subprocess.run([sys.executable, '-c', code], check=True)
+
+
+def test_what_divides_a_model_is_left_out_unless_it_was_imported_before():
+    from mmengine.model import MMFullyShardedDataParallel
+    from torch.distributed.fsdp import FullyShardedDataParallel
+
+    with pytest.raises(RuntimeError, match=r'MMFullyShardedDataParallel needs torch\.distributed\.fsdp'):
+        MMFullyShardedDataParallel(torch.nn.Linear(2, 2))
+    spec = importlib.util.find_spec(MMFullyShardedDataParallel.__module__)
+    module = importlib.util.module_from_spec(spec)
+    with pytest.raises(KeyError, match='MMFullyShardedDataParallel is already registered'):  # now of torch's class
+        spec.loader.exec_module(module)
+    assert module.FullyShardedDataParallel is FullyShardedDataParallel
 
 
 def test_a_config_is_formatted_once_and_as_mmengine_does(monkeypatch):
@@ -113,6 +130,26 @@ def test_a_config_is_formatted_once_and_as_mmengine_does(monkeypatch):
     assert first.pretty_text == first.pretty_text == format_code(calls[0], **YAPF)[0]
     assert second.pretty_text != first.pretty_text and len(calls) == 4  # with the one of this test
     assert compat.format_config_once() is shim
+
+
+def by_sorting(mask: np.ndarray) -> list[int]:
+    """What mmsegmentation's SegLocalVisualizer._get_center_loc does."""
+    places = sorted(np.argwhere(mask == 1).tolist())
+    rows, counts = np.unique([y for y, _ in places], return_counts=True)
+    fullest = [place for place in places if place[0] == rows[counts.argmax()]]
+    return fullest[len(fullest) // 2][::-1]
+
+
+def test_names_of_classes_are_written_where_mmsegmentation_does():
+    from mmseg.visualization import SegLocalVisualizer
+
+    import mmseg_gpt.segmentation  # noqa: F401
+    random = np.random.default_rng(0)
+    for share in (0.01, 0.2, 0.5, 1.):
+        for _ in range(20):
+            mask = (random.random((13, 17)) < share).astype(np.uint8)
+            if mask.any():
+                assert SegLocalVisualizer._get_center_loc(None, mask).tolist() == by_sorting(mask)
 
 
 def by_copying(histories: tuple[np.ndarray, np.ndarray], value: float, count: int, longest: int) -> tuple:

@@ -16,8 +16,15 @@ CONFIG = Path(__file__).parents[1] / 'configs/setr_pup_gpt_mae_ade20k.py'
 @pytest.fixture(scope='module')
 def costs() -> dict[str, dict]:
     cfg = read_config(CONFIG)
-    return {name: count_costs(parse_variant(name), cfg, Sizes(), evaluation=False)
-            for name in ('mmseg-full', 'paper', 'ours', 'ours-bf16')}
+
+    def counted(*names: str) -> dict[str, dict]:
+        return {name: count_costs(parse_variant(name), cfg, Sizes(), evaluation=False) for name in names}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmseg_gpt.lab.benchmark.costs.kept_bytes', lambda owners, *_: (None, dict.fromkeys(owners, 0)))
+        patch.setattr('mmseg_gpt.lab.benchmark.costs.count_work', lambda step: None)
+        only_slopes = counted('mmseg-full', 'ours-bf16')  # no more is asked of these, and it takes half of the time
+    return only_slopes | counted('paper', 'ours')
 
 
 def test_all_runs_on_fake_tensors(costs):

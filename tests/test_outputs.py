@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forks import run_fork
 from mmengine.config import Config
 from mmengine.structures import PixelData
 from PIL import Image
@@ -65,10 +66,9 @@ def test_linked_folders_are_listed_but_not_in_circles(tmp_path):
 # --- the tools -------------------------------------------------------------------------------------
 
 
-def run(folder: Path, *command: object) -> str:
-    """Runs ``python COMMAND...`` in a folder and returns what it printed; fails the test if it fails."""
-    done = subprocess.run([sys.executable, *map(str, command)], cwd=folder, text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, env={**os.environ, 'OMP_NUM_THREADS': '1'}, check=False)
+def run(folder: Path, tool: str, *arguments: object) -> str:
+    """Runs a tool in a folder and returns what it printed; fails the test if it fails."""
+    done = run_fork(folder, ROOT / f'tools/{tool}.py', *arguments)
     assert done.returncode == 0, done.stdout[-3000:]
     return done.stdout
 
@@ -90,14 +90,14 @@ def folder(tmp_path_factory) -> Path:
     cfg = Config.fromfile(folder / 'small.py')
     cfg.test_evaluator = [cfg.test_evaluator, dict(cfg.test_evaluator, iou_metrics=['mDice'], prefix='dice')]
     cfg.dump(folder / 'small.py')
-    run(folder, ROOT / 'tools/train.py', 'small.py')
+    run(folder, 'train', 'small.py')
     return folder
 
 
 @pytest.fixture(scope='module')
 def tested(folder) -> str:
     """Tests at a single scale, and returns what was printed."""
-    return run(folder, ROOT / 'tools/test.py', 'small.py', CHECKPOINT, '--out', 'maps', '--show-dir', 'shown')
+    return run(folder, 'test', 'small.py', CHECKPOINT, '--out', 'maps', '--show-dir', 'shown')
 
 
 def test_two_frames_of_one_name_are_both_written(folder, tested):
@@ -130,8 +130,7 @@ def test_the_confusion_matrix_is_that_of_the_label_maps(folder, tested):
 
 
 def test_the_numbers_of_the_dataset_are_one_more(folder, tested):
-    run(folder, ROOT / 'tools/test.py', 'small.py', CHECKPOINT, '--out', 'asked', '--dataset-numbers', '--work-dir',
-        'another')
+    run(folder, 'test', 'small.py', CHECKPOINT, '--out', 'asked', '--dataset-numbers', '--work-dir', 'another')
     for side in SIDES:
         own, asked = (labels_in(folder / f'{place}/{side}/frame_0001.png') for place in ('maps', 'asked'))
         assert np.array_equal(own + 1, asked) and own.max() < CLASSES
@@ -140,9 +139,8 @@ def test_the_numbers_of_the_dataset_are_one_more(folder, tested):
 def test_the_labels_of_the_dataset_are_not_overwritten(folder, tested):
     labels = folder / 'data/annotations/validation'
     before = {path: path.read_bytes() for path in labels.rglob('*.png')}
-    done = subprocess.run([sys.executable, ROOT / 'tools/test.py', 'small.py', CHECKPOINT, '--out', labels,
-                           '--work-dir', 'own'], cwd=folder, text=True, capture_output=True, check=False)
-    assert done.returncode == 1 and 'would overwrite files of the dataset itself' in done.stderr.splitlines()[-1]
+    done = run_fork(folder, ROOT / 'tools/test.py', 'small.py', CHECKPOINT, '--out', labels, '--work-dir', 'own')
+    assert done.returncode == 1 and 'would overwrite files of the dataset itself' in done.stdout.splitlines()[-1]
     assert {path: path.read_bytes() for path in labels.rglob('*.png')} == before
 
 
@@ -154,7 +152,7 @@ def test_images_without_labels_are_labelled(folder, tested):
     data.pipeline = [step for step in data.pipeline if step.type != 'LoadAnnotations']
     cfg.test_evaluator = dict(type='IoUMetric', format_only=True)
     cfg.dump(folder / 'unlabelled.py')
-    run(folder, ROOT / 'tools/test.py', 'unlabelled.py', CHECKPOINT, '--out', 'formatted')
+    run(folder, 'test', 'unlabelled.py', CHECKPOINT, '--out', 'formatted')
     for side in SIDES:
         one, other = (labels_in(folder / f'{place}/{side}/frame_0001.png') for place in ('maps', 'formatted'))
         assert np.array_equal(one, other)
@@ -165,7 +163,7 @@ def test_the_test_needs_no_training_images(folder, tested):
     images = folder / 'data/images/training'
     images.rename(folder / 'moved')
     try:
-        run(folder, ROOT / 'tools/test.py', 'small.py', CHECKPOINT, '--show-dir', 'alone', '--work-dir', 'alone')
+        run(folder, 'test', 'small.py', CHECKPOINT, '--show-dir', 'alone', '--work-dir', 'alone')
     finally:
         (folder / 'moved').rename(images)
     assert len(list((folder / 'alone').rglob('frame_0001.png'))) == 2
@@ -173,8 +171,9 @@ def test_the_test_needs_no_training_images(folder, tested):
 
 @pytest.mark.slow
 def test_two_processes_write_the_same(folder, tested):
-    run(folder, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', 2, ROOT / 'tools/test.py',
-        'small.py', CHECKPOINT, '--out', 'maps2', '--show-dir', 'shown2', '--work-dir', 'two')
+    subprocess.run([sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
+                    ROOT / 'tools/test.py', 'small.py', CHECKPOINT, '--out', 'maps2', '--show-dir', 'shown2',
+                    '--work-dir', 'two'], cwd=folder, check=True)
     for side in SIDES:
         for place in ('maps', 'shown'):
             one, two = (folder / f'{place}{end}/{side}/frame_0001.png' for end in ('', '2'))
@@ -185,7 +184,7 @@ def test_two_processes_write_the_same(folder, tested):
 def test_what_another_test_left_is_kept(folder, tested):
     (folder / 'other.pth').write_bytes((folder / CHECKPOINT).read_bytes())
     for checkpoint in (CHECKPOINT, 'other.pth', 'other.pth'):
-        printed = run(folder, ROOT / 'tools/test.py', 'small.py', checkpoint, '--work-dir', 'both')
+        printed = run(folder, 'test', 'small.py', checkpoint, '--work-dir', 'both')
     assert 'kept as' not in printed, 'the same test again'
     kept, new = (json.loads((folder / f'both/{name}').read_text()) for name in ('metrics.1.json', 'metrics.json'))
     assert (kept.pop('checkpoint'), new.pop('checkpoint')) == (CHECKPOINT, 'other.pth') and kept == new
@@ -195,7 +194,7 @@ def test_what_another_test_left_is_kept(folder, tested):
 
 def test_predict_writes_as_test_does(folder, tested):
     frames = [f'data/images/validation/{side}/frame_0001.jpg' for side in SIDES]
-    command = [ROOT / 'tools/predict.py', '--task', 'tiny', 'small.py', CHECKPOINT, '--images', *frames, '--out']
+    command = ['predict', '--task', 'tiny', 'small.py', CHECKPOINT, '--images', *frames, '--out']
     run(folder, *command, 'predicted', '--json', 'predicted.json', '--probabilities')
     answers = json.loads((folder / 'predicted.json').read_text())
     for side, answer in zip(SIDES, answers, strict=True):

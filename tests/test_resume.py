@@ -2,6 +2,7 @@
 
 import json
 import logging
+import multiprocessing
 import os
 import shutil
 import signal
@@ -56,6 +57,7 @@ def part(whole, tmp_path) -> Path:
 def test_resumed_equals_uninterrupted(whole, part, workers):
     run(tiny_config(part, resume=True, train_dataloader__num_workers=workers))
     assert differing(saved(whole, 6), saved(part, 6)) == []
+    assert multiprocessing.active_children() == []
 
 
 def test_the_last_iterations_changed_something(whole):

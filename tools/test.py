@@ -1,6 +1,7 @@
 """Evaluates a checkpoint: mIoU single-scale or multi-scale with flip (--tta), or accuracy of classification."""
 
 import argparse
+import gc
 from typing import TYPE_CHECKING
 
 from arguments import add_config_arguments, add_protocol_arguments, add_run_arguments, checkpoint_is_there
@@ -88,6 +89,7 @@ def main() -> None:
     with engine.errors_in_words():
         cfg = engine.read_config(args.config, args.cfg_options, args.work_dir, args.launcher, args.search_split,
                                  args.authors_protocol)
+        gc.freeze()  # what is imported by now: MMEngine collects garbage for each dataset
         engine.join(cfg)
         apply_arguments(cfg, args)
         engine.set_test_precision(cfg, args.amp)

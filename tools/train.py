@@ -1,6 +1,7 @@
 """Trains the model of a config: segmentation or classification, on CUDA or on CPU."""
 
 import argparse
+import gc
 
 from arguments import TRACKERS, add_config_arguments, add_protocol_arguments, add_run_arguments, positive, setting
 
@@ -43,6 +44,7 @@ def main() -> None:
     with engine.errors_in_words():
         cfg = engine.read_config(args.config, args.cfg_options, args.work_dir, args.launcher, args.search_split,
                                  args.authors_protocol)
+        gc.freeze()  # what is imported by now: MMEngine collects garbage for each dataset
         if not cfg.get('train_dataloader'):
             raise SystemExit(f'{args.config} has no train_dataloader, as a shared model has none: take a config with '
                              f'data of yours, and begin with its weights by --cfg-options load_from={args.config}')

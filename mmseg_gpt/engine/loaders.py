@@ -85,6 +85,22 @@ def check_same_length(loader: DataLoader) -> None:
                          'train_dataloader.sampler.round_up=True, or drop_last=True')
 
 
+def stop_workers(loop: object) -> None:
+    """Ends the workers of a loop's data loader, which starts new ones if it is used again.
+
+    The garbage collector would come late and might close the queues first, by which the workers learn that they are to
+    end: torch then waits 5 s for each loader.
+
+    Args:
+        loop: A loop, or what it is still to be built from.
+    """
+    endless = getattr(loop, 'dataloader_iterator', None)
+    for holder in (getattr(loop, 'dataloader', None), getattr(endless, 'batches', endless)):  # of AlreadySkipped
+        if hasattr(getattr(holder, '_iterator', None), '_shutdown_workers'):
+            holder._iterator._shutdown_workers()
+            holder._iterator = None
+
+
 def samples_of(batch: object) -> list:
     """Returns the data samples of a batch of mmsegmentation or mmpretrain, and an empty list for any other batch."""
     return batch.get('data_samples') or [] if isinstance(batch, dict) else []

@@ -28,7 +28,7 @@ from ..models.complete import explicit
 from ..models.sync_batch_norm import synchronise
 from ..settings import settings_of, type_name, with_classes
 from .launching import set_tf32
-from .loaders import build_loader, check_same_length, training_loader
+from .loaders import build_loader, check_same_length, stop_workers, training_loader
 from .nodes import check_same_data, read_once_a_node, start_gloo_without_cuda, with_long_wait
 from .reproducible import begin_in_the_middle, skip_what_is_done
 from .resume import check_classes, check_same_start, find_resumed
@@ -133,6 +133,8 @@ class Runner(mmengine.runner.Runner):
                 return model
             finally:
                 self.call_hook('release')
+                stop_workers(self._train_loop)
+                stop_workers(self._val_loop)
 
     def test(self) -> dict:
         with self.without_training():
@@ -154,6 +156,8 @@ class Runner(mmengine.runner.Runner):
             yield
         finally:
             self._train_loop = loop
+            stop_workers(self._val_loop)
+            stop_workers(self._test_loop)
 
     def build_train_loop(self, loop: dict) -> BaseLoop:
         if isinstance(self._train_dataloader, dict):

@@ -1,5 +1,6 @@
 """What needs mmsegmentation, all in one place: importing this package registers it."""
 
+from ..compat import place_names_at_once
 from . import losses
 from .camvid import CamVid
 from .crop import HistogramRandomCrop
@@ -12,6 +13,8 @@ from .preprocessor import LeanSegDataPreProcessor
 from .segmentor import LeanEncoderDecoder
 from .setr_head import LeanSETRUPHead
 from .tta import LeanSegTTAModel
+
+place_names_at_once()
 
 __all__ = [
     'CamVid', 'ClassDiceLoss', 'HistogramRandomCrop', 'LeanEncoderDecoder', 'LeanFCNHead', 'LeanSETRUPHead',

@@ -8,9 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
-from torch._dynamo.exc import TorchDynamoException
 from torch._functorch import config as functorch_config
-from torch.fx.experimental.symbolic_shapes import ConstraintViolationError
 
 from ...adapters import unwrap
 from ...models import GatedPromptViT
@@ -75,12 +73,19 @@ class Compiled:
         try:
             with functorch_config.patch(backward_at_once()):
                 return self.fast(*inputs)
-        except (TorchDynamoException, ConstraintViolationError) as error:
+        except compiler_errors() as error:
             self.fast = None
             said = ' '.join(str(error).split('\n\n')[0].split())
             print_log(f'{self.title} cannot be compiled, and goes on without: {said[:400]}', logger='current',
                       level=logging.WARNING)
             return self.usual(*inputs)
+
+
+def compiler_errors() -> tuple[type[Exception], ...]:
+    """Returns the errors of torch's compiler, which is slow to import, and there by the time that there is one."""
+    from torch._dynamo.exc import TorchDynamoException
+    from torch.fx.experimental.symbolic_shapes import ConstraintViolationError
+    return TorchDynamoException, ConstraintViolationError
 
 
 def backward_at_once() -> dict[str, bool]:

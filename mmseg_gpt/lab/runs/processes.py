@@ -36,7 +36,8 @@ from .claim import FolderClaim
 # All that this module, training and testing import; what is missing here is imported by every command again.
 IMPORTED = ('mmseg_gpt.lab.runs', 'mmseg_gpt.segmentation', 'mmseg_gpt.classification.datasets', 'mmseg.apis',
             'mmpretrain.models', 'mmpretrain.engine', 'mmpretrain.evaluation', 'mmpretrain.visualization',
-            'matplotlib.figure', 'matplotlib.backends.backend_agg', 'torch.profiler')
+            'mmseg.engine', 'matplotlib.figure', 'matplotlib.backends.backend_agg', 'torch.profiler', 'torch._dynamo',
+            'torch.utils.cpp_extension')
 LIBC = ctypes.CDLL(None)
 # They number the processes of a job; a command that one of these starts is no part of the job.
 RANKS = ('SLURM_PROCID', 'OMPI_COMM_WORLD_RANK')
