@@ -196,7 +196,7 @@ def test_lists_that_name_nothing_here_are_said_and_not_used(tmp_path):
 
 REFUSED = {
     'polygons': ('im/{1..3}.jpg im/{1..3}.json', r'polygons|\.json.*mmseg-gpt labels'),
-    'boxes': ('images/{1..3}.jpg labels/{1..3}.txt', r'\.txt files \(3\).*YOLO are not read.*mmseg-gpt labels'),
+    'YOLO': ('images/{1..3}.jpg labels/{1..3}.txt', r'\.txt files \(3\).*Make masks.*mmseg-gpt labels'),
     'COCO': ('train2017/{1..3}.jpg annotations/instances_train2017.json', 'instances_train2017.json.*mmseg-gpt labels'),
     'no images': ('a.nii.gz b.nii.gz', r'no images; it has: \.gz \(2\)'),
     'no masks': ('a/{1..3}.jpg', r'3 images, such as a/1\.jpg.*--masks'),

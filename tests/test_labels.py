@@ -285,6 +285,13 @@ def coco(*annotations: dict) -> dict:
                 annotations=[dict(each, id=i, image_id=7) for i, each in enumerate(annotations)])
 
 
+def test_boxes_alone_are_refused(photo, tmp_path):
+    photo()
+    write(tmp_path / 'src/coco.json', coco(dict(category_id=5, bbox=[1, 1, 4, 4])))
+    with pytest.raises(LabelsError, match=r'src has boxes \(1\) and no polygons'):
+        convert_labels(tmp_path / 'src', tmp_path / 'dst')
+
+
 def runs(mask: np.ndarray) -> list[int]:
     """Lengths of the runs of a mask down its columns, of uncovered pixels first."""
     counts, value = [0], False
@@ -448,6 +455,70 @@ def test_supervisely_has_bitmaps_and_holes(photo, tmp_path):
     wanted[block(18, 9, 22, 11) | block(18, 0, 21, 4) | block(0, 16, 3, 18)] = 1
     np.testing.assert_array_equal(masks(tmp_path / 'dst')['photo'], wanted)
     assert names(tmp_path / 'dst') == ['background', 'car', 'road']
+
+
+# --- YOLO ----------------------------------------------------------------------------------------------------
+
+
+def yolo(number: int, ring: list, size: tuple[int, int] = (WIDTH, HEIGHT)) -> str:
+    return ' '.join([str(number), *(repr(value / side) for point in ring for value, side in zip(point, size))])
+
+
+@pytest.mark.parametrize('pattern', ['{split}/{kind}/a', '{kind}/{split}/a'])
+@pytest.mark.parametrize('classes', ['[road, car]', '{1: car, 0: road}'])
+def test_yolo_draws_shares_of_the_image_as_shown(pattern, classes, photo, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    rings = dict(train=[(0, STAR), (1, TRIANGLE)], valid=[(1, [(-2, 3), (9, 3), (9, 30)])], test=[])
+    for split, drawn in rings.items():
+        size, turn = ((HEIGHT, WIDTH), dict(exif=exif)) if split == 'train' else ((WIDTH, HEIGHT), {})
+        photo(pattern.format(split=split, kind='images') + '.rf.0.jpg', size, **turn)  # with points, as Roboflow's
+        lines = [yolo(*each) for each in drawn] + ['1 0.5 0.5 0.1 0.1', ''] * (split == 'train')
+        write(tmp_path / 'src' / (pattern.format(split=split, kind='labels') + '.rf.0.txt'), '\n'.join(lines))
+    photo(pattern.format(split='test', kind='images') + 'lone.jpg')
+    write(tmp_path / 'src/data.yaml', f'train: ../train/images\nval: ../valid/images\nnc: 2\nnames: {classes}\n')
+    converted = convert_labels(tmp_path / 'src', tmp_path / 'dst')
+    found = masks(tmp_path / 'dst')
+    assert found.keys() == {'train/a.rf.0', 'valid/a.rf.0', 'test/a.rf.0'}
+    np.testing.assert_array_equal(found['train/a.rf.0'], np.where(expected(TRIANGLE), 2, expected(STAR)))
+    np.testing.assert_array_equal(found['valid/a.rf.0'], 2 * expected(rings['valid'][0][1]))
+    assert found['test/a.rf.0'].shape == (HEIGHT, WIDTH) and not found['test/a.rf.0'].any()
+    assert names(tmp_path / 'dst') == ['background', 'road', 'car']
+    said = str(converted.notes)
+    for what in ('and are cut (1)', 'box without an outline (1)', 'no shape, so that they are all background (1)',
+                 'without an annotation, which are left out (1)', 'EXIF orientation'):
+        assert what in said
+
+
+@pytest.mark.parametrize('line, said', [
+    ('2 0 0 1 0 1 1', r'data\.yaml has no class of the number 2'), ('1 0 0 1 0 1 x', "'x'"),
+    ('1 0 0 1 0 1', r'an odd number of coordinates \(5\)'), ('1 0 0 7 0 1 1', 'the coordinate 7 is no share')])
+def test_yolo_lines_that_are_wrong_are_refused(line, said, photo, tmp_path):
+    photo('images/a.jpg')
+    write(tmp_path / 'src/data.yaml', 'names: [road, car]')
+    write(tmp_path / 'src/labels/a.txt', f'{yolo(0, STAR)}\n{line}\n')
+    with pytest.raises(LabelsError, match=rf'labels/a\.txt, line 2: .*{said}'):
+        convert_labels(tmp_path / 'src', tmp_path / 'dst')
+
+
+def test_yolo_without_polygons_or_names_is_refused(photo, tmp_path):
+    photo('images/a.jpg')
+    write(tmp_path / 'src/labels/a.txt', '0 0.5 0.5 0.2 0.2\n')
+    with pytest.raises(LabelsError, match=r'no \.yaml file names.*write classes\.txt'):
+        convert_labels(tmp_path / 'src', tmp_path / 'dst')
+    write(tmp_path / 'src/classes.txt', 'road\ncar')  # as Label Studio does
+    with pytest.raises(LabelsError, match=r'src has boxes \(1\) and no polygons'):
+        convert_labels(tmp_path / 'src', tmp_path / 'dst')
+    write(tmp_path / 'src/labels/a.txt', yolo(1, STAR))
+    convert_labels(tmp_path / 'src', tmp_path / 'dst')
+    np.testing.assert_array_equal(masks(tmp_path / 'dst')['a'], 2 * expected(STAR))
+    for text, said in (('names: [road, car]\nkpt_shape: [17, 3]', 'key points'), ('names: [car]', 'differently')):
+        write(tmp_path / 'src/data.yaml', text)
+        with pytest.raises(LabelsError, match=said):
+            convert_labels(tmp_path / 'src', tmp_path / 'dst')
+        write(tmp_path / 'src/old.yml', 'names: [road, car]')
+    with pytest.raises(LabelsError, match='give the folder of the dataset'):
+        convert_labels(tmp_path / 'src/data.yaml', tmp_path / 'new')
 
 
 # --- what is found -------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Draws polygons and run lengths of labelme, CVAT, COCO, Label Studio or Supervisely into masks.
+"""Draws polygons and run lengths of labelme, CVAT, COCO, Label Studio, Supervisely or YOLO into masks.
 
 The files tell which of these tools made them. The masks are 8-bit PNGs: classes from 0, and 255 for ignored pixels. A
 pixel is of a shape if its centre lies in it; a later shape covers those before it. Nothing of the source is changed.
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mmseg_gpt.datasets.polygons import Converted
 
-TOOLS = ('labelme', 'cvat', 'coco', 'label-studio', 'supervisely')
+TOOLS = ('labelme', 'cvat', 'coco', 'label-studio', 'supervisely', 'yolo')
 
 
 def parse_args() -> argparse.Namespace:

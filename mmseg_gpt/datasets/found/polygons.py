@@ -14,11 +14,9 @@ def no_masks(tree: Tree, images: Sequence[File], masks: Sequence[File]) -> Found
     """Makes the error of a folder in which no image has a mask; it names the remedy."""
     labels = polygons(tree)
     if labels:
-        convert = f'{PROGRAM} labels {shlex.join([str(tree.root), f"{tree.root.name}_masks"])}'
-        remedy = (f'Those of YOLO are not read: export outlines, not boxes, as COCO, and make masks of these: {convert}'
-                  if suffixes(labels) == ['.txt'] else f'Make masks of them first: {convert}')
         return FoundError(f'{tree.root}: the labels are not masks but {listed(suffixes(labels))} files '
-                          f'({len(labels):,}), such as {labels[0].shown}. {remedy}')
+                          f'({len(labels):,}), such as {labels[0].shown}. Make masks of them first: {PROGRAM} labels '
+                          f'{shlex.join([str(tree.root), f"{tree.root.name}_masks"])}')
     if images and masks:
         return FoundError(f'{tree.root}: none of {len(masks):,} masks belongs to one of {len(images):,} images by its '
                           f'name. Images: {shown(images)}. Masks: {shown(masks)}. Name each mask as its image, perhaps '

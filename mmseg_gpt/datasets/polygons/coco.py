@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .shapes import Annotation, Annotations, LabelsError, Shape, from_runs
+from .shapes import BOX, FEW_POINTS, Annotation, Annotations, LabelsError, Shape, from_runs
 
 
 def is_coco(data: object) -> bool:
@@ -72,7 +72,7 @@ def shapes_of(drawn: dict, label: str, ignore_crowds: bool, left_out: Counter) -
         return [Shape(label, mask=partial(mask_of, outline), ignored=ignored)]
     rings = [np.array(ring, float).reshape(-1, 2) for ring in outline or [] if len(ring) >= 6]
     if not rings:
-        left_out['box without an outline' if not outline else 'polygon of fewer than 3 points'] += 1
+        left_out[FEW_POINTS if outline else BOX] += 1
     return [Shape(label, (ring, ), ignored=ignored) for ring in rings]
 
 

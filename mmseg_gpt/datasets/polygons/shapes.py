@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 Colour = tuple[int, int, int]
+BOX, FEW_POINTS = 'box without an outline', 'polygon of fewer than 3 points'  # of what is left out
 CORNERS = 256  # of a polygon that stands for an ellipse; it then is 0.04 pixels too small at a radius of 500
 
 
@@ -32,6 +33,7 @@ class Shape(NamedTuple):
             called when the shape is drawn, as the masks of all images at once may not fit into memory.
         origin: Column and row of the mask's first pixel in the image.
         ignored: Whether its pixels are to be ignored, whatever its label is.
+        relative: Whether the rings are not in pixels but in shares of the width and height of the image.
     """
     label: str
     rings: tuple[np.ndarray, ...] = ()
@@ -39,6 +41,7 @@ class Shape(NamedTuple):
     mask: Callable[[], np.ndarray] | None = None
     origin: tuple[int, int] = (0, 0)
     ignored: bool = False
+    relative: bool = False
 
 
 class Annotation(NamedTuple):
@@ -134,8 +137,9 @@ def draw(shapes: Sequence[Shape], classes: Mapping[str, int], canvas: np.ndarray
             points, left, top = shape.line, 0, 0
             mask = near(shape.line, line_width / 2, width, height)
         else:
-            points = np.concatenate(shape.rings)
-            mask, left, top = inside(shape.rings, width, height)
+            rings = [ring * (width, height) for ring in shape.rings] if shape.relative else shape.rings
+            points = np.concatenate(rings)
+            mask, left, top = inside(rings, width, height)
         cut += bool((points < -1).any() or (points > np.array([width, height]) + 1).any())
         place = canvas[top:top + mask.shape[0], left:left + mask.shape[1]]
         place[mask] = ignored if shape.ignored else classes[shape.label]

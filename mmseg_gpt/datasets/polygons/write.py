@@ -75,8 +75,8 @@ def convert_labels(source: str | Path, target: str | Path, *, images: str | Path
     says them, and ``pairs.csv`` with each image and its mask.
 
     Args:
-        source: A file of annotations, or a folder with such files: of labelme, CVAT for images, COCO, Label Studio or
-            Supervisely.
+        source: A file of annotations, or a folder with such files: of labelme, CVAT for images, COCO, Label Studio,
+            Supervisely or YOLO (a folder).
         target: The folder to write to. It must be new, empty, or of an earlier call with the same source.
         images: Where the images are; default is the folder of the annotations, with all folders in it.
         classes: Names separated by commas, or a file of them, as ``--classes`` takes them; default is a list beside
