@@ -90,6 +90,7 @@ setup(
         'torch>=2.6',  # the first that loads with weights_only=True by default
         'filelock',  # torch needs it too
         'mmengine>=0.10.7,<1',
+        'pyyaml',  # mmengine needs it too
         'mmsegmentation>=1.2.2,<2',
         'ftfy', 'regex',  # mmsegmentation imports both and declares neither
         'setuptools>=77,<82',  # mmengine's config inheritance imports pkg_resources, which 82 removed
