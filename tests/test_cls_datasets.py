@@ -28,7 +28,7 @@ pytest.importorskip('mmpretrain')
 
 from mmpretrain.datasets import CUB
 
-import mmseg_gpt.classification  # noqa: F401
+import mmseg_gpt.classification.datasets  # noqa: F401
 from mmseg_gpt.checks.missing import missing_files
 from mmseg_gpt.datasets import SampleError
 from mmseg_gpt.engine import Runner, check_files

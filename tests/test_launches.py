@@ -213,7 +213,7 @@ def test_pixels_are_counted_as_by_mmsegmentation(classes):
     for mine, values in zip(counted, (predicted[kept][predicted[kept] == true[kept]], None, predicted[kept],
                                       true[kept])):
         if values is not None:
-            assert torch.equal(mine, torch.histc(values.double(), classes, 0, classes - 1))
+            assert torch.equal(mine, torch.histc(values.double(), classes, 0, classes - 1).long())
     both, either, of_predicted, of_true = counted
     assert torch.equal(either, of_predicted + of_true - both)
     # The pixels of many images add up exactly, which float32 does not do from here on.

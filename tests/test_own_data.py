@@ -294,7 +294,7 @@ def test_masks_that_are_not_understood_are_refused_with_a_table_to_complete(tmp_
 
 
 def test_a_work_directory_of_something_else_is_left_alone(tmp_path):
-    folder = draw(tmp_path / 'data', train=2, val=1)
+    folder = draw(tmp_path / 'mine', train=2, val=1)
     for name in ('config.py', 'result.json', 'report.md'):
         (tmp_path / name).write_text('{}')
         with pytest.raises(OwnDataError, match=f'{name} was not written by this command'):

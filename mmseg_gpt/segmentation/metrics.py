@@ -61,14 +61,14 @@ def counted_areas(pred_label: torch.Tensor, label: torch.Tensor, num_classes: in
         ignore_index: True number of pixels that are not counted.
 
     Returns:
-        tuple: Four times float64 (C,): the pixels of each class where both agree, of either, predicted, and true.
+        tuple: Four times int64 (C,): the pixels of each class where both agree, of either, predicted, and true.
     """
     predicted, true = (labels.cpu().numpy().ravel().astype(np.int64) for labels in (pred_label, label))
     counted = true != ignore_index
     rest = num_classes  # one more class for what is none
     predicted, true = (np.where((labels < 0) | (labels > rest), rest, labels)[counted] for labels in (predicted, true))
     pairs = np.bincount(true * (rest + 1) + predicted, minlength=(rest + 1)**2).reshape(rest + 1, rest + 1)
-    both, of_predicted, of_true = (torch.from_numpy(counts[:rest].astype(np.float64)) for counts in (
+    both, of_predicted, of_true = (torch.from_numpy(counts[:rest].astype(np.int64)) for counts in (
         pairs.diagonal(), pairs.sum(0), pairs.sum(1)))
     return both, of_predicted + of_true - both, of_predicted, of_true
 
