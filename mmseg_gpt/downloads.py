@@ -12,6 +12,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from .files import file_sha256
+from .wording import reason
 
 PART = '.part'  # the end of the name of a file that is not whole yet
 VERSION = '.version'  # the end of the name of what says which version of a file a part is of
@@ -92,10 +93,10 @@ def attempt(address: str, part: Path, about: int, remedy: str) -> bool:
     except (URLError, TimeoutError, ConnectionError, HTTPException) as error:
         if part.is_file() and part.stat().st_size > start:
             return False  # it broke off
-        reason = getattr(error, 'reason', None) or error
-        raise DownloadError(f'{address} cannot be reached: {reason}. {remedy}'.rstrip()) from error
+        why = getattr(error, 'reason', None) or error
+        raise DownloadError(f'{address} cannot be reached: {why}. {remedy}'.rstrip()) from error
     except OSError as error:
-        raise DownloadError(f'{part} cannot be written: {error.strerror or error}') from error
+        raise DownloadError(f'{part} cannot be written: {reason(error)}') from error
 
 
 def version_of(part: Path) -> Path:

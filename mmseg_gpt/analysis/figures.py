@@ -12,6 +12,7 @@ import numpy as np
 
 from ..events import without_nan
 from ..files import replacing
+from ..wording import reason
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -95,7 +96,7 @@ def writing(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
     except OSError as error:
-        raise ValueError(f'{path} cannot be written: {error.strerror or error}') from error
+        raise ValueError(f'{path} cannot be written: {reason(error)}') from error
 
 
 @in_style

@@ -27,7 +27,7 @@ from ..datasets.introspect import known_reader
 from ..datasets.pairs import error_line
 from ..engine.config import load_config
 from ..models import GatedPromptViT
-from ..models.labels import confidence_of
+from ..models.labels import confidence_of, threshold_of
 from ..models.mixed import program
 from ..settings import unwrapped_datasets
 
@@ -74,8 +74,7 @@ class ServedTask:
     @property
     def threshold(self) -> float | None:
         """The probability above which a single channel is foreground; None of several channels, and of classes."""
-        head = getattr(self.model, 'decode_head', None)
-        return head.threshold if getattr(head, 'out_channels', None) == 1 else None
+        return threshold_of(self.model.decode_head) if self.segments else None
 
     def read(self, image: Image) -> dict:
         """Reads an image into the dict that the transforms take, with its pixels (H, W, 3) in ``img``, BGR.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..files import replacing
-from ..wording import listed
+from ..wording import listed, reason
 from .plain_types import to_plain
 from .read import CheckpointError
 from .seal import seal
@@ -52,4 +52,4 @@ def cause_of(error: BaseException) -> str:
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, OSError):
         cause = cause.__cause__ or cause.__context__
-    return (cause.strerror or str(cause)) if cause is not None else str(error).splitlines()[0]
+    return reason(cause) if cause is not None else str(error).splitlines()[0]

@@ -1,12 +1,17 @@
 """What the scores of the classes of pixels say: the class, and how sure it is."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def scores_of(logits: Tensor) -> Tensor:
     """Returns what :func:`labels_of` takes, for logits (n, W, C): the same, or of a single channel its probability."""
     return logits.sigmoid() if logits.shape[2] == 1 else logits
+
+
+def threshold_of(head: nn.Module) -> float | None:
+    """Returns the probability above which a head's single channel is foreground; None of several channels."""
+    return head.threshold if getattr(head, 'out_channels', None) == 1 else None  # a cascade of heads has none
 
 
 def labels_of(scores: Tensor, threshold: float | None = None) -> Tensor:

@@ -13,7 +13,7 @@ from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from ..models.complete import complete
-from ..models.labels import confidence_of, labels_of, scores_of
+from ..models.labels import confidence_of, labels_of, scores_of, threshold_of
 from ..settings import type_name, unwrapped_datasets
 from .bands import Windows, merge, placed, resize, restore, size_on
 from .preprocessor import LeanSegDataPreProcessor
@@ -289,7 +289,7 @@ class LeanEncoderDecoder(EncoderDecoder):
     @property
     def threshold(self) -> float | None:
         """The probability above which a single channel is labelled; None of several channels."""
-        return self.decode_head.threshold if self.out_channels == 1 else None
+        return threshold_of(self.decode_head)
 
     def labels(self, scores: Tensor) -> Tensor:
         """Returns the labels (n, W) of scores (n, W, C), by the threshold of the head; see :func:`labels_of`."""
