@@ -58,7 +58,7 @@ def seconds_between(first: Path, later: Iterable[Path]) -> float:
 
 
 class FolderError(ValueError):
-    """Nothing can be written to a folder."""
+    """Nothing can be written to a folder, or it cannot be read."""
 
 
 def make_folder(folder: Path) -> None:
@@ -116,6 +116,7 @@ def listed_files(texts: Iterable[str], suffixes: Container[str], outside: Path |
 
     Raises:
         ValueError: something is not there, or a folder, pattern or list names no file.
+        FolderError: a folder cannot be read.
     """
     found: dict[str, None] = {}
     for text in texts:
@@ -150,10 +151,17 @@ def folders_below(folder: str | Path, without: Path | None = None,
         folder: Where to begin. Nothing is yielded of one that is not there.
         without: A folder that is passed over with all that is below it.
         above: The folders that led here, resolved: a link to one of them is not followed.
+
+    Raises:
+        FolderError: a folder cannot be read, so that nobody would see that its files are missing.
     """
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)) and Path(error.filename).name != 'lost+found':
+            raise FolderError(f'the folder {error.filename} cannot be read: {error.strerror}') from error
+
     above = (*above, Path(folder).resolve())
     left_out = above if without is None else (*above, without.resolve())
-    for place, folders, names in islice(os.walk(folder), 1):
+    for place, folders, names in islice(os.walk(folder, onerror=refuse), 1):
         yield place, names
         for below in (os.path.join(place, name) for name in folders):
             if Path(below).resolve() not in left_out:

@@ -312,3 +312,10 @@ def test_names_that_hardly_differ_are_warned_of(tmp_path):
     notes = find_labelled_images(make_files(tmp_path, 'Wild_Cat/{1..4}.jpg wildcat/{5..8}.jpg dog/{1..4}.jpg')).notes
     assert [note for note in notes if 'WARNING' in note] == [
         "WARNING: 'Wild_Cat' and 'wildcat' are taken for two classes. If they are one, give them one name"]
+
+
+def test_a_share_for_validation_is_refused_where_no_image_is_held_out(tmp_path):
+    make_files(tmp_path, 'train/cat/{1..4}.jpg train/dog/{1..4}.jpg val/cat/5.jpg val/dog/5.jpg')
+    assert counts(find_labelled_images(tmp_path)) == dict(train=8, val=2)
+    with pytest.raises(FoundError, match=r'0\.5 .* there are images for validation already'):
+        find_labelled_images(tmp_path, val=0.5)

@@ -354,3 +354,12 @@ def test_images_that_are_their_own_masks_are_warned_of(tmp_path):
     make_files(tmp_path, 'images/{1..6}.png masks/{1..6}.png')
     (tmp_path / 'masks/2.png').write_bytes((tmp_path / 'images/2.png').read_bytes())
     assert 'WARNING: images that are, byte for byte, their own masks (1)' in ' '.join(find_pairs(tmp_path).notes)
+
+
+def test_a_share_for_validation_is_refused_where_nothing_is_held_out(tmp_path):
+    make_files(tmp_path, 'train/images/{1..4}.png train/masks/{1..4}.png val/images/{5..6}.png val/masks/{5..6}.png')
+    assert counts(find_pairs(tmp_path)) == dict(train=4, val=2)
+    with pytest.raises(FoundError, match=r'0\.5 .* there are images for validation already'):
+        find_pairs(tmp_path, val=0.5)
+    with pytest.raises(FoundError, match='above 0 and below 1, got 1'):
+        find_pairs(make_files(tmp_path / 'train', ()), val=1.)

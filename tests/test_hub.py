@@ -226,7 +226,8 @@ def test_an_adapter_file_goes_wherever_a_checkpoint_goes(models, published, tmp_
     assert load(file).predict(np.zeros((40, 50, 3), np.uint8)).shape == (40, 50)
 
 
-def test_a_vit_that_was_trained_is_pushed_only_on_request_and_then_whole(folder, tmp_path, models):
+def test_a_vit_that_was_trained_is_pushed_only_on_request_and_then_whole(folder, tmp_path, models, server,
+                                                                            monkeypatch):
     whole = make(folder, small_config(), CLASSES, frozen=False)
     task = load_task('full', *whole, frozen=False)
     with pytest.raises(PublishError, match=r'--whole pushes all of it, \d+ MiB'):
@@ -236,6 +237,11 @@ def test_a_vit_that_was_trained_is_pushed_only_on_request_and_then_whole(folder,
     assert torch.equal(answers(load_task('it', find_config(str(file)), file, frozen=False)), answers(task))
     with pytest.raises(PublishError, match='is frozen'):
         publish(NAME, load_task('it', *models['segmentation']), tmp_path, whole=True)
+    pushed(file.parent)
+    assert pull(read_name(NAME)).missing == ''
+    for option in (['--vit', folder / 'pretrained/vit.pth'], ['--fetch-vit']):
+        with pytest.raises(SystemExit, match=f'^{option[0]}: the ViT of hf://{NAME} is inside.*leave {option[0]} out'):
+            run_tool('pull', NAME, *option, monkeypatch=monkeypatch)
 
 
 def test_another_vit_is_refused(folder, published, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """What testing and predicting write: names that do not collide, class numbers, probabilities and confusion matrices."""
 
 import csv
+import errno
 import json
 import os
 import subprocess
@@ -21,8 +22,9 @@ from mmseg_gpt.datasets import LabelRule
 from mmseg_gpt.datasets.folders import list_files
 from mmseg_gpt.datasets.polygons.images import ImageFinder
 from mmseg_gpt.datasets.predicted import write_label_map
+from mmseg_gpt.engine import errors_in_words
 from mmseg_gpt.engine.confusion import ConfusionMetric
-from mmseg_gpt.files import listed_files, names_below
+from mmseg_gpt.files import FolderError, listed_files, names_below
 
 SIDES = ('left', 'right')
 CHECKPOINT = 'work_dirs/small/adapted.pth'
@@ -61,6 +63,28 @@ def test_linked_folders_are_listed_but_not_in_circles(tmp_path):
     assert list_files(str(tmp_path / 'photos')) == {'b.jpg', '.hidden/c.jpg', 'd.txt', 'linked/sub/a.jpg'}
     images = ImageFinder(tmp_path / 'photos', without=tmp_path / 'photos/.hidden')
     assert sorted(path.name for path in images.all()) == ['a.jpg', 'b.jpg']
+
+
+def test_a_folder_that_cannot_be_read_is_refused_and_not_passed_over(tmp_path, monkeypatch):
+    for name in ('data/a.jpg', 'data/locked/b.jpg', 'lost+found/c.jpg'):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    scandir = os.scandir
+
+    def listed(folder: str):  # as for a user without the right to; root has it, whatever a folder's mode
+        if Path(folder).name in ('locked', 'lost+found'):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, 'scandir', listed)
+    for look in (lambda folder: listed_files([folder], {'.jpg'}), list_files,
+                 lambda folder: ImageFinder(Path(folder), without=tmp_path / 'none')):
+        with pytest.raises(FolderError, match=f'the folder {tmp_path}/data/locked cannot be read: Permission denied'):
+            look(str(tmp_path))
+    with pytest.raises(SystemExit, match='locked cannot be read'), errors_in_words():
+        list_files(str(tmp_path))
+    (tmp_path / 'data/locked').rename(tmp_path / 'data/open')
+    assert list_files(str(tmp_path)) == {'data/a.jpg', 'data/open/b.jpg'}  # lost+found is the file system's own
 
 
 # --- the tools -------------------------------------------------------------------------------------

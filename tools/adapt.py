@@ -48,8 +48,8 @@ def add_data_arguments(group: argparse._ArgumentGroup) -> None:
                        '.csv, .json). vehicle=car+truck makes one class of two')
     group.add_argument('--ignore', nargs='+', action='extend', metavar='VALUE', help='values, colours (r,g,b) or names '
                        'of classes that are not learned and not measured; 255 and "void" are ignored anyway')
-    group.add_argument('--val', type=float, default=0.2, metavar='SHARE', help='share of the training images that is '
-                       'kept for validation, where FOLDER has no such split (default: %(default)s)')
+    group.add_argument('--val', type=float, metavar='SHARE', help='share of the training images that is kept for '
+                       'validation, where FOLDER has no such split (default: 0.2)')
     group.add_argument('--bands', metavar='N,N,N', help='bands of the images to use, counted from 1, such as 3,2,1')
     group.add_argument('--scale', metavar='LOW:HIGH', help='values of the images that become black and white, such as '
                        '0:3000, where they are not of 8 bits')

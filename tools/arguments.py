@@ -284,8 +284,9 @@ def check_address(host: str, port: int) -> None:
                 tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tried.bind(address)
     except (OSError, UnicodeError) as error:
+        from mmseg_gpt.wording import reason  # only now, as importing takes seconds
         remedy = '; give another --port' if getattr(error, 'errno', None) == errno.EADDRINUSE else ''
-        raise SystemExit(f'--host {host} --port {port}: {getattr(error, "strerror", None) or error}{remedy}') from error
+        raise SystemExit(f'--host {host} --port {port}: {reason(error)}{remedy}') from error
 
 
 def check_device(device: str | None) -> None:

@@ -86,11 +86,12 @@ def main() -> None:
     from mmseg_gpt.checks.before import refuse
     from mmseg_gpt.checks.missing import missing_datasets
     from mmseg_gpt.datasets.report import as_text, training_copies  # after the arguments, as importing takes seconds
-    from mmseg_gpt.engine import read_config
+    from mmseg_gpt.engine import errors_in_words, read_config
     cfg = read_config(args.config, args.cfg_options, launcher='none')
     configs = datasets_of(cfg, args.split)
     refuse(missing_datasets(list(configs.values())), [])
-    surveys = {split: survey_split(cfg, split, config, args.workers) for split, config in configs.items()}
+    with errors_in_words():
+        surveys = {split: survey_split(cfg, split, config, args.workers) for split, config in configs.items()}
     print('\n\n'.join(as_text(split, found) for split, found in surveys.items()))
     same = training_copies(surveys)
     print(f'\nimages both in train and in another split ({len(same)}): {"; ".join(same[:5]) or "none"}')

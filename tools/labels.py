@@ -66,12 +66,13 @@ def main() -> None:
 
     from mmseg_gpt.datasets.found.class_table import ClassTableError
     from mmseg_gpt.datasets.polygons import LabelsError, convert_labels
+    from mmseg_gpt.files import FolderError
     try:
         converted = convert_labels(
             args.source, args.target, images=args.images, classes=args.classes, tool=args.format,
             unlabelled_ignored=args.unlabelled == 'ignored', ignore_crowds=args.ignore_crowds,
             line_width=args.line_width, progress=lambda drawings, total: track(drawings, 'masks', total))
-    except (LabelsError, ClassTableError) as error:
+    except (LabelsError, ClassTableError, FolderError) as error:
         raise SystemExit(str(error)) from error
     print(describe(converted))
 

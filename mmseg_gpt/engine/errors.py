@@ -11,6 +11,7 @@ from mmengine.logging import MMLogger
 from ..checkpoints import CheckpointError
 from ..datasets import SampleError
 from ..events import report
+from ..files import FolderError
 
 
 class RunStopped(RuntimeError):
@@ -35,14 +36,15 @@ def errors_in_words() -> Iterator[None]:
 
     Whatever the error, it is reported as the event ``stopped``, with its message and one of these codes: that of a
     :class:`RunStopped`; 'checkpoint' or 'sample' for a file that is wrong; 'refused' where a check has said what is
-    wrong; 'signal', with the signal's name as the message; 'crashed' for all that nobody has foreseen.
+    wrong, or a folder cannot be used; 'signal', with the signal's name as the message; 'crashed' for all that nobody
+    has foreseen.
 
     Raises:
-        SystemExit: in the place of errors of checkpoints, samples and hooks.
+        SystemExit: in the place of errors of checkpoints, folders, samples and hooks.
     """
     try:
         yield
-    except (CheckpointError, RunStopped, SampleError) as error:
+    except (CheckpointError, FolderError, RunStopped, SampleError) as error:
         words = str(error).rpartition('SampleError: ')[2]  # a worker process puts its traceback before it
         report('stopped', code=code_of(error), message=words)
         log_to_files(words)
@@ -59,10 +61,12 @@ def errors_in_words() -> Iterator[None]:
         raise
 
 
-def code_of(error: CheckpointError | RunStopped | SampleError) -> str:
+def code_of(error: CheckpointError | FolderError | RunStopped | SampleError) -> str:
     """Returns the code under which an error that has its own words is reported."""
     if isinstance(error, RunStopped):
         return error.code
+    if isinstance(error, FolderError):
+        return 'refused'
     return 'checkpoint' if isinstance(error, CheckpointError) else 'sample'
 
 

@@ -45,7 +45,8 @@ class Request:
         class_weights: 'auto' lets pixels of rare classes count more; None for all alike.
         bands: The bands of an image to use, counted from 1, such as '3,2,1'.
         scale: The values that become black and white, such as '0:3000'.
-        val: Share of the training images that is kept for validation, where the folder has no such split.
+        val: Share of the training images that is kept for validation, where the folder has no such split; None for a
+            fifth.
         seed: Seed of the splits and of the training.
         amp: 'bf16' or 'fp16' for mixed precision.
         workers: Processes that read files.
@@ -69,7 +70,7 @@ class Request:
     class_weights: str | None = None
     bands: str | None = None
     scale: str | None = None
-    val: float = 0.2
+    val: float | None = None
     seed: int = 0
     amp: str | None = None
     workers: int | None = None
@@ -138,7 +139,7 @@ class Request:
             if written and Path(place).exists() and Path(place).resolve().is_relative_to(written.resolve()):
                 raise OwnDataError(f'--work-dir {self.work_dir}: lists and masks would be written into {written}, '
                                    f'among the files of {place}: give another folder')
-        if not 0 < self.val < 1:
+        if self.val is not None and not 0 < self.val < 1:
             raise OwnDataError(f'--val is a share between 0 and 1, got {self.val}')
 
     def differences(self, other: 'Request') -> list[str]:

@@ -16,7 +16,7 @@ from .candidates import without
 from .class_lists import ClassList, class_lists, names_of_numbers
 from .copies import find_copies, first_copies, without_copies
 from .names import meaning_of
-from .splits import choose, is_frame, natural, original_of, scene_of
+from .splits import choose, is_frame, natural, original_of, scene_of, share_held_out
 from .tree import ARRAYS, LITTER, SHOWN, UNREADABLE, File, Tree, few, read_tree
 from .types import FoundClasses, FoundError
 
@@ -39,20 +39,20 @@ class Labelled:
     listed: bool = False
 
 
-def find_labelled_images(folder: str | Path, *, val: float = 0.2, seed: int = 0) -> FoundClasses:
+def find_labelled_images(folder: str | Path, *, val: float | None = None, seed: int = 0) -> FoundClasses:
     """Finds images in class folders or in a list with their classes, and finds or makes a validation split.
 
     Args:
         folder: The folder with the class folders, with the splits that have class folders, or with the list; or the
             list itself.
-        val: The share of each class's training images to keep for validation, if there is no such split.
+        val: The share of each class's training images to keep for validation, a fifth by default, if there is no such
+            split.
         seed: Another seed keeps other images.
 
     Raises:
-        FoundError: the layout is unknown, or a split has a class that the training images lack.
+        FoundError: the layout is unknown, or a split has a class that the training images lack; or ``val`` is given
+            and there are images for validation.
     """
-    if not 0 < val < 1:
-        raise FoundError(f'the share of the images for validation must be above 0 and below 1, got {val}')
     path = Path(os.path.abspath(folder))
     tree = read_tree(path.parent if path.is_file() else path)
     found = labelled_images(tree, path.name if path.is_file() else None)
@@ -67,8 +67,9 @@ def find_labelled_images(folder: str | Path, *, val: float = 0.2, seed: int = 0)
                                      ('test', found.splits.get('test'))) if samples}
     of_no_split = [file for file, _ in found.splits.get(None, ()) if found.splits.get('train')]
     notes = found.notes + few(of_no_split, 'images left out, because they are of no split')
+    share = share_held_out(val, 'val' in splits)
     if 'val' not in splits:
-        splits['train'], splits['val'], said = hold_out(splits['train'], classes, val, seed)
+        splits['train'], splits['val'], said = hold_out(splits['train'], classes, share, seed)
         notes += said
     doubted = two_classes([sample for own in splits.values() for sample in own], classes)
     splits, copies = without_copies({split: splits[split] for split in ('train', 'val', 'test') if split in splits})

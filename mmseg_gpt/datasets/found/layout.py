@@ -13,7 +13,7 @@ from .lists import Lists, read_lists
 from .matching import choose_masks
 from .names import split_of_file
 from .polygons import few_matches, no_masks
-from .splits import make_split
+from .splits import make_split, share_held_out
 from .tree import SHOWN, UNREADABLE, File, Tree, few, read_tree
 from .types import Found, FoundError, Pair
 
@@ -23,7 +23,7 @@ MOST = 0.5  # of the images must have a mask, or of the masks an image
 
 
 def find_pairs(folder: str | Path | None = None, *, images: str | Path | None = None, masks: str | Path | None = None,
-               val: float = 0.2, seed: int = 0) -> Found:
+               val: float | None = None, seed: int = 0) -> Found:
     """Finds images and their masks, and finds or makes a validation split.
 
     Args:
@@ -32,14 +32,13 @@ def find_pairs(folder: str | Path | None = None, *, images: str | Path | None = 
             below ``folder``.
         masks: The folder of the masks; or a pattern of their names or paths below ``folder``, such as
             '*_labelTrainIds.png', where several masks fit one image.
-        val: The share of the training images to keep for validation, if there is no such split.
+        val: The share of the training images to keep for validation, a fifth by default, if there is no such split.
         seed: Another seed keeps other images.
 
     Raises:
-        FoundError: the layout is unknown, or there is more than one way to understand it.
+        FoundError: the layout is unknown, or there is more than one way to understand it; or ``val`` is given and
+            there are images for validation.
     """
-    if not 0 < val < 1:
-        raise FoundError(f'the share of the images for validation must be above 0 and below 1, got {val}')
     root = Path(os.path.abspath(folder)) if folder is not None else None
     if root and images is None and masks is None:
         tree = read_tree(root)
@@ -142,12 +141,12 @@ def as_pairs(by_split: Mapping[str | None, Sequence[File]], mask_of: MaskOf) -> 
     return pairs
 
 
-def with_validation(pairs: Mapping[str | None, list[Pair]], val: float,
+def with_validation(pairs: Mapping[str | None, list[Pair]], val: float | None,
                     seed: int) -> tuple[dict[str, list[Pair]], list[str]]:
     """Returns the splits 'train', 'val' and perhaps 'test', and sentences on what was made up.
 
     Raises:
-        FoundError: there are no images to train on, or too few to split.
+        FoundError: there are no images to train on, or too few to split; or ``val`` cannot be met.
     """
     notes = []
     train = pairs.get('train') or pairs.get(None)
@@ -156,8 +155,9 @@ def with_validation(pairs: Mapping[str | None, list[Pair]], val: float,
         raise FoundError(f'there are no images with masks to train on, only those of {counts}: put some into a folder '
                          'train')
     splits = {'train': train, 'val': pairs.get('val', [])}
+    share = share_held_out(val, bool(splits['val']))
     if not splits['val']:
-        splits, how = make_split(train, {'val': val}, seed, first_copies([pair.image for pair in train]))
+        splits, how = make_split(train, {'val': share}, seed, first_copies([pair.image for pair in train]))
         notes.append(f'no images with masks for validation; {how}')
     if test := pairs.get('test'):
         splits['test'] = test

@@ -21,6 +21,26 @@ FEWEST = 4  # consecutive frames in a block: shorter ones have nearly the same p
 VIDEO = re.compile(r'(^|[_. -])(frames?|video|clip|seq(uence)?)[_. -]*\d*$')
 
 
+def share_held_out(val: float | None, found: bool) -> float:
+    """Returns the share of the training images to hold out for validation: what was asked for, or a fifth.
+
+    Args:
+        val: The share that was asked for, if one was.
+        found: Whether there are images for validation already, so that none are held out.
+
+    Raises:
+        FoundError: the share is not between 0 and 1, or was asked for though none are held out.
+    """
+    if val is None:
+        return 0.2
+    if not 0 < val < 1:
+        raise FoundError(f'the share of the images for validation must be above 0 and below 1, got {val}')
+    if found:
+        raise FoundError(f'a share of {val} was asked for validation, but there are images for validation already, so '
+                         'that none are held out of the training images: leave the share (--val) out')
+    return val
+
+
 def make_split(pairs: Sequence[Pair], shares: Mapping[str, float], seed: int = 0,
                copies: Mapping[Path, Path] = MappingProxyType({})) -> tuple[dict[str, list[Pair]], str]:
     """Splits pairs by their names, and returns the splits and a sentence that says how they were made.
