@@ -17,6 +17,9 @@ from unicodedata import normalize
 
 UNFINISHED = '.unfinished'
 ABANDONED = 24 * 3600  # seconds after which an unfinished file is taken to be that of a process that was killed
+# Folders and files that systems and tools leave behind, and runs write; hidden ones are left out too.
+LITTER = frozenset(('work_dirs', '__macosx', '@eadir', '$recycle.bin', 'system volume information', '__pycache__',
+                    'lost+found', 'thumbs.db'))
 
 
 @contextmanager
@@ -153,10 +156,13 @@ def folders_below(folder: str | Path, without: Path | None = None,
         above: The folders that led here, resolved: a link to one of them is not followed.
 
     Raises:
-        FolderError: a folder cannot be read, so that nobody would see that its files are missing.
+        FolderError: a folder cannot be read, so that nobody would see that its files are missing. Hidden folders and
+            those of systems may be unreadable.
     """
     def refuse(error: OSError) -> None:
-        if not isinstance(error, (FileNotFoundError, NotADirectoryError)) and Path(error.filename).name != 'lost+found':
+        name = Path(error.filename).name
+        left_out = name.startswith('.') or name.lower() in LITTER
+        if not (left_out or isinstance(error, (FileNotFoundError, NotADirectoryError))):
             raise FolderError(f'the folder {error.filename} cannot be read: {error.strerror}') from error
 
     above = (*above, Path(folder).resolve())

@@ -66,13 +66,13 @@ def test_linked_folders_are_listed_but_not_in_circles(tmp_path):
 
 
 def test_a_folder_that_cannot_be_read_is_refused_and_not_passed_over(tmp_path, monkeypatch):
-    for name in ('data/a.jpg', 'data/locked/b.jpg', 'lost+found/c.jpg'):
+    for name in ('data/a.jpg', 'data/locked/b.jpg', 'lost+found/c.jpg', '.Trashes/d.jpg'):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     scandir = os.scandir
 
     def listed(folder: str):  # as for a user without the right to; root has it, whatever a folder's mode
-        if Path(folder).name in ('locked', 'lost+found'):
+        if Path(folder).name in ('locked', 'lost+found', '.Trashes'):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
         return scandir(folder)
 
@@ -84,7 +84,7 @@ def test_a_folder_that_cannot_be_read_is_refused_and_not_passed_over(tmp_path, m
     with pytest.raises(SystemExit, match='locked cannot be read'), errors_in_words():
         list_files(str(tmp_path))
     (tmp_path / 'data/locked').rename(tmp_path / 'data/open')
-    assert list_files(str(tmp_path)) == {'data/a.jpg', 'data/open/b.jpg'}  # lost+found is the file system's own
+    assert list_files(str(tmp_path)) == {'data/a.jpg', 'data/open/b.jpg'}  # the others are the system's own
 
 
 # --- the tools -------------------------------------------------------------------------------------

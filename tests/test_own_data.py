@@ -442,3 +442,9 @@ def test_a_work_directory_that_cannot_be_is_refused(tmp_path, drawn):
     (tmp_path / 'file').touch()
     with pytest.raises(OwnDataError, match=r'nothing can be written to the folder .*file/out/data: Not a directory'):
         adapt(drawn(tmp_path / 'data'), tmp_path / 'file/out', classes=None)
+
+
+def test_the_share_held_out_by_default_is_no_other_option():
+    unsaid, said = Request(folder='data'), Request(folder='data', val=0.2)
+    assert unsaid.differences(said) == said.differences(unsaid) == []
+    assert unsaid.differences(Request(folder='data', val=0.3)) == ['--val: 0.3 before, 0.2 now']

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
+from mmseg_gpt.checkpoints.write import write_checkpoint
 from mmseg_gpt.datasets.photographs import FLOWERS, FLOWERS_TEST, PHOTOGRAPHS
 from mmseg_gpt.lab.rates import Rates, best_of
 from mmseg_gpt.lab.runs import FAILED, FINISHED, Run, decisive_settings, outcomes
-from mmseg_gpt.lab.runs.record import read_record, write_record
+from mmseg_gpt.lab.runs.record import STARTED, read_record, write_record
 from mmseg_gpt.lab.study import carry_out, choices, look, page, sets, verdicts
 from mmseg_gpt.lab.study.carry_out import Execution, do_what_is_left, study
 from mmseg_gpt.lab.study.choices import beside, choose, search
@@ -190,6 +191,17 @@ def test_what_a_method_trains_and_with_which_rates(plan):
     assert settings['gpt']['test_dataloader.dataset.ann_file'].endswith('lists/val.txt')
     budget = ('train_cfg.max_iters', 'train_dataloader.batch_size', 'model.backbone.img_size')
     assert len({tuple(each[key] for key in budget) for each in settings.values()}) == 1
+
+
+def test_an_interrupted_test_is_begun_again_and_not_the_training_that_kept_no_optimizer(plan, tmp_path):
+    run = plan.run(StudyVariant('linear'), Rates(0.01))
+    assert 'train.py' in next(run.commands(tmp_path))[1]  # nothing is there
+    for iterations, tool in ((1, 'train.py'), (2, 'test.py')):
+        write_checkpoint(dict(state_dict={}, meta=dict(iter=iterations, epoch=0)), tmp_path / 'iter.pth')
+        (tmp_path / 'last_checkpoint').write_text('iter.pth')
+        assert tool in next(run.commands(tmp_path))[1], iterations
+    (tmp_path / 'iter.pth').write_bytes(b'damaged')
+    assert 'train.py' in next(run.commands(tmp_path))[1]
 
 
 def test_streets_are_searched_in_shorter_trainings_and_the_estimate_counts_these(tmp_path):
@@ -517,3 +529,9 @@ def test_a_study_from_photographs_to_a_report(tmp_path, monkeypatch):
     assert results['about']['looked'] and not results['about']['failed']
     assert all(len(row['values']['Flowers-17']) == 2 for row in results['test']['methods']['rows'])
     assert (tmp_path / 'out/results.md').read_text().startswith('# Flowers-17')
+    folder = next(plan.runs.glob('gpt*/seed_1'))  # as if its test had been interrupted
+    write_record(folder, {key: value for key, value in read_record(folder).items() if key != 'numbers'} | dict(
+        status=STARTED))
+    (folder / 'metrics.json').unlink()
+    assert study(Execution(plan, 2), ['methods'], look=True)['test'] == results['test']
+    assert read_record(folder)['status'] == FINISHED

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from ..datasets.found.tree import LITTER
+from ..datasets.found.splits import HELD_OUT
+from ..files import LITTER
 from ..recipes.heads import HEADS
 from ..recipes.losses import LOSSES
 from ..recipes.methods import METHODS
@@ -144,7 +145,7 @@ class Request:
 
     def differences(self, other: 'Request') -> list[str]:
         """Says which options another start of the same command had, those aside that change no number."""
-        own, others = asdict(self), asdict(other)
+        own, others = (asdict(request) | dict(val=request.val or HELD_OUT) for request in (self, other))
         return [f'--{name.replace("_", "-")}: {others[name]} before, {own[name]} now' for name in own
                 if name not in FREE and own[name] != others[name]]
 

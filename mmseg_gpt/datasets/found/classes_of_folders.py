@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from ...files import composed
+from ...files import LITTER, composed
 from ...wording import listed
 from ..left_out import UNREAD
 from .candidates import without
@@ -17,7 +17,7 @@ from .class_lists import ClassList, class_lists, names_of_numbers
 from .copies import find_copies, first_copies, without_copies
 from .names import meaning_of
 from .splits import choose, is_frame, natural, original_of, scene_of, share_held_out
-from .tree import ARRAYS, LITTER, SHOWN, UNREADABLE, File, Tree, few, read_tree
+from .tree import ARRAYS, SHOWN, UNREADABLE, File, Tree, few, read_tree
 from .types import FoundClasses, FoundError
 
 

@@ -18,6 +18,7 @@ SMALLEST, LARGEST = 0.5, 1.5
 SHOWN = 3
 LARGEST_SCENE = 3  # a scene of at most one in so many images is kept whole, if a block would be too short
 FEWEST = 4  # consecutive frames in a block: shorter ones have nearly the same picture on both sides
+HELD_OUT = 0.2  # of the training images, for validation, unless another share is asked for
 VIDEO = re.compile(r'(^|[_. -])(frames?|video|clip|seq(uence)?)[_. -]*\d*$')
 
 
@@ -32,7 +33,7 @@ def share_held_out(val: float | None, found: bool) -> float:
         FoundError: the share is not between 0 and 1, or was asked for though none are held out.
     """
     if val is None:
-        return 0.2
+        return HELD_OUT
     if not 0 < val < 1:
         raise FoundError(f'the share of the images for validation must be above 0 and below 1, got {val}')
     if found:

@@ -9,7 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from ...files import composed, misnamed
+from ...files import LITTER, composed, misnamed
 from ...wording import listed
 from ..left_out import READ, UNREAD
 from .names import meanings_of
@@ -21,9 +21,6 @@ ARRAYS = frozenset(('.npy', '.npz', '.mat'))
 PICTURES = READ | UNREAD | ARRAYS
 LISTS = frozenset(('.txt', '.csv', '.tsv', '.lst'))
 POLYGONS = frozenset(('.json', '.xml', '.txt'))
-# Folders and files that systems and tools leave behind, and runs write; hidden ones are left out too.
-LITTER = frozenset(('work_dirs', '__macosx', '@eadir', '$recycle.bin', 'system volume information', '__pycache__',
-                    'lost+found', 'thumbs.db'))
 
 
 @dataclass(frozen=True)

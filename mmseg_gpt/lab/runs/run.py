@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import NamedTuple, Protocol
 from mmengine.config import Config
 
 from ... import resources
-from ...checkpoints import CheckpointError, locate
+from ...checkpoints import CheckpointError, locate, read_file
 from ...engine import read_config
 from ...engine.resume import POINTER, named_checkpoint
 from ...files import file_sha256
@@ -103,7 +104,8 @@ class Run(NamedTuple):
         Raises:
             RunFailed: the training has left no checkpoint.
         """
-        yield training(self, folder)
+        if not has_trained(self, folder):
+            yield training(self, folder)
         checkpoint = trained_checkpoint(self, folder)
         if checkpoint is None:
             raise RunFailed('incomplete', f'the training left no checkpoint in {folder}')
@@ -206,6 +208,21 @@ def trained_checkpoint(run: Run, folder: Path) -> Path | None:
         best = sorted(folder.glob('best_*.pth'), key=lambda path: path.stat().st_mtime)
         return best[-1] if best else None
     return named_checkpoint(folder / POINTER, folder)
+
+
+def has_trained(run: Run, folder: Path) -> bool:
+    """Says whether a training has ended, so that an interruption can only have been one of the tests.
+
+    tools/train.py refuses to go on with what has ended without keeping the state of its optimizer. By the authors'
+    protocol the training goes on nevertheless, as its last validation may be missing.
+    """
+    path = None if '--authors-protocol' in run.options else trained_checkpoint(run, folder)
+    try:
+        meta = read_file(path)['meta'] if path else {}
+    except CheckpointError:  # about which the training says more
+        return False
+    settings = decisive_settings(run)
+    return any(meta.get(unit, -1) >= settings.get(f'train_cfg.max_{unit}s', math.inf) for unit in ('iter', 'epoch'))
 
 
 def relative_path(path: str | Path) -> str:
