@@ -17,7 +17,7 @@ from unicodedata import normalize
 
 UNFINISHED = '.unfinished'
 ABANDONED = 24 * 3600  # seconds after which an unfinished file is taken to be that of a process that was killed
-# Folders and files that systems and tools leave behind, and runs write; hidden ones are left out too.
+# Folders and files that systems and tools leave behind, and runs write; see is_litter.
 LITTER = frozenset(('work_dirs', '__macosx', '@eadir', '$recycle.bin', 'system volume information', '__pycache__',
                     'lost+found', 'thumbs.db'))
 
@@ -159,19 +159,31 @@ def folders_below(folder: str | Path, without: Path | None = None,
         FolderError: a folder cannot be read, so that nobody would see that its files are missing. Hidden folders and
             those of systems may be unreadable.
     """
-    def refuse(error: OSError) -> None:
-        name = Path(error.filename).name
-        left_out = name.startswith('.') or name.lower() in LITTER
-        if not (left_out or isinstance(error, (FileNotFoundError, NotADirectoryError))):
-            raise FolderError(f'the folder {error.filename} cannot be read: {error.strerror}') from error
-
     above = (*above, Path(folder).resolve())
     left_out = above if without is None else (*above, without.resolve())
-    for place, folders, names in islice(os.walk(folder, onerror=refuse), 1):
+    for place, folders, names in islice(os.walk(folder, onerror=refuse_unreadable), 1):
         yield place, names
         for below in (os.path.join(place, name) for name in folders):
             if Path(below).resolve() not in left_out:
                 yield from folders_below(below, without, above)
+
+
+def refuse_unreadable(error: OSError) -> None:
+    """Refuses a folder that cannot be listed, unless it is not there or :func:`is_litter`.
+
+    Args:
+        error: What the system said of it.
+
+    Raises:
+        FolderError: the folder is refused.
+    """
+    if not (isinstance(error, (FileNotFoundError, NotADirectoryError)) or is_litter(Path(error.filename).name)):
+        raise FolderError(f'the folder {error.filename} cannot be read: {error.strerror}') from error
+
+
+def is_litter(name: str) -> bool:
+    """Says whether a file or folder is hidden, or one that systems and tools leave behind and runs write."""
+    return name.startswith('.') or name.lower() in LITTER
 
 
 def composed(name: str) -> str:

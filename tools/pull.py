@@ -44,7 +44,8 @@ def report(args: argparse.Namespace) -> None:
     from mmseg_gpt.wording import bytes_in_words
     pulled = pull(read_name(args.name, args.revision), args.vit, args.fetch_vit)
     record = pulled.record
-    if (option := '--vit' if args.vit else '--fetch-vit' if args.fetch_vit else '') and record['vit'] is None:
+    if record['vit'] is None and (args.vit or args.fetch_vit):
+        option = '--vit' if args.vit else '--fetch-vit'
         raise ValueError(f'{option}: the ViT of {pulled.name} is inside, as it was trained: leave {option} out')
     classes = f' of {len(record["classes"])} classes' if record['classes'] else ''
     scores = ', '.join(f'{name} {score:.2f}' for name, score in record['results'].get('scores', {}).items())

@@ -16,6 +16,7 @@ from mmengine.dist import is_main_process
 from mmengine.logging import print_log
 
 from ..files import file_sha256
+from ..wording import reason
 from .hub import HubError, fetch_hub, is_hub_name
 from .read import CheckpointError, read_file
 
@@ -87,7 +88,7 @@ def fetch(checkpoint: str | Path, sha256: str | None = None) -> Path:
                     if not path.is_file():  # Another process may have fetched it meanwhile.
                         download(str(checkpoint), path, sha256)
             except OSError as error:
-                raise CheckpointError(f'{checkpoint} cannot be kept in {path.parent}: {error.strerror}. The variable '
+                raise CheckpointError(f'{checkpoint} cannot be kept in {path.parent}: {reason(error)}. The variable '
                                       'TORCH_HOME names another folder') from error
     elif not path.is_file():
         raise FileNotFoundError(f'checkpoint {path} does not exist')

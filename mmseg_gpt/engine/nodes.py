@@ -25,6 +25,7 @@ from torch.utils.data import Dataset
 from ..checkpoints import CheckpointError
 from ..checkpoints.digest import digest_of
 from ..checks.together import stop_together
+from ..wording import reason
 
 PORTS = range(10000, 30000)  # below those that systems give away
 PATIENCE = 30  # seconds in which a file must be seen by other machines: NFS may answer from memory for a while
@@ -141,7 +142,7 @@ def check_places() -> None:
             try:
                 tried.bind(('', port))
             except OSError as error:
-                raise SystemExit(f'port {port} of {platform.node()} is not free ({error.strerror}): set MASTER_PORT '
+                raise SystemExit(f'port {port} of {platform.node()} is not free ({reason(error)}): set MASTER_PORT '
                                  'to another one for all processes') from error
 
 
@@ -157,7 +158,7 @@ def check_work_dir(folder: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / name[0]).touch()
         except OSError as error:
-            problem = f'the work directory {folder} cannot be written: {error.strerror}'
+            problem = f'the work directory {folder} cannot be written: {reason(error)}'
     stop_together(problem)
     broadcast_object_list(name)
     deadline = time.monotonic() + PATIENCE

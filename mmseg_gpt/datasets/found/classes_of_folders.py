@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 
-from ...files import LITTER, composed
+from ...files import composed, is_litter
 from ...wording import listed
 from ..left_out import UNREAD
 from .candidates import without
@@ -182,7 +182,7 @@ def empty_folders(paths: Mapping, classes: Mapping) -> list[str]:
     for place, names in beside.items():
         with os.scandir(place) as entries:
             empty += sorted(entry.path for entry in entries if entry.is_dir() and composed(entry.name) not in names
-                            and not entry.name.startswith('.') and entry.name.lower() not in LITTER)
+                            and not is_litter(entry.name))
     return [f'folders beside those of classes, without images, which are no classes ({len(empty):,}): '
             f'{listed(empty, SHOWN)}'] if empty else []
 

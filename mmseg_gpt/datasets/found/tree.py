@@ -9,7 +9,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from ...files import LITTER, composed, misnamed
+from ...files import composed, is_litter, misnamed
 from ...wording import listed
 from ..left_out import READ, UNREAD
 from .names import meanings_of
@@ -154,7 +154,7 @@ def walk(place: str, above: tuple[tuple[int, int], ...],
     files, folders, broken = [], [], []
     with os.scandir(place) as entries:
         for entry in entries:
-            if entry.name.startswith('.') or entry.name.lower() in LITTER:
+            if is_litter(entry.name):
                 continue
             kind = folders if entry.is_dir() else files if entry.is_file() else broken
             kind.append(entry.path if kind is broken else entry.name)

@@ -102,9 +102,9 @@ def contents(source: Path) -> dict[str, dict[Path, object]]:
         raise LabelsError(f'{source} is no .json or .xml file' + (
             ': unpack it first, and give the folder' if source.suffix.lower() in ('.zip', '.gz', '.tar') else
             ': of YOLO, give the folder of the dataset' if source.suffix.lower() in ('.txt', *YAML) else ''))
-    files = [source] if source.is_file() else [
-        path for path in files_below(source) if path.suffix.lower() in ('.json', '.xml') or may_be_yolo(
-            source.name / path.relative_to(source))]
+    below = [source] if source.is_file() else files_below(source)
+    files = [path for path in below if path.suffix.lower() in ('.json', '.xml') or may_be_yolo(
+        source.name / path.relative_to(source))]
     if source.is_file():  # what belongs to it may lie beside it, and above a folder of annotations
         files += [path for pattern in ('*.xml', 'meta.json', '../meta.json')
                   for path in sorted(source.parent.glob(pattern)) if path != source]
@@ -122,7 +122,7 @@ def contents(source: Path) -> dict[str, dict[Path, object]]:
         if kind and not (source.is_file() and file != source and kind not in ('label-config', 'meta')):
             kinds.setdefault(kind, {})[file] = content
     if 'yolo' in kinds:
-        yamls = {file: parsed(file) for file in files_below(source) if file.suffix.lower() in YAML}
+        yamls = {file: parsed(file) for file in below if file.suffix.lower() in YAML}
         kinds['names'] = {file: content for file, content in yamls.items() if names_in(content)}
     return kinds
 
